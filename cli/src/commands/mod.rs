@@ -1,0 +1,16 @@
+//! One file per command.
+
+use std::process::ExitCode;
+
+use clap::Subcommand;
+
+/// What `ionledger` can do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {}
+
+impl Command {
+    /// Runs the command and returns the process's exit code.
+    pub(crate) fn run(self) -> miette::Result<ExitCode> {
+        match self {}
+    }
+}
