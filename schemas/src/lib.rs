@@ -4,10 +4,33 @@
 //! Nothing in this room decides anything, reads a clock or touches a disk; it is the vocabulary
 //! that every other room shares. The words are explained in `ARCHITECTURE.md`.
 
+pub mod actor;
 pub mod id;
+pub mod policy;
+pub mod run;
+pub mod secret;
 pub mod stream;
 pub mod weight;
 
+pub mod event;
+pub mod genesis;
+pub mod judgement;
+pub mod lease;
+pub mod node;
+pub mod release;
+pub mod retention;
+pub mod rollout;
+pub mod service;
+pub mod stack;
+pub mod traffic;
+
+pub mod command;
+pub mod envelope;
+pub mod json;
+pub mod upcast;
+
+pub use actor::{Actor, ActorKind};
+pub use event::Event;
 pub use id::{
     CommandId, CommitId, DeploymentId, EffectId, EnvironmentName, Fence, Hash, LedgerId, Offset, RolloutId,
     ServiceName, StackId, StreamVersion, Version,

@@ -1,0 +1,366 @@
+//! Commands: what people and pipelines may ask for, and what workers report.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use jiff::Timestamp;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::id::{
+    CommandId, DeploymentId, EffectId, Fence, Hash, RolloutId, ServiceName, StackId, StreamVersion, Version,
+};
+use crate::judgement::{Judged, Measured};
+use crate::release;
+use crate::run::{Artifact, EnvValue};
+use crate::service::Definition;
+use crate::stream::Role;
+use crate::weight::{Weight, Weights};
+
+/// What a person or a pipeline asks for.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "command", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Command {
+    /// Declare a service, or change its declaration as a whole.
+    Apply {
+        /// The service.
+        service: ServiceName,
+        /// What it shall be.
+        definition: Box<Definition>,
+    },
+    /// Record a release, with the service's run spec as it is now.
+    Release {
+        /// The service.
+        service: ServiceName,
+        /// The version.
+        version: Version,
+        /// What runs.
+        artifact: Artifact,
+        /// Arguments in place of the service's.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        args: Option<Vec<String>>,
+        /// Environment variables beside the service's, or in place of those of the same name.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        env: BTreeMap<String, EnvValue>,
+        /// Where it comes from.
+        #[serde(default)]
+        source: release::Source,
+    },
+    /// Ask for a stack of a release.
+    New {
+        /// The deployment.
+        deployment: DeploymentId,
+        /// The release's version.
+        version: Version,
+        /// The rollout to start once it is ready.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        then_roll: Option<PlanAsked>,
+    },
+    /// Set all of a deployment's traffic; a version that is not named gets none.
+    Traffic {
+        /// The deployment.
+        deployment: DeploymentId,
+        /// The shares.
+        shares: Vec<Share>,
+        /// Whether to end a running rollout.
+        #[serde(default)]
+        supersede: bool,
+    },
+    /// Start a rollout.
+    Roll {
+        /// The deployment.
+        deployment: DeploymentId,
+        /// The version that serves.
+        from: Version,
+        /// The newcomer.
+        to: Version,
+        /// How it shall go.
+        plan: PlanAsked,
+        /// Whether to end a running rollout.
+        #[serde(default)]
+        supersede: bool,
+    },
+    /// Send all traffic back to the rollback target.
+    Rollback {
+        /// The deployment.
+        deployment: DeploymentId,
+    },
+    /// Freeze a rollout's weights.
+    Pause {
+        /// The deployment.
+        deployment: DeploymentId,
+    },
+    /// Let a paused rollout go on.
+    Resume {
+        /// The deployment.
+        deployment: DeploymentId,
+    },
+    /// End a rollout at its baseline.
+    Abort {
+        /// The deployment.
+        deployment: DeploymentId,
+    },
+    /// Give a rollout's canary all traffic over the judgement.
+    Promote {
+        /// The deployment.
+        deployment: DeploymentId,
+    },
+    /// Serve no traffic any more and take every stack down.
+    Retire {
+        /// The deployment.
+        deployment: DeploymentId,
+    },
+}
+
+/// A version's share of the traffic.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Share {
+    /// The version.
+    pub version: Version,
+    /// Its share.
+    pub weight: Weight,
+}
+
+/// How a rollout shall go; what is left out comes from the service's policy.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PlanAsked {
+    /// The time from the first step to the last, in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub duration_ms: Option<u64>,
+    /// The canary's weights, rising, the last of them 100 %.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub steps: Option<Vec<Weight>>,
+}
+
+/// A command as it comes through the door.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Request {
+    /// The command's id: sent again with the same content it gives the first answer.
+    pub id: CommandId,
+    /// What is asked for.
+    #[serde(flatten)]
+    pub command: Command,
+    /// The fence its sender saw; the command is refused under a newer one. Left out: the fence when it arrives.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fence: Option<Fence>,
+    /// Why it is asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// When it took effect, if that was before it could be recorded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub effective_at: Option<Timestamp>,
+}
+
+impl Command {
+    /// Returns the deployment it is about, unless it is about a service.
+    pub fn deployment(&self) -> Option<&DeploymentId> {
+        match self {
+            Command::Apply { .. } | Command::Release { .. } => None,
+            Command::New { deployment, .. }
+            | Command::Traffic { deployment, .. }
+            | Command::Roll { deployment, .. }
+            | Command::Rollback { deployment }
+            | Command::Pause { deployment }
+            | Command::Resume { deployment }
+            | Command::Abort { deployment }
+            | Command::Promote { deployment }
+            | Command::Retire { deployment } => Some(deployment),
+        }
+    }
+
+    /// Returns the service it is about.
+    pub fn service(&self) -> &ServiceName {
+        match self {
+            Command::Apply { service, .. } | Command::Release { service, .. } => service,
+            other => &other.deployment().expect("all others are about a deployment").service,
+        }
+    }
+
+    /// Returns the SHA-256 of its JSON, by which a repeated id is known to mean the same command.
+    pub fn hash(&self) -> Hash {
+        Hash::of(&serde_json::to_vec(self).expect("a command is plain JSON"))
+    }
+}
+
+/// What a worker concludes or has done. It is about one deployment or about a lease.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// About a deployment.
+    Deployment {
+        /// The deployment.
+        deployment: DeploymentId,
+        /// What about it.
+        outcome: DeploymentOutcome,
+    },
+    /// An instance takes a role over.
+    TakeLease {
+        /// The role.
+        role: Role,
+        /// The instance.
+        holder: String,
+        /// Why.
+        reason: String,
+    },
+    /// The holder gives its role up.
+    ReleaseLease {
+        /// The role.
+        role: Role,
+        /// The instance.
+        holder: String,
+    },
+}
+
+/// What a worker concludes or has done about a deployment.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DeploymentOutcome {
+    /// The provisioner is about to launch a node.
+    StartLaunch {
+        /// The stack.
+        stack: StackId,
+        /// The place it fills.
+        slot: u16,
+        /// How often the place was filled before.
+        attempt: u32,
+        /// The effect.
+        effect: EffectId,
+        /// The port.
+        port: u16,
+    },
+    /// A node runs.
+    Launched {
+        /// The effect.
+        effect: EffectId,
+        /// Where it listens.
+        address: SocketAddr,
+        /// What it is called outside.
+        instance: String,
+    },
+    /// A node could not be launched.
+    LaunchFailed {
+        /// The effect.
+        effect: EffectId,
+        /// Why.
+        reason: String,
+    },
+    /// A node passed its check as often as it must.
+    NodeReady {
+        /// The effect.
+        effect: EffectId,
+    },
+    /// A ready node fails its check.
+    NodeUnhealthy {
+        /// The effect.
+        effect: EffectId,
+        /// What the check said.
+        reason: String,
+    },
+    /// A node is gone that nobody took down.
+    NodeLost {
+        /// The effect.
+        effect: EffectId,
+        /// What was seen.
+        reason: String,
+    },
+    /// A node was taken down.
+    NodeStopped {
+        /// The effect.
+        effect: EffectId,
+    },
+    /// Every node of a stack is ready.
+    StackReady {
+        /// The stack.
+        stack: StackId,
+    },
+    /// A stack did not become ready.
+    StackFailed {
+        /// The stack.
+        stack: StackId,
+        /// Why.
+        reason: String,
+    },
+    /// A ready stack was under its `min_ready` on three looks.
+    StackUnhealthy {
+        /// The stack.
+        stack: StackId,
+    },
+    /// An unhealthy stack has its `min_ready` again.
+    StackRecovered {
+        /// The stack.
+        stack: StackId,
+    },
+    /// The router confirmed the weights that are set.
+    WeightsApplied {
+        /// The generation it holds.
+        generation: StreamVersion,
+        /// What it serves.
+        weights: Weights,
+    },
+    /// The router serves what nobody asked for.
+    DriftSeen {
+        /// What it serves.
+        seen: BTreeMap<StackId, Weight>,
+    },
+    /// A stack is ready whose request asked for a rollout.
+    StartRequestedRollout {
+        /// The stack.
+        stack: StackId,
+    },
+    /// A rollout's due step is taken.
+    TakeStep {
+        /// The rollout.
+        rollout: RolloutId,
+        /// The step.
+        step: u16,
+        /// The router's counters now.
+        measured: Option<Measured>,
+        /// What the judge said of the step before.
+        judged: Option<Judged>,
+    },
+    /// A rollout's due step is not taken yet.
+    Hold {
+        /// The rollout.
+        rollout: RolloutId,
+        /// Why.
+        reason: String,
+        /// What the judge said.
+        judged: Option<Judged>,
+    },
+    /// A canary holds all traffic and the plan has ended.
+    CompleteRollout {
+        /// The rollout.
+        rollout: RolloutId,
+    },
+    /// A canary is worse or unhealthy and goes back.
+    SendBack {
+        /// The rollout.
+        rollout: RolloutId,
+        /// Why.
+        reason: String,
+        /// What the judge said, if it was the judge.
+        judged: Option<Judged>,
+    },
+    /// An unused stack will be taken down after its drain.
+    StartCollection {
+        /// The stack.
+        stack: StackId,
+        /// Why.
+        reason: String,
+    },
+    /// All nodes of a stack are gone.
+    Collected {
+        /// The stack.
+        stack: StackId,
+    },
+}
+
+impl Outcome {
+    /// Returns the SHA-256 of its JSON.
+    pub fn hash(&self) -> Hash {
+        Hash::of(&serde_json::to_vec(self).expect("an outcome is plain JSON"))
+    }
+}

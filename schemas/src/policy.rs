@@ -1,0 +1,203 @@
+//! A service's policy: how it is rolled out, judged and kept. Data in the ledger, so that "what was the
+//! tolerance then?" has an answer.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::weight::Weight;
+
+/// Everything a service's owners decide about its releases.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Policy {
+    /// How a rollout goes.
+    #[serde(default)]
+    pub rollout: RolloutPolicy,
+    /// When a canary counts as worse.
+    #[serde(default)]
+    pub judgement: JudgementPolicy,
+    /// How long stacks are kept.
+    #[serde(default)]
+    pub retention: RetentionPolicy,
+}
+
+/// How a rollout goes when its command does not say.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RolloutPolicy {
+    /// The canary's weights, rising, the last of them 100 %, in basis points.
+    #[serde(default = "default_steps")]
+    pub steps: Vec<Weight>,
+    /// How long a rollout takes from its first step to its last, in milliseconds.
+    #[serde(default = "default_duration_ms")]
+    pub duration_ms: u64,
+    /// Whether a release that CI reports is rolled out by itself (to `production`).
+    #[serde(default)]
+    pub on_release: bool,
+}
+
+/// Source: design, "Rollouts": 1, 2, 5, 10, 25, 50, 100 %.
+fn default_steps() -> Vec<Weight> {
+    [1, 2, 5, 10, 25, 50, 100].map(Weight::from_percent).to_vec()
+}
+
+fn default_duration_ms() -> u64 {
+    24 * 3_600_000
+}
+
+impl Default for RolloutPolicy {
+    fn default() -> Self {
+        Self { steps: default_steps(), duration_ms: default_duration_ms(), on_release: false }
+    }
+}
+
+/// When a canary counts as worse than its baseline.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct JudgementPolicy {
+    /// By how many errors per million requests the canary's error rate may exceed the baseline's.
+    #[serde(default = "default_errors_tolerance_ppm")]
+    pub errors_tolerance_ppm: u32,
+    /// How many requests of the canary a step must have seen before it can pass.
+    #[serde(default = "default_requests_min")]
+    pub requests_min: u64,
+}
+
+fn default_errors_tolerance_ppm() -> u32 {
+    10_000
+}
+
+fn default_requests_min() -> u64 {
+    50
+}
+
+impl Default for JudgementPolicy {
+    fn default() -> Self {
+        Self { errors_tolerance_ppm: default_errors_tolerance_ppm(), requests_min: default_requests_min() }
+    }
+}
+
+/// How many versions serve and how long unused stacks are kept.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RetentionPolicy {
+    /// How many versions may have traffic at once.
+    #[serde(default = "default_serving_max")]
+    pub serving_max: u16,
+    /// How long a stack without traffic is kept warm, in milliseconds.
+    #[serde(default = "default_warm_for_ms")]
+    pub warm_for_ms: u64,
+    /// How many stacks without traffic are kept warm at most; beyond it the longest unused goes first.
+    #[serde(default = "default_warm_max")]
+    pub warm_max: u16,
+    /// How long a removal waits for traffic to drain, in milliseconds.
+    #[serde(default = "default_drain_ms")]
+    pub drain_ms: u64,
+}
+
+fn default_serving_max() -> u16 {
+    2
+}
+
+fn default_warm_for_ms() -> u64 {
+    24 * 3_600_000
+}
+
+fn default_warm_max() -> u16 {
+    5
+}
+
+fn default_drain_ms() -> u64 {
+    10_000
+}
+
+impl Default for RetentionPolicy {
+    fn default() -> Self {
+        Self {
+            serving_max: default_serving_max(),
+            warm_for_ms: default_warm_for_ms(),
+            warm_max: default_warm_max(),
+            drain_ms: default_drain_ms(),
+        }
+    }
+}
+
+/// Why a policy is refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("policy {field}: {rule}")]
+pub struct InvalidPolicy {
+    field: &'static str,
+    rule: &'static str,
+}
+
+const WEEKS_52_MS: u64 = 52 * 7 * 24 * 3_600_000;
+
+impl Policy {
+    /// Checks what the types cannot.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidPolicy`] naming the field and its rule.
+    pub fn validate(&self) -> Result<(), InvalidPolicy> {
+        let fail = |field, rule| Err(InvalidPolicy { field, rule });
+        check_steps(&self.rollout.steps).or_else(|rule| fail("rollout.steps", rule))?;
+        if self.rollout.duration_ms > WEEKS_52_MS {
+            return fail("rollout.duration", "it must be at most 52 weeks");
+        }
+        if self.judgement.errors_tolerance_ppm > 1_000_000 {
+            return fail("judgement.errors_tolerance_ppm", "it must be at most 1,000,000 (every request)");
+        }
+        if self.judgement.requests_min == 0 {
+            return fail("judgement.requests_min", "it must be at least 1: no data never promotes");
+        }
+        if !(2..=100).contains(&self.retention.serving_max) {
+            return fail("retention.serving_max", "it must be from 2 to 100, a rollout needs two");
+        }
+        if self.retention.warm_for_ms > WEEKS_52_MS {
+            return fail("retention.warm_for", "it must be at most 52 weeks");
+        }
+        if self.retention.drain_ms > 3_600_000 {
+            return fail("retention.drain", "it must be at most 1 hour");
+        }
+        Ok(())
+    }
+}
+
+/// Checks that `steps` rise from above 0 to exactly 100 %.
+///
+/// # Errors
+///
+/// The rule that is broken.
+pub fn check_steps(steps: &[Weight]) -> Result<(), &'static str> {
+    if steps.len() > 100 {
+        return Err("at most 100 steps");
+    }
+    if steps.last() != Some(&Weight::FULL) {
+        return Err("the last step must be 100 %");
+    }
+    if steps[0] == Weight::ZERO || steps.windows(2).any(|pair| pair[0] >= pair[1]) {
+        return Err("steps must rise, each above the one before and the first above 0");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_default_policy_is_valid_and_an_empty_one_means_it() {
+        assert_eq!(Policy::default().validate(), Ok(()));
+        assert_eq!(serde_json::from_str::<Policy>("{}").unwrap(), Policy::default());
+    }
+
+    #[test]
+    fn falling_steps_are_refused() {
+        let mut policy = Policy::default();
+        policy.rollout.steps = vec![Weight::from_percent(50), Weight::from_percent(10), Weight::FULL];
+        assert_eq!(
+            policy.validate().unwrap_err().to_string(),
+            "policy rollout.steps: steps must rise, each above the one before and the first above 0"
+        );
+    }
+}

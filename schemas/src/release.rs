@@ -1,0 +1,38 @@
+//! Releases: service, version and how to run it. Immutable.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::event::events;
+use crate::id::Version;
+use crate::run::{Artifact, RunSpec};
+
+/// Where a release comes from, for the audit.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Source {
+    /// The commit it was built from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub commit: Option<String>,
+    /// The address of the pipeline's run that built it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run_url: Option<String>,
+}
+
+/// A release was recorded.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Recorded {
+    /// Its version.
+    pub version: Version,
+    /// What runs.
+    pub artifact: Artifact,
+    /// How it is run.
+    pub run: RunSpec,
+    /// Where it comes from.
+    #[serde(default)]
+    pub source: Source,
+}
+
+events! {
+    /// What happens to a release.
+    Recorded = "release.recorded",
+}

@@ -1,0 +1,157 @@
+//! Rollouts: the plan and progress of moving weight from baseline to canary.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::event::events;
+use crate::id::{RolloutId, StackId};
+use crate::judgement::Measured;
+use crate::policy::Policy;
+use crate::weight::Weight;
+
+/// The canary's weights over time.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Plan {
+    /// The weights, rising, the last of them 100 %, at even times from the start to the end.
+    pub steps: Vec<Weight>,
+    /// The time from the first step to the last, in milliseconds.
+    pub duration_ms: u64,
+}
+
+impl Plan {
+    /// Returns when `step` is due, in milliseconds from the start.
+    pub fn due_ms(&self, step: u16) -> u64 {
+        let last = self.steps.len().saturating_sub(1).max(1) as u64;
+        if self.steps.len() < 2 {
+            0
+        } else {
+            self.duration_ms / last * u64::from(step) + self.duration_ms % last * u64::from(step) / last
+        }
+    }
+}
+
+/// A rollout began. Its first step is in the same commit.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Started {
+    /// The rollout.
+    pub rollout: RolloutId,
+    /// The stack that serves.
+    pub baseline: StackId,
+    /// The newcomer.
+    pub canary: StackId,
+    /// How it shall go.
+    pub plan: Plan,
+    /// The policy it is judged by, as it was at the start.
+    pub policy: Policy,
+}
+
+/// The canary got the weight of a step.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct StepTaken {
+    /// The rollout.
+    pub rollout: RolloutId,
+    /// The step, from 0.
+    pub step: u16,
+    /// Its weight.
+    pub weight: Weight,
+    /// The routers' counters when the step was taken; what comes after them is the step's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub counted_from: Option<Measured>,
+}
+
+/// A due step is not taken yet.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Held {
+    /// The rollout.
+    pub rollout: RolloutId,
+    /// The step it stays at.
+    pub step: u16,
+    /// Why.
+    pub reason: String,
+}
+
+/// The weights stay as they are until somebody resumes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Paused {
+    /// The rollout.
+    pub rollout: RolloutId,
+    /// Why.
+    pub reason: String,
+}
+
+/// A paused rollout goes on; its plan moves by the time it was paused.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Resumed {
+    /// The rollout.
+    pub rollout: RolloutId,
+}
+
+/// The canary holds all traffic and was not judged worse.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Completed {
+    /// The rollout.
+    pub rollout: RolloutId,
+}
+
+/// The canary came back. The rollback is in the same commit.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct CameBack {
+    /// The rollout.
+    pub rollout: RolloutId,
+    /// Why.
+    pub reason: String,
+}
+
+/// Somebody ended the rollout at its baseline.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Aborted {
+    /// The rollout.
+    pub rollout: RolloutId,
+    /// Why.
+    pub reason: String,
+}
+
+/// Somebody gave the canary all traffic over the judgement.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Promoted {
+    /// The rollout.
+    pub rollout: RolloutId,
+    /// Why.
+    pub reason: String,
+}
+
+/// Another rollout or other weights took the rollout's place, as `--supersede` asked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Superseded {
+    /// The rollout.
+    pub rollout: RolloutId,
+    /// The rule that was used.
+    pub rule: String,
+}
+
+events! {
+    /// What happens to a rollout.
+    Started = "rollout.started",
+    StepTaken = "rollout.step_taken",
+    Held = "rollout.held",
+    Paused = "rollout.paused",
+    Resumed = "rollout.resumed",
+    Completed = "rollout.completed",
+    CameBack = "rollout.came_back",
+    Aborted = "rollout.aborted",
+    Promoted = "rollout.promoted",
+    Superseded = "rollout.superseded",
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn steps_are_due_at_even_times_and_the_last_at_the_end() {
+        let plan = Plan { steps: [1, 10, 50, 100].map(Weight::from_percent).to_vec(), duration_ms: 1_000 };
+        assert_eq!([0, 1, 2, 3].map(|step| plan.due_ms(step)), [0, 333, 666, 1_000]);
+        let at_once = Plan { steps: vec![Weight::FULL], duration_ms: 1_000 };
+        assert_eq!(at_once.due_ms(0), 0);
+    }
+}

@@ -1,0 +1,68 @@
+//! Stacks: the nodes that run one release in one environment. Never modified; replaced.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::event::events;
+use crate::id::{StackId, Version};
+use crate::rollout::Plan;
+use crate::run::{Artifact, Capacity, RunSpec};
+
+/// A stack was asked for; everything needed to run it is frozen here.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Requested {
+    /// The stack.
+    pub stack: StackId,
+    /// The release's version.
+    pub version: Version,
+    /// What runs.
+    pub artifact: Artifact,
+    /// How it is run.
+    pub run: RunSpec,
+    /// How many nodes it has.
+    pub capacity: Capacity,
+    /// The rollout to start by itself once the stack is ready.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub then_roll: Option<Plan>,
+}
+
+/// All of a stack's nodes passed their check.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Ready {
+    /// The stack.
+    pub stack: StackId,
+}
+
+/// A stack did not become ready.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Failed {
+    /// The stack.
+    pub stack: StackId,
+    /// Why.
+    pub reason: String,
+}
+
+/// A ready stack was under its `min_ready` on three looks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Unhealthy {
+    /// The stack.
+    pub stack: StackId,
+    /// Nodes that are ready.
+    pub ready: u16,
+}
+
+/// An unhealthy stack has its `min_ready` nodes again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Recovered {
+    /// The stack.
+    pub stack: StackId,
+}
+
+events! {
+    /// What happens to a stack.
+    Requested = "stack.requested",
+    Ready = "stack.ready",
+    Failed = "stack.failed",
+    Unhealthy = "stack.unhealthy",
+    Recovered = "stack.recovered",
+}

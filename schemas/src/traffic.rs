@@ -1,0 +1,98 @@
+//! Traffic: weights asked for and confirmed, drift, rollback, and the end of a deployment.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::event::events;
+use crate::id::{Fence, RolloutId, StackId, StreamVersion};
+use crate::weight::{Weight, Weights};
+
+/// What weights were set for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Purpose {
+    /// A `traffic` command.
+    Asked,
+    /// A rollout's step, from 0.
+    Step {
+        /// The rollout.
+        rollout: RolloutId,
+        /// The step.
+        step: u16,
+    },
+    /// A rollout promoted by hand.
+    Promotion {
+        /// The rollout.
+        rollout: RolloutId,
+    },
+    /// A rollout aborted by hand.
+    Abort {
+        /// The rollout.
+        rollout: RolloutId,
+    },
+    /// A rollback, by hand or by the judge.
+    Rollback,
+}
+
+/// Weights were asked for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct WeightsSet {
+    /// All of the traffic.
+    pub weights: Weights,
+    /// What for.
+    pub purpose: Purpose,
+}
+
+/// The router confirmed what it serves: the weights that are set.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct WeightsApplied {
+    /// The generation the router holds: the stream's version they were sent at.
+    pub generation: StreamVersion,
+    /// All of the traffic.
+    pub weights: Weights,
+}
+
+/// The router served other weights than those that were last confirmed, and nobody asked for it here.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct DriftSeen {
+    /// What it served; empty if it knew nothing of the deployment.
+    pub seen: BTreeMap<StackId, Weight>,
+    /// Whether it was the rollback target that had all traffic; then nobody corrects it and the rollout pauses.
+    pub towards_target: bool,
+}
+
+/// All traffic was sent back. The weights follow in the same commit.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct RolledBack {
+    /// The stacks that had traffic and are left.
+    pub from: Vec<StackId>,
+    /// The stack that gets it all.
+    pub to: StackId,
+    /// Targets that were passed over because they are known to be unhealthy.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub passed_over: Vec<StackId>,
+    /// The deployment's fence from now on.
+    pub fence: Fence,
+    /// Why.
+    pub reason: String,
+}
+
+/// A deployment was retired: no traffic is served any more and every stack will be collected.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Retired {
+    /// The deployment's fence from now on.
+    pub fence: Fence,
+    /// Why.
+    pub reason: String,
+}
+
+events! {
+    /// What happens to a deployment's traffic.
+    WeightsSet = "traffic.weights_set",
+    WeightsApplied = "traffic.weights_applied",
+    DriftSeen = "traffic.drift_seen",
+    RolledBack = "traffic.rolled_back",
+    Retired = "traffic.retired",
+}
