@@ -48,6 +48,7 @@ macro_rules! events {
     ($(#[$doc:meta])* $($variant:ident = $name:literal),+ $(,)?) => {
         $(#[$doc])*
         #[derive(Clone, Debug, PartialEq)]
+        #[allow(clippy::large_enum_variant)] // a commit holds few events
         pub enum Event {
             $(#[doc = concat!("`", $name, "`.")] $variant($variant),)+
         }
@@ -88,6 +89,7 @@ macro_rules! concepts {
     ($($(#[$doc:meta])* $concept:ident :: $variant:ident),+ $(,)?) => {
         /// Anything that can have happened.
         #[derive(Clone, Debug, PartialEq)]
+        #[allow(clippy::large_enum_variant)] // a commit holds few events
         pub enum Event {
             $($(#[$doc])* $variant($concept::Event),)+
         }

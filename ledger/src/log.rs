@@ -1,0 +1,120 @@
+//! The log port: an append-only sequence of records. It keeps bytes in an order and makes them durable; it decides
+//! nothing (see [`crate::rule`]).
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use schemas::Offset;
+use tokio::sync::watch;
+
+/// A record as the log keeps it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// Its place.
+    pub offset: Offset,
+    /// The exact bytes: a commit's, or what somebody wrote in its stead.
+    pub bytes: Bytes,
+}
+
+/// Why an append gave no offset.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AppendError {
+    /// Nothing was written, and the same bytes may be sent again.
+    #[error("the log took nothing: {0}")]
+    Refused(String),
+    /// The bytes may or may not be in the log. Send the same bytes again, or read.
+    #[error("the log gave no answer: {0}; the commit may have been kept, read the history before you repeat it")]
+    Ambiguous(String),
+    /// There is no room for any commit but a rollback.
+    #[error("the disk is full: {0}; free space, only rollbacks are still taken")]
+    Full(String),
+    /// The log has stopped for good in this process.
+    #[error("the log has stopped: {0}")]
+    Stopped(String),
+}
+
+/// Why the log cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ReadError {
+    /// The log's bytes are damaged.
+    #[error("the log is damaged at offset {offset}: {what}; restore it from a copy, or keep the records before it")]
+    Damaged {
+        /// The first bad record.
+        offset: Offset,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// It cannot be read now.
+    #[error("the log cannot be read: {0}")]
+    Unavailable(String),
+}
+
+/// What kind of commit is appended; only decides what the reserve may be used for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Urgency {
+    /// Any commit.
+    Ordinary,
+    /// A rollback and what carries it out: taken even when the disk is full.
+    Rollback,
+}
+
+/// An append-only log. Every implementation passes the suite in [`contract`].
+#[async_trait]
+pub trait Log: Send + Sync + 'static {
+    /// Appends `bytes` and returns their offset once they are durable. A reader may see them before the caller does.
+    ///
+    /// # Errors
+    ///
+    /// [`AppendError`] says whether the bytes can be in the log.
+    async fn append(&self, bytes: Bytes, urgency: Urgency) -> Result<Offset, AppendError>;
+
+    /// Reads durable records from `from` on, in order and without gaps: at most `max`, none at the log's end.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError`] if the next record cannot be read; the ones before it were returned by an earlier call.
+    async fn read(&self, from: Offset, max: usize) -> Result<Vec<Record>, ReadError>;
+
+    /// Returns the end of what is durable, the offset of the next record, and every change of it.
+    fn end(&self) -> watch::Receiver<Offset>;
+
+    /// Subscribes to every durable record from `from` on, without gaps or duplicates.
+    fn subscribe(&self, from: Offset) -> Subscription<'_>
+    where
+        Self: Sized,
+    {
+        Subscription::new(self, from)
+    }
+}
+
+/// A place in a log that moves on as records become durable.
+pub struct Subscription<'a> {
+    log: &'a dyn Log,
+    next: Offset,
+    end: watch::Receiver<Offset>,
+}
+
+/// How many records a subscription reads at once.
+const BATCH: usize = 1_024;
+
+impl<'a> Subscription<'a> {
+    /// Subscribes to `log` from `from` on.
+    pub fn new(log: &'a dyn Log, from: Offset) -> Self {
+        Self { log, next: from, end: log.end() }
+    }
+
+    /// Waits for the next records: at least one, in order.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError`], also when the log has stopped and everything durable was returned.
+    pub async fn next(&mut self) -> Result<Vec<Record>, ReadError> {
+        let next = self.next;
+        let waited = self.end.wait_for(|end| *end > next).await.map(|_| ());
+        waited.map_err(|_| ReadError::Unavailable("the log has stopped".to_owned()))?;
+        let records = self.log.read(self.next, BATCH).await?;
+        if let Some(last) = records.last() {
+            self.next = last.offset.next();
+        }
+        Ok(records)
+    }
+}

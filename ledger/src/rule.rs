@@ -1,0 +1,289 @@
+//! The rule: which records of a log count. Every reader applies it in log order and comes to the same answer.
+//!
+//! It parses the frozen envelope alone and knows no clock, schema or business. A change of it is a new rule number,
+//! and a reader that does not know that number halts.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+
+use bytes::Bytes;
+use schemas::envelope::{COMMIT_BYTES_MAX, CommandRef, Envelope, Expected, RULE};
+use schemas::{CommandId, CommitId, Hash, Offset, StreamVersion, Timestamp};
+use serde::{Deserialize, Serialize};
+
+use crate::tree;
+
+/// Why a record does not count. It stays in the log, for everyone and for ever.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Void {
+    /// A head it names has moved on: its writer acted on an old view.
+    Stale,
+    /// A head it names was never the head here: its writer followed another history.
+    Fork,
+    /// Its command, or it itself, counted before: harmless.
+    Duplicate,
+    /// It is no commit.
+    Malformed,
+}
+
+impl fmt::Display for Void {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Void::Stale => "stale",
+            Void::Fork => "fork",
+            Void::Duplicate => "duplicate",
+            Void::Malformed => "malformed",
+        })
+    }
+}
+
+/// A reader must stop: going on would be guessing.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Halt {
+    /// A record was written for a rule that this program does not know.
+    #[error("the record at offset {offset} follows rule {rule}, this program knows rule {RULE}; upgrade ionledger")]
+    UnknownRule {
+        /// The record.
+        offset: Offset,
+        /// Its rule.
+        rule: u32,
+    },
+    /// The log does not go on where the reader stands.
+    #[error("the log goes on at offset {found} where {expected} was expected; records are missing or repeated")]
+    Gap {
+        /// The next offset.
+        expected: Offset,
+        /// What came.
+        found: Offset,
+    },
+    /// The log does not begin as a ledger.
+    #[error("the record at offset 0 makes no ledger; this is no ionledger log, or its beginning is gone")]
+    NoGenesis,
+}
+
+/// A stream's head.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Head {
+    /// How many commits the stream holds.
+    pub version: StreamVersion,
+    /// The hash of the last.
+    pub hash: Hash,
+}
+
+/// The head of a stream that does not exist yet.
+pub const NO_HEAD: Head = Head { version: StreamVersion(0), hash: Hash::ZERO };
+
+/// A command that counted: the hash of its content and the commit that carried it out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Done {
+    /// The hash of the command's JSON.
+    pub hash: Hash,
+    /// Where its commit stands.
+    pub offset: Offset,
+}
+
+/// What the rule has seen of a log: the only memory it has.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Ruler {
+    next: Offset,
+    time: Timestamp,
+    heads: BTreeMap<String, Head>,
+    commands: HashMap<CommandId, Done>,
+    tree: tree::Frontier,
+}
+
+/// A record after the rule: its leaf, and what it is.
+#[derive(Clone, Debug)]
+pub struct Judged<'a> {
+    /// Where it stands.
+    pub offset: Offset,
+    /// Its leaf in the tree, which is also a commit's hash.
+    pub hash: Hash,
+    /// The ledger's time at it.
+    pub time: Timestamp,
+    /// Its envelope; none if it is malformed.
+    pub envelope: Option<Envelope<'a>>,
+    /// Why it does not count, or nothing if it does.
+    pub void: Option<Void>,
+}
+
+/// A malformed record's stand-in, the same on every carrier.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Stub {
+    malformed: StubOf,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StubOf {
+    sha256: Hash,
+    len: u64,
+}
+
+/// Returns the bytes that stand for a record on every carrier and in the tree: a commit's own, or a stub that names
+/// what is no commit.
+pub fn canonical(bytes: &Bytes) -> Bytes {
+    if parse(bytes).is_some() || is_stub(bytes) { bytes.clone() } else { stub(bytes) }
+}
+
+fn stub(bytes: &[u8]) -> Bytes {
+    let stub = Stub { malformed: StubOf { sha256: Hash::of(bytes), len: bytes.len() as u64 } };
+    serde_json::to_vec(&stub).expect("plain JSON").into()
+}
+
+fn is_stub(bytes: &[u8]) -> bool {
+    serde_json::from_slice::<Stub>(bytes).is_ok_and(|stub| serde_json::to_vec(&stub).expect("plain JSON") == bytes)
+}
+
+#[derive(Deserialize)]
+struct RuleOnly {
+    rule: u32,
+}
+
+/// Parses a commit. `None` is malformed: too long, no JSON on one line, not the envelope, or not in itself consistent.
+fn parse(bytes: &[u8]) -> Option<Envelope<'_>> {
+    if bytes.len() > COMMIT_BYTES_MAX || bytes.iter().any(|b| *b < b' ') {
+        return None;
+    }
+    let envelope: Envelope<'_> = serde_json::from_slice(bytes).ok()?;
+    (envelope.rule != RULE || is_consistent(&envelope)).then_some(envelope)
+}
+
+/// A commit moves at least one head, names no stream twice, and has its events in streams that it moves.
+fn is_consistent(envelope: &Envelope<'_>) -> bool {
+    let named: Vec<&str> = envelope.extends.iter().chain(&envelope.requires).map(|e| &*e.stream).collect();
+    let extends = |stream: &str| envelope.extends.iter().any(|e| e.stream == stream);
+    !envelope.extends.is_empty()
+        && !envelope.events.is_empty()
+        && named.iter().all(|stream| !stream.is_empty() && stream.len() <= 255)
+        && named.iter().enumerate().all(|(n, stream)| !named[..n].contains(stream))
+        && envelope.events.iter().all(|event| extends(&event.stream))
+}
+
+impl Ruler {
+    /// Continues from what was remembered.
+    pub fn resume(
+        next: Offset,
+        time: Timestamp,
+        heads: BTreeMap<String, Head>,
+        commands: HashMap<CommandId, Done>,
+        tree: tree::Frontier,
+    ) -> Self {
+        Self { next, time, heads, commands, tree }
+    }
+
+    /// Returns the offset of the next record.
+    pub fn next(&self) -> Offset {
+        self.next
+    }
+
+    /// Returns the ledger's time: the latest that any record was made at.
+    pub fn time(&self) -> Timestamp {
+        self.time
+    }
+
+    /// Returns the head of `stream`.
+    pub fn head(&self, stream: &str) -> Head {
+        self.heads.get(stream).copied().unwrap_or(NO_HEAD)
+    }
+
+    /// Returns every stream's head.
+    pub fn heads(&self) -> &BTreeMap<String, Head> {
+        &self.heads
+    }
+
+    /// Returns the commit that carried a command out, if one counted.
+    pub fn command(&self, id: CommandId) -> Option<Done> {
+        self.commands.get(&id).copied()
+    }
+
+    /// Returns the tree over all records so far.
+    pub fn tree(&self) -> &tree::Frontier {
+        &self.tree
+    }
+
+    /// Judges the next record and remembers it.
+    ///
+    /// # Errors
+    ///
+    /// [`Halt`] if going on would be guessing; nothing is remembered then.
+    pub fn judge<'a>(&mut self, offset: Offset, bytes: &'a [u8]) -> Result<Judged<'a>, Halt> {
+        if offset != self.next {
+            return Err(Halt::Gap { expected: self.next, found: offset });
+        }
+        let envelope = parse(bytes);
+        let rule = match &envelope {
+            Some(envelope) => envelope.rule,
+            None => serde_json::from_slice(bytes).map_or(RULE, |only: RuleOnly| only.rule),
+        };
+        if rule != RULE {
+            return Err(Halt::UnknownRule { offset, rule });
+        }
+        let void = self.void(envelope.as_ref());
+        if offset == Offset(0) && (void.is_some() || !envelope.as_ref().is_some_and(is_genesis)) {
+            return Err(Halt::NoGenesis);
+        }
+        let hash = match envelope {
+            Some(_) => tree::leaf(bytes),
+            None if is_stub(bytes) => tree::leaf(bytes),
+            None => tree::leaf(&stub(bytes)),
+        };
+        self.remember(offset, hash, envelope.as_ref(), void);
+        Ok(Judged { offset, hash, time: self.time, envelope, void })
+    }
+
+    fn void(&self, envelope: Option<&Envelope<'_>>) -> Option<Void> {
+        let Some(envelope) = envelope else { return Some(Void::Malformed) };
+        if self.commands.contains_key(&envelope.command.id) {
+            return Some(Void::Duplicate);
+        }
+        let mut wrong = envelope.extends.iter().chain(&envelope.requires).filter_map(|expected| self.void_of(expected));
+        // A fork is the graver finding: it is named even if another head is merely stale.
+        let first = wrong.next()?;
+        Some(if first == Void::Fork || wrong.any(|void| void == Void::Fork) { Void::Fork } else { Void::Stale })
+    }
+
+    fn void_of(&self, expected: &Expected<'_>) -> Option<Void> {
+        let head = self.head(&expected.stream);
+        if expected.version < head.version {
+            Some(Void::Stale)
+        } else if expected.version > head.version || expected.hash != head.hash {
+            Some(Void::Fork)
+        } else {
+            None
+        }
+    }
+
+    fn remember(&mut self, offset: Offset, hash: Hash, envelope: Option<&Envelope<'_>>, void: Option<Void>) {
+        self.next = offset.next();
+        self.tree.push(hash);
+        let (Some(envelope), None) = (envelope, void) else { return };
+        self.time = self.time.max(envelope.time);
+        let CommandRef { id, hash: command_hash } = envelope.command;
+        self.commands.insert(id, Done { hash: command_hash, offset });
+        for Expected { stream, version, .. } in &envelope.extends {
+            let head = Head { version: version.next(), hash };
+            match self.heads.get_mut(&**stream) {
+                Some(known) => *known = head,
+                None => {
+                    self.heads.insert(Cow::clone(stream).into_owned(), head);
+                }
+            }
+        }
+    }
+}
+
+fn is_genesis(envelope: &Envelope<'_>) -> bool {
+    matches!(&envelope.events[..], [event] if event.stream == "ledger" && event.kind == "ledger.created")
+}
+
+/// Returns the commit id in `bytes`, if they are a commit.
+pub fn commit_id(bytes: &[u8]) -> Option<CommitId> {
+    parse(bytes).map(|envelope| envelope.id)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,1 @@
+//! Golden vectors of the envelope, and what the rule makes of them.
