@@ -8,4 +8,20 @@ pub mod log;
 pub mod rule;
 pub mod tree;
 
+pub mod deployment;
+pub mod judgement;
+pub mod lease;
+pub mod service;
+
+pub mod decide;
+pub mod execute;
+pub mod state;
+pub mod view;
+
+pub use decide::{Decision, Rejection};
+pub use deployment::Deployment;
+
+pub use execute::Ledger;
 pub use log::Log;
+pub use state::State;
+pub use view::View;

@@ -9,7 +9,7 @@ use std::fmt;
 
 use bytes::Bytes;
 use schemas::envelope::{COMMIT_BYTES_MAX, CommandRef, Envelope, Expected, RULE};
-use schemas::{CommandId, CommitId, Hash, Offset, StreamVersion, Timestamp};
+use schemas::{CommandId, Hash, Offset, StreamVersion, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::tree;
@@ -94,17 +94,22 @@ pub struct Ruler {
     tree: tree::Frontier,
 }
 
-/// A record after the rule: its leaf, and what it is.
+/// A record before the rule: everything that can be said of it without the records before it.
 #[derive(Clone, Debug)]
-pub struct Judged<'a> {
-    /// Where it stands.
-    pub offset: Offset,
+pub struct Parsed<'a> {
     /// Its leaf in the tree, which is also a commit's hash.
     pub hash: Hash,
-    /// The ledger's time at it.
-    pub time: Timestamp,
+    /// The rule it was written for.
+    pub rule: u32,
     /// Its envelope; none if it is malformed.
     pub envelope: Option<Envelope<'a>>,
+}
+
+/// A record after the rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Judged {
+    /// The ledger's time at it.
+    pub time: Timestamp,
     /// Why it does not count, or nothing if it does.
     pub void: Option<Void>,
 }
@@ -141,6 +146,19 @@ fn is_stub(bytes: &[u8]) -> bool {
 #[derive(Deserialize)]
 struct RuleOnly {
     rule: u32,
+}
+
+impl<'a> Parsed<'a> {
+    /// Parses a record.
+    pub fn of(bytes: &'a [u8]) -> Self {
+        let envelope = parse(bytes);
+        let rule = match &envelope {
+            Some(envelope) => envelope.rule,
+            None => serde_json::from_slice(bytes).map_or(RULE, |only: RuleOnly| only.rule),
+        };
+        let hash = if envelope.is_some() || is_stub(bytes) { tree::leaf(bytes) } else { tree::leaf(&stub(bytes)) };
+        Self { hash, rule, envelope }
+    }
 }
 
 /// Parses a commit. `None` is malformed: too long, no JSON on one line, not the envelope, or not in itself consistent.
@@ -210,29 +228,20 @@ impl Ruler {
     /// # Errors
     ///
     /// [`Halt`] if going on would be guessing; nothing is remembered then.
-    pub fn judge<'a>(&mut self, offset: Offset, bytes: &'a [u8]) -> Result<Judged<'a>, Halt> {
+    pub fn judge(&mut self, offset: Offset, record: &Parsed<'_>) -> Result<Judged, Halt> {
         if offset != self.next {
             return Err(Halt::Gap { expected: self.next, found: offset });
         }
-        let envelope = parse(bytes);
-        let rule = match &envelope {
-            Some(envelope) => envelope.rule,
-            None => serde_json::from_slice(bytes).map_or(RULE, |only: RuleOnly| only.rule),
-        };
-        if rule != RULE {
-            return Err(Halt::UnknownRule { offset, rule });
+        if record.rule != RULE {
+            return Err(Halt::UnknownRule { offset, rule: record.rule });
         }
-        let void = self.void(envelope.as_ref());
-        if offset == Offset(0) && (void.is_some() || !envelope.as_ref().is_some_and(is_genesis)) {
+        let envelope = record.envelope.as_ref();
+        let void = self.void(envelope);
+        if offset == Offset(0) && (void.is_some() || !envelope.is_some_and(is_genesis)) {
             return Err(Halt::NoGenesis);
         }
-        let hash = match envelope {
-            Some(_) => tree::leaf(bytes),
-            None if is_stub(bytes) => tree::leaf(bytes),
-            None => tree::leaf(&stub(bytes)),
-        };
-        self.remember(offset, hash, envelope.as_ref(), void);
-        Ok(Judged { offset, hash, time: self.time, envelope, void })
+        self.remember(offset, record.hash, envelope, void);
+        Ok(Judged { time: self.time, void })
     }
 
     fn void(&self, envelope: Option<&Envelope<'_>>) -> Option<Void> {
@@ -278,11 +287,6 @@ impl Ruler {
 
 fn is_genesis(envelope: &Envelope<'_>) -> bool {
     matches!(&envelope.events[..], [event] if event.stream == "ledger" && event.kind == "ledger.created")
-}
-
-/// Returns the commit id in `bytes`, if they are a commit.
-pub fn commit_id(bytes: &[u8]) -> Option<CommitId> {
-    parse(bytes).map(|envelope| envelope.id)
 }
 
 #[cfg(test)]

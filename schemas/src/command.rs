@@ -317,7 +317,7 @@ pub enum DeploymentOutcome {
         /// The step.
         step: u16,
         /// The router's counters now.
-        measured: Option<Measured>,
+        measured: Measured,
         /// What the judge said of the step before.
         judged: Option<Judged>,
     },
@@ -329,11 +329,6 @@ pub enum DeploymentOutcome {
         reason: String,
         /// What the judge said.
         judged: Option<Judged>,
-    },
-    /// A canary holds all traffic and the plan has ended.
-    CompleteRollout {
-        /// The rollout.
-        rollout: RolloutId,
     },
     /// A canary is worse or unhealthy and goes back.
     SendBack {

@@ -17,13 +17,6 @@ pub struct CollectionStarted {
     pub drain_ms: u64,
 }
 
-/// A removal that had begun was called off because the stack is wanted again; only before a node was taken down.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct CollectionCancelled {
-    /// The stack.
-    pub stack: StackId,
-}
-
 /// All nodes of a stack are gone.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Collected {
@@ -34,6 +27,5 @@ pub struct Collected {
 events! {
     /// What happens to stacks that are no longer used.
     CollectionStarted = "retention.collection_started",
-    CollectionCancelled = "retention.collection_cancelled",
     Collected = "retention.collected",
 }

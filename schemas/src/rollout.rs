@@ -30,7 +30,7 @@ impl Plan {
     }
 }
 
-/// A rollout began. Its first step is in the same commit.
+/// A rollout began. The traffic shifter takes its first step at once.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Started {
     /// The rollout.
@@ -54,9 +54,8 @@ pub struct StepTaken {
     pub step: u16,
     /// Its weight.
     pub weight: Weight,
-    /// The routers' counters when the step was taken; what comes after them is the step's own.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub counted_from: Option<Measured>,
+    /// The router's counters when the step was taken; what comes after them is the step's own.
+    pub counted_from: Measured,
 }
 
 /// A due step is not taken yet.

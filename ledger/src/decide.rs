@@ -1,0 +1,236 @@
+//! Decide: what a command makes happen, given the state. Pure: time and ids arrive as data.
+
+use schemas::command::{Command, DeploymentOutcome, Outcome};
+use schemas::rollout::Plan;
+use schemas::weight::NotAllTraffic;
+use schemas::{CommitId, DeploymentId, Event, Fence, ServiceName, Stream, Timestamp, Version, Weight};
+
+use crate::state::State;
+use crate::{deployment, lease, service};
+
+/// What a decision may use of the world: the moment and the id its commit would have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Now {
+    /// The moment.
+    pub time: Timestamp,
+    /// The commit's id, which also names the stack or rollout it begins.
+    pub commit: CommitId,
+}
+
+/// What a command makes happen. No events: it is already true.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Decision {
+    /// The events and their streams.
+    pub events: Vec<(Stream, Event)>,
+    /// Streams whose heads the decision relied on without moving them.
+    pub requires: Vec<Stream>,
+    /// What the one who asked should know besides.
+    pub notes: Vec<String>,
+}
+
+/// The domain says no. Nothing was changed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Rejection {
+    /// Something was never declared or recorded.
+    #[error("{what} is unknown; {next}")]
+    Unknown {
+        /// The thing.
+        what: String,
+        /// How to make it known.
+        next: String,
+    },
+    /// A release of that version exists with other content.
+    #[error(
+        "release {service} {version} is already recorded with another {what}; releases are immutable, use a new version"
+    )]
+    Immutable {
+        /// The service.
+        service: ServiceName,
+        /// The version.
+        version: Version,
+        /// What differs.
+        what: &'static str,
+    },
+    /// The version cannot get traffic.
+    #[error("{deployment} {version} is not ready: {why}")]
+    NotReady {
+        /// The deployment.
+        deployment: DeploymentId,
+        /// The version.
+        version: Version,
+        /// What it is instead, and the next step.
+        why: String,
+    },
+    /// The weights are not all traffic.
+    #[error(transparent)]
+    Weights(#[from] NotAllTraffic),
+    /// More versions than the policy allows.
+    #[error(
+        "{asked} versions would serve {deployment}, its policy allows {allowed}; name fewer, or raise retention.serving_max"
+    )]
+    TooManyVersions {
+        /// The deployment.
+        deployment: DeploymentId,
+        /// How many were named.
+        asked: usize,
+        /// How many may serve.
+        allowed: u16,
+    },
+    /// A rollout is in the way.
+    #[error("{deployment} has a rollout {from} -> {to} at {weight}; pause, abort or promote it, or use --supersede")]
+    RolloutRunning {
+        /// The deployment.
+        deployment: DeploymentId,
+        /// Its baseline.
+        from: Version,
+        /// Its canary.
+        to: Version,
+        /// The canary's weight.
+        weight: Weight,
+    },
+    /// There is no rollout to act on.
+    #[error("{deployment} has no rollout under way{last}; start one with `ionledger roll`")]
+    NoRollout {
+        /// The deployment.
+        deployment: DeploymentId,
+        /// How its last one ended.
+        last: String,
+    },
+    /// There is nothing to go back to.
+    #[error(
+        "{deployment} has nothing to go back to: no earlier version held all its traffic; set weights with `ionledger traffic`"
+    )]
+    NoTarget {
+        /// The deployment.
+        deployment: DeploymentId,
+    },
+    /// A rollback came in between.
+    #[error(
+        "{deployment} was rolled back since this was asked for (fence {now}, asked under {asked}); look at `ionledger status` and ask again"
+    )]
+    Fenced {
+        /// The deployment.
+        deployment: DeploymentId,
+        /// The fence it was asked under.
+        asked: Fence,
+        /// The fence now.
+        now: Fence,
+    },
+    /// What was asked for is not possible in itself.
+    #[error("{0}")]
+    Invalid(String),
+    /// A worker's conclusion no longer fits; it looks again.
+    #[error("no longer so: {0}")]
+    Outdated(String),
+}
+
+impl Rejection {
+    /// Says that a service was never declared.
+    pub fn unknown_service(service: &ServiceName) -> Self {
+        Rejection::Unknown {
+            what: format!("service {service}"),
+            next: format!("declare it with `ionledger apply {service}.toml`"),
+        }
+    }
+
+    /// Says that a release was never recorded.
+    pub fn unknown_release(service: &ServiceName, version: &Version) -> Self {
+        Rejection::Unknown {
+            what: format!("release {service} {version}"),
+            next: format!("record it with `ionledger release {service} {version} --artifact FILE`"),
+        }
+    }
+
+    /// Says what a check said.
+    pub fn invalid(error: impl std::fmt::Display) -> Self {
+        Rejection::Invalid(error.to_string())
+    }
+}
+
+/// Decides a person's or a pipeline's command. `fence` is the one it was asked under.
+///
+/// # Errors
+///
+/// [`Rejection`] says why not, and what to do instead.
+pub fn decide(state: &State, command: &Command, fence: Option<Fence>, now: Now) -> Result<Decision, Rejection> {
+    match command {
+        Command::Apply { service: name, definition } => {
+            let events = service::decide_apply(state.service(name), definition)?;
+            Ok(Decision::on(Stream::Service(name.clone()), events))
+        }
+        Command::Release { service: name, .. } => {
+            let events = service::decide_release(name, state.service(name), command)?;
+            Ok(Decision::on(Stream::Service(name.clone()), events))
+        }
+        Command::New { .. }
+        | Command::Traffic { .. }
+        | Command::Roll { .. }
+        | Command::Rollback { .. }
+        | Command::Pause { .. }
+        | Command::Resume { .. }
+        | Command::Abort { .. }
+        | Command::Promote { .. }
+        | Command::Retire { .. } => deployment::decide(state, command, fence, now),
+    }
+}
+
+/// Decides a worker's conclusion or report.
+///
+/// # Errors
+///
+/// [`Rejection::Outdated`] if it no longer fits the state; the worker looks again.
+pub fn decide_outcome(state: &State, outcome: &Outcome, now: Now) -> Result<Decision, Rejection> {
+    match outcome {
+        Outcome::Deployment { deployment, outcome } => deployment::decide_outcome(state, deployment, outcome, now),
+        Outcome::TakeLease { role, holder, reason } => {
+            let events = lease::decide_take(&state.lease(*role), *role, holder, reason)?;
+            Ok(Decision::on(Stream::Worker(*role), events))
+        }
+        Outcome::ReleaseLease { role, holder } => {
+            let events = lease::decide_release(&state.lease(*role), *role, holder)?;
+            Ok(Decision::on(Stream::Worker(*role), events))
+        }
+    }
+}
+
+/// Says whether a command or outcome sends traffic back, and so passes every gate.
+pub fn is_rollback(command: &Command) -> bool {
+    matches!(command, Command::Rollback { .. } | Command::Abort { .. })
+}
+
+/// Says whether an outcome sends traffic back.
+pub fn outcome_is_rollback(outcome: &Outcome) -> bool {
+    matches!(outcome, Outcome::Deployment { outcome: DeploymentOutcome::SendBack { .. }, .. })
+}
+
+impl Decision {
+    /// Returns a decision with all `events` in one stream.
+    pub fn on(stream: Stream, events: Vec<Event>) -> Self {
+        let events = events.into_iter().map(|event| (stream.clone(), event)).collect();
+        Self { events, requires: vec![], notes: vec![] }
+    }
+
+    /// Adds a stream whose head the decision relied on.
+    #[must_use]
+    pub fn requiring(mut self, stream: Stream) -> Self {
+        if !self.events.is_empty() {
+            self.requires.push(stream);
+        }
+        self
+    }
+}
+
+/// Puts a plan together from what was asked for and the policy.
+///
+/// # Errors
+///
+/// [`Rejection::Invalid`] if the steps do not rise to 100 % or the duration is out of range.
+pub fn plan(asked: &schemas::command::PlanAsked, policy: &schemas::policy::RolloutPolicy) -> Result<Plan, Rejection> {
+    let steps = asked.steps.clone().unwrap_or_else(|| policy.steps.clone());
+    schemas::policy::check_steps(&steps).map_err(|rule| Rejection::Invalid(format!("steps: {rule}")))?;
+    let duration_ms = asked.duration_ms.unwrap_or(policy.duration_ms);
+    if duration_ms > 52 * 7 * 24 * 3_600_000 {
+        return Err(Rejection::Invalid("a rollout takes at most 52 weeks".to_owned()));
+    }
+    Ok(Plan { steps, duration_ms })
+}

@@ -1,0 +1,204 @@
+//! A deployment: a service in an environment, with its stacks, traffic and rollout. One consistency boundary.
+//!
+//! Its concepts have a file each, with state, `evolve` and `decide` together; here they meet.
+
+pub mod retention;
+pub mod rollback;
+pub mod rollout;
+pub mod stack;
+pub mod traffic;
+
+use std::collections::BTreeMap;
+
+use schemas::command::{Command, DeploymentOutcome};
+use schemas::{DeploymentId, EffectId, Event, Fence, StackId, Stream, Version};
+use serde::{Deserialize, Serialize};
+
+pub use rollout::Rollout;
+pub use stack::{Node, NodePhase, Phase, Stack};
+pub use traffic::Traffic;
+
+use crate::decide::{Decision, Now, Rejection};
+use crate::service::Service;
+use crate::state::{At, State};
+
+/// A deployment after its events.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Deployment {
+    /// Its stacks that are not collected.
+    pub stacks: BTreeMap<StackId, Stack>,
+    /// Its traffic.
+    pub traffic: Traffic,
+    /// Its rollout: the one under way, or the last.
+    pub rollout: Option<Rollout>,
+}
+
+/// Returns the deployment after `event`. Total: the ledger has already accepted it.
+pub fn evolve(mut deployment: Deployment, event: &Event, at: &At) -> Deployment {
+    match event {
+        Event::Stack(event) => stack::evolve(&mut deployment, event, at),
+        Event::Node(event) => stack::evolve_node(&mut deployment, event, at),
+        Event::Traffic(event) => traffic::evolve(&mut deployment, event, at),
+        Event::Rollout(event) => rollout::evolve(&mut deployment, event, at),
+        Event::Retention(event) => retention::evolve(&mut deployment, event, at),
+        // These have streams of their own and mean nothing here.
+        Event::Ledger(_) | Event::Service(_) | Event::Release(_) | Event::Judgement(_) | Event::Lease(_) => {}
+    }
+    deployment
+}
+
+/// What a decision about a deployment looks at.
+pub(crate) struct Case<'a> {
+    pub(crate) id: &'a DeploymentId,
+    pub(crate) deployment: &'a Deployment,
+    pub(crate) service: &'a Service,
+    pub(crate) now: Now,
+}
+
+impl Case<'_> {
+    pub(crate) fn stream(&self) -> Stream {
+        Stream::Deployment(self.id.clone())
+    }
+
+    /// Returns the newest stack of `version` that is not being taken down.
+    ///
+    /// # Errors
+    ///
+    /// [`Rejection::Unknown`] if the release was never recorded, [`Rejection::NotReady`] if it has no stack.
+    pub(crate) fn stack_of(&self, version: &Version) -> Result<(StackId, &Stack), Rejection> {
+        let found = self.deployment.newest_stack(version);
+        if let Some(found) = found {
+            return Ok(found);
+        }
+        if !self.service.releases.contains_key(version) {
+            return Err(Rejection::unknown_release(&self.id.service, version));
+        }
+        let collecting = self.deployment.stacks.values().any(|stack| &stack.version == version);
+        let what = if collecting { "its stack is being taken down" } else { "it has no stack" };
+        let env = if self.id.environment == schemas::EnvironmentName::production() {
+            String::new()
+        } else {
+            format!(" --env {}", self.id.environment)
+        };
+        let why = format!("{what}; make one with `ionledger new {} {version}{env}`", self.id.service);
+        Err(Rejection::NotReady { deployment: self.id.clone(), version: version.clone(), why })
+    }
+
+    /// Returns the ready stack of `version`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Case::stack_of`], and [`Rejection::NotReady`] if it is starting, failed or unhealthy.
+    pub(crate) fn ready_stack_of(&self, version: &Version) -> Result<(StackId, &Stack), Rejection> {
+        let (id, stack) = self.stack_of(version)?;
+        match stack.not_ready() {
+            None => Ok((id, stack)),
+            Some(why) => Err(Rejection::NotReady { deployment: self.id.clone(), version: version.clone(), why }),
+        }
+    }
+}
+
+impl Deployment {
+    /// Returns the newest stack of `version` that is not being taken down; one that can serve before one that failed.
+    pub fn newest_stack(&self, version: &Version) -> Option<(StackId, &Stack)> {
+        let of_version = self.stacks.iter().filter(|(_, stack)| &stack.version == version);
+        let live = of_version.filter(|(_, stack)| !matches!(stack.phase, Phase::Collecting { .. }));
+        live.max_by_key(|(id, stack)| (!matches!(stack.phase, Phase::Failed { .. }), stack.requested_at, **id))
+            .map(|(id, stack)| (*id, stack))
+    }
+
+    /// Returns the version of `stack`, also of one that was collected if it ever held all traffic.
+    pub fn version_of(&self, stack: StackId) -> Option<&Version> {
+        let held =
+            || self.traffic.holders.iter().rev().find(|holder| holder.stack == stack).map(|holder| &holder.version);
+        self.stacks.get(&stack).map(|stack| &stack.version).or_else(held)
+    }
+
+    /// Returns the stack and the node of `effect`.
+    pub fn node(&self, effect: EffectId) -> Option<(StackId, &Stack, &Node)> {
+        self.stacks.iter().find_map(|(id, stack)| {
+            stack.nodes.values().find(|node| node.effect == effect).map(|node| (*id, stack, node))
+        })
+    }
+}
+
+/// Decides a command about a deployment.
+///
+/// # Errors
+///
+/// [`Rejection`]: unknown service or deployment first, then the fence, then what the command's own file says.
+pub fn decide(state: &State, command: &Command, fence: Option<Fence>, now: Now) -> Result<Decision, Rejection> {
+    let Some(id) = command.deployment() else { return Ok(Decision::default()) };
+    let service = state.service(&id.service).ok_or_else(|| Rejection::unknown_service(&id.service))?;
+    let nothing = Deployment::default();
+    let deployment = state.deployment(id).unwrap_or(&nothing);
+    if state.deployment(id).is_none() && !matches!(command, Command::New { .. }) {
+        let next = format!("make its first stack with `ionledger new {} VERSION --env {}`", id.service, id.environment);
+        return Err(Rejection::Unknown { what: format!("deployment {id}"), next });
+    }
+    if !matches!(command, Command::Rollback { .. }) {
+        check_fence(id, deployment, fence)?;
+    }
+    let case = Case { id, deployment, service, now };
+    match command {
+        Command::New { version, then_roll, .. } => stack::decide_new(&case, version, then_roll.as_ref()),
+        Command::Traffic { shares, supersede, .. } => traffic::decide(&case, shares, *supersede),
+        Command::Roll { from, to, plan, supersede, .. } => rollout::decide_roll(&case, from, to, plan, *supersede),
+        Command::Rollback { .. } => rollback::decide(&case),
+        Command::Pause { .. } => rollout::decide_pause(&case),
+        Command::Resume { .. } => rollout::decide_resume(&case),
+        Command::Abort { .. } => rollout::decide_abort(&case),
+        Command::Promote { .. } => rollout::decide_promote(&case),
+        Command::Retire { .. } => traffic::decide_retire(&case),
+        Command::Apply { .. } | Command::Release { .. } => Ok(Decision::default()),
+    }
+}
+
+fn check_fence(id: &DeploymentId, deployment: &Deployment, asked: Option<Fence>) -> Result<(), Rejection> {
+    match (asked, deployment.traffic.fence) {
+        (Some(asked), now) if asked != now => Err(Rejection::Fenced { deployment: id.clone(), asked, now }),
+        _ => Ok(()),
+    }
+}
+
+/// Decides a worker's conclusion about a deployment.
+///
+/// # Errors
+///
+/// [`Rejection::Outdated`] if it no longer fits the state.
+pub fn decide_outcome(
+    state: &State,
+    id: &DeploymentId,
+    outcome: &DeploymentOutcome,
+    now: Now,
+) -> Result<Decision, Rejection> {
+    let outdated = || Rejection::Outdated(format!("{id} is unknown"));
+    let deployment = state.deployment(id).ok_or_else(outdated)?;
+    let service = state.service(&id.service).ok_or_else(outdated)?;
+    let case = Case { id, deployment, service, now };
+    match outcome {
+        DeploymentOutcome::StartLaunch { .. }
+        | DeploymentOutcome::Launched { .. }
+        | DeploymentOutcome::LaunchFailed { .. }
+        | DeploymentOutcome::NodeReady { .. }
+        | DeploymentOutcome::NodeUnhealthy { .. }
+        | DeploymentOutcome::NodeLost { .. }
+        | DeploymentOutcome::NodeStopped { .. } => stack::decide_node(&case, outcome),
+        DeploymentOutcome::StackReady { .. }
+        | DeploymentOutcome::StackFailed { .. }
+        | DeploymentOutcome::StackUnhealthy { .. }
+        | DeploymentOutcome::StackRecovered { .. } => stack::decide_stack(&case, outcome),
+        DeploymentOutcome::WeightsApplied { generation, weights } => {
+            traffic::decide_applied(&case, *generation, weights)
+        }
+        DeploymentOutcome::DriftSeen { seen } => traffic::decide_drift(&case, seen),
+        DeploymentOutcome::StartRequestedRollout { stack } => rollout::decide_requested(&case, *stack),
+        DeploymentOutcome::TakeStep { .. } => rollout::decide_step(&case, outcome),
+        DeploymentOutcome::Hold { .. } => rollout::decide_hold(&case, outcome),
+        DeploymentOutcome::SendBack { rollout, reason, judged } => {
+            rollback::decide_send_back(&case, *rollout, reason, judged.as_ref())
+        }
+        DeploymentOutcome::StartCollection { stack, reason } => retention::decide_start(&case, *stack, reason),
+        DeploymentOutcome::Collected { stack } => retention::decide_collected(&case, *stack),
+    }
+}

@@ -1,0 +1,118 @@
+//! Retention: which stacks are kept warm, and taking the others down.
+
+use jiff::SignedDuration;
+use schemas::policy::RetentionPolicy;
+use schemas::{StackId, Timestamp, Weight, retention};
+
+use super::{Case, Deployment, Phase};
+use crate::decide::{Decision, Rejection};
+use crate::state::At;
+
+/// Changes the deployment as an event of its retention says.
+pub(super) fn evolve(deployment: &mut Deployment, event: &retention::Event, at: &At) {
+    match event {
+        retention::Event::CollectionStarted(started) => {
+            if let Some(stack) = deployment.stacks.get_mut(&started.stack) {
+                stack.phase = Phase::Collecting { since: at.time, drain_ms: started.drain_ms };
+            }
+        }
+        retention::Event::Collected(collected) => drop(deployment.stacks.remove(&collected.stack)),
+    }
+}
+
+/// Says why `stack` may not be taken down, if it may not.
+///
+/// It has weight set or applied, is the rollback target, is in a live rollout, or waits for one.
+pub fn in_use(deployment: &Deployment, stack: StackId) -> Option<&'static str> {
+    let traffic = &deployment.traffic;
+    let live = deployment.rollout.as_ref().filter(|rollout| rollout.is_live());
+    let found = deployment.stacks.get(&stack)?;
+    let retired = traffic.retired_at.is_some();
+    if traffic.set_weight(stack) > Weight::ZERO {
+        Some("it has traffic")
+    } else if traffic.applied_weight(stack) > Weight::ZERO {
+        Some("the router still gives it traffic")
+    } else if live.is_some_and(|rollout| rollout.baseline == stack || rollout.canary == stack) {
+        Some("it is in a rollout")
+    } else if !retired && super::rollback::target(deployment).and_then(|target| target.stack()) == Some(stack) {
+        Some("it is the rollback target")
+    } else if found.phase == Phase::Starting {
+        Some("it is starting")
+    } else if !retired && found.then_roll.is_some() && found.phase == Phase::Ready {
+        Some("its rollout is about to start")
+    } else {
+        None
+    }
+}
+
+/// Returns when `stack` is to be taken down, and why: `None` while it is in use or being taken down already.
+///
+/// A failed stack and every stack of a retired deployment go at once; an unused one after the policy's time, or
+/// earlier if more than the policy's number are kept warm and it is the longest unused.
+pub fn due(deployment: &Deployment, stack: StackId, policy: &RetentionPolicy) -> Option<(Timestamp, &'static str)> {
+    let found = deployment.stacks.get(&stack)?;
+    if in_use(deployment, stack).is_some() {
+        return None;
+    }
+    let since = found.unused_since.unwrap_or(found.requested_at);
+    if deployment.traffic.retired_at.is_some() {
+        return match found.phase {
+            Phase::Collecting { .. } => None,
+            _ => Some((since, "its deployment was retired")),
+        };
+    }
+    match found.phase {
+        Phase::Collecting { .. } | Phase::Starting => None,
+        Phase::Failed { .. } => Some((since, "it failed")),
+        Phase::Ready | Phase::Unhealthy => {
+            let unused_longer = |other: &super::Stack| other.unused_since.is_some_and(|at| at > since);
+            let newer = deployment
+                .stacks
+                .iter()
+                .filter(|(id, other)| **id != stack && in_use(deployment, **id).is_none() && unused_longer(other));
+            if newer.count() >= usize::from(policy.warm_max) {
+                return Some((since, "more stacks are kept warm than the policy allows"));
+            }
+            let warm = SignedDuration::from_millis(i64::try_from(policy.warm_for_ms).unwrap_or(i64::MAX));
+            Some((since.checked_add(warm).unwrap_or(Timestamp::MAX), "it was unused for the policy's time"))
+        }
+    }
+}
+
+/// Decides to take a stack down: none if that has begun.
+///
+/// # Errors
+///
+/// [`Rejection::Outdated`] if it is in use or not due.
+pub(super) fn decide_start(case: &Case<'_>, stack: StackId, reason: &str) -> Result<Decision, Rejection> {
+    let outdated = |why: &str| Rejection::Outdated(format!("stack {stack}: {why}"));
+    let found = case.deployment.stacks.get(&stack).ok_or_else(|| outdated("it is gone"))?;
+    if matches!(found.phase, Phase::Collecting { .. }) {
+        return Ok(Decision::default());
+    }
+    if let Some(why) = in_use(case.deployment, stack) {
+        return Err(outdated(why));
+    }
+    let definition = case.service.definition.as_ref().ok_or_else(|| outdated("its service is undeclared"))?;
+    let policy = &definition.policy.retention;
+    let due = due(case.deployment, stack, policy);
+    if due.is_none_or(|(at, _)| case.now.time < at) {
+        return Err(outdated("it is kept warm"));
+    }
+    let started = retention::CollectionStarted { stack, reason: reason.to_owned(), drain_ms: policy.drain_ms };
+    Ok(Decision::on(case.stream(), vec![started.into()]))
+}
+
+/// Decides that a stack is gone.
+///
+/// # Errors
+///
+/// [`Rejection::Outdated`] if it is not being taken down or has nodes left.
+pub(super) fn decide_collected(case: &Case<'_>, stack: StackId) -> Result<Decision, Rejection> {
+    let found = case.deployment.stacks.get(&stack);
+    let ended = found.is_some_and(|found| matches!(found.phase, Phase::Collecting { .. }) && found.nodes.is_empty());
+    if !ended {
+        return Err(Rejection::Outdated(format!("stack {stack} is not at the end of its removal")));
+    }
+    Ok(Decision::on(case.stream(), vec![retention::Collected { stack }.into()]))
+}

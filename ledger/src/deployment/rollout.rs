@@ -1,0 +1,411 @@
+//! A rollout: the plan and progress of moving weight from baseline to canary.
+
+use schemas::command::{DeploymentOutcome, PlanAsked};
+use schemas::judgement::{Judged, Measured, Verdict};
+use schemas::policy::Policy;
+use schemas::rollout::{self, Plan};
+use schemas::traffic::{Purpose, WeightsSet};
+use schemas::{Event, RolloutId, StackId, Stream, Timestamp, Version, Weight, Weights};
+use serde::{Deserialize, Serialize};
+
+use super::{Case, Deployment, Phase as StackPhase};
+use crate::decide::{self, Decision, Rejection};
+use crate::judgement::{self, Window};
+use crate::state::At;
+
+/// A rollout after its events.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Rollout {
+    /// The rollout.
+    pub id: RolloutId,
+    /// The stack that serves.
+    pub baseline: StackId,
+    /// The newcomer.
+    pub canary: StackId,
+    /// How it shall go.
+    pub plan: Plan,
+    /// What it is judged by.
+    pub policy: Policy,
+    /// When it started.
+    pub started_at: Timestamp,
+    /// How it stands.
+    pub phase: Phase,
+    /// The step it is at; none before the first.
+    pub step: Option<Step>,
+    /// How long it was paused in all, in milliseconds.
+    pub paused_ms: u64,
+    /// Why a due step is not taken, if it is not.
+    pub held: Option<String>,
+}
+
+/// A step that was taken.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Step {
+    /// Which, from 0.
+    pub number: u16,
+    /// When.
+    pub at: Timestamp,
+    /// The router's counters then.
+    pub counted_from: Measured,
+}
+
+/// How a rollout stands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// It goes on as planned and judged.
+    Running,
+    /// Somebody froze its weights.
+    Paused {
+        /// When.
+        since: Timestamp,
+        /// Why.
+        reason: String,
+    },
+    /// The canary holds all traffic and was not judged worse.
+    Completed,
+    /// The canary came back.
+    CameBack {
+        /// Why.
+        reason: String,
+    },
+    /// Somebody ended it at its baseline.
+    Aborted,
+    /// Somebody gave the canary all traffic over the judgement.
+    Promoted,
+    /// Something else took its place.
+    Superseded,
+}
+
+impl Rollout {
+    /// Says whether it is running or paused.
+    pub fn is_live(&self) -> bool {
+        matches!(self.phase, Phase::Running | Phase::Paused { .. })
+    }
+
+    /// Says whether it is running.
+    pub fn is_running(&self) -> bool {
+        self.phase == Phase::Running
+    }
+
+    /// Returns the number of the step to take next, if one is left.
+    pub fn next_step(&self) -> Option<u16> {
+        let next = self.step.as_ref().map_or(0, |step| step.number + 1);
+        (usize::from(next) < self.plan.steps.len()).then_some(next)
+    }
+
+    /// Returns when `step` is due, as the plan and the pauses so far have it.
+    pub fn due_at(&self, step: u16) -> Timestamp {
+        let after_ms = self.plan.due_ms(step).saturating_add(self.paused_ms);
+        let after = jiff::SignedDuration::from_millis(i64::try_from(after_ms).unwrap_or(i64::MAX));
+        self.started_at.checked_add(after).unwrap_or(Timestamp::MAX)
+    }
+
+    /// Returns the canary's weight now.
+    pub fn weight(&self) -> Weight {
+        self.step.as_ref().map_or(Weight::ZERO, |step| self.plan.steps[usize::from(step.number)])
+    }
+
+    /// Returns how its phase is called.
+    pub fn phase_name(&self) -> &'static str {
+        match self.phase {
+            Phase::Running => "running",
+            Phase::Paused { .. } => "paused",
+            Phase::Completed => "completed",
+            Phase::CameBack { .. } => "came back",
+            Phase::Aborted => "aborted",
+            Phase::Promoted => "promoted",
+            Phase::Superseded => "superseded",
+        }
+    }
+}
+
+/// Changes the deployment as an event of its rollout says.
+pub(super) fn evolve(deployment: &mut Deployment, event: &rollout::Event, at: &At) {
+    if let rollout::Event::Started(started) = event {
+        if let Some(stack) = deployment.stacks.get_mut(&started.canary) {
+            stack.then_roll = None;
+        }
+        deployment.rollout = Some(Rollout {
+            id: started.rollout,
+            baseline: started.baseline,
+            canary: started.canary,
+            plan: started.plan.clone(),
+            policy: started.policy.clone(),
+            started_at: at.time,
+            phase: Phase::Running,
+            step: None,
+            paused_ms: 0,
+            held: None,
+        });
+        return;
+    }
+    let Some(rollout) = deployment.rollout.as_mut() else { return };
+    match event {
+        rollout::Event::Started(_) => {}
+        rollout::Event::StepTaken(taken) => {
+            rollout.held = None;
+            rollout.step = Some(Step { number: taken.step, at: at.time, counted_from: taken.counted_from.clone() });
+        }
+        rollout::Event::Held(held) => rollout.held = Some(held.reason.clone()),
+        rollout::Event::Paused(paused) => {
+            rollout.phase = Phase::Paused { since: at.time, reason: paused.reason.clone() };
+        }
+        rollout::Event::Resumed(_) => {
+            if let Phase::Paused { since, .. } = rollout.phase {
+                rollout.paused_ms += u64::try_from(at.time.duration_since(since).as_millis()).unwrap_or(0);
+            }
+            rollout.phase = Phase::Running;
+        }
+        rollout::Event::Completed(_) => rollout.phase = Phase::Completed,
+        rollout::Event::CameBack(back) => rollout.phase = Phase::CameBack { reason: back.reason.clone() },
+        rollout::Event::Aborted(_) => rollout.phase = Phase::Aborted,
+        rollout::Event::Promoted(_) => rollout.phase = Phase::Promoted,
+        rollout::Event::Superseded(_) => rollout.phase = Phase::Superseded,
+    }
+}
+
+impl Case<'_> {
+    pub(super) fn rollout_running(&self, rollout: &Rollout) -> Rejection {
+        let version = |stack| self.deployment.version_of(stack).cloned();
+        let (Some(from), Some(to)) = (version(rollout.baseline), version(rollout.canary)) else {
+            return Rejection::Invalid(format!("{} has a rollout under way; abort it first", self.id));
+        };
+        Rejection::RolloutRunning { deployment: self.id.clone(), from, to, weight: rollout.weight() }
+    }
+
+    fn live_rollout(&self) -> Result<&Rollout, Rejection> {
+        let rollout = self.deployment.rollout.as_ref();
+        rollout.filter(|rollout| rollout.is_live()).ok_or_else(|| Rejection::NoRollout {
+            deployment: self.id.clone(),
+            last: rollout.map(|last| format!("; the last one is {}", last.phase_name())).unwrap_or_default(),
+        })
+    }
+
+    fn running(&self, rollout: RolloutId) -> Result<&Rollout, Rejection> {
+        let running = self.deployment.rollout.as_ref().filter(|live| live.is_running() && live.id == rollout);
+        running.ok_or_else(|| Rejection::Outdated(format!("rollout {rollout} is not running")))
+    }
+}
+
+/// Decides `roll`: none if the same rollout is under way.
+///
+/// # Errors
+///
+/// [`Rejection`]: a version that is not ready, a baseline without all the traffic, a plan that cannot be, or another
+/// rollout under way.
+pub(super) fn decide_roll(
+    case: &Case<'_>,
+    from: &Version,
+    to: &Version,
+    asked: &PlanAsked,
+    supersede: bool,
+) -> Result<Decision, Rejection> {
+    if from == to {
+        return Err(Rejection::Invalid(format!("a rollout needs two versions, both are {from}")));
+    }
+    let definition = case.service.definition.as_ref().ok_or_else(|| Rejection::unknown_service(&case.id.service))?;
+    let (baseline, _) = case.stack_of(from)?;
+    let (canary, _) = case.ready_stack_of(to)?;
+    let plan = decide::plan(asked, &definition.policy.rollout)?;
+    let mut events: Vec<Event> = Vec::new();
+    if let Some(live) = case.deployment.rollout.as_ref().filter(|rollout| rollout.is_live()) {
+        if live.baseline == baseline && live.canary == canary && live.plan == plan {
+            return Ok(Decision::default());
+        }
+        if !supersede {
+            return Err(case.rollout_running(live));
+        }
+        let rule = "--supersede: a new rollout takes the place of the one under way".to_owned();
+        events.push(rollout::Superseded { rollout: live.id, rule }.into());
+    }
+    let has = case.deployment.traffic.set_weight(baseline);
+    let enough = if events.is_empty() { has == Weight::FULL } else { has > Weight::ZERO };
+    if !enough {
+        let service = &case.id.service;
+        return Err(Rejection::Invalid(format!(
+            "{from} has {has} of the traffic of {}, not all of it; give it all with `ionledger traffic {service} {from} 100`",
+            case.id
+        )));
+    }
+    let rollout: RolloutId = case.now.commit.into();
+    events.push(rollout::Started { rollout, baseline, canary, plan, policy: definition.policy.clone() }.into());
+    Ok(Decision::on(case.stream(), events).requiring(Stream::Service(case.id.service.clone())))
+}
+
+/// Decides to start the rollout that a stack's request asked for. Without a version that serves, the stack gets all
+/// traffic at once.
+///
+/// # Errors
+///
+/// [`Rejection::Outdated`] if the stack is not ready or a rollout is under way.
+pub(super) fn decide_requested(case: &Case<'_>, canary: StackId) -> Result<Decision, Rejection> {
+    let outdated = |why: &str| Rejection::Outdated(format!("stack {canary}: {why}"));
+    let stack = case.deployment.stacks.get(&canary).ok_or_else(|| outdated("it is gone"))?;
+    let plan = stack.then_roll.clone().ok_or_else(|| outdated("no rollout of it is asked for"))?;
+    let definition = case.service.definition.as_ref().ok_or_else(|| outdated("its service is undeclared"))?;
+    if stack.phase != StackPhase::Ready {
+        return Err(outdated("it is not ready"));
+    }
+    if case.deployment.rollout.as_ref().is_some_and(Rollout::is_live) {
+        return Err(outdated("another rollout is under way"));
+    }
+    let Some(set) = &case.deployment.traffic.set else {
+        let weights = Weights::all_on(canary);
+        return Ok(Decision::on(case.stream(), vec![WeightsSet { weights, purpose: Purpose::Asked }.into()]));
+    };
+    let baseline = set.weights.sole().ok_or_else(|| outdated("more than one version serves"))?;
+    if baseline == canary {
+        return Err(outdated("it has all traffic"));
+    }
+    let rollout: RolloutId = case.now.commit.into();
+    let started = rollout::Started { rollout, baseline, canary, plan, policy: definition.policy.clone() };
+    Ok(Decision::on(case.stream(), vec![started.into()]).requiring(Stream::Service(case.id.service.clone())))
+}
+
+/// Decides `pause`: none if it is paused.
+///
+/// # Errors
+///
+/// [`Rejection::NoRollout`].
+pub(super) fn decide_pause(case: &Case<'_>) -> Result<Decision, Rejection> {
+    let rollout = case.live_rollout()?;
+    if !rollout.is_running() {
+        return Ok(Decision::default());
+    }
+    let paused = rollout::Paused { rollout: rollout.id, reason: "asked for".to_owned() };
+    Ok(Decision::on(case.stream(), vec![paused.into()]))
+}
+
+/// Decides `resume`: none if it is running.
+///
+/// # Errors
+///
+/// [`Rejection::NoRollout`].
+pub(super) fn decide_resume(case: &Case<'_>) -> Result<Decision, Rejection> {
+    let rollout = case.live_rollout()?;
+    if rollout.is_running() {
+        return Ok(Decision::default());
+    }
+    Ok(Decision::on(case.stream(), vec![rollout::Resumed { rollout: rollout.id }.into()]))
+}
+
+/// Decides `abort`: none if the last rollout was aborted and nothing has happened since.
+///
+/// # Errors
+///
+/// [`Rejection::NoRollout`].
+pub(super) fn decide_abort(case: &Case<'_>) -> Result<Decision, Rejection> {
+    if case.deployment.rollout.as_ref().is_some_and(|rollout| rollout.phase == Phase::Aborted) {
+        return Ok(Decision::default());
+    }
+    let rollout = case.live_rollout()?;
+    let aborted = rollout::Aborted { rollout: rollout.id, reason: "asked for".to_owned() };
+    let weights = Weights::all_on(rollout.baseline);
+    let set = WeightsSet { weights, purpose: Purpose::Abort { rollout: rollout.id } };
+    Ok(Decision::on(case.stream(), vec![aborted.into(), set.into()]))
+}
+
+/// Decides `promote`: none if the last rollout was promoted.
+///
+/// # Errors
+///
+/// [`Rejection::NoRollout`], or [`Rejection::NotReady`] if the canary cannot take the traffic.
+pub(super) fn decide_promote(case: &Case<'_>) -> Result<Decision, Rejection> {
+    if case.deployment.rollout.as_ref().is_some_and(|rollout| rollout.phase == Phase::Promoted) {
+        return Ok(Decision::default());
+    }
+    let rollout = case.live_rollout()?;
+    let canary = case.deployment.stacks.get(&rollout.canary);
+    if let Some(stack) = canary
+        && let Some(why) = stack.not_ready()
+    {
+        return Err(Rejection::NotReady { deployment: case.id.clone(), version: stack.version.clone(), why });
+    }
+    let reason = "asked for, over the judgement".to_owned();
+    let promoted = rollout::Promoted { rollout: rollout.id, reason };
+    let weights = Weights::all_on(rollout.canary);
+    let set = WeightsSet { weights, purpose: Purpose::Promotion { rollout: rollout.id } };
+    Ok(Decision::on(case.stream(), vec![promoted.into(), set.into()]))
+}
+
+/// Decides that a rollout takes its next step. The last one completes it.
+///
+/// # Errors
+///
+/// [`Rejection::Outdated`] if it is not running, the step is not the next or not due, the canary is not ready, or the
+/// judge did not find the step before it not worse, on the counts that are given.
+pub(super) fn decide_step(case: &Case<'_>, outcome: &DeploymentOutcome) -> Result<Decision, Rejection> {
+    let DeploymentOutcome::TakeStep { rollout, step, measured, judged } = outcome else {
+        return Ok(Decision::default());
+    };
+    let rollout = case.running(*rollout)?;
+    let outdated = |why: &str| Rejection::Outdated(format!("rollout {}: {why}", rollout.id));
+    if rollout.next_step() != Some(*step) {
+        return Err(outdated("that is not its next step"));
+    }
+    if case.now.time < rollout.due_at(*step) {
+        return Err(outdated("its next step is not due"));
+    }
+    if case.deployment.stacks.get(&rollout.canary).is_none_or(super::Stack::is_unfit) {
+        return Err(outdated("its canary is not ready"));
+    }
+    if let Some(last) = &rollout.step {
+        check_verdict(rollout, last, judged.as_ref(), Some(measured)).map_err(|why| outdated(&why))?;
+    }
+    let weight = rollout.plan.steps[usize::from(*step)];
+    let taken = rollout::StepTaken { rollout: rollout.id, step: *step, weight, counted_from: measured.clone() };
+    let weights = Weights::split(rollout.baseline, rollout.canary, weight);
+    let set = WeightsSet { weights, purpose: Purpose::Step { rollout: rollout.id, step: *step } };
+    let mut events: Vec<Event> = vec![taken.into(), set.into()];
+    if weight == Weight::FULL {
+        events.push(rollout::Completed { rollout: rollout.id }.into());
+    }
+    Ok(with_verdict(case, events, judged.as_ref()))
+}
+
+/// Checks that a verdict lets a rollout go on: of its present step, "not worse", and what the judge says of its counts.
+fn check_verdict(
+    rollout: &Rollout,
+    last: &Step,
+    judged: Option<&Judged>,
+    measured: Option<&Measured>,
+) -> Result<(), String> {
+    let judged = judged.ok_or("the judge said nothing of the step before")?;
+    let window = Window { baseline: judged.baseline, canary: judged.canary };
+    let again = judgement::judge(rollout.id, last.number, &rollout.policy.judgement, window);
+    if *judged != again {
+        return Err("its verdict is not what the judge says of its counts".to_owned());
+    }
+    if measured.is_some_and(|measured| Window::between(&last.counted_from, measured) != window) {
+        return Err("its verdict rests on other counts than were measured".to_owned());
+    }
+    if judged.verdict != Verdict::NotWorse {
+        return Err(format!("the judge says {}", judged.reason));
+    }
+    Ok(())
+}
+
+/// Decides that a due step is not taken yet: none if the same is known.
+///
+/// # Errors
+///
+/// [`Rejection::Outdated`] if it is not running.
+pub(super) fn decide_hold(case: &Case<'_>, outcome: &DeploymentOutcome) -> Result<Decision, Rejection> {
+    let DeploymentOutcome::Hold { rollout, reason, judged } = outcome else { return Ok(Decision::default()) };
+    let rollout = case.running(*rollout)?;
+    if rollout.held.as_ref() == Some(reason) {
+        return Ok(Decision::default());
+    }
+    let step = rollout.step.as_ref().map_or(0, |step| step.number);
+    let held = rollout::Held { rollout: rollout.id, step, reason: reason.clone() };
+    Ok(with_verdict(case, vec![held.into()], judged.as_ref()))
+}
+
+fn with_verdict(case: &Case<'_>, events: Vec<Event>, judged: Option<&Judged>) -> Decision {
+    let mut decision = Decision::on(case.stream(), events);
+    if let Some(judged) = judged {
+        decision.events.insert(0, (Stream::Judgement(case.id.clone()), judged.clone().into()));
+    }
+    decision
+}

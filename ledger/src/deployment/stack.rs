@@ -1,0 +1,373 @@
+//! Stacks and their nodes: from being asked for to being ready, and their health.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use schemas::command::{DeploymentOutcome, PlanAsked};
+use schemas::rollout::Plan;
+use schemas::run::{Artifact, Capacity, RunSpec};
+use schemas::{EffectId, StackId, Stream, Timestamp, Version, node, stack};
+use serde::{Deserialize, Serialize};
+
+use super::{Case, Deployment};
+use crate::decide::{self, Decision, Rejection};
+use crate::state::At;
+
+/// The nodes that run one release.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Stack {
+    /// The release's version.
+    pub version: Version,
+    /// What runs.
+    pub artifact: Artifact,
+    /// How it is run.
+    pub run: RunSpec,
+    /// How many nodes it has.
+    pub capacity: Capacity,
+    /// When it was asked for.
+    pub requested_at: Timestamp,
+    /// How far it is.
+    pub phase: Phase,
+    /// Its nodes by their place. A place without one waits to be filled.
+    pub nodes: BTreeMap<u16, Node>,
+    /// How often each place was filled.
+    pub attempts: BTreeMap<u16, u32>,
+    /// Since when it has had no weight set; nothing while it has some.
+    pub unused_since: Option<Timestamp>,
+    /// The rollout to start once it is ready.
+    pub then_roll: Option<Plan>,
+}
+
+/// How far a stack is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// Its nodes are being launched and checked.
+    Starting,
+    /// Its nodes passed their checks, and enough of them still do.
+    Ready,
+    /// It was ready, but fewer nodes are than must be.
+    Unhealthy,
+    /// It did not become ready.
+    Failed {
+        /// Why.
+        reason: String,
+    },
+    /// It is being taken down.
+    Collecting {
+        /// Since when.
+        since: Timestamp,
+        /// How long to wait before the first node goes, in milliseconds.
+        drain_ms: u64,
+    },
+}
+
+/// One running copy.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Node {
+    /// The effect that launches it, by which it is known outside.
+    pub effect: EffectId,
+    /// How often its place was filled before.
+    pub attempt: u32,
+    /// The port it is told to listen on.
+    pub port: u16,
+    /// When the launch began.
+    pub started_at: Timestamp,
+    /// How far it is.
+    pub phase: NodePhase,
+}
+
+/// How far a node is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NodePhase {
+    /// The launch is under way.
+    Launching,
+    /// It runs and has not yet passed its check.
+    Launched {
+        /// Where it listens.
+        address: SocketAddr,
+        /// What it is called outside.
+        instance: String,
+    },
+    /// It passes its check.
+    Ready {
+        /// Where it listens.
+        address: SocketAddr,
+        /// What it is called outside.
+        instance: String,
+    },
+    /// It runs and fails its check.
+    Unhealthy {
+        /// Where it listens.
+        address: SocketAddr,
+        /// What it is called outside.
+        instance: String,
+    },
+}
+
+impl Node {
+    /// Returns where it listens, once it runs.
+    pub fn address(&self) -> Option<SocketAddr> {
+        match &self.phase {
+            NodePhase::Launching => None,
+            NodePhase::Launched { address, .. }
+            | NodePhase::Ready { address, .. }
+            | NodePhase::Unhealthy { address, .. } => Some(*address),
+        }
+    }
+
+    /// Says whether it passes its check.
+    pub fn is_ready(&self) -> bool {
+        matches!(self.phase, NodePhase::Ready { .. })
+    }
+}
+
+impl Stack {
+    /// Returns how many nodes pass their check.
+    pub fn ready_nodes(&self) -> u16 {
+        u16::try_from(self.nodes.values().filter(|node| node.is_ready()).count()).unwrap_or(u16::MAX)
+    }
+
+    /// Says whether it is known to be unfit for traffic now.
+    pub fn is_unfit(&self) -> bool {
+        self.phase != Phase::Ready
+    }
+
+    /// Says why it cannot be given traffic, if it cannot.
+    pub fn not_ready(&self) -> Option<String> {
+        let (ready, nodes) = (self.ready_nodes(), self.capacity.nodes);
+        match &self.phase {
+            Phase::Ready => None,
+            Phase::Starting => {
+                Some(format!("{ready} of its {nodes} nodes are; wait for it with `ionledger status -w`"))
+            }
+            Phase::Unhealthy => {
+                let min = self.capacity.min_ready;
+                Some(format!("it is unhealthy, {ready} of its {nodes} nodes are ready and {min} must be"))
+            }
+            Phase::Failed { reason } => {
+                Some(format!("its stack failed ({reason}); mend the release and ship a new version"))
+            }
+            Phase::Collecting { .. } => {
+                Some("its stack is being taken down; make another with `ionledger new`".to_owned())
+            }
+        }
+    }
+}
+
+/// Changes the deployment as an event of a stack says.
+pub(super) fn evolve(deployment: &mut Deployment, event: &stack::Event, at: &At) {
+    let mut phase = |stack: StackId, phase: Phase| {
+        if let Some(stack) = deployment.stacks.get_mut(&stack) {
+            stack.phase = phase;
+        }
+    };
+    match event {
+        stack::Event::Requested(requested) => {
+            deployment.stacks.insert(requested.stack, Stack::requested(requested, at));
+        }
+        stack::Event::Ready(ready) => {
+            phase(ready.stack, Phase::Ready);
+            if let Some(stack) = deployment.stacks.get_mut(&ready.stack) {
+                stack.unused_since = Some(at.time);
+            }
+        }
+        stack::Event::Failed(failed) => phase(failed.stack, Phase::Failed { reason: failed.reason.clone() }),
+        stack::Event::Unhealthy(unhealthy) => phase(unhealthy.stack, Phase::Unhealthy),
+        stack::Event::Recovered(recovered) => phase(recovered.stack, Phase::Ready),
+    }
+}
+
+impl Stack {
+    fn requested(requested: &stack::Requested, at: &At) -> Self {
+        Self {
+            version: requested.version.clone(),
+            artifact: requested.artifact.clone(),
+            run: requested.run.clone(),
+            capacity: requested.capacity,
+            requested_at: at.time,
+            phase: Phase::Starting,
+            nodes: BTreeMap::new(),
+            attempts: BTreeMap::new(),
+            unused_since: Some(at.time),
+            then_roll: requested.then_roll.clone(),
+        }
+    }
+}
+
+/// Changes the deployment as an event of a node says.
+pub(super) fn evolve_node(deployment: &mut Deployment, event: &node::Event, at: &At) {
+    match event {
+        node::Event::LaunchStarted(started) => {
+            let Some(stack) = deployment.stacks.get_mut(&started.stack) else { return };
+            let node = Node {
+                effect: started.effect,
+                attempt: started.attempt,
+                port: started.port,
+                started_at: at.time,
+                phase: NodePhase::Launching,
+            };
+            stack.attempts.insert(started.slot, started.attempt + 1);
+            stack.nodes.insert(started.slot, node);
+        }
+        node::Event::Launched(launched) => {
+            let (address, instance) = (launched.address, launched.instance.clone());
+            change(deployment, launched.effect, |_| NodePhase::Launched { address, instance });
+        }
+        node::Event::Ready(ready) => change(deployment, ready.effect, |phase| match phase {
+            NodePhase::Launched { address, instance } | NodePhase::Unhealthy { address, instance } => {
+                NodePhase::Ready { address, instance }
+            }
+            NodePhase::Launching | NodePhase::Ready { .. } => phase,
+        }),
+        node::Event::Unhealthy(unhealthy) => change(deployment, unhealthy.effect, |phase| match phase {
+            NodePhase::Ready { address, instance } => NodePhase::Unhealthy { address, instance },
+            NodePhase::Launching | NodePhase::Launched { .. } | NodePhase::Unhealthy { .. } => phase,
+        }),
+        node::Event::LaunchFailed(failed) => remove(deployment, failed.effect),
+        node::Event::Lost(lost) => remove(deployment, lost.effect),
+        node::Event::Stopped(stopped) => remove(deployment, stopped.effect),
+    }
+}
+
+fn change(deployment: &mut Deployment, effect: EffectId, to: impl FnOnce(NodePhase) -> NodePhase) {
+    let mut nodes = deployment.stacks.values_mut().flat_map(|stack| stack.nodes.values_mut());
+    if let Some(node) = nodes.find(|node| node.effect == effect) {
+        let phase = std::mem::replace(&mut node.phase, NodePhase::Launching);
+        node.phase = to(phase);
+    }
+}
+
+fn remove(deployment: &mut Deployment, effect: EffectId) {
+    for stack in deployment.stacks.values_mut() {
+        stack.nodes.retain(|_, node| node.effect != effect);
+    }
+}
+
+/// Decides `new`: none if the version has a stack that is starting or ready.
+///
+/// # Errors
+///
+/// [`Rejection::Unknown`] without the release, [`Rejection::Invalid`] for a plan that cannot be.
+pub(super) fn decide_new(
+    case: &Case<'_>,
+    version: &Version,
+    then_roll: Option<&PlanAsked>,
+) -> Result<Decision, Rejection> {
+    let Case { id, deployment, service, now } = case;
+    let release = service.releases.get(version).ok_or_else(|| Rejection::unknown_release(&id.service, version))?;
+    let definition = service.definition.as_ref().ok_or_else(|| Rejection::unknown_service(&id.service))?;
+    let then_roll = then_roll.map(|asked| decide::plan(asked, &definition.policy.rollout)).transpose()?;
+    if let Some((_, stack)) = deployment.newest_stack(version)
+        && !matches!(stack.phase, super::Phase::Failed { .. })
+    {
+        let mut nothing = Decision::default();
+        nothing.notes.push(format!("{id} {version} already has a stack"));
+        return Ok(nothing);
+    }
+    let requested = stack::Requested {
+        stack: now.commit.into(),
+        version: version.clone(),
+        artifact: release.recorded.artifact.clone(),
+        run: release.recorded.run.clone(),
+        capacity: definition.capacity,
+        then_roll,
+    };
+    let decision = Decision::on(case.stream(), vec![requested.into()]);
+    Ok(decision.requiring(Stream::Service(id.service.clone())))
+}
+
+/// Decides what the provisioner or the collector says of a node.
+///
+/// # Errors
+///
+/// [`Rejection::Outdated`] if the node or its place is no longer what the worker saw.
+pub(super) fn decide_node(case: &Case<'_>, outcome: &DeploymentOutcome) -> Result<Decision, Rejection> {
+    let outdated = |what: String| Rejection::Outdated(what);
+    let known = |effect: EffectId| {
+        case.deployment.node(effect).ok_or_else(|| outdated(format!("node {effect} is not one of {}", case.id)))
+    };
+    let one = |event: schemas::Event| Ok(Decision::on(case.stream(), vec![event]));
+    let none = || Ok(Decision::default());
+    match outcome {
+        DeploymentOutcome::StartLaunch { stack, slot, attempt, effect, port } => {
+            let found = case.deployment.stacks.get(stack).ok_or_else(|| outdated(format!("stack {stack} is gone")))?;
+            let next = found.attempts.get(slot).copied().unwrap_or(0);
+            let wanted = matches!(found.phase, super::Phase::Starting | super::Phase::Ready | super::Phase::Unhealthy);
+            if !wanted || *slot >= found.capacity.nodes || found.nodes.contains_key(slot) || next != *attempt {
+                return Err(outdated(format!("place {slot} of stack {stack} needs no attempt {attempt}")));
+            }
+            let (stack, slot, attempt, effect, port) = (*stack, *slot, *attempt, *effect, *port);
+            one(node::LaunchStarted { effect, stack, slot, attempt, port }.into())
+        }
+        DeploymentOutcome::Launched { effect, address, instance } => match known(*effect)?.2.phase {
+            NodePhase::Launching => {
+                one(node::Launched { effect: *effect, address: *address, instance: instance.clone() }.into())
+            }
+            _ => none(),
+        },
+        DeploymentOutcome::LaunchFailed { effect, reason } => match known(*effect)?.2.phase {
+            NodePhase::Launching => one(node::LaunchFailed { effect: *effect, reason: reason.clone() }.into()),
+            _ => Err(outdated(format!("node {effect} was launched"))),
+        },
+        DeploymentOutcome::NodeReady { effect } => match known(*effect)?.2.phase {
+            NodePhase::Launched { .. } | NodePhase::Unhealthy { .. } => one(node::Ready { effect: *effect }.into()),
+            NodePhase::Ready { .. } => none(),
+            NodePhase::Launching => Err(outdated(format!("node {effect} is not launched"))),
+        },
+        DeploymentOutcome::NodeUnhealthy { effect, reason } => match known(*effect)?.2.phase {
+            NodePhase::Ready { .. } => one(node::Unhealthy { effect: *effect, reason: reason.clone() }.into()),
+            NodePhase::Unhealthy { .. } => none(),
+            NodePhase::Launching | NodePhase::Launched { .. } => {
+                Err(outdated(format!("node {effect} was never ready")))
+            }
+        },
+        DeploymentOutcome::NodeLost { effect, reason } => {
+            known(*effect)?;
+            one(node::Lost { effect: *effect, reason: reason.clone() }.into())
+        }
+        DeploymentOutcome::NodeStopped { effect } => {
+            let (_, stack, _) = known(*effect)?;
+            if !matches!(stack.phase, super::Phase::Collecting { .. }) {
+                return Err(outdated(format!("node {effect} is not to be taken down")));
+            }
+            one(node::Stopped { effect: *effect }.into())
+        }
+        _ => none(),
+    }
+}
+
+/// Decides what the provisioner says of a stack.
+///
+/// # Errors
+///
+/// [`Rejection::Outdated`] if it does not follow from the stack's nodes.
+pub(super) fn decide_stack(case: &Case<'_>, outcome: &DeploymentOutcome) -> Result<Decision, Rejection> {
+    use super::Phase;
+    let (id, event): (StackId, schemas::Event) = match outcome {
+        DeploymentOutcome::StackReady { stack } => (*stack, stack::Ready { stack: *stack }.into()),
+        DeploymentOutcome::StackFailed { stack, reason } => {
+            (*stack, stack::Failed { stack: *stack, reason: reason.clone() }.into())
+        }
+        DeploymentOutcome::StackUnhealthy { stack } => {
+            let ready = case.deployment.stacks.get(stack).map_or(0, Stack::ready_nodes);
+            (*stack, stack::Unhealthy { stack: *stack, ready }.into())
+        }
+        DeploymentOutcome::StackRecovered { stack } => (*stack, stack::Recovered { stack: *stack }.into()),
+        _ => return Ok(Decision::default()),
+    };
+    let outdated = || Rejection::Outdated(format!("stack {id} is not as it was seen"));
+    let stack = case.deployment.stacks.get(&id).ok_or_else(outdated)?;
+    let enough = stack.ready_nodes() >= stack.capacity.min_ready;
+    let fits = match outcome {
+        DeploymentOutcome::StackReady { .. } => {
+            stack.phase == Phase::Starting && stack.ready_nodes() == stack.capacity.nodes
+        }
+        DeploymentOutcome::StackFailed { .. } => stack.phase == Phase::Starting,
+        DeploymentOutcome::StackUnhealthy { .. } => stack.phase == Phase::Ready && !enough,
+        DeploymentOutcome::StackRecovered { .. } => stack.phase == Phase::Unhealthy && enough,
+        _ => false,
+    };
+    if fits { Ok(Decision::on(case.stream(), vec![event])) } else { Err(outdated()) }
+}

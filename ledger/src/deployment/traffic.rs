@@ -1,0 +1,286 @@
+//! Traffic: the weights that are set and applied, who held all traffic before, drift, and retiring.
+
+use std::collections::BTreeMap;
+
+use schemas::command::Share;
+use schemas::traffic::{self, Purpose};
+use schemas::{CommitId, Fence, StackId, StreamVersion, Timestamp, Version, Weight, Weights, rollout};
+use serde::{Deserialize, Serialize};
+
+use super::{Case, Deployment, Phase};
+use crate::decide::{Decision, Rejection};
+use crate::state::At;
+
+/// How many former holders of all traffic are remembered.
+const HOLDERS_MAX: usize = 50;
+
+/// A deployment's traffic.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Traffic {
+    /// What was asked for; nothing before the first weights and after retiring.
+    pub set: Option<Set>,
+    /// What the router confirmed last.
+    pub applied: Option<Applied>,
+    /// Raised by every rollback.
+    pub fence: Fence,
+    /// The stacks that held all traffic, the latest last.
+    pub holders: Vec<Holder>,
+    /// Drift that nobody has corrected.
+    pub drift: Option<Drift>,
+    /// When it was retired, if it is.
+    pub retired_at: Option<Timestamp>,
+}
+
+/// Weights that were asked for.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Set {
+    /// The weights.
+    pub weights: Weights,
+    /// What for.
+    pub purpose: Purpose,
+    /// The deployment's version with them.
+    pub version: StreamVersion,
+    /// When.
+    pub at: Timestamp,
+    /// By which commit.
+    pub commit: CommitId,
+}
+
+/// Weights that the router confirmed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Applied {
+    /// The generation it held.
+    pub generation: StreamVersion,
+    /// What it served.
+    pub weights: Weights,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// A stack that held all traffic.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Holder {
+    /// The stack.
+    pub stack: StackId,
+    /// Its version.
+    pub version: Version,
+    /// Since when.
+    pub at: Timestamp,
+    /// When it was last rolled back from, if that was after it held all traffic.
+    pub rolled_back_at: Option<Timestamp>,
+}
+
+/// The router served what nobody asked for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Drift {
+    /// What it served.
+    pub seen: BTreeMap<StackId, Weight>,
+    /// Whether it was all on the rollback target.
+    pub towards_target: bool,
+    /// When it was seen.
+    pub at: Timestamp,
+}
+
+impl Traffic {
+    /// Returns the weight that is set for `stack`.
+    pub fn set_weight(&self, stack: StackId) -> Weight {
+        self.set.as_ref().map_or(Weight::ZERO, |set| set.weights.of(stack))
+    }
+
+    /// Returns the weight that the router last confirmed for `stack`.
+    pub fn applied_weight(&self, stack: StackId) -> Weight {
+        self.applied.as_ref().map_or(Weight::ZERO, |applied| applied.weights.of(stack))
+    }
+
+    /// Says whether the router confirmed what is set.
+    pub fn is_applied(&self) -> bool {
+        match (&self.set, &self.applied) {
+            (Some(set), Some(applied)) => applied.generation >= set.version && applied.weights == set.weights,
+            (None, None) => true,
+            _ => false,
+        }
+    }
+}
+
+/// Changes the deployment as an event of its traffic says.
+pub(super) fn evolve(deployment: &mut Deployment, event: &traffic::Event, at: &At) {
+    match event {
+        traffic::Event::WeightsSet(set) => set_weights(deployment, set, at),
+        traffic::Event::WeightsApplied(applied) => {
+            deployment.traffic.applied =
+                Some(Applied { generation: applied.generation, weights: applied.weights.clone(), at: at.time });
+            deployment.traffic.drift = None;
+        }
+        traffic::Event::DriftSeen(drift) => {
+            deployment.traffic.drift =
+                Some(Drift { seen: drift.seen.clone(), towards_target: drift.towards_target, at: at.time });
+        }
+        traffic::Event::RolledBack(back) => {
+            deployment.traffic.fence = back.fence;
+            for holder in &mut deployment.traffic.holders {
+                if back.from.contains(&holder.stack) {
+                    holder.rolled_back_at = Some(at.time);
+                }
+            }
+        }
+        traffic::Event::Retired(retired) => {
+            let traffic = &mut deployment.traffic;
+            traffic.fence = retired.fence;
+            traffic.set = None;
+            traffic.applied = None;
+            traffic.drift = None;
+            traffic.retired_at = Some(at.time);
+            for stack in deployment.stacks.values_mut() {
+                stack.unused_since.get_or_insert(at.time);
+                stack.then_roll = None;
+            }
+        }
+    }
+}
+
+fn set_weights(deployment: &mut Deployment, set: &traffic::WeightsSet, at: &At) {
+    for (id, stack) in &mut deployment.stacks {
+        if set.weights.of(*id) > Weight::ZERO {
+            stack.unused_since = None;
+            stack.then_roll = None;
+        } else {
+            stack.unused_since.get_or_insert(at.time);
+        }
+    }
+    let version = set.weights.sole().and_then(|stack| deployment.version_of(stack).cloned());
+    let traffic = &mut deployment.traffic;
+    if let (Some(stack), Some(version)) = (set.weights.sole(), version)
+        && traffic.holders.last().is_none_or(|last| last.stack != stack || last.rolled_back_at.is_some())
+    {
+        traffic.holders.push(Holder { stack, version, at: at.time, rolled_back_at: None });
+        let excess = traffic.holders.len().saturating_sub(HOLDERS_MAX);
+        traffic.holders.drain(..excess);
+    }
+    traffic.drift = None;
+    traffic.retired_at = None;
+    traffic.set = Some(Set {
+        weights: set.weights.clone(),
+        purpose: set.purpose.clone(),
+        version: at.version,
+        at: at.time,
+        commit: at.commit,
+    });
+}
+
+/// Decides `traffic`: none if these weights are set already and no rollout runs.
+///
+/// # Errors
+///
+/// [`Rejection`]: a version named twice, weights that are not all traffic, a version that is not ready and would gain
+/// traffic, more versions than the policy allows, or a running rollout.
+pub(super) fn decide(case: &Case<'_>, shares: &[Share], supersede: bool) -> Result<Decision, Rejection> {
+    for (n, share) in shares.iter().enumerate() {
+        if shares[..n].iter().any(|other| other.version == share.version) {
+            return Err(Rejection::Invalid(format!("version {} is named twice", share.version)));
+        }
+    }
+    let mut weights = Vec::new();
+    for Share { version, weight } in shares {
+        let (stack, found) = case.stack_of(version)?;
+        let gains = *weight > case.deployment.traffic.set_weight(stack);
+        if gains && let Some(why) = found.not_ready() {
+            return Err(Rejection::NotReady { deployment: case.id.clone(), version: version.clone(), why });
+        }
+        weights.push((stack, *weight));
+    }
+    let weights = Weights::new(weights)?;
+    let allowed = case.service.definition.as_ref().map_or(2, |definition| definition.policy.retention.serving_max);
+    if weights.len() > usize::from(allowed) {
+        return Err(Rejection::TooManyVersions { deployment: case.id.clone(), asked: weights.len(), allowed });
+    }
+    let rollout = case.deployment.rollout.as_ref().filter(|rollout| rollout.is_live());
+    let mut events = Vec::new();
+    match rollout {
+        Some(rollout) if weights.sole() == Some(rollout.baseline) => {
+            let reason = "traffic was set to all on the baseline".to_owned();
+            events.push(rollout::Aborted { rollout: rollout.id, reason }.into());
+        }
+        Some(rollout) if supersede => {
+            let rule = "--supersede: weights set by hand end the rollout".to_owned();
+            events.push(rollout::Superseded { rollout: rollout.id, rule }.into());
+        }
+        Some(rollout) => return Err(case.rollout_running(rollout)),
+        None if case.deployment.traffic.set.as_ref().is_some_and(|set| set.weights == weights) => {
+            return Ok(Decision::default());
+        }
+        None => {}
+    }
+    events.push(traffic::WeightsSet { weights, purpose: Purpose::Asked }.into());
+    Ok(Decision::on(case.stream(), events).requiring(schemas::Stream::Service(case.id.service.clone())))
+}
+
+/// Decides `retire`: none if it is retired already.
+///
+/// # Errors
+///
+/// None.
+pub(super) fn decide_retire(case: &Case<'_>) -> Result<Decision, Rejection> {
+    let traffic = &case.deployment.traffic;
+    if traffic.retired_at.is_some() {
+        return Ok(Decision::default());
+    }
+    let mut events = Vec::new();
+    if let Some(rollout) = case.deployment.rollout.as_ref().filter(|rollout| rollout.is_live()) {
+        events.push(rollout::Aborted { rollout: rollout.id, reason: "the deployment was retired".to_owned() }.into());
+    }
+    events.push(traffic::Retired { fence: traffic.fence.next(), reason: "asked for".to_owned() }.into());
+    Ok(Decision::on(case.stream(), events))
+}
+
+/// Decides what the router confirmed: none if it was known.
+///
+/// # Errors
+///
+/// [`Rejection::Outdated`] if other weights are set by now.
+pub(super) fn decide_applied(
+    case: &Case<'_>,
+    generation: StreamVersion,
+    weights: &Weights,
+) -> Result<Decision, Rejection> {
+    let traffic = &case.deployment.traffic;
+    let fits = traffic.set.as_ref().is_some_and(|set| set.weights == *weights && generation >= set.version);
+    if !fits {
+        return Err(Rejection::Outdated(format!("{} has other weights set by now", case.id)));
+    }
+    if traffic.is_applied() && traffic.drift.is_none() {
+        return Ok(Decision::default());
+    }
+    Ok(Decision::on(case.stream(), vec![traffic::WeightsApplied { generation, weights: weights.clone() }.into()]))
+}
+
+/// Decides on drift: recorded once for each thing seen. Towards the rollback target it also pauses a running rollout.
+///
+/// # Errors
+///
+/// [`Rejection::Outdated`] if what was seen is what is set.
+pub(super) fn decide_drift(case: &Case<'_>, seen: &BTreeMap<StackId, Weight>) -> Result<Decision, Rejection> {
+    let traffic = &case.deployment.traffic;
+    let Some(set) = &traffic.set else {
+        return Err(Rejection::Outdated(format!("{} has no weights set", case.id)));
+    };
+    if set.weights.iter().eq(seen.iter().map(|(stack, weight)| (*stack, *weight))) {
+        return Err(Rejection::Outdated(format!("{} serves what is set", case.id)));
+    }
+    let target = super::rollback::target(case.deployment).and_then(|target| target.stack());
+    let towards_target = target.is_some_and(|target| seen.len() == 1 && seen.get(&target) == Some(&Weight::FULL));
+    if traffic.drift.as_ref().is_some_and(|drift| drift.seen == *seen) {
+        return Ok(Decision::default());
+    }
+    let mut events = vec![traffic::DriftSeen { seen: seen.clone(), towards_target }.into()];
+    let running = case.deployment.rollout.as_ref().filter(|rollout| rollout.is_running());
+    if let (true, Some(rollout)) = (towards_target, running) {
+        let reason = "the router serves the rollback target and nobody here asked for it".to_owned();
+        events.push(rollout::Paused { rollout: rollout.id, reason }.into());
+    }
+    Ok(Decision::on(case.stream(), events))
+}
+
+/// Says whether `stack` can be given traffic.
+pub(super) fn can_serve(deployment: &Deployment, stack: StackId) -> bool {
+    deployment.stacks.get(&stack).is_some_and(|stack| matches!(stack.phase, Phase::Ready | Phase::Unhealthy))
+}

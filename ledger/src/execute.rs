@@ -1,0 +1,524 @@
+//! Execute: load, decide, append, settle.
+//!
+//! A writer learns what became of its commit by folding it when it reads it back, never from the append alone.
+
+mod prepare;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, RwLock, RwLockReadGuard};
+use std::time::Duration;
+
+use bytes::Bytes;
+use schemas::command::{Command, Outcome, Request};
+use schemas::envelope::{About, CommandRef, Draft, Head as WireHead};
+use schemas::{
+    Actor, ActorKind, CommandId, CommitId, Event, Fence, Hash, LedgerId, Offset, Stream, Timestamp, genesis,
+};
+use tokio::sync::{OwnedMutexGuard, watch};
+use uuid::Uuid;
+
+use crate::decide::{self, Now, Rejection};
+use crate::log::{AppendError, Log, ReadError, Subscription, Urgency};
+use crate::rule::{Done, Halt};
+use crate::view::{Folded, View};
+
+pub use prepare::{Asked, Prepared, What, prepare};
+
+/// How long a commit may stay without a verdict before its writer is told that it is unknown.
+const VERDICT_MAX: Duration = Duration::from_secs(10);
+
+/// How far a writer's clock may be ahead. Source: design, "The log", Time.
+const AHEAD_MAX: jiff::SignedDuration = jiff::SignedDuration::from_secs(5);
+
+/// What became of a command.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Answer {
+    /// The commit that carries it out; none if it was already true.
+    pub commit: Option<CommitId>,
+    /// Where that stands.
+    pub offset: Option<Offset>,
+    /// What happened.
+    pub events: Vec<(Stream, Event)>,
+    /// What the one who asked should know besides.
+    pub notes: Vec<String>,
+    /// Whether the same command had been carried out before, and this is its first answer.
+    pub repeated: bool,
+}
+
+/// Why a command was not carried out.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum Refusal {
+    /// The domain says no.
+    #[error(transparent)]
+    Rejected(#[from] Rejection),
+    /// Something else happened first.
+    #[error("{stream} moved on while this was decided: {since}; look at `ionledger status` and ask again")]
+    Conflict {
+        /// The stream.
+        stream: String,
+        /// What happened since.
+        since: String,
+    },
+    /// A command id was used again for something else.
+    #[error("command {id} was already used for another command; make a new id")]
+    OtherContent {
+        /// The id.
+        id: CommandId,
+    },
+    /// The stream holds what this program does not understand.
+    #[error("{stream} is read-only for this program: {why}")]
+    ReadOnly {
+        /// The stream.
+        stream: String,
+        /// The first event that is not understood.
+        why: String,
+    },
+    /// Another instance acts for the role.
+    #[error("{holder} does not hold the lease of {role}; another instance acts")]
+    Deposed {
+        /// The role.
+        role: schemas::Role,
+        /// The instance that tried.
+        holder: String,
+    },
+    /// The commit would be too long.
+    #[error("the commit would be {bytes} bytes, at most {max} are taken; ask for less at once", max = schemas::envelope::COMMIT_BYTES_MAX)]
+    TooLarge {
+        /// Its length.
+        bytes: usize,
+    },
+    /// This machine's clock cannot be right.
+    #[error(
+        "this machine's clock is {ahead_s} s ahead of the ledger and of itself; set it right, only rollbacks are taken"
+    )]
+    ClockAhead {
+        /// How far, in seconds.
+        ahead_s: i64,
+    },
+    /// Nobody knows yet.
+    #[error("no verdict on command {id}: {why}; send the same command id again, it is carried out at most once")]
+    Indeterminate {
+        /// The command.
+        id: CommandId,
+        /// What went wrong.
+        why: String,
+    },
+    /// The log did not take it.
+    #[error(transparent)]
+    NotTaken(AppendError),
+    /// This reader has halted.
+    #[error("the ledger cannot be followed any more: {0}")]
+    Halted(String),
+}
+
+/// Why a ledger could not be opened.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum OpenError {
+    /// The log cannot be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// Going on would be guessing.
+    #[error(transparent)]
+    Halt(#[from] Halt),
+    /// The first record could not be written.
+    #[error(transparent)]
+    Append(#[from] AppendError),
+}
+
+/// The time, as it is told to deciders.
+pub trait Clock: Send + Sync + 'static {
+    /// Returns the wall clock's time.
+    fn now(&self) -> Timestamp;
+
+    /// Returns the time since some fixed moment by a clock that nobody sets.
+    fn steady(&self) -> Duration;
+}
+
+/// The machine's clocks.
+#[derive(Debug)]
+pub struct SystemClock(std::time::Instant);
+
+impl Default for SystemClock {
+    fn default() -> Self {
+        Self(std::time::Instant::now())
+    }
+}
+
+impl Clock for SystemClock {
+    fn now(&self) -> Timestamp {
+        let now = Timestamp::now();
+        Timestamp::from_microsecond(now.as_microsecond()).unwrap_or(now)
+    }
+
+    fn steady(&self) -> Duration {
+        self.0.elapsed()
+    }
+}
+
+/// Somebody who wants to see every record as it is folded: a projection.
+pub trait Observer: Send + 'static {
+    /// Sees a record and the view with it.
+    fn folded(&mut self, view: &View, folded: &Folded);
+
+    /// Is told that there are no more records for now.
+    fn caught_up(&mut self) {}
+}
+
+/// A ledger: a log and its fold, kept up to date. Clones share both.
+#[derive(Clone)]
+pub struct Ledger {
+    log: Arc<dyn Log>,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    view: RwLock<View>,
+    folded: watch::Sender<Offset>,
+    halted: Mutex<Option<String>>,
+    queues: Mutex<HashMap<Stream, Arc<tokio::sync::Mutex<()>>>>,
+    clock: Arc<dyn Clock>,
+    started: (Timestamp, Duration),
+}
+
+/// Folds everything that `log` holds into `view` and tells `observers`.
+///
+/// # Errors
+///
+/// [`OpenError`] if the log cannot be read, or going on would be guessing.
+pub async fn catch_up(log: &dyn Log, view: &mut View, observers: &mut [Box<dyn Observer>]) -> Result<(), OpenError> {
+    loop {
+        let records = log.read(view.next(), 4_096).await?;
+        if records.is_empty() {
+            break;
+        }
+        for record in records {
+            let folded = view.fold(record.offset, &record.bytes)?;
+            observers.iter_mut().for_each(|observer| observer.folded(view, &folded));
+        }
+    }
+    observers.iter_mut().for_each(|observer| observer.caught_up());
+    Ok(())
+}
+
+impl Ledger {
+    /// Opens a ledger over `log`, continuing from `view`; makes it if the log is empty.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError`] if the log cannot be read or written, or is no ledger that this program can follow.
+    pub async fn open(
+        log: Arc<dyn Log>,
+        mut view: View,
+        mut observers: Vec<Box<dyn Observer>>,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, OpenError> {
+        if *log.end().borrow() == Offset(0) {
+            log.append(genesis(clock.now()), Urgency::Ordinary).await?;
+        }
+        catch_up(&*log, &mut view, &mut observers).await?;
+        let started = (clock.now(), clock.steady());
+        let (folded, _) = watch::channel(view.next());
+        let shared = Arc::new(Shared {
+            view: RwLock::new(view),
+            folded,
+            halted: Mutex::new(None),
+            queues: Mutex::default(),
+            clock,
+            started,
+        });
+        tokio::spawn(follow(Arc::clone(&log), Arc::clone(&shared), observers));
+        Ok(Self { log, shared })
+    }
+
+    /// Returns the view as it is now. Do not hold it across an await.
+    pub fn view(&self) -> RwLockReadGuard<'_, View> {
+        self.shared.view.read().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// Returns the ledger's id.
+    ///
+    /// # Panics
+    ///
+    /// Never: an open ledger has its first record.
+    pub fn id(&self) -> LedgerId {
+        self.view().state().ledger.expect("an open ledger has its first record")
+    }
+
+    /// Returns the offset up to which the log is folded, and every change of it.
+    pub fn folded(&self) -> watch::Receiver<Offset> {
+        self.shared.folded.subscribe()
+    }
+
+    /// Returns why this reader halted, if it did.
+    pub fn halted(&self) -> Option<String> {
+        lock(&self.shared.halted).clone()
+    }
+
+    /// Returns the log.
+    pub fn log(&self) -> &dyn Log {
+        &*self.log
+    }
+
+    /// Returns the clock.
+    pub fn clock(&self) -> &dyn Clock {
+        &*self.shared.clock
+    }
+
+    /// Says what a request would do now, without doing it.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal`] as [`Ledger::execute`], as far as it can be known beforehand.
+    pub fn dry_run(&self, request: &Request) -> Result<decide::Decision, Refusal> {
+        let view = self.view();
+        let now = self.now(&view);
+        Ok(decide::decide(view.state(), &request.command, request.fence, now)?)
+    }
+
+    /// Carries out a person's or a pipeline's request.
+    ///
+    /// Requests about one deployment take turns, but for a rollback, which waits for nobody. A request that lost to
+    /// something else comes back as a conflict; a rollback is decided again.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal`] says why nothing was done, or that nobody knows.
+    pub async fn execute(&self, request: Request, actor: Actor, cause: Option<CommitId>) -> Result<Answer, Refusal> {
+        let fence = request.fence.or_else(|| self.fence_of(&request.command));
+        let rollback = decide::is_rollback(&request.command);
+        let queue = if rollback { vec![] } else { self.queue(&streams_of(&request.command)).await };
+        let about = About {
+            actor,
+            cause,
+            correlation: cause,
+            reason: request.reason,
+            traceparent: None,
+            effective_at: request.effective_at,
+        };
+        let command = CommandRef { id: request.id, hash: request.command.hash() };
+        let asked = Asked { command: Some(command), what: What::Command { command: request.command, fence }, about };
+        let answer = self.settle(&asked, rollback, rollback).await;
+        drop(queue);
+        answer
+    }
+
+    /// Records what a worker concluded or did, as `holder` of `role`. It is decided again on a conflict.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal`]; [`Refusal::Deposed`] if another instance acts.
+    pub async fn record(
+        &self,
+        outcome: Outcome,
+        role: schemas::Role,
+        holder: &str,
+        cause: Option<CommitId>,
+    ) -> Result<Answer, Refusal> {
+        let rollback = decide::outcome_is_rollback(&outcome);
+        let queue = match &outcome {
+            Outcome::Deployment { deployment, .. } if !rollback => {
+                self.queue(&[Stream::Deployment(deployment.clone())]).await
+            }
+            _ => vec![],
+        };
+        let asked = Asked::outcome(outcome, role, holder, cause);
+        let answer = self.settle(&asked, true, rollback).await;
+        drop(queue);
+        answer
+    }
+
+    fn fence_of(&self, command: &Command) -> Option<Fence> {
+        let id = command.deployment()?;
+        Some(self.view().state().deployment(id).map_or(Fence(0), |deployment| deployment.traffic.fence))
+    }
+
+    /// Waits for one's turn on each of `streams`, always in the same order.
+    async fn queue(&self, streams: &[Stream]) -> Vec<OwnedMutexGuard<()>> {
+        let mut turns = Vec::with_capacity(streams.len());
+        for stream in streams {
+            let queue = Arc::clone(lock(&self.shared.queues).entry(stream.clone()).or_default());
+            turns.push(queue.lock_owned().await);
+        }
+        turns
+    }
+
+    fn now(&self, view: &View) -> Now {
+        Now { time: self.shared.clock.now().max(view.time()), commit: CommitId(Uuid::now_v7()) }
+    }
+
+    async fn settle(&self, asked: &Asked, again: bool, rollback: bool) -> Result<Answer, Refusal> {
+        let urgency = if rollback { Urgency::Rollback } else { Urgency::Ordinary };
+        loop {
+            let (prepared, seen) = self.prepare_now(asked, rollback)?;
+            let (draft, notes) = match prepared {
+                Prepared::Commit(draft, notes) => (*draft, notes),
+                Prepared::Nothing(notes) => {
+                    return Ok(Answer { commit: None, offset: None, events: vec![], notes, repeated: false });
+                }
+                Prepared::Before(done) => return self.first_answer(done).await,
+            };
+            let bytes = Bytes::from(draft.to_bytes());
+            if bytes.len() > schemas::envelope::COMMIT_BYTES_MAX {
+                return Err(Refusal::TooLarge { bytes: bytes.len() });
+            }
+            match self.append(&draft, bytes, urgency).await? {
+                Some(offset) => {
+                    let Draft { id, events, .. } = draft;
+                    return Ok(Answer { commit: Some(id), offset: Some(offset), events, notes, repeated: false });
+                }
+                None if again => {}
+                None => return Err(self.conflict(&draft, seen).await),
+            }
+        }
+    }
+
+    fn prepare_now(&self, asked: &Asked, rollback: bool) -> Result<(Prepared, Offset), Refusal> {
+        let view = self.view();
+        if !rollback {
+            self.check_clock(&view)?;
+        }
+        Ok((prepare(&view, asked, self.now(&view), rollback)?, view.next()))
+    }
+
+    /// Appends the draft and waits for its verdict: the offset at which it counts, or `None` if it is void.
+    async fn append(&self, draft: &Draft, bytes: Bytes, urgency: Urgency) -> Result<Option<Offset>, Refusal> {
+        let indeterminate = |why: String| Refusal::Indeterminate { id: draft.command.id, why };
+        let mut folded = self.shared.folded.subscribe();
+        let verdict = async {
+            let offset = loop {
+                match self.log.append(bytes.clone(), urgency).await {
+                    Ok(offset) => break offset,
+                    // The same bytes count at most once, however often they land.
+                    Err(AppendError::Ambiguous(_)) if self.halted().is_none() => {
+                        tokio::time::sleep(Duration::from_millis(50)).await;
+                    }
+                    Err(AppendError::Ambiguous(why)) => return Err(indeterminate(why)),
+                    Err(error) => return Err(Refusal::NotTaken(error)),
+                }
+            };
+            let waited = folded.wait_for(|next| *next > offset).await.map(|_| ());
+            waited.map_err(|_| indeterminate("this reader has stopped".to_owned()))?;
+            Ok(self.view().command(draft.command.id).filter(|done| done.hash == draft.command.hash).map(|d| d.offset))
+        };
+        match tokio::time::timeout(VERDICT_MAX, verdict).await {
+            Ok(verdict) => verdict,
+            Err(_) => Err(indeterminate(format!("none came within {} s", VERDICT_MAX.as_secs()))),
+        }
+    }
+
+    /// Reads back what the first commit of a repeated command did.
+    async fn first_answer(&self, done: Done) -> Result<Answer, Refusal> {
+        let records = self.log.read(done.offset, 1).await.map_err(|error| Refusal::Halted(error.to_string()))?;
+        let record = records.first().ok_or_else(|| Refusal::Halted(format!("offset {} is gone", done.offset)))?;
+        let decoded: Option<(CommitId, Vec<(Stream, Event)>)> = prepare::read_back(&record.bytes);
+        let (commit, events) =
+            decoded.ok_or_else(|| Refusal::Halted(format!("offset {} is no commit", done.offset)))?;
+        Ok(Answer { commit: Some(commit), offset: Some(done.offset), events, notes: vec![], repeated: true })
+    }
+
+    /// Says what happened on the draft's streams since `seen`.
+    async fn conflict(&self, draft: &Draft, seen: Offset) -> Refusal {
+        let mut streams = draft.extends.iter().chain(&draft.requires);
+        let moved = {
+            let view = self.view();
+            streams.find(|head| view.head(&head.stream).version != head.version).map(|head| head.stream.to_string())
+        };
+        let stream = moved.unwrap_or_else(|| draft.extends[0].stream.to_string());
+        let records = self.log.read(seen, 256).await.unwrap_or_default();
+        let since: Vec<String> = records.iter().flat_map(|record| prepare::kinds_on(&record.bytes, &stream)).collect();
+        let since = if since.is_empty() { "another commit came first".to_owned() } else { since.join(", ") };
+        Refusal::Conflict { stream, since }
+    }
+
+    /// Refuses when this machine's clock has jumped ahead: of the ledger's time and of its own steady clock.
+    fn check_clock(&self, view: &View) -> Result<(), Refusal> {
+        let (wall, steady) = self.shared.started;
+        let now = self.shared.clock.now();
+        let elapsed = self.shared.clock.steady().saturating_sub(steady);
+        let expected = wall.checked_add(elapsed).unwrap_or(Timestamp::MAX);
+        let ahead = now.duration_since(expected).min(now.duration_since(view.time()));
+        if ahead > AHEAD_MAX { Err(Refusal::ClockAhead { ahead_s: ahead.as_secs() }) } else { Ok(()) }
+    }
+}
+
+/// Follows the log for ever: folds each record, then lets everyone know.
+async fn follow(log: Arc<dyn Log>, shared: Arc<Shared>, mut observers: Vec<Box<dyn Observer>>) {
+    let from = *shared.folded.borrow();
+    let mut subscription = Subscription::new(&*log, from);
+    let why = loop {
+        let records = match subscription.next().await {
+            Ok(records) => records,
+            Err(error) => break error.to_string(),
+        };
+        let mut view = shared.view.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut halt = None;
+        for record in records {
+            match view.fold(record.offset, &record.bytes) {
+                Ok(folded) => observers.iter_mut().for_each(|observer| observer.folded(&view, &folded)),
+                Err(error) => {
+                    halt = Some(error.to_string());
+                    break;
+                }
+            }
+        }
+        let next = view.next();
+        drop(view);
+        observers.iter_mut().for_each(|observer| observer.caught_up());
+        shared.folded.send_replace(next);
+        if let Some(halt) = halt {
+            break halt;
+        }
+    };
+    tracing::error!(%why, "this reader has halted");
+    *lock(&shared.halted) = Some(why);
+}
+
+/// Returns the bytes of a new ledger's first commit.
+pub fn genesis(time: Timestamp) -> Bytes {
+    let id = CommitId(Uuid::now_v7());
+    let ledger = LedgerId(Uuid::now_v7());
+    let event: Event = genesis::Created { ledger }.into();
+    let draft = Draft {
+        id,
+        command: CommandRef { id: CommandId(ledger.0), hash: Hash::of(event.data().get().as_bytes()) },
+        time,
+        extends: vec![WireHead { stream: Stream::Ledger, version: schemas::StreamVersion(0), hash: Hash::ZERO }],
+        requires: vec![],
+        events: vec![(Stream::Ledger, event)],
+        about: About {
+            actor: Actor {
+                kind: ActorKind::System,
+                name: "ionledger".to_owned(),
+                proof: "makes the ledger".to_owned(),
+            },
+            cause: None,
+            correlation: None,
+            reason: None,
+            traceparent: None,
+            effective_at: None,
+        },
+    };
+    draft.to_bytes().into()
+}
+
+/// Returns the streams a command is decided on, in the order in which turns are taken.
+fn streams_of(command: &Command) -> Vec<Stream> {
+    let deployment = command.deployment().cloned().map(Stream::Deployment);
+    deployment.into_iter().chain([Stream::Service(command.service().clone())]).collect()
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    /// What is spawned must be able to move between threads.
+    #[test]
+    fn executing_is_send() {
+        fn send<T: Send>(_: T) {}
+        let check =
+            |ledger: super::Ledger, request, actor| send(async move { ledger.execute(request, actor, None).await });
+        let _ = check;
+    }
+}

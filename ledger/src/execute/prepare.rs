@@ -1,0 +1,158 @@
+//! Prepare: from a view and what is asked to the commit that would carry it out. Pure, so that the simulation uses
+//! the same.
+
+use bytes::Bytes;
+use schemas::command::{Command, Outcome};
+use schemas::envelope::{About, CommandRef, Draft, Head as WireHead};
+use schemas::{Actor, ActorKind, CommandId, CommitId, Event, Fence, Role, Stream};
+
+use super::Refusal;
+use crate::decide::{self, Decision, Now};
+use crate::rule::{Done, Parsed};
+use crate::view::{Decoded, View};
+
+/// Something asked of the ledger.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Asked {
+    /// The command's id and hash; a worker's are derived from what it concluded and where.
+    pub command: Option<CommandRef>,
+    /// What.
+    pub what: What,
+    /// By whom, and why.
+    pub about: About,
+}
+
+/// What is asked.
+#[derive(Clone, Debug, PartialEq)]
+pub enum What {
+    /// A person's or a pipeline's command.
+    Command {
+        /// The command.
+        command: Command,
+        /// The fence it was asked under.
+        fence: Option<Fence>,
+    },
+    /// A worker's conclusion or report.
+    Outcome {
+        /// It.
+        outcome: Outcome,
+        /// The worker's role.
+        role: Role,
+        /// The worker's instance.
+        holder: String,
+    },
+}
+
+/// What asking comes to.
+#[derive(Clone, Debug)]
+pub enum Prepared {
+    /// A commit to append, and notes for the one who asked.
+    Commit(Box<Draft>, Vec<String>),
+    /// It is already true.
+    Nothing(Vec<String>),
+    /// The same command was carried out before.
+    Before(Done),
+}
+
+impl Asked {
+    /// Returns what a worker asks.
+    pub fn outcome(outcome: Outcome, role: Role, holder: &str, cause: Option<CommitId>) -> Self {
+        let actor = Actor { kind: ActorKind::Worker, name: format!("{role}/{holder}"), proof: "lease".to_owned() };
+        let about = About { actor, cause, correlation: cause, reason: None, traceparent: None, effective_at: None };
+        Self { command: None, what: What::Outcome { outcome, role, holder: holder.to_owned() }, about }
+    }
+}
+
+/// Decides what is asked and puts the commit together.
+///
+/// # Errors
+///
+/// [`Refusal`] says why nothing is to be appended.
+pub fn prepare(view: &View, asked: &Asked, now: Now, rollback: bool) -> Result<Prepared, Refusal> {
+    if let Some(command) = asked.command
+        && let Some(done) = view.command(command.id)
+    {
+        let same = done.hash == command.hash;
+        return if same { Ok(Prepared::Before(done)) } else { Err(Refusal::OtherContent { id: command.id }) };
+    }
+    let mut decision = match &asked.what {
+        What::Command { command, fence } => decide::decide(view.state(), command, *fence, now)?,
+        What::Outcome { outcome, role, holder } => decide_as(view, outcome, *role, holder, now)?,
+    };
+    if decision.events.is_empty() {
+        return Ok(Prepared::Nothing(decision.notes));
+    }
+    let notes = std::mem::take(&mut decision.notes);
+    let extends = heads(view, decision.events.iter().map(|(stream, _)| stream));
+    let requires = heads(view, decision.requires.iter());
+    if !rollback {
+        check_understood(view, extends.iter().chain(&requires))?;
+    }
+    let command = asked.command.unwrap_or_else(|| derived(view, &asked.what, &extends));
+    let draft = Draft {
+        id: now.commit,
+        command,
+        time: now.time,
+        extends,
+        requires,
+        events: decision.events,
+        about: asked.about.clone(),
+    };
+    Ok(Prepared::Commit(Box::new(draft), notes))
+}
+
+/// Decides a worker's outcome; whatever is about a deployment requires the lease that lets the worker act.
+fn decide_as(view: &View, outcome: &Outcome, role: Role, holder: &str, now: Now) -> Result<Decision, Refusal> {
+    let mut decision = decide::decide_outcome(view.state(), outcome, now)?;
+    if matches!(outcome, Outcome::Deployment { .. }) {
+        if view.state().lease(role).holder.as_deref() != Some(holder) {
+            return Err(Refusal::Deposed { role, holder: holder.to_owned() });
+        }
+        decision.requires.push(Stream::Worker(role));
+    }
+    Ok(decision)
+}
+
+fn heads<'a>(view: &View, streams: impl Iterator<Item = &'a Stream>) -> Vec<WireHead> {
+    let mut heads: Vec<WireHead> = Vec::new();
+    for stream in streams {
+        if heads.iter().all(|head| head.stream != *stream) {
+            let head = view.head(stream);
+            heads.push(WireHead { stream: stream.clone(), version: head.version, hash: head.hash });
+        }
+    }
+    heads
+}
+
+fn check_understood<'a>(view: &View, mut heads: impl Iterator<Item = &'a WireHead>) -> Result<(), Refusal> {
+    let read_only = heads.find_map(|head| {
+        let stream = head.stream.to_string();
+        view.read_only().get(&stream).map(|why| Refusal::ReadOnly { stream, why: why.clone() })
+    });
+    read_only.map_or(Ok(()), Err)
+}
+
+/// The same conclusion at the same place is the same command.
+fn derived(view: &View, what: &What, extends: &[WireHead]) -> CommandRef {
+    let hash = match what {
+        What::Command { command, .. } => command.hash(),
+        What::Outcome { outcome, .. } => outcome.hash(),
+    };
+    let at: Vec<String> = extends.iter().map(|head| format!("{}@{}", head.stream, head.version)).collect();
+    let ledger = view.state().ledger.unwrap_or(schemas::LedgerId(uuid::Uuid::nil()));
+    CommandRef { id: CommandId::of_outcome(ledger, &format!("{}#{hash}", at.join(","))), hash }
+}
+
+/// Returns the commit and events in `bytes`, as far as this program understands them.
+pub(super) fn read_back(bytes: &Bytes) -> Option<(CommitId, Vec<(Stream, Event)>)> {
+    let mut view = Decoded::of(bytes);
+    let id = view.envelope()?.id;
+    Some((id, view.take_events().into_iter().flatten().collect()))
+}
+
+/// Returns the types of the events on `stream` in the commit in `bytes`.
+pub(super) fn kinds_on(bytes: &Bytes, stream: &str) -> Vec<String> {
+    let parsed = Parsed::of(bytes);
+    let events = parsed.envelope.iter().flat_map(|envelope| &envelope.events);
+    events.filter(|event| event.stream == stream).map(|event| event.kind.to_string()).collect()
+}

@@ -1,0 +1,49 @@
+//! A lease: which instance acts for a role. A takeover is a commit; every commit of a worker requires the lease's
+//! head, so that the log's own rule voids what a deposed worker writes.
+
+use schemas::{Role, Timestamp, lease};
+use serde::{Deserialize, Serialize};
+
+use crate::decide::Rejection;
+use crate::state::At;
+
+/// A role's lease after its events.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lease {
+    /// Who acts, if anybody does.
+    pub holder: Option<String>,
+    /// Since when.
+    pub since: Option<Timestamp>,
+}
+
+/// Returns the lease after `event`.
+pub fn evolve(_: Lease, event: &lease::Event, at: &At) -> Lease {
+    match event {
+        lease::Event::Taken(taken) => Lease { holder: Some(taken.holder.clone()), since: Some(at.time) },
+        lease::Event::Released(_) => Lease { holder: None, since: Some(at.time) },
+    }
+}
+
+/// Returns the events that give `role` to `holder`: none if it has it.
+///
+/// # Errors
+///
+/// None: whether to take over is the instance's choice, the log decides between two of them.
+pub fn decide_take(lease: &Lease, role: Role, holder: &str, reason: &str) -> Result<Vec<schemas::Event>, Rejection> {
+    if lease.holder.as_deref() == Some(holder) {
+        return Ok(vec![]);
+    }
+    Ok(vec![lease::Taken { role, holder: holder.to_owned(), reason: reason.to_owned() }.into()])
+}
+
+/// Returns the events that take `role` from `holder`: none if it does not have it.
+///
+/// # Errors
+///
+/// None.
+pub fn decide_release(lease: &Lease, role: Role, holder: &str) -> Result<Vec<schemas::Event>, Rejection> {
+    if lease.holder.as_deref() != Some(holder) {
+        return Ok(vec![]);
+    }
+    Ok(vec![lease::Released { role, holder: holder.to_owned() }.into()])
+}

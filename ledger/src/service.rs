@@ -1,0 +1,108 @@
+//! A service: its declaration and its releases. A release is immutable.
+
+use std::collections::BTreeMap;
+
+use schemas::command::Command;
+use schemas::run::EnvValue;
+use schemas::service::Definition;
+use schemas::{CommitId, ServiceName, Timestamp, Version, release, service};
+use serde::{Deserialize, Serialize};
+
+use crate::decide::Rejection;
+use crate::state::At;
+
+/// A service after its events.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Service {
+    /// What its team declared last.
+    pub definition: Option<Definition>,
+    /// Its releases.
+    #[serde(skip)]
+    pub releases: BTreeMap<Version, Release>,
+}
+
+/// A release.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Release {
+    /// What was recorded.
+    pub recorded: release::Recorded,
+    /// When.
+    pub at: Timestamp,
+    /// By which commit.
+    pub commit: CommitId,
+}
+
+/// Returns the service after a declaration.
+pub fn evolve(mut service: Service, event: &service::Event) -> Service {
+    match event {
+        service::Event::Applied(applied) => service.definition = Some(applied.definition.clone()),
+    }
+    service
+}
+
+/// Returns the service after a release.
+pub fn evolve_release(mut service: Service, event: &release::Event, at: &At) -> Service {
+    match event {
+        release::Event::Recorded(recorded) => {
+            let release = Release { recorded: recorded.clone(), at: at.time, commit: at.commit };
+            service.releases.insert(recorded.version.clone(), release);
+        }
+    }
+    service
+}
+
+/// Returns the events that declare a service: none if it is declared so already.
+///
+/// # Errors
+///
+/// [`Rejection::Invalid`] names what is wrong in the declaration.
+pub fn decide_apply(service: Option<&Service>, definition: &Definition) -> Result<Vec<schemas::Event>, Rejection> {
+    if definition.owner.trim().is_empty() || definition.owner.len() > 200 {
+        return Err(Rejection::Invalid("owner must name the team that answers for the service".to_owned()));
+    }
+    if definition.description.len() > 2_000 {
+        return Err(Rejection::Invalid("description is longer than 2,000 bytes".to_owned()));
+    }
+    definition.run.validate().map_err(Rejection::invalid)?;
+    definition.capacity.validate().map_err(Rejection::invalid)?;
+    definition.policy.validate().map_err(Rejection::invalid)?;
+    if service.and_then(|service| service.definition.as_ref()) == Some(definition) {
+        return Ok(vec![]);
+    }
+    Ok(vec![service::Applied { definition: definition.clone() }.into()])
+}
+
+/// Returns the events that record a release: none if the same one is recorded already.
+///
+/// # Errors
+///
+/// [`Rejection::Unknown`] without the service, [`Rejection::Immutable`] if the version is recorded with other content,
+/// [`Rejection::Invalid`] for arguments or variables that cannot be.
+pub fn decide_release(
+    name: &ServiceName,
+    service: Option<&Service>,
+    command: &Command,
+) -> Result<Vec<schemas::Event>, Rejection> {
+    let Command::Release { version, artifact, args, env, source, .. } = command else { return Ok(vec![]) };
+    let service = service.ok_or_else(|| Rejection::unknown_service(name))?;
+    let definition = service.definition.as_ref().ok_or_else(|| Rejection::unknown_service(name))?;
+    let mut run = definition.run.clone();
+    if let Some(args) = args {
+        run.args.clone_from(args);
+    }
+    run.env.extend(env.iter().map(|(name, value): (&String, &EnvValue)| (name.clone(), value.clone())));
+    run.validate().map_err(Rejection::invalid)?;
+    if let Some(known) = service.releases.get(version) {
+        let what = if known.recorded.artifact.sha256 != artifact.sha256 {
+            "artifact"
+        } else if known.recorded.run != run {
+            "run spec"
+        } else {
+            return Ok(vec![]);
+        };
+        return Err(Rejection::Immutable { service: name.clone(), version: version.clone(), what });
+    }
+    let recorded =
+        release::Recorded { version: version.clone(), artifact: artifact.clone(), run, source: source.clone() };
+    Ok(vec![recorded.into()])
+}

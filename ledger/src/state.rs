@@ -1,0 +1,177 @@
+//! Everything that follows rules, folded from the log: services, deployments, judgements, leases.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use schemas::{
+    CommitId, DeploymentId, Event, LedgerId, Role, ServiceName, Stream, StreamVersion, Timestamp, Version, genesis,
+};
+use serde_json::Value;
+
+use crate::deployment::{self, Deployment};
+use crate::judgement::{self, Judgements};
+use crate::lease::{self, Lease};
+use crate::service::{self, Release, Service};
+
+/// When and where an event stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct At {
+    /// The ledger's time.
+    pub time: Timestamp,
+    /// Its commit.
+    pub commit: CommitId,
+    /// Its stream's version with that commit.
+    pub version: StreamVersion,
+}
+
+/// The state of production at one offset.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct State {
+    /// The ledger's own id; none before its first record.
+    pub ledger: Option<LedgerId>,
+    /// Services by name.
+    pub services: BTreeMap<ServiceName, Arc<Service>>,
+    /// Deployments.
+    pub deployments: BTreeMap<DeploymentId, Arc<Deployment>>,
+    /// What the judge said.
+    pub judgements: BTreeMap<DeploymentId, Arc<Judgements>>,
+    /// Who acts.
+    pub leases: BTreeMap<Role, Lease>,
+}
+
+/// A part of the state under its own name, so that a projection can keep each with its history:
+/// `service/api`, `release/api/1.2.3`, `deployment/production/api`, `judgement/..`, `worker/..`, `ledger`.
+pub type Row = (String, Value);
+
+impl State {
+    /// Applies an event of `stream`. Total: the ledger has already accepted it.
+    pub fn evolve(&mut self, stream: &Stream, event: &Event, at: &At) {
+        match (stream, event) {
+            (Stream::Ledger, Event::Ledger(genesis::Event::Created(created))) => self.ledger = Some(created.ledger),
+            (Stream::Service(name), Event::Service(event)) => {
+                update(self.services.entry(name.clone()).or_default(), |old| service::evolve(old, event));
+            }
+            (Stream::Service(name), Event::Release(event)) => {
+                update(self.services.entry(name.clone()).or_default(), |old| service::evolve_release(old, event, at));
+            }
+            (Stream::Deployment(id), event) => {
+                update(self.deployments.entry(id.clone()).or_default(), |old| deployment::evolve(old, event, at));
+            }
+            (Stream::Judgement(id), Event::Judgement(event)) => {
+                update(self.judgements.entry(id.clone()).or_default(), |old| judgement::evolve(old, event));
+            }
+            (Stream::Worker(role), Event::Lease(event)) => {
+                let lease = self.leases.entry(*role).or_default();
+                *lease = lease::evolve(std::mem::take(lease), event, at);
+            }
+            // An event in a stream of another category means nothing to anybody.
+            (Stream::Ledger | Stream::Service(_) | Stream::Judgement(_) | Stream::Worker(_), _) => {}
+        }
+    }
+
+    /// Returns the service, if it was ever declared.
+    pub fn service(&self, name: &ServiceName) -> Option<&Service> {
+        self.services.get(name).map(Arc::as_ref)
+    }
+
+    /// Returns the deployment, if anything ever happened to it.
+    pub fn deployment(&self, id: &DeploymentId) -> Option<&Deployment> {
+        self.deployments.get(id).map(Arc::as_ref)
+    }
+
+    /// Returns the lease of `role`.
+    pub fn lease(&self, role: Role) -> Lease {
+        self.leases.get(&role).cloned().unwrap_or_default()
+    }
+
+    /// Returns the rows of `stream` that `event` touches, as they are now.
+    pub fn rows_touched(&self, stream: &Stream, event: &Event) -> Vec<Row> {
+        match (stream, event) {
+            (Stream::Service(name), Event::Release(schemas::release::Event::Recorded(recorded))) => {
+                self.release_row(name, &recorded.version).into_iter().collect()
+            }
+            _ => self.row_of(stream).into_iter().collect(),
+        }
+    }
+
+    /// Returns every row, ordered by name.
+    pub fn rows(&self) -> BTreeMap<String, Value> {
+        let streams = self.ledger.iter().map(|_| Stream::Ledger);
+        let streams = streams
+            .chain(self.services.keys().cloned().map(Stream::Service))
+            .chain(self.deployments.keys().cloned().map(Stream::Deployment))
+            .chain(self.judgements.keys().cloned().map(Stream::Judgement))
+            .chain(self.leases.keys().copied().map(Stream::Worker));
+        let mut rows: BTreeMap<String, Value> = streams.filter_map(|stream| self.row_of(&stream)).collect();
+        for (name, service) in &self.services {
+            rows.extend(service.releases.keys().filter_map(|version| self.release_row(name, version)));
+        }
+        rows
+    }
+
+    /// Puts a state together from its rows.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with the first row that is none.
+    pub fn from_rows(rows: impl IntoIterator<Item = Row>) -> Result<Self, String> {
+        let mut state = Self::default();
+        for (name, value) in rows {
+            state.put(&name, value).map_err(|why| format!("row {name}: {why}"))?;
+        }
+        Ok(state)
+    }
+
+    fn put(&mut self, name: &str, value: Value) -> Result<(), String> {
+        if let Some((service, version)) = name.strip_prefix("release/").and_then(|rest| rest.split_once('/')) {
+            let (service, version): (ServiceName, Version) = (parse(service)?, parse(version)?);
+            let release: Release = from(value)?;
+            Arc::make_mut(self.services.entry(service).or_default()).releases.insert(version, release);
+            return Ok(());
+        }
+        match parse::<Stream>(name)? {
+            Stream::Ledger => self.ledger = Some(from(value)?),
+            Stream::Service(name) => {
+                let declared: Service = from(value)?;
+                Arc::make_mut(self.services.entry(name).or_default()).definition = declared.definition;
+            }
+            Stream::Deployment(id) => drop(self.deployments.insert(id, Arc::new(from(value)?))),
+            Stream::Judgement(id) => drop(self.judgements.insert(id, Arc::new(from(value)?))),
+            Stream::Worker(role) => drop(self.leases.insert(role, from(value)?)),
+        }
+        Ok(())
+    }
+
+    fn row_of(&self, stream: &Stream) -> Option<Row> {
+        let value = match stream {
+            Stream::Ledger => self.ledger.as_ref().map(to),
+            Stream::Service(name) => self.services.get(name).map(|service| to(service.as_ref())),
+            Stream::Deployment(id) => self.deployments.get(id).map(|deployment| to(deployment.as_ref())),
+            Stream::Judgement(id) => self.judgements.get(id).map(|judgements| to(judgements.as_ref())),
+            Stream::Worker(role) => self.leases.get(role).map(to),
+        };
+        value.map(|value| (stream.to_string(), value))
+    }
+
+    fn release_row(&self, name: &ServiceName, version: &Version) -> Option<Row> {
+        let release = self.services.get(name)?.releases.get(version)?;
+        Some((format!("release/{name}/{version}"), to(release)))
+    }
+}
+
+fn update<T: Clone + Default>(slot: &mut Arc<T>, change: impl FnOnce(T) -> T) {
+    let value = Arc::make_mut(slot);
+    *value = change(std::mem::take(value));
+}
+
+fn to<T: serde::Serialize>(value: &T) -> Value {
+    serde_json::to_value(value).expect("state is plain JSON")
+}
+
+fn from<T: serde::de::DeserializeOwned>(value: Value) -> Result<T, String> {
+    serde_json::from_value(value).map_err(|error| error.to_string())
+}
+
+fn parse<T: std::str::FromStr<Err: std::fmt::Display>>(text: &str) -> Result<T, String> {
+    text.parse().map_err(|error: T::Err| error.to_string())
+}
