@@ -11,7 +11,7 @@ pub mod traffic;
 use std::collections::BTreeMap;
 
 use schemas::command::{Command, DeploymentOutcome};
-use schemas::{DeploymentId, EffectId, Event, Fence, StackId, Stream, Version};
+use schemas::{DeploymentId, EffectId, Event, Fence, StackId, Stream, StreamVersion, Version};
 use serde::{Deserialize, Serialize};
 
 pub use rollout::Rollout;
@@ -31,10 +31,13 @@ pub struct Deployment {
     pub traffic: Traffic,
     /// Its rollout: the one under way, or the last.
     pub rollout: Option<Rollout>,
+    /// How many commits its stream holds; the generation of whatever is derived from it.
+    pub version: StreamVersion,
 }
 
 /// Returns the deployment after `event`. Total: the ledger has already accepted it.
 pub fn evolve(mut deployment: Deployment, event: &Event, at: &At) -> Deployment {
+    deployment.version = at.version;
     match event {
         Event::Stack(event) => stack::evolve(&mut deployment, event, at),
         Event::Node(event) => stack::evolve_node(&mut deployment, event, at),

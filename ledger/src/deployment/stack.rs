@@ -32,6 +32,10 @@ pub struct Stack {
     pub nodes: BTreeMap<u16, Node>,
     /// How often each place was filled.
     pub attempts: BTreeMap<u16, u32>,
+    /// When each place last lost its node, or the launch of one failed.
+    pub vacated_at: BTreeMap<u16, Timestamp>,
+    /// Why a place last lost its node, or the launch of one failed.
+    pub last_failure: Option<String>,
     /// Since when it has had no weight set; nothing while it has some.
     pub unused_since: Option<Timestamp>,
     /// The rollout to start once it is ready.
@@ -190,6 +194,8 @@ impl Stack {
             phase: Phase::Starting,
             nodes: BTreeMap::new(),
             attempts: BTreeMap::new(),
+            vacated_at: BTreeMap::new(),
+            last_failure: None,
             unused_since: Some(at.time),
             then_roll: requested.then_roll.clone(),
         }
@@ -225,9 +231,9 @@ pub(super) fn evolve_node(deployment: &mut Deployment, event: &node::Event, at: 
             NodePhase::Ready { address, instance } => NodePhase::Unhealthy { address, instance },
             NodePhase::Launching | NodePhase::Launched { .. } | NodePhase::Unhealthy { .. } => phase,
         }),
-        node::Event::LaunchFailed(failed) => remove(deployment, failed.effect),
-        node::Event::Lost(lost) => remove(deployment, lost.effect),
-        node::Event::Stopped(stopped) => remove(deployment, stopped.effect),
+        node::Event::LaunchFailed(failed) => vacate(deployment, failed.effect, Some(&failed.reason), at),
+        node::Event::Lost(lost) => vacate(deployment, lost.effect, Some(&lost.reason), at),
+        node::Event::Stopped(stopped) => vacate(deployment, stopped.effect, None, at),
     }
 }
 
@@ -239,9 +245,14 @@ fn change(deployment: &mut Deployment, effect: EffectId, to: impl FnOnce(NodePha
     }
 }
 
-fn remove(deployment: &mut Deployment, effect: EffectId) {
+fn vacate(deployment: &mut Deployment, effect: EffectId, failure: Option<&String>, at: &At) {
     for stack in deployment.stacks.values_mut() {
-        stack.nodes.retain(|_, node| node.effect != effect);
+        let slot = stack.nodes.iter().find(|(_, node)| node.effect == effect).map(|(slot, _)| *slot);
+        if let Some(slot) = slot {
+            stack.nodes.remove(&slot);
+            stack.vacated_at.insert(slot, at.time);
+            stack.last_failure = failure.cloned().or_else(|| stack.last_failure.take());
+        }
     }
 }
 
