@@ -134,9 +134,9 @@ pub struct PlanAsked {
     pub steps: Option<Vec<Weight>>,
 }
 
-/// A command as it comes through the door.
+/// A command as it comes through the door. An unknown field is refused by the command, which gets all but these.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[schemars(deny_unknown_fields)] // not serde's, which would take the command's own fields for unknown ones
 pub struct Request {
     /// The command's id: sent again with the same content it gives the first answer.
     pub id: CommandId,

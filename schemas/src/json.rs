@@ -1,19 +1,26 @@
-//! The JSON Schema files of every event, generated from the types.
+//! The JSON Schema files of every event and of the commands, generated from the types.
 
 use std::collections::BTreeMap;
 
+use schemars::{Schema, schema_for};
+
 use crate::Event;
+use crate::command::Request;
 use crate::event::CURRENT;
 
-/// Returns every schema by its file name, `rollout.started.v1.json`, as it is checked in under `schemas/json/`.
+/// Returns every schema by its file name, as it is checked in under `schemas/json/`: `rollout.started.v1.json` for the
+/// payload of an event, `command.json` for what the door takes.
 pub fn schema_files() -> BTreeMap<String, String> {
-    Event::kinds()
-        .map(|kind| {
-            let mut schema = (kind.schema)();
-            schema.insert("$id".into(), format!("https://ionledger.dev/schemas/{}.v{CURRENT}.json", kind.name).into());
-            schema.insert("title".into(), kind.name.into());
-            let text = serde_json::to_string_pretty(&schema).expect("a schema is plain JSON");
-            (format!("{}.v{CURRENT}.json", kind.name), text + "\n")
-        })
-        .collect()
+    let events = Event::kinds().map(|kind| (kind.name, format!("{}.v{CURRENT}.json", kind.name), (kind.schema)()));
+    let command = ("command", "command.json".to_owned(), schema_for!(Request));
+    events.chain([command]).map(|(title, file, schema)| (file.clone(), text(title, &file, schema))).collect()
 }
+
+fn text(title: &str, file: &str, mut schema: Schema) -> String {
+    schema.insert("$id".into(), format!("urn:ionledger:schema:{}", file.trim_end_matches(".json")).into());
+    schema.insert("title".into(), title.into());
+    serde_json::to_string_pretty(&schema).expect("a schema is plain JSON") + "\n"
+}
+
+#[cfg(test)]
+mod tests;

@@ -12,7 +12,8 @@ use crate::id::StackId;
 /// A share of user traffic in basis points, 0 to 10,000 (100 %).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "u16", into = "u16")]
-pub struct Weight(#[schemars(range(max = 10_000))] u16);
+#[schemars(extend("maximum" = 10_000))]
+pub struct Weight(u16);
 
 /// Why a number or text is no weight.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -100,6 +101,7 @@ impl From<Weight> for u16 {
 /// How all of a deployment's traffic is shared out over its stacks: exactly 100 %, no stack with a share of zero.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "BTreeMap<StackId, Weight>", into = "BTreeMap<StackId, Weight>")]
+#[schemars(extend("minProperties" = 1))]
 pub struct Weights(BTreeMap<StackId, Weight>);
 
 /// Why shares do not make up all traffic.
