@@ -1,1 +1,4 @@
-//! Placeholder.
+//! What happens outside: react to state and facts, act at the edge, record the outcome.
+
+pub mod proxy;
+pub mod traffic;

@@ -1,16 +1,22 @@
 //! One file per command.
 
+mod proxy;
+
 use std::process::ExitCode;
 
 use clap::Subcommand;
 
 /// What `ionledger` can do.
 #[derive(Debug, Subcommand)]
-pub(crate) enum Command {}
+pub(crate) enum Command {
+    Proxy(proxy::ProxyArgs),
+}
 
 impl Command {
     /// Runs the command and returns the process's exit code.
     pub(crate) fn run(self) -> miette::Result<ExitCode> {
-        match self {}
+        match self {
+            Command::Proxy(args) => args.run(),
+        }
     }
 }

@@ -1,0 +1,81 @@
+//! `ionledger proxy`: the weighted reverse proxy, a process of its own.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Args;
+use miette::{IntoDiagnostic, miette};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use workers::proxy::{Config, Proxy};
+
+/// Run the proxy that shares users' requests out over stacks (`up` starts one by itself).
+#[derive(Debug, Args)]
+pub(crate) struct ProxyArgs {
+    /// The data folder; the proxy keeps its routes, lock and control socket in `proxy/` below it.
+    #[arg(long, value_name = "DIR", env = "IONLEDGER_DATA")]
+    data: PathBuf,
+    /// How many seconds requests at hand may take once the proxy has been told to end.
+    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    drain: u64,
+    /// Leave the session of the process that started this one, so as to outlive its terminal.
+    #[arg(long, hide = true)]
+    own_session: bool,
+}
+
+impl ProxyArgs {
+    /// Serves until told to end by SIGTERM or SIGINT.
+    pub(crate) fn run(self) -> miette::Result<ExitCode> {
+        if self.own_session {
+            rustix::process::setsid().into_diagnostic()?;
+        }
+        tracing_subscriber::fmt()
+            .with_env_filter(tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into()))
+            .with_writer(std::io::stderr)
+            .with_ansi(false)
+            .init();
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().into_diagnostic()?;
+        runtime.block_on(self.serve())
+    }
+
+    async fn serve(self) -> miette::Result<ExitCode> {
+        // Before the proxy is known to run: whoever finds it may send a signal.
+        let mut signals = Signals::new().into_diagnostic()?;
+        let data = std::path::absolute(&self.data).into_diagnostic()?;
+        let config = Config { drain: Duration::from_secs(self.drain), ..Config::new(data) };
+        let proxy = Proxy::start(config).await.map_err(|error| miette!("{error}"))?;
+        signals.ended().await;
+        tracing::info!("the proxy ends when the requests at hand have been answered");
+        match proxy.stop().await {
+            0 => Ok(ExitCode::SUCCESS),
+            cut => Err(miette!("{cut} connections were still open after {} s and were cut", self.drain)),
+        }
+    }
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    /// Returns when the proxy is told to end; a terminal that closes (SIGHUP) does not tell it that.
+    async fn ended(&mut self) {
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => return,
+                _ = self.interrupt.recv() => return,
+                _ = self.hangup.recv() => {}
+            }
+        }
+    }
+}

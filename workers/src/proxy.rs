@@ -1,0 +1,261 @@
+//! The weighted reverse proxy: a process of its own, so that users' traffic depends on nothing else of ionledger.
+//!
+//! In reading order: `board` says which stack takes a request, `meter` what came of it; `deployment` holds both
+//! beside the routes; `connection`, `headers`, `forward` and `body` are a request's way; `registry`, `disk` and
+//! `control` are a change's way. The values that cross the control socket are in `traffic`.
+
+mod backend;
+mod board;
+mod body;
+mod clock;
+mod connection;
+mod control;
+mod deployment;
+mod disk;
+mod forward;
+mod headers;
+mod listener;
+mod meter;
+mod registry;
+
+use std::fs::{self, File, TryLockError};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::UnixListener;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use uuid::Uuid;
+
+use control::Control;
+use listener::House;
+use registry::Registry;
+
+/// The longest path of a Unix socket on Linux, in bytes.
+const SOCKET_PATH_MAX: usize = 107;
+
+/// How often an address that is taken is tried again.
+const LISTEN_AGAIN: Duration = Duration::from_secs(1);
+
+/// What a proxy is started with.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The data folder; the proxy keeps its files in `proxy/` below it.
+    pub data: PathBuf,
+    /// How long requests at hand may take once the proxy has been told to end; default 30 s.
+    pub drain: Duration,
+    /// How many users may be connected at a time, fewer where descriptors are; default 16,384.
+    pub connections_max: usize,
+}
+
+impl Config {
+    /// Returns the defaults for the data folder `data`.
+    pub fn new(data: impl Into<PathBuf>) -> Self {
+        Self { data: data.into(), drain: Duration::from_secs(30), connections_max: 16_384 }
+    }
+}
+
+/// Where the files of a data folder's proxy are.
+#[derive(Clone, Debug)]
+pub struct Files {
+    /// The proxy's folder, open to its user alone.
+    pub folder: PathBuf,
+    /// The control socket.
+    pub control: PathBuf,
+    /// Held by the proxy that runs, as long as it does.
+    pub lock: PathBuf,
+    /// Who it is, as JSON, from when it serves until it ends in an orderly way.
+    pub ready: PathBuf,
+    /// What it says.
+    pub log: PathBuf,
+    /// The last routes.
+    pub routes: PathBuf,
+}
+
+impl Files {
+    /// Returns the files of `data`'s proxy.
+    pub fn of(data: &Path) -> Self {
+        let folder = data.join("proxy");
+        let file = |name| folder.join(name);
+        Self {
+            control: file("control.sock"),
+            lock: file("lock"),
+            ready: file("ready.json"),
+            log: file("proxy.log"),
+            routes: file("routes"),
+            folder,
+        }
+    }
+}
+
+/// Why a proxy did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Another one serves this folder.
+    #[error("a proxy already runs on {0}; end it first, or use another --data")]
+    AlreadyRuns(PathBuf),
+    /// The folder's path is too long.
+    #[error(
+        "the control socket {path} has a path of {length} bytes, and {SOCKET_PATH_MAX} is the most; use a shorter --data"
+    )]
+    PathTooLong {
+        /// The socket's path.
+        path: PathBuf,
+        /// Its length.
+        length: usize,
+    },
+    /// A file cannot be used.
+    #[error("cannot use {path} for the proxy: {cause}")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What went wrong.
+        cause: io::Error,
+    },
+}
+
+/// A proxy that serves.
+#[derive(Debug)]
+pub struct Proxy {
+    files: Files,
+    drain: Duration,
+    house: House,
+    aside: TaskTracker,
+    calls: TaskTracker,
+    registry: Arc<Registry>,
+    lock: File,
+}
+
+impl Proxy {
+    /// Serves the last routes on disk, then opens the control socket.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`]; nothing is served then.
+    pub async fn start(config: Config) -> Result<Self, Error> {
+        let files = Files::of(&config.data);
+        let lock = prepare(&files)?;
+        let epoch = Uuid::new_v4();
+        let house = House {
+            closing: CancellationToken::new(),
+            permits: Arc::new(Semaphore::new(connections_max(config.connections_max))),
+            listeners: TaskTracker::new(),
+            connections: TaskTracker::new(),
+        };
+        let registry = Registry::load(epoch, files.routes.clone(), house.clone());
+        let registry = Arc::new(registry.map_err(at(&files.routes))?);
+        let calls = TaskTracker::new();
+        let control = Arc::new(Control {
+            epoch,
+            registry: registry.clone(),
+            calls: calls.clone(),
+            closing: house.closing.clone(),
+        });
+        let socket = open_control(&files)?;
+        write_ready(&files, epoch).map_err(at(&files.ready))?;
+
+        let aside = TaskTracker::new();
+        let proxy = Self { files, drain: config.drain, house, aside, calls, registry, lock };
+        proxy.spawn_aside(control::serve(socket, control));
+        let registry = proxy.registry.clone();
+        proxy.spawn_aside(async move {
+            loop {
+                tokio::time::sleep(LISTEN_AGAIN).await;
+                registry.listen_again();
+            }
+        });
+        tracing::info!(%epoch, deployments = proxy.registry.listening().len(), "the proxy serves");
+        Ok(proxy)
+    }
+
+    /// Returns where its files are.
+    pub fn files(&self) -> &Files {
+        &self.files
+    }
+
+    /// Takes no more connections or changes, lets requests at hand end, and returns how many connections did not end
+    /// in time. Another proxy can serve the folder as soon as changes have ended, while this one's last requests do.
+    pub async fn stop(self) -> usize {
+        // The ready file goes first: whoever looks must not find a proxy that is ending.
+        let _ = fs::remove_file(&self.files.ready);
+        let _ = fs::remove_file(&self.files.control);
+        self.house.closing.cancel();
+        let Self { house, aside, calls, lock, drain, .. } = self;
+        for tasks in [&aside, &calls, &house.listeners] {
+            tasks.close();
+            tasks.wait().await;
+        }
+        drop(lock);
+        house.connections.close();
+        let _ = tokio::time::timeout(drain, house.connections.wait()).await;
+        house.connections.len()
+    }
+
+    fn spawn_aside(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let closing = self.house.closing.clone();
+        self.aside.spawn(async move {
+            tokio::select! {
+                () = closing.cancelled() => {}
+                () = task => {}
+            }
+        });
+    }
+}
+
+fn at(path: &Path) -> impl FnOnce(io::Error) -> Error {
+    let path = path.to_owned();
+    |cause| Error::File { path, cause }
+}
+
+/// Makes the folders and takes the lock.
+fn prepare(files: &Files) -> Result<File, Error> {
+    let mut folders = fs::DirBuilder::new();
+    folders.recursive(true).mode(0o700).create(&files.routes).map_err(at(&files.routes))?;
+    fs::set_permissions(&files.folder, fs::Permissions::from_mode(0o700)).map_err(at(&files.folder))?;
+    let lock = File::options().create(true).append(true).open(&files.lock).map_err(at(&files.lock))?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(TryLockError::WouldBlock) => Err(Error::AlreadyRuns(files.folder.clone())),
+        Err(TryLockError::Error(cause)) => Err(Error::File { path: files.lock.clone(), cause }),
+    }
+}
+
+/// Opens the control socket; one that lies there is a dead proxy's, as the lock is held.
+fn open_control(files: &Files) -> Result<UnixListener, Error> {
+    let path = &files.control;
+    let length = path.as_os_str().len();
+    if length > SOCKET_PATH_MAX {
+        return Err(Error::PathTooLong { path: path.clone(), length });
+    }
+    match fs::remove_file(path) {
+        Err(cause) if cause.kind() != io::ErrorKind::NotFound => return Err(at(path)(cause)),
+        Ok(()) | Err(_) => {}
+    }
+    let socket = UnixListener::bind(path).map_err(at(path))?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(at(path))?;
+    Ok(socket)
+}
+
+fn write_ready(files: &Files, epoch: Uuid) -> io::Result<()> {
+    let ready = serde_json::json!({
+        "pid": std::process::id(), "epoch": epoch, "version": env!("CARGO_PKG_VERSION"), "control": files.control,
+    });
+    let aside = files.ready.with_extension("new");
+    fs::write(&aside, format!("{ready}\n"))?;
+    fs::rename(&aside, &files.ready)
+}
+
+/// Raises the limit on descriptors as far as it goes, and returns how many connections fit: each may need a second
+/// descriptor towards a node.
+fn connections_max(asked: usize) -> usize {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }); // what there is must do
+    let descriptors = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    let fit = usize::try_from(descriptors.saturating_sub(64) / 2).unwrap_or(usize::MAX);
+    asked.min(fit).clamp(1, Semaphore::MAX_PERMITS)
+}

@@ -1,0 +1,178 @@
+//! One request on its way: a stack by weight, a node by load, the exchange, and what came of it.
+//!
+//! A request is sent again only where nothing of it was sent: no connection came about, or hyper hands the request
+//! back because the connection closed before it was written. Its body has then not been touched.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http::header::{CONTENT_TYPE, HeaderValue};
+use http::{Request, Response, StatusCode};
+use hyper::body::{Bytes, Incoming};
+use hyper::client::conn::TrySendError;
+use schemas::EffectId;
+use tokio::time::timeout;
+
+use super::backend::{Backend, ConnectError, Sender};
+use super::body::{Progress, Relay, Reply, Ticket, Upload};
+use super::clock::{ms, now_ms};
+use super::connection::Busy;
+use super::deployment::{Deployment, Table};
+use super::headers::{self, Peer, Refused};
+use super::meter::Outcome;
+
+/// At how many nodes a request is tried before it is given up.
+const NODES_MAX: usize = 3;
+
+type Message = Request<Upload>;
+type Sent = Result<Response<Incoming>, TrySendError<Message>>;
+
+/// Answers `request` with the words of a node, or with the proxy's own where that cannot be.
+pub(super) async fn forward(
+    deployment: &Deployment,
+    peer: &Peer,
+    request: Request<Incoming>,
+    busy: Busy,
+) -> Response<Reply> {
+    let start = Instant::now();
+    let (mut head, body) = request.into_parts();
+    if let Err(Refused(status, words)) = headers::forward(&mut head, peer) {
+        deployment.note_refused();
+        return own(status, words, busy);
+    }
+    let (upload, progress) = Upload::new(body);
+    let table = deployment.table();
+    let exchange = Exchange { table: &table, progress: progress.as_deref(), start };
+    match exchange.run(Request::from_parts(head, upload)).await {
+        Ok((response, ticket, sender)) => {
+            let (mut head, body) = response.into_parts();
+            headers::answer(&mut head.headers);
+            let relay = Relay::new(body, head.status.as_u16(), ticket, sender, table.idle, busy);
+            Response::from_parts(head, Reply::Node(relay))
+        }
+        Err(Refused(status, words)) => own(status, words, busy),
+    }
+}
+
+/// A request that has a stack.
+struct Exchange<'a> {
+    table: &'a Table,
+    progress: Option<&'a Progress>,
+    start: Instant,
+}
+
+/// What came of one node.
+enum Attempt {
+    Answered(Response<Incoming>, Sender),
+    /// Nothing was sent; another node may have it.
+    Unsent(Message, Refused),
+    /// Something may have been sent; nobody else may have it.
+    Lost(Outcome, Refused),
+}
+
+impl Exchange<'_> {
+    async fn run(&self, mut message: Message) -> Result<(Response<Incoming>, Ticket, Sender), Refused> {
+        let (stack, salt) = self.table.pick();
+        let mut tried: Vec<EffectId> = Vec::new();
+        let mut node = stack.choose(now_ms(), salt, &tried);
+        while let Some(backend) = node {
+            let ticket = Ticket::new(backend.clone(), self.start);
+            match self.attempt(backend, message).await {
+                Attempt::Answered(response, sender) => return Ok((response, ticket, sender)),
+                Attempt::Lost(outcome, refused) => {
+                    ticket.end(outcome);
+                    return Err(refused);
+                }
+                Attempt::Unsent(unsent, refused) => {
+                    message = unsent;
+                    tried.push(backend.effect);
+                    node = if tried.len() < NODES_MAX { stack.choose(now_ms(), salt, &tried) } else { None };
+                    if node.is_none() {
+                        ticket.end(Outcome::Failed);
+                        return Err(refused);
+                    }
+                    ticket.end(Outcome::PassedOn);
+                }
+            }
+        }
+        // Routes without a node for a stack with a share are refused, so this is a matter of form.
+        Err(Refused(StatusCode::SERVICE_UNAVAILABLE, "no node serves this"))
+    }
+
+    async fn attempt(&self, backend: &Arc<Backend>, mut message: Message) -> Attempt {
+        while let Some(sender) = backend.checkout() {
+            match self.send(sender, message).await {
+                // It had been closed while it was idle, which says nothing about the node.
+                Attempt::Unsent(unsent, _) => message = unsent,
+                attempt => return attempt,
+            }
+        }
+        match backend.connect(self.table.connect).await {
+            Ok(sender) => self.send(sender, message).await,
+            Err(error) => {
+                backend.eject(now_ms());
+                let status = match error {
+                    ConnectError::TimedOut(_) => StatusCode::GATEWAY_TIMEOUT,
+                    ConnectError::Io(_) | ConnectError::Http(_) => StatusCode::BAD_GATEWAY,
+                };
+                tracing::debug!(node = %backend.effect, address = %backend.address, %error, "no connection");
+                Attempt::Unsent(message, Refused(status, "no connection to the service"))
+            }
+        }
+    }
+
+    async fn send(&self, mut sender: Sender, message: Message) -> Attempt {
+        match self.head(sender.try_send_request(message)).await {
+            Some(Ok(response)) if response.status() != StatusCode::SWITCHING_PROTOCOLS => {
+                Attempt::Answered(response, sender)
+            }
+            Some(Err(mut error)) => match error.take_message() {
+                Some(message) => Attempt::Unsent(message, Refused(StatusCode::BAD_GATEWAY, "the service hung up")),
+                None if self.progress.is_some_and(Progress::broken) => {
+                    Attempt::Lost(Outcome::Abandoned, Refused(StatusCode::BAD_REQUEST, "the request broke off"))
+                }
+                None => Attempt::Lost(Outcome::Failed, Refused(StatusCode::BAD_GATEWAY, "the service hung up")),
+            },
+            Some(Ok(_)) => {
+                let words = "the service switched to another protocol, unasked";
+                Attempt::Lost(Outcome::Failed, Refused(StatusCode::BAD_GATEWAY, words))
+            }
+            None if self.progress.is_some_and(|progress| !progress.ended() && progress.awaits_user()) => {
+                let words = "the rest of the request did not come";
+                Attempt::Lost(Outcome::Abandoned, Refused(StatusCode::REQUEST_TIMEOUT, words))
+            }
+            None => {
+                let words = "the service did not answer in time";
+                Attempt::Lost(Outcome::Failed, Refused(StatusCode::GATEWAY_TIMEOUT, words))
+            }
+        }
+    }
+
+    /// Returns what came of sending, or nothing if the head of the answer, or a part of the request that it waits
+    /// for, has been waited for too long.
+    async fn head(&self, sent: impl Future<Output = Sent>) -> Option<Sent> {
+        let mut sent = pin!(sent);
+        let Table { response, idle, .. } = self.table;
+        let Some(progress) = self.progress else { return timeout(*response, sent).await.ok() };
+        let mut wait = *response.min(idle);
+        loop {
+            if let Ok(sent) = timeout(wait, sent.as_mut()).await {
+                return Some(sent);
+            }
+            let limit = ms(if progress.ended() { *response } else { *idle });
+            let quiet = now_ms().saturating_sub(progress.last_ms());
+            if quiet >= limit {
+                return None;
+            }
+            wait = Duration::from_millis(limit - quiet);
+        }
+    }
+}
+
+fn own(status: StatusCode, words: &'static str, busy: Busy) -> Response<Reply> {
+    let mut response = Response::new(Reply::Own(Some(Bytes::from(format!("{words}\n"))), busy));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    response
+}

@@ -1,0 +1,104 @@
+//! A listener: where a deployment's users connect.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpSocket};
+use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::connection::serve;
+use super::deployment::Deployment;
+
+/// Connections that the kernel may hold until they are accepted.
+const BACKLOG: u32 = 4_096;
+
+/// What all listeners share.
+#[derive(Clone, Debug)]
+pub(super) struct House {
+    /// Cancelled when the proxy ends.
+    pub(super) closing: CancellationToken,
+    /// The connections that may still be taken.
+    pub(super) permits: Arc<Semaphore>,
+    /// The sockets that accept users.
+    pub(super) listeners: TaskTracker,
+    /// The connections that are served.
+    pub(super) connections: TaskTracker,
+}
+
+/// Accepts users; dropped, it stops, and its connections close after the request at hand.
+#[derive(Debug)]
+pub(super) struct Listener {
+    pub(super) address: SocketAddr,
+    closing: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+/// Takes `address`; connections wait until [`Listener::start`].
+///
+/// # Errors
+///
+/// The address is in use or is not this machine's.
+pub(super) fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    socket.set_reuseaddr(true)?; // an address whose last connections linger is free
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
+impl Listener {
+    /// Serves the users of `deployment` who connect to `socket`.
+    ///
+    /// # Errors
+    ///
+    /// The socket has no address.
+    pub(super) fn start(socket: TcpListener, deployment: Arc<Deployment>, house: &House) -> io::Result<Self> {
+        let (address, closing) = (socket.local_addr()?, house.closing.child_token());
+        let task = house.listeners.spawn(accept(socket, deployment, house.clone(), closing.clone()));
+        Ok(Self { address, closing, task })
+    }
+
+    /// Stops accepting; when this returns, the address is free.
+    pub(super) async fn stop(mut self) {
+        self.closing.cancel();
+        let _ = (&mut self.task).await; // it only ends
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        self.closing.cancel();
+    }
+}
+
+async fn accept(socket: TcpListener, deployment: Arc<Deployment>, house: House, closing: CancellationToken) {
+    loop {
+        let next = async {
+            let permit = house.permits.clone().acquire_owned().await.ok()?;
+            Some((socket.accept().await, permit))
+        };
+        let next = tokio::select! {
+            () = closing.cancelled() => return,
+            next = next => next,
+        };
+        match next {
+            None => return, // the permits are never closed
+            Some((Ok((stream, peer)), permit)) => {
+                let served = serve(stream, peer, deployment.clone(), closing.clone());
+                house.connections.spawn(async move {
+                    served.await;
+                    drop(permit);
+                });
+            }
+            Some((Err(error), _)) => {
+                // Out of descriptors, mostly: those at hand end sooner or later.
+                tracing::warn!(%error, "cannot accept a connection");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+    }
+}

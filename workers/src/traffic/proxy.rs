@@ -1,0 +1,248 @@
+//! The router adapter of our own proxy: calls on its control socket, and starting it where none runs.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use http::{Method, Request, StatusCode};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Bytes;
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use schemas::{DeploymentId, StreamVersion};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::net::UnixStream;
+use tokio::process::Command;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::measures::Measures;
+use super::routes::{Entry, Held, Problem, Routes, Status};
+use crate::proxy::Files;
+
+/// How long a call may take. Source: design, "Workers".
+pub const CALL_MAX: Duration = Duration::from_secs(1);
+
+/// How long a proxy may take to start.
+pub const START_MAX: Duration = Duration::from_secs(10);
+
+/// Calls a proxy through its control socket.
+#[derive(Clone, Debug)]
+pub struct ProxyControl {
+    socket: PathBuf,
+}
+
+/// Why a call did not do what was asked.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ApplyError {
+    /// The proxy holds a younger generation; nothing changed.
+    #[error("the proxy holds the younger generation {held}; read the deployment again and decide anew")]
+    Superseded {
+        /// The generation that is held.
+        held: StreamVersion,
+    },
+    /// The proxy says no; nothing changed.
+    #[error("the proxy refused: {0}")]
+    Refused(String),
+    /// No answer: it is unknown whether anything changed. Read back before acting on it.
+    #[error("no answer from the proxy at {socket}: {cause}; look at its log or start `ionledger up`")]
+    Unreachable {
+        /// The control socket.
+        socket: PathBuf,
+        /// What went wrong.
+        cause: String,
+    },
+}
+
+/// Why no proxy runs.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The program could not be started.
+    #[error("cannot start the proxy: {path}: {cause}")]
+    Spawn {
+        /// The program or its log.
+        path: PathBuf,
+        /// What went wrong.
+        cause: io::Error,
+    },
+    /// It was started and did not answer.
+    #[error("the proxy did not answer within {START_MAX:?} ({cause}); its log {log} says why")]
+    Silent {
+        /// The last answer.
+        cause: ApplyError,
+        /// Its log.
+        log: PathBuf,
+    },
+}
+
+impl ProxyControl {
+    /// Returns the caller of the proxy that listens on `socket`.
+    pub fn new(socket: impl Into<PathBuf>) -> Self {
+        Self { socket: socket.into() }
+    }
+
+    /// Returns the caller of the proxy of the data folder `data`.
+    pub fn of(data: &Path) -> Self {
+        Self::new(Files::of(data).control)
+    }
+
+    /// Makes `routes` what the proxy serves, and returns what it now holds, on disk and in memory.
+    ///
+    /// # Errors
+    ///
+    /// [`ApplyError`]; after `Unreachable` it may or may not have been done.
+    pub async fn apply(&self, routes: &Routes) -> Result<Held, ApplyError> {
+        let (status, body) = self.call(Method::PUT, &path("routes", &routes.deployment), Some(routes)).await?;
+        self.expect(status, &body)
+    }
+
+    /// Returns the routes that the proxy holds for `deployment`, if any.
+    ///
+    /// # Errors
+    ///
+    /// [`ApplyError`].
+    pub async fn routes(&self, deployment: &DeploymentId) -> Result<Option<Held>, ApplyError> {
+        Ok(match self.entry(deployment).await? {
+            Some(Entry::Routed(held)) => Some(held),
+            Some(Entry::Retired { .. }) | None => None,
+        })
+    }
+
+    /// Returns all that the proxy remembers of `deployment`, a removal included.
+    ///
+    /// # Errors
+    ///
+    /// [`ApplyError`].
+    pub async fn entry(&self, deployment: &DeploymentId) -> Result<Option<Entry>, ApplyError> {
+        self.look(&path("routes", deployment)).await
+    }
+
+    /// Returns what the proxy saw of `deployment`'s requests, if it serves it.
+    ///
+    /// # Errors
+    ///
+    /// [`ApplyError`].
+    pub async fn measures(&self, deployment: &DeploymentId) -> Result<Option<Measures>, ApplyError> {
+        self.look(&path("measures", deployment)).await
+    }
+
+    /// Ends serving `deployment`; `generation` must be above that of the routes held.
+    ///
+    /// # Errors
+    ///
+    /// [`ApplyError`]; after `Unreachable` it may or may not have been done.
+    pub async fn remove(&self, deployment: &DeploymentId, generation: StreamVersion) -> Result<(), ApplyError> {
+        let path = format!("{}?generation={generation}", path("routes", deployment));
+        let (status, body) = self.call(Method::DELETE, &path, None::<&()>).await?;
+        self.expect::<serde_json::Value>(status, &body).map(drop)
+    }
+
+    /// Returns what the proxy says of itself.
+    ///
+    /// # Errors
+    ///
+    /// [`ApplyError`].
+    pub async fn status(&self) -> Result<Status, ApplyError> {
+        let (status, body) = self.call(Method::GET, "/status", None::<&()>).await?;
+        self.expect(status, &body)
+    }
+
+    async fn look<T: DeserializeOwned>(&self, path: &str) -> Result<Option<T>, ApplyError> {
+        let (status, body) = self.call(Method::GET, path, None::<&()>).await?;
+        if status == StatusCode::NOT_FOUND { Ok(None) } else { self.expect(status, &body).map(Some) }
+    }
+
+    fn expect<T: DeserializeOwned>(&self, status: StatusCode, body: &[u8]) -> Result<T, ApplyError> {
+        if status == StatusCode::OK {
+            return serde_json::from_slice(body).map_err(|error| self.unreachable(error));
+        }
+        let problem: Problem = serde_json::from_slice(body).map_err(|error| self.unreachable(error))?;
+        match problem.superseded_by {
+            Some(held) => Err(ApplyError::Superseded { held }),
+            // It tried and failed, and how far it got is not known.
+            None if status.is_server_error() => Err(self.unreachable(problem.error)),
+            None => Err(ApplyError::Refused(problem.error)),
+        }
+    }
+
+    async fn call(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&impl Serialize>,
+    ) -> Result<(StatusCode, Bytes), ApplyError> {
+        let body = body.map_or(Ok(Vec::new()), serde_json::to_vec).map_err(|error| self.unreachable(error))?;
+        match timeout(CALL_MAX, exchange(&self.socket, method, path, body)).await {
+            Ok(answer) => answer.map_err(|error| self.unreachable(error)),
+            Err(_) => Err(self.unreachable(format!("nothing within {CALL_MAX:?}"))),
+        }
+    }
+
+    fn unreachable(&self, cause: impl std::fmt::Display) -> ApplyError {
+        ApplyError::Unreachable { socket: self.socket.clone(), cause: cause.to_string() }
+    }
+}
+
+/// Returns the proxy of the data folder `data`, started from the program `exe` unless one runs already. It is a
+/// session of its own and outlives this process.
+///
+/// # Errors
+///
+/// [`StartError`].
+pub async fn ensure_running(data: &Path, exe: &Path) -> Result<(ProxyControl, Status), StartError> {
+    let (files, control) = (Files::of(data), ProxyControl::of(data));
+    if let Ok(status) = control.status().await {
+        return Ok((control, status));
+    }
+    // If one runs and is only slow, the lock ends the second one at once, and the first is waited for.
+    start(data, exe, &files)?;
+    let deadline = Instant::now() + START_MAX;
+    loop {
+        match control.status().await {
+            Ok(status) => return Ok((control, status)),
+            Err(cause) if Instant::now() >= deadline => return Err(StartError::Silent { cause, log: files.log }),
+            Err(_) => sleep(Duration::from_millis(20)).await,
+        }
+    }
+}
+
+fn start(data: &Path, exe: &Path, files: &Files) -> Result<(), StartError> {
+    let at = |path: &Path| {
+        let path = path.to_owned();
+        |cause| StartError::Spawn { path, cause }
+    };
+    fs::create_dir_all(&files.folder).map_err(at(&files.folder))?;
+    let log = File::options().create(true).append(true).open(&files.log).map_err(at(&files.log))?;
+    let errors = log.try_clone().map_err(at(&files.log))?;
+    let mut command = Command::new(exe);
+    command.arg("proxy").arg("--data").arg(data).arg("--own-session");
+    command.stdin(Stdio::null()).stdout(log).stderr(errors);
+    // Dropped, the child runs on, and tokio reaps it should it end before this process.
+    command.spawn().map(drop).map_err(at(exe))
+}
+
+fn path(what: &str, deployment: &DeploymentId) -> String {
+    format!("/{what}/{deployment}")
+}
+
+async fn exchange(
+    socket: &Path,
+    method: Method,
+    path: &str,
+    body: Vec<u8>,
+) -> Result<(StatusCode, Bytes), Box<dyn std::error::Error + Send + Sync>> {
+    let stream = UnixStream::connect(socket).await?;
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+    let request = Request::builder().method(method).uri(path).header("host", "proxy");
+    let request = request.body(Full::new(Bytes::from(body)))?;
+    let exchange = async move {
+        let response = sender.send_request(request).await?;
+        let status = response.status();
+        Ok((status, response.into_body().collect().await?.to_bytes()))
+    };
+    // Driven here and not in a task, so that an exchange that is given up is over.
+    let (answer, _) = futures::join!(exchange, connection);
+    answer
+}

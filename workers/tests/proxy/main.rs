@@ -1,0 +1,7 @@
+//! The proxy on real sockets: users, nodes and the control socket, in one process.
+
+mod changes;
+mod exchanges;
+mod shares;
+mod stage;
+mod starts;

@@ -1,0 +1,93 @@
+//! Starts: what a proxy serves before anybody has told it anything.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+
+use http::StatusCode;
+use tokio::net::TcpListener;
+use workers::proxy::{Error, Proxy};
+use workers::traffic::ApplyError;
+
+use crate::stage::{BASELINE, Echo, Stage, User, config, get, routes, within};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_proxy_that_starts_again_serves_its_last_routes_at_the_same_address() {
+    let (stage, old, new) = (Stage::new().await, Echo::new("old").await, Echo::new("new").await);
+    let held = stage.apply(&routes(9, &[old.address], &[new.address], 20)).await;
+    let first = stage.control.status().await.unwrap();
+    let Stage { proxy, data, .. } = stage;
+    assert_eq!(proxy.stop().await, 0);
+    let stage = Stage::on(data).await;
+    let mut user = User::connect(held.listening).await;
+    for _ in 0..50 {
+        assert_eq!(user.get("/").await.0, StatusCode::OK);
+    }
+    assert_eq!((old.requests(), new.requests()), (40, 10));
+    assert_eq!(stage.control.routes(&held.routes.deployment).await, Ok(Some(held)));
+
+    let second = stage.control.status().await.unwrap();
+    assert_ne!(first.epoch, second.epoch, "its counters began again");
+    assert_eq!(stage.measures().await.epoch, second.epoch);
+}
+
+#[tokio::test]
+async fn a_folder_has_one_proxy() {
+    let stage = Stage::new().await;
+    let second = Proxy::start(config(stage.data.path())).await;
+    assert!(matches!(second, Err(Error::AlreadyRuns(_))));
+    stage.control.status().await.expect("the first still answers");
+}
+
+#[tokio::test]
+async fn the_control_socket_is_for_the_proxys_user_alone() {
+    let stage = Stage::new().await;
+    let files = stage.proxy.files();
+    for (path, mode) in [(&files.control, 0o600), (&files.folder, 0o700)] {
+        assert_eq!(fs::metadata(path).unwrap().permissions().mode() & 0o777, mode, "{}", path.display());
+    }
+    let ready: serde_json::Value = serde_json::from_slice(&fs::read(&files.ready).unwrap()).unwrap();
+    assert_eq!(ready["pid"], std::process::id());
+}
+
+#[tokio::test]
+async fn damaged_routes_are_set_aside_and_the_others_are_served() {
+    let (stage, node) = (Stage::new().await, Echo::new("old").await);
+    let held = stage.apply(&routes(1, &[node.address], &[], 0)).await;
+    let Stage { proxy, data, .. } = stage;
+    let damaged = proxy.files().routes.join("production.web.json");
+    proxy.stop().await;
+    fs::write(&damaged, "half a li").unwrap();
+    let stage = Stage::on(data).await;
+    assert_eq!(get(held.listening).await.1, "old");
+    assert!(!damaged.exists() && damaged.with_extension("damaged").exists());
+    assert_eq!(stage.control.status().await.unwrap().listeners.len(), 1);
+}
+
+#[tokio::test]
+async fn an_address_that_is_taken_at_the_start_is_named_and_taken_later() {
+    let (stage, node) = (Stage::new().await, Echo::new("old").await);
+    let held = stage.apply(&routes(1, &[node.address], &[], 0)).await;
+    let Stage { proxy, data, .. } = stage;
+    proxy.stop().await;
+    let taken = TcpListener::bind(held.listening).await.unwrap();
+    let stage = Stage::on(data).await;
+    let error = || async { stage.control.status().await.unwrap().listeners[&held.routes.deployment].error.clone() };
+    assert!(error().await.unwrap().contains("the address is in use"));
+    drop(taken);
+    within("it listens", async {
+        while error().await.is_some() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    assert_eq!(get(held.listening).await.1, "old");
+    stage.seen(BASELINE, |seen| seen.counts().status_2xx == 1).await;
+}
+
+#[tokio::test]
+async fn without_a_proxy_calls_say_that_it_is_unknown_what_holds() {
+    let folder = tempfile::tempdir().unwrap();
+    let control = workers::traffic::ProxyControl::of(folder.path());
+    let error = control.status().await.unwrap_err();
+    assert!(matches!(error, ApplyError::Unreachable { .. }), "{error}");
+}
