@@ -1,6 +1,11 @@
 //! The log port: an append-only sequence of records. It keeps bytes in an order and makes them durable; it decides
 //! nothing (see [`crate::rule`]).
 
+#[doc(hidden)]
+pub mod contract;
+pub mod memory;
+pub mod segments;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 use schemas::Offset;

@@ -101,7 +101,7 @@ pub struct Parsed<'a> {
     pub hash: Hash,
     /// The rule it was written for.
     pub rule: u32,
-    /// Its envelope; none if it is malformed.
+    /// Its envelope; none if it is malformed or follows another rule.
     pub envelope: Option<Envelope<'a>>,
 }
 
@@ -129,18 +129,35 @@ struct StubOf {
 }
 
 /// Returns the bytes that stand for a record on every carrier and in the tree: a commit's own, or a stub that names
-/// what is no commit.
+/// what is no commit. What follows another rule is kept as it is, so that every reader halts at it and none takes it
+/// for malformed.
 pub fn canonical(bytes: &Bytes) -> Bytes {
-    if parse(bytes).is_some() || is_stub(bytes) { bytes.clone() } else { stub(bytes) }
+    match Form::of(bytes) {
+        Form::Malformed => stub(bytes).into(),
+        Form::Commit(_) | Form::Stub | Form::OtherRule(_) => bytes.clone(),
+    }
 }
 
-fn stub(bytes: &[u8]) -> Bytes {
+fn stub(bytes: &[u8]) -> Vec<u8> {
     let stub = Stub { malformed: StubOf { sha256: Hash::of(bytes), len: bytes.len() as u64 } };
-    serde_json::to_vec(&stub).expect("plain JSON").into()
+    serde_json::to_vec(&stub).expect("plain JSON")
 }
 
-fn is_stub(bytes: &[u8]) -> bool {
-    serde_json::from_slice::<Stub>(bytes).is_ok_and(|stub| serde_json::to_vec(&stub).expect("plain JSON") == bytes)
+fn is_stub(text: &str) -> bool {
+    serde_json::from_str::<Stub>(text).is_ok_and(|stub| serde_json::to_string(&stub).expect("plain JSON") == text)
+}
+
+impl<'a> Parsed<'a> {
+    /// Parses a record.
+    pub fn of(bytes: &'a [u8]) -> Self {
+        let (hash, rule, envelope) = match Form::of(bytes) {
+            Form::Commit(envelope) => (tree::leaf(bytes), RULE, Some(envelope)),
+            Form::Stub => (tree::leaf(bytes), RULE, None),
+            Form::OtherRule(rule) => (tree::leaf(bytes), rule, None),
+            Form::Malformed => (tree::leaf(&stub(bytes)), RULE, None),
+        };
+        Self { hash, rule, envelope }
+    }
 }
 
 #[derive(Deserialize)]
@@ -148,26 +165,35 @@ struct RuleOnly {
     rule: u32,
 }
 
-impl<'a> Parsed<'a> {
-    /// Parses a record.
-    pub fn of(bytes: &'a [u8]) -> Self {
-        let envelope = parse(bytes);
-        let rule = match &envelope {
-            Some(envelope) => envelope.rule,
-            None => serde_json::from_slice(bytes).map_or(RULE, |only: RuleOnly| only.rule),
-        };
-        let hash = if envelope.is_some() || is_stub(bytes) { tree::leaf(bytes) } else { tree::leaf(&stub(bytes)) };
-        Self { hash, rule, envelope }
-    }
+/// What a record's bytes are.
+enum Form<'a> {
+    Commit(Envelope<'a>),
+    /// It stands for bytes that are no commit.
+    Stub,
+    /// It was written for a rule that this program does not know.
+    OtherRule(u32),
+    Malformed,
 }
 
-/// Parses a commit. `None` is malformed: too long, no JSON on one line, not the envelope, or not in itself consistent.
-fn parse(bytes: &[u8]) -> Option<Envelope<'_>> {
-    if bytes.len() > COMMIT_BYTES_MAX || bytes.iter().any(|b| *b < b' ') {
-        return None;
+impl<'a> Form<'a> {
+    fn of(bytes: &'a [u8]) -> Self {
+        // One line of UTF-8, so that a record is the same line of JSON on every carrier.
+        let Some(text) = std::str::from_utf8(bytes).ok().filter(|_| !bytes.iter().any(|b| *b < b' ')) else {
+            return Form::Malformed;
+        };
+        if let Ok(envelope) = serde_json::from_str::<Envelope<'_>>(text)
+            && envelope.rule == RULE
+        {
+            let is_commit = bytes.len() <= COMMIT_BYTES_MAX && is_consistent(&envelope);
+            return if is_commit { Form::Commit(envelope) } else { Form::Malformed };
+        }
+        // Another rule may have another envelope and another length: only its number is looked for.
+        match serde_json::from_str(text) {
+            Ok(RuleOnly { rule }) if rule != RULE => Form::OtherRule(rule),
+            _ if is_stub(text) => Form::Stub,
+            _ => Form::Malformed,
+        }
     }
-    let envelope: Envelope<'_> = serde_json::from_slice(bytes).ok()?;
-    (envelope.rule != RULE || is_consistent(&envelope)).then_some(envelope)
 }
 
 /// A commit moves at least one head, names no stream twice, and has its events in streams that it moves.

@@ -26,9 +26,26 @@ fn node(left: Hash, right: Hash) -> Hash {
 /// The right edge of a growing tree: the roots of its full subtrees, largest first. Enough to append and to give
 /// the root.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "Stored")]
 pub struct Frontier {
     size: u64,
     full: Vec<Hash>,
+}
+
+/// A frontier as it was stored, before it is known to be one.
+#[derive(Deserialize)]
+struct Stored {
+    size: u64,
+    full: Vec<Hash>,
+}
+
+impl TryFrom<Stored> for Frontier {
+    type Error = &'static str;
+
+    fn try_from(Stored { size, full }: Stored) -> Result<Self, Self::Error> {
+        let fits = full.len() == size.count_ones() as usize;
+        if fits { Ok(Self { size, full }) } else { Err("a frontier holds one subtree for every bit of its size") }
+    }
 }
 
 impl Frontier {
@@ -83,6 +100,15 @@ mod tests {
                 frontier.push(*next);
             }
         }
+    }
+
+    #[test]
+    fn a_stored_frontier_that_does_not_fit_its_size_is_refused() {
+        let mut frontier = Frontier::default();
+        (0..5_u32).for_each(|n| frontier.push(leaf(&n.to_be_bytes())));
+        let stored = serde_json::to_string(&frontier).unwrap();
+        assert_eq!(serde_json::from_str::<Frontier>(&stored).unwrap(), frontier);
+        assert!(serde_json::from_str::<Frontier>(&stored.replace("\"size\":5", "\"size\":7")).is_err());
     }
 
     /// Source: the known answers of the Certificate Transparency reference implementation.

@@ -11,7 +11,7 @@
 
 use std::borrow::Cow;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
 use crate::actor::Actor;
@@ -28,6 +28,7 @@ pub const COMMIT_BYTES_MAX: usize = 60 * 1024;
 
 /// The command a commit carries out: its id, and the hash of its content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct CommandRef {
     /// The command.
     pub id: CommandId,
@@ -37,6 +38,7 @@ pub struct CommandRef {
 
 /// A head that a commit expects: the stream, how many commits it holds, and the hash of the last of them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Expected<'a> {
     /// The stream.
     #[serde(borrow)]
@@ -49,6 +51,7 @@ pub struct Expected<'a> {
 
 /// An event on the wire.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct WireEvent<'a> {
     /// The stream it belongs to; its commit must extend it.
     #[serde(borrow)]
@@ -59,12 +62,13 @@ pub struct WireEvent<'a> {
     /// The version of its type.
     pub v: u16,
     /// Its payload.
-    #[serde(borrow)]
+    #[serde(borrow, deserialize_with = "as_it_stands")]
     pub data: Cow<'a, RawValue>,
 }
 
-/// What the rule reads of a commit. Frozen: a change of it is a new rule.
+/// What the rule reads of a commit. Frozen: a change of it, and any field that is not named here, is a new rule.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Envelope<'a> {
     /// The rule it was written for.
     pub rule: u32,
@@ -84,8 +88,13 @@ pub struct Envelope<'a> {
     #[serde(borrow)]
     pub events: Vec<WireEvent<'a>>,
     /// What is said about it, as an [`About`]; no concern of the rule's.
-    #[serde(borrow)]
+    #[serde(borrow, deserialize_with = "as_it_stands")]
     pub about: Cow<'a, RawValue>,
+}
+
+/// Borrows the JSON instead of copying it, which serde does by itself for text alone.
+fn as_it_stands<'de: 'a, 'a, D: Deserializer<'de>>(deserializer: D) -> Result<Cow<'a, RawValue>, D::Error> {
+    <&'a RawValue>::deserialize(deserializer).map(Cow::Borrowed)
 }
 
 /// Who made a commit, and why.

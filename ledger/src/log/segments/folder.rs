@@ -1,0 +1,172 @@
+//! The data folder: who holds it, which format it has, and which segments lie in it.
+
+use std::fs::{self, File, TryLockError};
+use std::io::{self, Read as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use schemas::Offset;
+use serde::{Deserialize, Serialize};
+
+use super::OpenError;
+
+/// The format of the data folder that this program writes and understands.
+pub const FORMAT: u32 = 1;
+
+/// How long a lock that no living process put its id to is waited for: a reader holds it for the moment of a look.
+const LOOK_MAX: Duration = Duration::from_secs(5);
+
+#[derive(Serialize, Deserialize)]
+struct Format {
+    format: u32,
+}
+
+/// A data folder that this process holds; it is given back when this is dropped.
+#[derive(Debug)]
+pub struct DataFolder {
+    path: PathBuf,
+    lock: File,
+}
+
+impl Drop for DataFolder {
+    fn drop(&mut self) {
+        // An empty lock names no holder. A process that is killed leaves its id behind, which then no longer lives.
+        let _ = self.lock.set_len(0);
+    }
+}
+
+impl DataFolder {
+    /// Makes the folder at `path` if there is none, and holds it against every other process.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError`] if another process holds it, it has a newer format, or it cannot be used.
+    pub fn hold(path: &Path) -> Result<Self, OpenError> {
+        let io = |source| OpenError::io(path, source);
+        fs::create_dir_all(path).map_err(io)?;
+        let path = path.canonicalize().map_err(io)?;
+        let io = |source| OpenError::io(&path, source);
+        if let Some(parent) = path.parent() {
+            sync_dir(parent).map_err(io)?;
+        }
+        let lock = lock(&path)?;
+        match format(&path)? {
+            Some(_) => {}
+            None => write_synced(&path, "format.json", &serde_json::to_vec(&Format { format: FORMAT }).expect("JSON"))
+                .map_err(io)?,
+        }
+        fs::create_dir_all(path.join("log")).and_then(|()| sync_dir(&path)).map_err(io)?;
+        Ok(Self { path, lock })
+    }
+
+    /// Returns where the folder is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+/// Takes the lock of the folder at `path` and writes this process's id into it.
+fn lock(path: &Path) -> Result<File, OpenError> {
+    let io = |source| OpenError::io(path, source);
+    let mut file =
+        File::options().read(true).write(true).create(true).truncate(false).open(path.join("lock")).map_err(io)?;
+    let deadline = Instant::now() + LOOK_MAX;
+    loop {
+        match file.try_lock() {
+            Ok(()) => break,
+            Err(TryLockError::Error(source)) => return Err(io(source)),
+            Err(TryLockError::WouldBlock) => {
+                let holder = holder(path);
+                let lives = holder.is_some_and(|pid| Path::new(&format!("/proc/{pid}")).exists());
+                if lives || Instant::now() > deadline {
+                    let pid = holder.map_or_else(|| "unknown".to_owned(), |pid| pid.to_string());
+                    return Err(OpenError::Held { folder: path.to_owned(), pid });
+                }
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        }
+    }
+    file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id())).map_err(io)?;
+    Ok(file)
+}
+
+fn holder(path: &Path) -> Option<u32> {
+    fs::read_to_string(path.join("lock")).ok()?.trim().parse().ok()
+}
+
+/// A look at a folder that is not held: while it lasts no process can begin to hold it.
+pub(super) struct Look {
+    _lock: Option<File>,
+    /// Whether another process holds the folder.
+    pub(super) is_held: bool,
+}
+
+impl Look {
+    /// Looks at the folder at `path`. A folder whose lock cannot be read counts as held, the careful answer.
+    pub(super) fn at(path: &Path) -> Self {
+        match File::open(path.join("lock")) {
+            Ok(lock) => Self { is_held: lock.try_lock_shared().is_err(), _lock: Some(lock) },
+            Err(error) => Self { is_held: error.kind() != io::ErrorKind::NotFound, _lock: None },
+        }
+    }
+}
+
+/// Returns the folder's format, nothing for a folder that has none yet.
+///
+/// # Errors
+///
+/// [`OpenError`] if it is newer than [`FORMAT`], or not to be read.
+pub(super) fn format(path: &Path) -> Result<Option<u32>, OpenError> {
+    let file = path.join("format.json");
+    let text = match fs::read(&file) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(source) => return Err(OpenError::io(&file, source)),
+    };
+    let Format { format } = serde_json::from_slice(&text).map_err(|error| OpenError::io(&file, error.into()))?;
+    if format > FORMAT {
+        return Err(OpenError::Format { folder: path.to_owned(), found: format });
+    }
+    Ok(Some(format))
+}
+
+/// Writes a file so that after a power cut it is there whole or not at all.
+pub(super) fn write_synced(folder: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
+    let new = folder.join(format!("{name}.new"));
+    let mut file = File::create(&new)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(&new, folder.join(name))?;
+    sync_dir(folder)
+}
+
+/// Makes the names in a folder durable.
+pub(super) fn sync_dir(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()
+}
+
+/// Returns the name of the segment that begins with `first`.
+pub(super) fn segment_name(first: Offset) -> String {
+    format!("{:020}.jsonl", first.0)
+}
+
+/// Returns the first offset of every segment in `log`, in order.
+pub(super) fn segments(log: &Path) -> io::Result<Vec<Offset>> {
+    let mut firsts = Vec::new();
+    for entry in fs::read_dir(log)? {
+        let name = entry?.file_name();
+        let first = name.to_str().and_then(|name| name.strip_suffix(".jsonl")).and_then(|stem| stem.parse().ok());
+        if let Some(first) = first.map(Offset).filter(|first| name == *segment_name(*first)) {
+            firsts.push(first);
+        }
+    }
+    firsts.sort_unstable();
+    Ok(firsts)
+}
+
+/// Reads a small file whole.
+pub(super) fn read_small(path: &Path, max: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(max).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
