@@ -1,0 +1,45 @@
+//! Answers: plain values with a stable JSON form, and the pure functions that make them from a state.
+//!
+//! Every answer carries `schema_version`; a field may be added under the same version, none is renamed or removed.
+//! Weights are basis points (10,000 = 100 %), times are RFC 3339 in UTC.
+
+mod history;
+mod production;
+mod shipped;
+mod status;
+mod summary;
+mod verified;
+
+use ledger::View;
+use schemas::{Offset, Timestamp};
+use serde::{Deserialize, Serialize};
+
+pub use history::{Happened, History, HistoryEntry, OnBehalfOf, Origin, cause, entry};
+pub use production::{LeaseAt, Production, ReleaseAt, ServiceAt, production};
+pub use shipped::{ReleaseOrigin, Shipped, WhoShipped, commits_needed, who_shipped};
+pub use status::{
+    DeploymentStatus, DriftStatus, NextStep, NodePhase, NodeStatus, RollbackTarget, RolloutPhase, RolloutStatus,
+    ServiceStatus, StackPhase, Status, VerdictStatus, VersionStatus, status, status_of,
+};
+pub use summary::{Names, summary};
+pub use verified::{BadPlace, Compared, Verified};
+
+/// The version of the answers' JSON form.
+pub const SCHEMA_VERSION: u16 = 1;
+
+/// The moment an answer speaks of: after the record at `offset`, when the ledger's time was `time`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct At {
+    /// The last record that was folded; none before the ledger's first.
+    pub offset: Option<Offset>,
+    /// The ledger's time there.
+    pub time: Option<Timestamp>,
+}
+
+impl At {
+    /// Returns the moment of a view.
+    pub fn of(view: &View) -> Self {
+        let offset = view.next().0.checked_sub(1).map(Offset);
+        Self { offset, time: offset.map(|_| view.time()) }
+    }
+}

@@ -1,0 +1,222 @@
+//! History: what happened to a service, commit by commit, and who was behind it.
+
+use ledger::rule::Void;
+use ledger::view::{Commit, Folded};
+use schemas::{Actor, ActorKind, CommandId, CommitId, EnvironmentName, Event, Offset, ServiceName, Timestamp};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::summary::{Names, summary};
+
+/// What happened to a service, the newest commit first.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct History {
+    /// The version of this form.
+    pub schema_version: u16,
+    /// The service; none for all of the ledger.
+    pub service: Option<ServiceName>,
+    /// Only this environment's deployment and what concerns the service as a whole; none for all.
+    pub environment: Option<EnvironmentName>,
+    /// Its commits, the newest first.
+    pub entries: Vec<HistoryEntry>,
+    /// Whether there are older ones that the limit left out.
+    pub more: bool,
+}
+
+/// A commit.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct HistoryEntry {
+    /// Where it stands in the log.
+    pub offset: Offset,
+    /// The ledger's time at it.
+    pub time: Timestamp,
+    /// Its writer's time.
+    pub written_at: Option<Timestamp>,
+    /// When it took effect, if that was before it could be recorded.
+    pub effective_at: Option<Timestamp>,
+    /// The commit; none if the record is malformed.
+    pub commit: Option<CommitId>,
+    /// The command it carries out.
+    pub command: Option<CommandId>,
+    /// Who made it, and how they proved it.
+    pub actor: Option<Actor>,
+    /// The nearest person or pipeline up the chain of causes, if a worker made it.
+    pub on_behalf_of: Option<OnBehalfOf>,
+    /// What the actor gave as the reason.
+    pub reason: Option<String>,
+    /// Why it does not count; none if it does.
+    pub void: Option<Void>,
+    /// What happened.
+    pub events: Vec<Happened>,
+}
+
+/// An event.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Happened {
+    /// Its stream.
+    pub stream: String,
+    /// Its type.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// What happened, in a line of plain words.
+    pub summary: String,
+    /// Its payload as it was written.
+    pub data: Value,
+}
+
+/// The person or pipeline behind what a worker did.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OnBehalfOf {
+    /// Who.
+    pub actor: Actor,
+    /// The commit by which they set it off.
+    pub commit: CommitId,
+    /// Where that stands.
+    pub offset: Offset,
+    /// When that was, by the ledger's time.
+    pub time: Timestamp,
+    /// The reason they gave.
+    pub reason: Option<String>,
+}
+
+/// Who did something: a commit without its events.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Origin {
+    /// The commit.
+    pub commit: CommitId,
+    /// Where it stands.
+    pub offset: Offset,
+    /// The ledger's time at it.
+    pub time: Timestamp,
+    /// When it took effect, if that was before it could be recorded.
+    pub effective_at: Option<Timestamp>,
+    /// The command it carries out.
+    pub command: CommandId,
+    /// Who, and how they proved it.
+    pub actor: Actor,
+    /// The nearest person or pipeline up the chain of causes, if a worker made it.
+    pub on_behalf_of: Option<OnBehalfOf>,
+    /// The reason that was given.
+    pub reason: Option<String>,
+}
+
+impl Origin {
+    /// Returns who made a record; none if it is malformed.
+    pub fn of(folded: &Folded, on_behalf_of: Option<OnBehalfOf>) -> Option<Self> {
+        let commit = folded.commit.as_ref()?;
+        Some(Self {
+            commit: commit.id,
+            offset: folded.offset,
+            time: folded.time,
+            effective_at: commit.about.effective_at,
+            command: commit.command,
+            actor: commit.about.actor.clone(),
+            on_behalf_of,
+            reason: commit.about.reason.clone(),
+        })
+    }
+}
+
+impl OnBehalfOf {
+    /// Returns a record's maker, if that is a person or a pipeline.
+    pub fn of(folded: &Folded) -> Option<Self> {
+        let commit = folded.commit.as_ref().filter(|commit| is_answerable(&commit.about.actor))?;
+        Some(Self {
+            actor: commit.about.actor.clone(),
+            commit: commit.id,
+            offset: folded.offset,
+            time: folded.time,
+            reason: commit.about.reason.clone(),
+        })
+    }
+}
+
+/// Says whether an actor answers for what it does, as people and pipelines do.
+fn is_answerable(actor: &Actor) -> bool {
+    matches!(actor.kind, ActorKind::Person | ActorKind::Pipeline)
+}
+
+/// Returns the commit to look at for who is behind `commit`: none if its maker is a person or a pipeline.
+///
+/// That is the cause its worker named. Where none is named, the ids of what it is about say it: a stack's and a
+/// rollout's id is that of the commit that began it.
+pub fn cause(commit: &Commit) -> Option<CommitId> {
+    if is_answerable(&commit.about.actor) {
+        return None;
+    }
+    let implied = || commit.events.iter().find_map(|read| implied_cause(&read.event.as_ref().ok()?.1));
+    commit.about.cause.or_else(implied).filter(|cause| *cause != commit.id)
+}
+
+fn implied_cause(event: &Event) -> Option<CommitId> {
+    use schemas::{judgement, node, retention, rollout, stack, traffic};
+    let of_rollout = |rollout: &schemas::RolloutId| Some(CommitId(rollout.0));
+    let of_stack = |stack: &schemas::StackId| Some(CommitId(stack.0));
+    match event {
+        Event::Rollout(event) => match event {
+            rollout::Event::Started(started) => of_stack(&started.canary),
+            rollout::Event::StepTaken(taken) => of_rollout(&taken.rollout),
+            rollout::Event::Held(held) => of_rollout(&held.rollout),
+            rollout::Event::Paused(paused) => of_rollout(&paused.rollout),
+            rollout::Event::Resumed(resumed) => of_rollout(&resumed.rollout),
+            rollout::Event::Completed(completed) => of_rollout(&completed.rollout),
+            rollout::Event::CameBack(back) => of_rollout(&back.rollout),
+            rollout::Event::Aborted(aborted) => of_rollout(&aborted.rollout),
+            rollout::Event::Promoted(promoted) => of_rollout(&promoted.rollout),
+            rollout::Event::Superseded(superseded) => of_rollout(&superseded.rollout),
+        },
+        Event::Judgement(judgement::Event::Judged(judged)) => of_rollout(&judged.rollout),
+        Event::Traffic(traffic::Event::WeightsSet(set)) => match &set.purpose {
+            traffic::Purpose::Step { rollout, .. }
+            | traffic::Purpose::Promotion { rollout }
+            | traffic::Purpose::Abort { rollout } => of_rollout(rollout),
+            traffic::Purpose::Asked => set.weights.sole().and_then(|stack| of_stack(&stack)),
+            traffic::Purpose::Rollback => None,
+        },
+        Event::Traffic(_) => None,
+        Event::Stack(event) => match event {
+            stack::Event::Requested(_) => None,
+            stack::Event::Ready(ready) => of_stack(&ready.stack),
+            stack::Event::Failed(failed) => of_stack(&failed.stack),
+            stack::Event::Unhealthy(unhealthy) => of_stack(&unhealthy.stack),
+            stack::Event::Recovered(recovered) => of_stack(&recovered.stack),
+        },
+        Event::Node(node::Event::LaunchStarted(started)) => of_stack(&started.stack),
+        Event::Retention(event) => match event {
+            retention::Event::CollectionStarted(started) => of_stack(&started.stack),
+            retention::Event::Collected(collected) => of_stack(&collected.stack),
+        },
+        Event::Node(_) | Event::Ledger(_) | Event::Service(_) | Event::Release(_) | Event::Lease(_) => None,
+    }
+}
+
+/// Returns a record as history shows it. `names` are those of its deployment then.
+pub fn entry(folded: &Folded, names: &Names, on_behalf_of: Option<OnBehalfOf>) -> HistoryEntry {
+    let commit = folded.commit.as_ref();
+    HistoryEntry {
+        offset: folded.offset,
+        time: folded.time,
+        written_at: commit.map(|commit| commit.written_at),
+        effective_at: commit.and_then(|commit| commit.about.effective_at),
+        commit: commit.map(|commit| commit.id),
+        command: commit.map(|commit| commit.command),
+        actor: commit.map(|commit| commit.about.actor.clone()),
+        on_behalf_of,
+        reason: commit.and_then(|commit| commit.about.reason.clone()),
+        void: folded.void,
+        events: commit.map(|commit| happened(commit, names)).unwrap_or_default(),
+    }
+}
+
+fn happened(commit: &Commit, names: &Names) -> Vec<Happened> {
+    let events = commit.events.iter().map(|read| Happened {
+        stream: read.stream.clone(),
+        kind: read.kind.clone(),
+        summary: match &read.event {
+            Ok((stream, event)) => summary(stream, event, names),
+            Err(why) => format!("{}: {why}", read.kind),
+        },
+        data: serde_json::from_str(&read.data).unwrap_or(Value::Null),
+    });
+    events.collect()
+}

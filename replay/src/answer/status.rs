@@ -1,0 +1,444 @@
+//! Status: what runs and what serves, per service and deployment.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+
+use ledger::State;
+use ledger::deployment::{self, Deployment, rollback, rollout, stack};
+use ledger::judgement::Judgements;
+use schemas::judgement::{Counts, Verdict};
+use schemas::rollout::Plan;
+use schemas::{
+    DeploymentId, EffectId, EnvironmentName, Fence, RolloutId, ServiceName, StackId, Timestamp, Version, Weight,
+};
+use serde::{Deserialize, Serialize};
+
+use super::{At, SCHEMA_VERSION};
+
+/// What runs and what serves.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// The version of this form.
+    pub schema_version: u16,
+    /// The moment it speaks of.
+    pub at: At,
+    /// Every service by name, also those without a deployment.
+    pub services: Vec<ServiceStatus>,
+}
+
+/// A service.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ServiceStatus {
+    /// Its name.
+    pub service: ServiceName,
+    /// The team that answers for it; none if it was never declared.
+    pub owner: Option<String>,
+    /// What it is, in a sentence.
+    pub description: String,
+    /// How many releases are recorded.
+    pub releases: u64,
+    /// The release that was recorded last.
+    pub latest_release: Option<Version>,
+    /// Its deployments by environment.
+    pub deployments: Vec<DeploymentStatus>,
+}
+
+/// A service in an environment.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DeploymentStatus {
+    /// The deployment, `production/api`.
+    pub deployment: DeploymentId,
+    /// Where it runs.
+    pub environment: EnvironmentName,
+    /// Where its users' traffic arrives, if its declaration says so.
+    pub listen: Option<SocketAddr>,
+    /// Its stacks, the oldest first.
+    pub versions: Vec<VersionStatus>,
+    /// When its weights were set last.
+    pub weights_set_at: Option<Timestamp>,
+    /// Whether the router has confirmed the weights that are set.
+    pub weights_applied: bool,
+    /// Its rollout: the one under way, or the last.
+    pub rollout: Option<RolloutStatus>,
+    /// Where a rollback would go now.
+    pub rollback_target: Option<RollbackTarget>,
+    /// The number that every rollback raises.
+    pub fence: Fence,
+    /// What the router served that nobody asked for, while it lasts.
+    pub drift: Option<DriftStatus>,
+    /// When it was retired, if it is.
+    pub retired_at: Option<Timestamp>,
+}
+
+/// A stack: the nodes that run one version.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct VersionStatus {
+    /// The version it runs.
+    pub version: Version,
+    /// The stack.
+    pub stack: StackId,
+    /// How far it is.
+    pub phase: StackPhase,
+    /// Why it failed, if it did.
+    pub reason: Option<String>,
+    /// How many nodes pass their check.
+    pub nodes_ready: u16,
+    /// How many nodes are wanted.
+    pub nodes_wanted: u16,
+    /// How many nodes must pass for it to be healthy.
+    pub nodes_ready_min: u16,
+    /// The weight that was asked for.
+    pub weight_set: Weight,
+    /// The weight that the router confirmed.
+    pub weight_applied: Weight,
+    /// When it was asked for.
+    pub requested_at: Timestamp,
+    /// Since when it has had no weight set; none while it has some.
+    pub unused_since: Option<Timestamp>,
+    /// Since when it is being taken down, if it is.
+    pub collecting_since: Option<Timestamp>,
+    /// Whether a rollout starts by itself once it is ready.
+    pub rolls_when_ready: bool,
+    /// Its nodes by their place.
+    pub nodes: Vec<NodeStatus>,
+}
+
+/// How far a stack is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StackPhase {
+    /// Its nodes are being launched and checked.
+    Starting,
+    /// Its nodes passed their checks, and enough of them still do.
+    Ready,
+    /// It was ready, but fewer nodes are than must be.
+    Unhealthy,
+    /// It did not become ready.
+    Failed,
+    /// It is being taken down.
+    Collecting,
+}
+
+/// A node.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NodeStatus {
+    /// Its place in the stack, from 0.
+    pub slot: u16,
+    /// The effect that launched it.
+    pub effect: EffectId,
+    /// How often its place was filled before.
+    pub attempt: u32,
+    /// How far it is.
+    pub phase: NodePhase,
+    /// Where it listens, once it runs.
+    pub address: Option<SocketAddr>,
+    /// What it is called outside, once it runs.
+    pub instance: Option<String>,
+    /// When its launch began.
+    pub started_at: Timestamp,
+}
+
+/// How far a node is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NodePhase {
+    /// The launch is under way.
+    Launching,
+    /// It runs and has not yet passed its check.
+    Launched,
+    /// It passes its check.
+    Ready,
+    /// It runs and fails its check.
+    Unhealthy,
+}
+
+/// A rollout.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RolloutStatus {
+    /// The rollout.
+    pub rollout: RolloutId,
+    /// The version that served; none if its stack is unknown here.
+    pub baseline: Option<Version>,
+    /// The baseline's stack.
+    pub baseline_stack: StackId,
+    /// The newcomer; none if its stack is gone.
+    pub canary: Option<Version>,
+    /// The canary's stack.
+    pub canary_stack: StackId,
+    /// How it stands.
+    pub phase: RolloutPhase,
+    /// Whether it is running or paused.
+    pub live: bool,
+    /// Why it is paused or came back.
+    pub reason: Option<String>,
+    /// How many steps were taken.
+    pub steps_taken: u16,
+    /// How many steps there are.
+    pub steps: u16,
+    /// The canary's weight at the step it is at.
+    pub weight: Weight,
+    /// How it was planned.
+    pub plan: Plan,
+    /// When it started.
+    pub started_at: Timestamp,
+    /// When its present step was taken.
+    pub step_taken_at: Option<Timestamp>,
+    /// When it was paused, if it is.
+    pub paused_since: Option<Timestamp>,
+    /// How long it was paused in all before, in milliseconds.
+    pub paused_ms: u64,
+    /// Why a due step is not taken, if it is not.
+    pub held: Option<String>,
+    /// The step that comes next, while it is live.
+    pub next: Option<NextStep>,
+    /// What the judge said of it last.
+    pub verdict: Option<VerdictStatus>,
+}
+
+/// How a rollout stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RolloutPhase {
+    /// It goes on as planned and judged.
+    Running,
+    /// Somebody froze its weights.
+    Paused,
+    /// The canary holds all traffic and was not judged worse.
+    Completed,
+    /// The canary came back.
+    CameBack,
+    /// Somebody ended it at its baseline.
+    Aborted,
+    /// Somebody gave the canary all traffic over the judgement.
+    Promoted,
+    /// Something else took its place.
+    Superseded,
+}
+
+/// The step of a rollout that comes next.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NextStep {
+    /// Which, from 1.
+    pub number: u16,
+    /// Its weight.
+    pub weight: Weight,
+    /// When it is due, not counting a pause under way.
+    pub due_at: Timestamp,
+}
+
+/// What the judge said.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VerdictStatus {
+    /// Of which step, from 1.
+    pub step: u16,
+    /// What.
+    pub verdict: Verdict,
+    /// In words.
+    pub reason: String,
+    /// What the baseline did during the step.
+    pub baseline: Counts,
+    /// What the canary did during the step.
+    pub canary: Counts,
+}
+
+/// Where a rollback would go.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RollbackTarget {
+    /// The version.
+    pub version: Option<Version>,
+    /// Its stack; none if that is gone and would be deployed again.
+    pub stack: Option<StackId>,
+    /// Whether it can take the traffic at once.
+    pub warm: bool,
+    /// Versions before it that are known to be unhealthy.
+    pub passed_over: Vec<Version>,
+}
+
+/// What the router served that nobody asked for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DriftStatus {
+    /// What it served.
+    pub seen: BTreeMap<StackId, Weight>,
+    /// Whether it was all on the rollback target.
+    pub towards_target: bool,
+    /// When it was seen.
+    pub at: Timestamp,
+}
+
+/// Returns the status of every service.
+pub fn status(state: &State, at: At) -> Status {
+    let names: BTreeSet<&ServiceName> =
+        state.services.keys().chain(state.deployments.keys().map(|id| &id.service)).collect();
+    let services = names.into_iter().map(|name| service_status(state, name)).collect();
+    Status { schema_version: SCHEMA_VERSION, at, services }
+}
+
+/// Returns the status of one service, with its deployments in `environment` or all of them; no services if it is
+/// unknown.
+pub fn status_of(state: &State, at: At, service: &ServiceName, environment: Option<&EnvironmentName>) -> Status {
+    let deployed = state.deployments.keys().any(|id| &id.service == service);
+    let mut services = Vec::new();
+    if state.services.contains_key(service) || deployed {
+        let mut found = service_status(state, service);
+        found.deployments.retain(|deployment| environment.is_none_or(|wanted| *wanted == deployment.environment));
+        services.push(found);
+    }
+    Status { schema_version: SCHEMA_VERSION, at, services }
+}
+
+fn service_status(state: &State, name: &ServiceName) -> ServiceStatus {
+    let service = state.service(name);
+    let definition = service.and_then(|service| service.definition.as_ref());
+    let releases = service.map(|service| &service.releases);
+    let latest = releases.and_then(|releases| releases.iter().max_by_key(|(_, release)| (release.at, release.commit)));
+    let deployments = state.deployments.iter().filter(|(id, _)| id.service == *name);
+    ServiceStatus {
+        service: name.clone(),
+        owner: definition.map(|definition| definition.owner.clone()),
+        description: definition.map(|definition| definition.description.clone()).unwrap_or_default(),
+        releases: releases.map_or(0, |releases| releases.len() as u64),
+        latest_release: latest.map(|(version, _)| version.clone()),
+        deployments: deployments
+            .map(|(id, deployment)| {
+                let listen = definition.and_then(|definition| definition.listen.get(&id.environment)).copied();
+                deployment_status(id, deployment, state.judgements.get(id).map(AsRef::as_ref), listen)
+            })
+            .collect(),
+    }
+}
+
+fn deployment_status(
+    id: &DeploymentId,
+    deployment: &Deployment,
+    judgements: Option<&Judgements>,
+    listen: Option<SocketAddr>,
+) -> DeploymentStatus {
+    let traffic = &deployment.traffic;
+    let mut stacks: Vec<_> = deployment.stacks.iter().collect();
+    stacks.sort_by_key(|(id, stack)| (stack.requested_at, **id));
+    let drift = traffic.drift.as_ref();
+    DeploymentStatus {
+        deployment: id.clone(),
+        environment: id.environment.clone(),
+        listen,
+        versions: stacks.into_iter().map(|(id, stack)| version_status(deployment, *id, stack)).collect(),
+        weights_set_at: traffic.set.as_ref().map(|set| set.at),
+        weights_applied: traffic.is_applied(),
+        rollout: deployment.rollout.as_ref().map(|rollout| rollout_status(deployment, rollout, judgements)),
+        rollback_target: rollback::target(deployment).map(|target| target_status(deployment, &target)),
+        fence: traffic.fence,
+        drift: drift.map(|drift| DriftStatus {
+            seen: drift.seen.clone(),
+            towards_target: drift.towards_target,
+            at: drift.at,
+        }),
+        retired_at: traffic.retired_at,
+    }
+}
+
+fn version_status(deployment: &Deployment, id: StackId, stack: &deployment::Stack) -> VersionStatus {
+    let (phase, reason, collecting_since) = match &stack.phase {
+        stack::Phase::Starting => (StackPhase::Starting, None, None),
+        stack::Phase::Ready => (StackPhase::Ready, None, None),
+        stack::Phase::Unhealthy => (StackPhase::Unhealthy, None, None),
+        stack::Phase::Failed { reason } => (StackPhase::Failed, Some(reason.clone()), None),
+        stack::Phase::Collecting { since, .. } => (StackPhase::Collecting, None, Some(*since)),
+    };
+    VersionStatus {
+        version: stack.version.clone(),
+        stack: id,
+        phase,
+        reason,
+        nodes_ready: stack.ready_nodes(),
+        nodes_wanted: stack.capacity.nodes,
+        nodes_ready_min: stack.capacity.min_ready,
+        weight_set: deployment.traffic.set_weight(id),
+        weight_applied: deployment.traffic.applied_weight(id),
+        requested_at: stack.requested_at,
+        unused_since: stack.unused_since,
+        collecting_since,
+        rolls_when_ready: stack.then_roll.is_some(),
+        nodes: stack.nodes.iter().map(|(slot, node)| node_status(*slot, node)).collect(),
+    }
+}
+
+fn node_status(slot: u16, node: &deployment::Node) -> NodeStatus {
+    let (phase, instance) = match &node.phase {
+        stack::NodePhase::Launching => (NodePhase::Launching, None),
+        stack::NodePhase::Launched { instance, .. } => (NodePhase::Launched, Some(instance.clone())),
+        stack::NodePhase::Ready { instance, .. } => (NodePhase::Ready, Some(instance.clone())),
+        stack::NodePhase::Unhealthy { instance, .. } => (NodePhase::Unhealthy, Some(instance.clone())),
+    };
+    NodeStatus {
+        slot,
+        effect: node.effect,
+        attempt: node.attempt,
+        phase,
+        address: node.address(),
+        instance,
+        started_at: node.started_at,
+    }
+}
+
+fn rollout_status(
+    deployment: &Deployment,
+    rollout: &deployment::Rollout,
+    judgements: Option<&Judgements>,
+) -> RolloutStatus {
+    let (phase, reason, paused_since) = match &rollout.phase {
+        rollout::Phase::Running => (RolloutPhase::Running, None, None),
+        rollout::Phase::Paused { since, reason } => (RolloutPhase::Paused, Some(reason.clone()), Some(*since)),
+        rollout::Phase::Completed => (RolloutPhase::Completed, None, None),
+        rollout::Phase::CameBack { reason } => (RolloutPhase::CameBack, Some(reason.clone()), None),
+        rollout::Phase::Aborted => (RolloutPhase::Aborted, None, None),
+        rollout::Phase::Promoted => (RolloutPhase::Promoted, None, None),
+        rollout::Phase::Superseded => (RolloutPhase::Superseded, None, None),
+    };
+    let next = rollout.next_step().filter(|_| rollout.is_live());
+    let judged = judgements.and_then(|judgements| judgements.last.as_ref());
+    RolloutStatus {
+        rollout: rollout.id,
+        baseline: deployment.version_of(rollout.baseline).cloned(),
+        baseline_stack: rollout.baseline,
+        canary: deployment.version_of(rollout.canary).cloned(),
+        canary_stack: rollout.canary,
+        phase,
+        live: rollout.is_live(),
+        reason,
+        steps_taken: rollout.step.as_ref().map_or(0, |step| step.number + 1),
+        steps: u16::try_from(rollout.plan.steps.len()).unwrap_or(u16::MAX),
+        weight: rollout.weight(),
+        plan: rollout.plan.clone(),
+        started_at: rollout.started_at,
+        step_taken_at: rollout.step.as_ref().map(|step| step.at),
+        paused_since,
+        paused_ms: rollout.paused_ms,
+        held: rollout.held.clone(),
+        next: next.map(|step| NextStep {
+            number: step + 1,
+            weight: rollout.plan.steps[usize::from(step)],
+            due_at: rollout.due_at(step),
+        }),
+        verdict: judged.filter(|judged| judged.rollout == rollout.id).map(|judged| VerdictStatus {
+            step: judged.step + 1,
+            verdict: judged.verdict,
+            reason: judged.reason.clone(),
+            baseline: judged.baseline,
+            canary: judged.canary,
+        }),
+    }
+}
+
+fn target_status(deployment: &Deployment, target: &rollback::Target) -> RollbackTarget {
+    match target {
+        rollback::Target::Warm { stack, passed_over } => RollbackTarget {
+            version: deployment.version_of(*stack).cloned(),
+            stack: Some(*stack),
+            warm: true,
+            passed_over: passed_over.iter().filter_map(|stack| deployment.version_of(*stack).cloned()).collect(),
+        },
+        rollback::Target::Gone { version } => {
+            RollbackTarget { version: Some(version.clone()), stack: None, warm: false, passed_over: vec![] }
+        }
+    }
+}

@@ -1,0 +1,250 @@
+//! Summaries: what an event says, in a line of plain words, with versions where the deployment of then knows them.
+
+use std::sync::Arc;
+
+use ledger::Deployment;
+use schemas::judgement::Verdict;
+use schemas::rollout::Plan;
+use schemas::traffic::Purpose;
+use schemas::{
+    EffectId, Event, RolloutId, StackId, Stream, Weight, Weights, genesis, judgement, lease, node, release, retention,
+    rollout, service, stack, traffic,
+};
+
+/// What ids stand for: a deployment just before and just after a commit.
+#[derive(Clone, Debug, Default)]
+pub struct Names {
+    /// The deployment before the commit.
+    pub before: Option<Arc<Deployment>>,
+    /// The deployment after it.
+    pub after: Option<Arc<Deployment>>,
+}
+
+impl Names {
+    fn deployments(&self) -> impl Iterator<Item = &Deployment> {
+        self.after.iter().chain(&self.before).map(AsRef::as_ref)
+    }
+
+    fn version(&self, stack: StackId) -> String {
+        let version = self.deployments().find_map(|deployment| deployment.version_of(stack));
+        version.map_or_else(|| format!("stack {stack}"), ToString::to_string)
+    }
+
+    fn node(&self, effect: EffectId) -> String {
+        let node = self.deployments().find_map(|deployment| {
+            let slot = |stack: &ledger::deployment::Stack| {
+                stack.nodes.iter().find(|(_, node)| node.effect == effect).map(|(slot, _)| *slot)
+            };
+            deployment.stacks.values().find_map(|stack| slot(stack).map(|slot| (slot, stack)))
+        });
+        match node {
+            Some((slot, stack)) => format!("node {} of {}", slot + 1, stack.version),
+            None => format!("node {effect}"),
+        }
+    }
+
+    /// Returns the canary and the baseline of a rollout.
+    fn rollout(&self, id: RolloutId) -> Option<(String, String)> {
+        let rollouts = self.deployments().filter_map(|deployment| deployment.rollout.as_ref());
+        let rollout = rollouts.into_iter().find(|rollout| rollout.id == id)?;
+        Some((self.version(rollout.canary), self.version(rollout.baseline)))
+    }
+
+    fn canary(&self, id: RolloutId) -> String {
+        self.rollout(id).map_or_else(|| format!("the canary of rollout {id}"), |(canary, _)| canary)
+    }
+
+    fn rolling(&self, id: RolloutId) -> String {
+        match self.rollout(id) {
+            Some((canary, baseline)) => format!("the rollout {baseline} -> {canary}"),
+            None => format!("rollout {id}"),
+        }
+    }
+
+    fn weights(&self, weights: &Weights) -> String {
+        self.shares(weights.iter())
+    }
+
+    fn shares(&self, shares: impl Iterator<Item = (StackId, Weight)>) -> String {
+        let mut shares: Vec<_> = shares.collect();
+        shares.sort_by_key(|(stack, weight)| (std::cmp::Reverse(*weight), *stack));
+        let shares: Vec<String> =
+            shares.into_iter().map(|(stack, weight)| format!("{} {weight}", self.version(stack))).collect();
+        if shares.is_empty() { "nothing".to_owned() } else { shares.join(", ") }
+    }
+}
+
+/// Returns what an event says, in a line.
+pub fn summary(stream: &Stream, event: &Event, names: &Names) -> String {
+    match event {
+        Event::Ledger(genesis::Event::Created(created)) => format!("the ledger {} was made", created.ledger),
+        Event::Service(service::Event::Applied(applied)) => {
+            format!("{} was declared, owned by {}", subject(stream), applied.definition.owner)
+        }
+        Event::Release(release::Event::Recorded(recorded)) => {
+            let hash = recorded.artifact.sha256.to_string();
+            let source = recorded.source.commit.as_ref().map(|commit| format!(", built from {commit}"));
+            let source = source.unwrap_or_default();
+            format!("release {} was recorded (artifact {}{source})", recorded.version, &hash[..12])
+        }
+        Event::Stack(event) => of_stack(event, names),
+        Event::Node(event) => of_node(event, names),
+        Event::Traffic(event) => of_traffic(event, names),
+        Event::Rollout(event) => of_rollout(event, names),
+        Event::Judgement(judgement::Event::Judged(judged)) => {
+            let verdict = match judged.verdict {
+                Verdict::NotWorse => "passed",
+                Verdict::Worse => "was judged worse",
+                Verdict::Inconclusive => "could not be judged",
+            };
+            format!("{} {verdict} at step {}: {}", names.canary(judged.rollout), judged.step + 1, judged.reason)
+        }
+        Event::Retention(event) => of_retention(event, names),
+        Event::Lease(lease::Event::Taken(taken)) => {
+            format!("{} acts as {}: {}", taken.holder, taken.role, taken.reason)
+        }
+        Event::Lease(lease::Event::Released(released)) => {
+            format!("{} no longer acts as {}", released.holder, released.role)
+        }
+    }
+}
+
+/// What a stream is about, as people call it.
+fn subject(stream: &Stream) -> String {
+    match stream {
+        Stream::Ledger => "the ledger".to_owned(),
+        Stream::Service(name) => name.to_string(),
+        Stream::Deployment(id) | Stream::Judgement(id) => id.to_string(),
+        Stream::Worker(role) => role.to_string(),
+    }
+}
+
+fn of_stack(event: &stack::Event, names: &Names) -> String {
+    match event {
+        stack::Event::Requested(requested) => {
+            let nodes = match requested.capacity.nodes {
+                1 => "1 node".to_owned(),
+                nodes => format!("{nodes} nodes"),
+            };
+            let roll = requested.then_roll.as_ref().map(|plan| format!(", to be rolled out {}", planned(plan)));
+            format!("a stack of {} was asked for, {nodes}{}", requested.version, roll.unwrap_or_default())
+        }
+        stack::Event::Ready(ready) => format!("{} is ready", names.version(ready.stack)),
+        stack::Event::Failed(failed) => format!("{} did not start: {}", names.version(failed.stack), failed.reason),
+        stack::Event::Unhealthy(unhealthy) => {
+            format!("{} became unhealthy, {} of its nodes are ready", names.version(unhealthy.stack), unhealthy.ready)
+        }
+        stack::Event::Recovered(recovered) => format!("{} is healthy again", names.version(recovered.stack)),
+    }
+}
+
+fn of_node(event: &node::Event, names: &Names) -> String {
+    match event {
+        node::Event::LaunchStarted(started) => {
+            let again = match started.attempt {
+                0 => String::new(),
+                attempt => format!(", attempt {}", attempt + 1),
+            };
+            format!("node {} of {} is being launched{again}", started.slot + 1, names.version(started.stack))
+        }
+        node::Event::Launched(launched) => {
+            format!("{} runs at {} ({})", names.node(launched.effect), launched.address, launched.instance)
+        }
+        node::Event::LaunchFailed(failed) => {
+            format!("{} could not be launched: {}", names.node(failed.effect), failed.reason)
+        }
+        node::Event::Ready(ready) => format!("{} is ready", names.node(ready.effect)),
+        node::Event::Unhealthy(unhealthy) => {
+            format!("{} fails its check: {}", names.node(unhealthy.effect), unhealthy.reason)
+        }
+        node::Event::Lost(lost) => format!("{} is gone: {}", names.node(lost.effect), lost.reason),
+        node::Event::Stopped(stopped) => format!("{} was stopped", names.node(stopped.effect)),
+    }
+}
+
+fn of_traffic(event: &traffic::Event, names: &Names) -> String {
+    match event {
+        traffic::Event::WeightsSet(set) => {
+            let why = match &set.purpose {
+                Purpose::Asked => String::new(),
+                Purpose::Step { step, .. } => format!(" (step {})", step + 1),
+                Purpose::Promotion { .. } => " (promoted)".to_owned(),
+                Purpose::Abort { .. } => " (aborted)".to_owned(),
+                Purpose::Rollback => " (rollback)".to_owned(),
+            };
+            format!("traffic was set to {}{why}", names.weights(&set.weights))
+        }
+        traffic::Event::WeightsApplied(applied) => format!("the router serves {}", names.weights(&applied.weights)),
+        traffic::Event::DriftSeen(drift) => {
+            let seen = names.shares(drift.seen.iter().map(|(stack, weight)| (*stack, *weight)));
+            let towards = if drift.towards_target { ", all on the rollback target; it is left so" } else { "" };
+            format!("the router serves {seen}, which nobody asked for{towards}")
+        }
+        traffic::Event::RolledBack(back) => {
+            let from: Vec<String> = back.from.iter().map(|stack| names.version(*stack)).collect();
+            let over: Vec<String> = back.passed_over.iter().map(|stack| names.version(*stack)).collect();
+            let over = if over.is_empty() { String::new() } else { format!(", past {} (unhealthy)", over.join(", ")) };
+            let from = if from.is_empty() { String::new() } else { format!(" from {}", from.join(", ")) };
+            format!("rolled back{from} to {}{over}: {}", names.version(back.to), back.reason)
+        }
+        traffic::Event::Retired(retired) => format!("the deployment was retired: {}", retired.reason),
+    }
+}
+
+fn of_rollout(event: &rollout::Event, names: &Names) -> String {
+    match event {
+        rollout::Event::Started(started) => {
+            let (from, to) = (names.version(started.baseline), names.version(started.canary));
+            format!("a rollout {from} -> {to} began, {}", planned(&started.plan))
+        }
+        rollout::Event::StepTaken(taken) => {
+            format!("{} got {} (step {})", names.canary(taken.rollout), taken.weight, taken.step + 1)
+        }
+        rollout::Event::Held(held) => {
+            format!("{} stays at step {}: {}", names.rolling(held.rollout), held.step + 1, held.reason)
+        }
+        rollout::Event::Paused(paused) => format!("{} was paused: {}", names.rolling(paused.rollout), paused.reason),
+        rollout::Event::Resumed(resumed) => format!("{} goes on", names.rolling(resumed.rollout)),
+        rollout::Event::Completed(completed) => {
+            format!(
+                "{} is complete, {} has all traffic",
+                names.rolling(completed.rollout),
+                names.canary(completed.rollout)
+            )
+        }
+        rollout::Event::CameBack(back) => format!("{} came back: {}", names.canary(back.rollout), back.reason),
+        rollout::Event::Aborted(aborted) => {
+            format!("{} was aborted: {}", names.rolling(aborted.rollout), aborted.reason)
+        }
+        rollout::Event::Promoted(promoted) => {
+            format!("{} was promoted: {}", names.canary(promoted.rollout), promoted.reason)
+        }
+        rollout::Event::Superseded(superseded) => {
+            format!("{} was superseded ({})", names.rolling(superseded.rollout), superseded.rule)
+        }
+    }
+}
+
+fn of_retention(event: &retention::Event, names: &Names) -> String {
+    match event {
+        retention::Event::CollectionStarted(started) => {
+            format!("{} is being taken down: {}", names.version(started.stack), started.reason)
+        }
+        retention::Event::Collected(collected) => format!("{} was taken down", names.version(collected.stack)),
+    }
+}
+
+/// A plan in words: `in 7 steps over 24 h`.
+fn planned(plan: &Plan) -> String {
+    match plan.steps.len() {
+        0 | 1 => "at once".to_owned(),
+        steps => format!("in {steps} steps over {}", duration(plan.duration_ms)),
+    }
+}
+
+fn duration(ms: u64) -> String {
+    const UNITS: [(u64, &str); 4] = [(86_400_000, "d"), (3_600_000, "h"), (60_000, "min"), (1_000, "s")];
+    // A day is written in hours, as the talk does: `24 hours`.
+    let unit = UNITS.iter().find(|(unit, name)| ms % unit == 0 && (ms / unit > 1 || *name != "d") && ms >= *unit);
+    unit.map_or_else(|| format!("{ms} ms"), |(unit, name)| format!("{} {name}", ms / unit))
+}
