@@ -99,6 +99,6 @@ fn releases(state: &State, service: &ServiceName) -> Vec<ReleaseAt> {
             commit: release.commit,
         })
         .collect();
-    releases.sort_by(|a, b| (a.at, a.commit).cmp(&(b.at, b.commit)));
+    releases.sort_by_key(|release| (release.at, release.commit));
     releases
 }

@@ -81,6 +81,8 @@ pub struct VersionStatus {
     pub phase: StackPhase,
     /// Why it failed, if it did.
     pub reason: Option<String>,
+    /// Why a node of it was last lost or could not be launched, if one was.
+    pub last_failure: Option<String>,
     /// How many nodes pass their check.
     pub nodes_ready: u16,
     /// How many nodes are wanted.
@@ -349,6 +351,7 @@ fn version_status(deployment: &Deployment, id: StackId, stack: &deployment::Stac
         stack: id,
         phase,
         reason,
+        last_failure: stack.last_failure.clone(),
         nodes_ready: stack.ready_nodes(),
         nodes_wanted: stack.capacity.nodes,
         nodes_ready_min: stack.capacity.min_ready,

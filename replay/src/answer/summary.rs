@@ -245,6 +245,7 @@ fn planned(plan: &Plan) -> String {
 fn duration(ms: u64) -> String {
     const UNITS: [(u64, &str); 4] = [(86_400_000, "d"), (3_600_000, "h"), (60_000, "min"), (1_000, "s")];
     // A day is written in hours, as the talk does: `24 hours`.
-    let unit = UNITS.iter().find(|(unit, name)| ms % unit == 0 && (ms / unit > 1 || *name != "d") && ms >= *unit);
+    let unit =
+        UNITS.iter().find(|(unit, name)| ms.is_multiple_of(*unit) && (ms / unit > 1 || *name != "d") && ms >= *unit);
     unit.map_or_else(|| format!("{ms} ms"), |(unit, name)| format!("{} {name}", ms / unit))
 }
