@@ -10,7 +10,10 @@
 //! ```
 
 use std::borrow::Cow;
+use std::fmt::Display;
+use std::str::FromStr;
 
+use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
@@ -31,6 +34,7 @@ pub const COMMIT_BYTES_MAX: usize = 60 * 1024;
 #[serde(deny_unknown_fields)]
 pub struct CommandRef {
     /// The command.
+    #[serde(deserialize_with = "spelt_one_way")]
     pub id: CommandId,
     /// The SHA-256 of its JSON.
     pub hash: Hash,
@@ -73,10 +77,12 @@ pub struct Envelope<'a> {
     /// The rule it was written for.
     pub rule: u32,
     /// The commit.
+    #[serde(deserialize_with = "spelt_one_way")]
     pub id: CommitId,
     /// The command it carries out.
     pub command: CommandRef,
-    /// When its writer made it, by the writer's clock.
+    /// When its writer made it, by the writer's clock: in UTC, `2026-11-01T12:00:00.25Z`.
+    #[serde(deserialize_with = "spelt_one_way")]
     pub time: Timestamp,
     /// The heads it moves.
     #[serde(borrow)]
@@ -90,6 +96,16 @@ pub struct Envelope<'a> {
     /// What is said about it, as an [`About`]; no concern of the rule's.
     #[serde(borrow, deserialize_with = "as_it_stands")]
     pub about: Cow<'a, RawValue>,
+}
+
+/// Takes a value only as it is written here, so that the rule hangs on no parser's leniency.
+fn spelt_one_way<'de, D: Deserializer<'de>, T: FromStr + Display>(deserializer: D) -> Result<T, D::Error> {
+    #[derive(Deserialize)]
+    struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+
+    let Text(text) = Text::deserialize(deserializer)?;
+    let value = text.parse::<T>().ok().filter(|value| value.to_string() == text);
+    value.ok_or_else(|| D::Error::custom(format_args!("`{text}` is not spelt as it would be written")))
 }
 
 /// Borrows the JSON instead of copying it, which serde does by itself for text alone.
