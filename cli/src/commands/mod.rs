@@ -1,5 +1,7 @@
 //! One file per command.
 
+mod demo_service;
+mod node_exec;
 mod proxy;
 
 use std::process::ExitCode;
@@ -10,6 +12,10 @@ use clap::Subcommand;
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     Proxy(proxy::ProxyArgs),
+    #[command(hide = true)]
+    NodeExec(node_exec::NodeExec),
+    #[command(hide = true)]
+    DemoService(demo_service::DemoService),
 }
 
 impl Command {
@@ -17,6 +23,9 @@ impl Command {
     pub(crate) fn run(self) -> miette::Result<ExitCode> {
         match self {
             Command::Proxy(args) => args.run(),
+            // It becomes the node in this thread, so no other may have been started yet.
+            Command::NodeExec(command) => Ok(command.run()),
+            Command::DemoService(command) => command.run(),
         }
     }
 }

@@ -1,0 +1,278 @@
+//! The files that releases run, kept under their SHA-256 in `DATA/artifacts`, so that what was released is what runs.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
+
+use schemas::Hash;
+use schemas::run::Artifact;
+use sha2::{Digest as _, Sha256};
+
+/// A copy that was begun longer ago than this belongs to a process that died.
+const ABANDONED_AFTER: Duration = Duration::from_secs(3_600);
+
+/// Why an artifact cannot be kept or run.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The file that shall be released cannot be read.
+    #[error("cannot read artifact {path}: {cause}; name a file that this user can read")]
+    Source {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        cause: io::Error,
+    },
+    /// The file that shall be released is a folder, a pipe or the like.
+    #[error("artifact {0} is not a regular file; name the program itself")]
+    NotAFile(PathBuf),
+    /// The store cannot be written or read.
+    #[error("cannot use the artifact store at {path}: {cause}")]
+    Store {
+        /// The place in the store.
+        path: PathBuf,
+        /// Why.
+        cause: io::Error,
+    },
+    /// No copy with this hash.
+    #[error("no artifact {0} in the store; release the version again on this machine")]
+    Missing(Hash),
+    /// The copy is not what was released.
+    #[error("artifact {expected} is damaged: its copy has the hash {found}; release the version again to replace it")]
+    Damaged {
+        /// What was released.
+        expected: Hash,
+        /// What lies there.
+        found: Hash,
+    },
+}
+
+/// The store. Calls block on the disk.
+#[derive(Debug)]
+pub struct Artifacts {
+    folder: PathBuf,
+    verified: Mutex<BTreeMap<Hash, Stamp>>,
+}
+
+/// What changes whenever a file's content does: device, inode, length, modification and change time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Stamp([i64; 7]);
+
+impl Artifacts {
+    /// Opens the store of the data folder, and makes it if it is not there.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Store`] if it cannot be made.
+    pub fn open(data: &Path) -> Result<Self, Error> {
+        let folder = data.join("artifacts");
+        let at = |cause| Error::Store { path: folder.clone(), cause };
+        fs::create_dir_all(&folder).map_err(at)?;
+        remove_abandoned_copies(&folder).map_err(at)?;
+        Ok(Self { folder, verified: Mutex::default() })
+    }
+
+    /// Keeps a copy of the file at `source`. Again with the same content changes nothing; a damaged copy is replaced.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`] naming the file and what is wrong with it.
+    pub fn store(&self, source: &Path) -> Result<Artifact, Error> {
+        let unreadable = |cause| Error::Source { path: source.to_owned(), cause };
+        if !fs::metadata(source).map_err(unreadable)?.is_file() {
+            return Err(Error::NotAFile(source.to_owned()));
+        }
+        let mut from = File::open(source).map_err(unreadable)?;
+        let draft = Draft::new(&self.folder);
+        // The hash is taken of the copy and not of the source, which may change while it is read.
+        let (sha256, size_bytes) = draft.fill(&mut from).map_err(|fault| match fault {
+            FillFault::Reading(cause) => unreadable(cause),
+            FillFault::Keeping(cause) => Error::Store { path: draft.path.clone(), cause },
+        })?;
+        if self.verify(sha256).is_err() {
+            draft.keep_as(&self.path(sha256)).map_err(|cause| Error::Store { path: self.path(sha256), cause })?;
+        }
+        let name = source.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        Ok(Artifact { sha256, name, size_bytes })
+    }
+
+    /// Returns where the copy with this hash lies, if it does.
+    pub fn path(&self, sha256: Hash) -> PathBuf {
+        self.folder.join(sha256.to_string())
+    }
+
+    /// Returns the copy's path after making sure that it still has its hash. A copy that has not been touched since it
+    /// was last verified is not read again.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Missing`], [`Error::Damaged`], or [`Error::Store`] if it cannot be read.
+    pub fn verify(&self, sha256: Hash) -> Result<PathBuf, Error> {
+        let path = self.path(sha256);
+        let at = |cause: io::Error| match cause.kind() {
+            io::ErrorKind::NotFound => Error::Missing(sha256),
+            _ => Error::Store { path: path.clone(), cause },
+        };
+        let mut file = File::open(&path).map_err(at)?;
+        let stamp = Stamp::of(&file).map_err(at)?;
+        if self.verified.lock().unwrap().get(&sha256) == Some(&stamp) {
+            return Ok(path);
+        }
+        let found = hash(&mut file).map_err(at)?;
+        if found != sha256 {
+            return Err(Error::Damaged { expected: sha256, found });
+        }
+        self.verified.lock().unwrap().insert(sha256, stamp);
+        Ok(path)
+    }
+}
+
+impl Stamp {
+    fn of(file: &File) -> io::Result<Self> {
+        let m = file.metadata()?;
+        let (dev, ino, size) = (m.dev() as i64, m.ino() as i64, m.len() as i64);
+        Ok(Self([dev, ino, size, m.mtime(), m.mtime_nsec(), m.ctime(), m.ctime_nsec()]))
+    }
+}
+
+/// A copy under way; removed when dropped unless it was kept.
+struct Draft {
+    path: PathBuf,
+}
+
+enum FillFault {
+    Reading(io::Error),
+    Keeping(io::Error),
+}
+
+impl Draft {
+    fn new(folder: &Path) -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let n = NEXT.fetch_add(1, Ordering::Relaxed);
+        Self { path: folder.join(format!(".draft-{}-{n}", std::process::id())) }
+    }
+
+    /// Copies all of `from`, durably, and returns the copy's hash and length in bytes.
+    fn fill(&self, from: &mut File) -> Result<(Hash, u64), FillFault> {
+        let _ = fs::remove_file(&self.path); // of a process that died and had our id
+        let mut options = OpenOptions::new();
+        options.write(true).create_new(true).mode(0o700);
+        let mut copy = options.open(&self.path).map_err(FillFault::Keeping)?;
+        // Between two files this is `copy_file_range`: no bytes through this process, shared blocks where possible.
+        let size_bytes = io::copy(from, &mut copy).map_err(|cause| match cause.raw_os_error() {
+            Some(NO_SPACE | OVER_QUOTA | TOO_LARGE) => FillFault::Keeping(cause),
+            _ => FillFault::Reading(cause),
+        })?;
+        copy.set_permissions(fs::Permissions::from_mode(0o555)).map_err(FillFault::Keeping)?;
+        copy.sync_all().map_err(FillFault::Keeping)?;
+        drop(copy);
+        let mut copy = File::open(&self.path).map_err(FillFault::Keeping)?;
+        Ok((hash(&mut copy).map_err(FillFault::Keeping)?, size_bytes))
+    }
+
+    fn keep_as(&self, path: &Path) -> io::Result<()> {
+        fs::rename(&self.path, path)?;
+        File::open(path.parent().expect("a copy lies in the store's folder"))?.sync_all()
+    }
+}
+
+const NO_SPACE: i32 = rustix::io::Errno::NOSPC.raw_os_error();
+const OVER_QUOTA: i32 = rustix::io::Errno::DQUOT.raw_os_error();
+const TOO_LARGE: i32 = rustix::io::Errno::FBIG.raw_os_error();
+
+impl Drop for Draft {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.path); // not there any more if it was kept
+    }
+}
+
+fn hash(file: &mut File) -> io::Result<Hash> {
+    let mut sha256 = Sha256::new();
+    let mut chunk = vec![0; 256 * 1024];
+    loop {
+        match file.read(&mut chunk)? {
+            0 => return Ok(Hash(sha256.finalize().into())),
+            n => sha256.update(&chunk[..n]),
+        }
+    }
+}
+
+fn remove_abandoned_copies(folder: &Path) -> io::Result<()> {
+    let now = SystemTime::now();
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let old = |m: fs::Metadata| now.duration_since(m.modified().ok()?).ok().filter(|age| *age > ABANDONED_AFTER);
+        if entry.file_name().to_string_lossy().starts_with(".draft-") && entry.metadata().ok().and_then(old).is_some() {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn store() -> (tempfile::TempDir, Artifacts) {
+        let data = tempfile::tempdir().unwrap();
+        let artifacts = Artifacts::open(data.path()).unwrap();
+        (data, artifacts)
+    }
+
+    fn file(data: &tempfile::TempDir, name: &str, content: &[u8]) -> PathBuf {
+        let path = data.path().join(name);
+        fs::write(&path, content).unwrap();
+        path
+    }
+
+    #[test]
+    fn a_copy_lies_under_its_hash_and_only_once() {
+        let (data, artifacts) = store();
+        let first = artifacts.store(&file(&data, "api", b"#!/bin/sh\n")).unwrap();
+        let again = artifacts.store(&file(&data, "other", b"#!/bin/sh\n")).unwrap();
+        assert_eq!(first, Artifact { sha256: Hash::of(b"#!/bin/sh\n"), name: "api".into(), size_bytes: 10 });
+        assert_eq!(again.sha256, first.sha256);
+        let copy = artifacts.verify(first.sha256).unwrap();
+        assert_eq!(fs::read(&copy).unwrap(), b"#!/bin/sh\n");
+        assert_eq!(fs::metadata(&copy).unwrap().permissions().mode() & 0o7777, 0o555);
+        assert_eq!(fs::read_dir(data.path().join("artifacts")).unwrap().count(), 1, "no draft is left");
+    }
+
+    #[test]
+    fn a_later_change_of_the_source_does_not_change_the_copy() {
+        let (data, artifacts) = store();
+        let source = file(&data, "api", b"one");
+        let one = artifacts.store(&source).unwrap();
+        fs::write(&source, b"two").unwrap();
+        assert_eq!(fs::read(artifacts.verify(one.sha256).unwrap()).unwrap(), b"one");
+    }
+
+    #[test]
+    fn a_changed_copy_is_found_out_after_it_was_verified_and_storing_again_mends_it() {
+        let (data, artifacts) = store();
+        let source = file(&data, "api", b"right");
+        let sha256 = artifacts.store(&source).unwrap().sha256;
+        let copy = artifacts.verify(sha256).unwrap();
+        fs::set_permissions(&copy, fs::Permissions::from_mode(0o755)).unwrap();
+        fs::write(&copy, b"wrong").unwrap();
+        let error = artifacts.verify(sha256).unwrap_err();
+        assert!(matches!(error, Error::Damaged { found, .. } if found == Hash::of(b"wrong")), "{error}");
+        artifacts.store(&source).unwrap();
+        assert_eq!(fs::read(artifacts.verify(sha256).unwrap()).unwrap(), b"right");
+    }
+
+    #[test]
+    fn what_cannot_be_stored_is_named() {
+        let (data, artifacts) = store();
+        let missing = artifacts.store(&data.path().join("nothing")).unwrap_err().to_string();
+        assert!(missing.contains("nothing: No such file"), "{missing}");
+        let folder = artifacts.store(data.path()).unwrap_err().to_string();
+        assert!(folder.contains("is not a regular file"), "{folder}");
+        let unknown = artifacts.verify(Hash::of(b"never")).unwrap_err();
+        assert!(matches!(unknown, Error::Missing(_)), "{unknown}");
+    }
+}

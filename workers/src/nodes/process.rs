@@ -1,0 +1,407 @@
+//! Nodes as processes of this machine: each of its own session and folder, outliving ionledger and re-adopted by it.
+//!
+//! `launch` starts `ionledger node-exec`, which makes itself the node (`exec`); a node is known by its held lock
+//! (`life`). A launch that was not acknowledged may be repeated until it is; from then on, and once it was stopped, its
+//! effect never starts a process again. So repeating a launch is harmless at every moment, and a late one does nothing.
+
+mod env;
+mod exec;
+mod folder;
+mod life;
+mod log;
+mod ports;
+mod stop;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io;
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use schemas::EffectId;
+use tokio::io::AsyncReadExt as _;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, timeout};
+
+pub use self::exec::{ALREADY_RUNNING, node_exec};
+use self::folder::{Ended, Folder, Mark, Record};
+use self::life::Life;
+use self::ports::Ports;
+use super::{Exit, Fault, Instance, Launch, Nodes, Seen, Stopped};
+use crate::artifacts::{self, Artifacts};
+
+/// How long node-exec may take to become the node.
+const START_DEADLINE: Duration = Duration::from_secs(10);
+/// How long an ended child's exit status may be waited for.
+const WITNESS_DEADLINE: Duration = Duration::from_secs(1);
+const POLL: Duration = Duration::from_millis(5);
+/// Of how many cleaned-up nodes the logs are kept.
+const KEPT_LOGS: usize = 100;
+
+/// Nodes as child processes on this machine.
+#[derive(Clone, Debug)]
+pub struct ProcessNodes {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    nodes: PathBuf,
+    launcher: PathBuf,
+    artifacts: Arc<Artifacts>,
+    ports: Ports,
+    /// The nodes that are children of this process: each tells when its end has been written down.
+    children: Mutex<BTreeMap<EffectId, watch::Receiver<bool>>>,
+}
+
+/// What stands before a launch.
+enum Before {
+    Runs(Record),
+    IsStarting,
+    MayStart { artifact: PathBuf },
+}
+
+impl ProcessNodes {
+    /// Returns the nodes of the data folder. `launcher` is the `ionledger` binary; `/proc/self/exe` where it is this
+    /// very program, which holds even after its file was replaced by a newer one.
+    ///
+    /// # Errors
+    ///
+    /// An I/O error if `DATA/nodes` cannot be made.
+    pub fn open(data: &Path, launcher: PathBuf, artifacts: Arc<Artifacts>) -> io::Result<Self> {
+        let nodes = std::path::absolute(data.join("nodes"))?;
+        fs::create_dir_all(&nodes)?;
+        let inner = Inner { nodes, launcher, artifacts, ports: Ports::new(), children: Mutex::default() };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+}
+
+#[async_trait::async_trait]
+impl Nodes for ProcessNodes {
+    async fn launch(&self, launch: &Launch) -> Result<Instance, Fault> {
+        let folder = self.inner.folder(launch.effect);
+        let record = match self.before(launch).await? {
+            Before::Runs(record) => record,
+            Before::IsStarting => self.settled(&folder, launch.effect).await?,
+            Before::MayStart { artifact } => self.start(&folder, launch, &artifact).await?,
+        };
+        blocking(move || folder.mark(Mark::Started).map_err(faulty("acknowledge the node"))).await?;
+        Ok(record.into())
+    }
+
+    async fn look(&self) -> Result<BTreeMap<EffectId, Seen>, Fault> {
+        let inner = self.inner.clone();
+        let folders = blocking(move || inner.folders().map_err(faulty("look at the nodes' folders"))).await?;
+        let mut all = BTreeMap::new();
+        for (effect, folder) in folders {
+            if let Some(seen) = self.see(effect, folder).await? {
+                all.insert(effect, seen);
+            }
+        }
+        Ok(all)
+    }
+
+    async fn stop(&self, effect: EffectId, grace: Duration) -> Result<Stopped, Fault> {
+        stop::stop(self.inner.folder(effect), effect, grace).await
+    }
+
+    async fn cleanup(&self, effect: EffectId) -> Result<(), Fault> {
+        let inner = self.inner.clone();
+        blocking(move || inner.cleanup(effect)).await
+    }
+
+    async fn free_ports(&self, n: u16) -> Result<Vec<u16>, Fault> {
+        let inner = self.inner.clone();
+        blocking(move || inner.free_ports(n)).await
+    }
+}
+
+impl ProcessNodes {
+    async fn before(&self, launch: &Launch) -> Result<Before, Fault> {
+        let folder = self.inner.folder(launch.effect);
+        let known = blocking(move || folder.create().and_then(|()| life::inspect(&folder)).map_err(faulty("launch")));
+        if let Life::Dead(record) = known.await? {
+            self.witness(record.effect).await;
+        }
+        let (inner, launch) = (self.inner.clone(), launch.clone());
+        blocking(move || inner.before(&launch)).await
+    }
+
+    /// Starts node-exec and returns the record of what it became.
+    async fn start(&self, folder: &Folder, launch: &Launch, artifact: &Path) -> Result<Record, Fault> {
+        let mut command = tokio::process::Command::new(&self.inner.launcher);
+        command.arg("node-exec").arg("--dir").arg(&folder.path).arg("--artifact").arg(artifact);
+        command.stdin(Stdio::null()).stdout(Stdio::piped());
+        let mut child = command.spawn().map_err(faulty("start node-exec"))?;
+        let answer = child.stdout.take();
+        let status = self.watch_child(folder.clone(), launch.effect, child);
+        let mut text = Vec::new();
+        if let Some(answer) = answer {
+            let mut answer = answer.take(64 * 1024);
+            let heard = timeout(START_DEADLINE, answer.read_to_end(&mut text)).await;
+            heard.map_err(|_| too_slow(launch.effect))?.map_err(faulty("hear from node-exec"))?;
+        }
+        if !text.is_empty() {
+            let lost = |cause| Fault::Unknown(format!("node-exec's answer is not understood: {cause}"));
+            return Err(serde_json::from_slice(&text).unwrap_or_else(lost));
+        }
+        self.became(folder, launch.effect, status).await
+    }
+
+    /// Tells what a silent node-exec has become: the node, nothing, or second to another launcher.
+    async fn became(
+        &self,
+        folder: &Folder,
+        effect: EffectId,
+        mut status: watch::Receiver<Option<ExitStatus>>,
+    ) -> Result<Record, Fault> {
+        let deadline = Instant::now() + START_DEADLINE;
+        loop {
+            if let Life::Running(record) = self.inspect(folder).await? {
+                return Ok(record);
+            }
+            let ended = *status.borrow_and_update();
+            match ended {
+                Some(status) if status.code() == Some(ALREADY_RUNNING.into()) => {
+                    return self.settled(folder, effect).await;
+                }
+                Some(status) => return Err(self.died_at_once(folder, status).await),
+                None if Instant::now() > deadline => return Err(too_slow(effect)),
+                None => sleep(POLL).await,
+            }
+        }
+    }
+
+    async fn died_at_once(&self, folder: &Folder, status: ExitStatus) -> Fault {
+        let folder = folder.clone();
+        let exit = move || {
+            // It was recorded and so it may have been the node: this effect has had its start.
+            if folder.record().is_ok_and(|record| record.is_some()) {
+                folder.mark(Mark::Started).map_err(faulty("acknowledge the node"))?;
+            }
+            let log_tail = log::tail(&folder);
+            Ok(Exit { code: status.code(), signal: status.signal(), stopped: false, log_tail })
+        };
+        match blocking(exit).await {
+            Ok(exit) => Fault::Permanent(format!("the node {exit}")),
+            Err(fault) => fault,
+        }
+    }
+
+    /// Waits until a start by another launcher has ended one way or the other.
+    async fn settled(&self, folder: &Folder, effect: EffectId) -> Result<Record, Fault> {
+        let deadline = Instant::now() + START_DEADLINE;
+        while Instant::now() < deadline {
+            match self.inspect(folder).await? {
+                Life::Running(record) => return Ok(record),
+                Life::Starting => sleep(POLL).await,
+                Life::Absent | Life::Dead(_) => {
+                    return Err(Fault::Retryable(format!("another launch of node {effect} failed; launch it again")));
+                }
+            }
+        }
+        Err(too_slow(effect))
+    }
+
+    async fn inspect(&self, folder: &Folder) -> Result<Life, Fault> {
+        let folder = folder.clone();
+        blocking(move || life::inspect(&folder).map_err(faulty("look at the node"))).await
+    }
+
+    async fn see(&self, effect: EffectId, folder: Folder) -> Result<Option<Seen>, Fault> {
+        let looked = folder.clone();
+        if let Ok(Life::Dead(_)) = blocking(move || Ok(life::inspect(&looked))).await? {
+            self.witness(effect).await;
+        }
+        blocking(move || {
+            Ok(see(&folder)
+                .unwrap_or_else(|cause| Some(Seen::Unknown { reason: format!("cannot look at it: {cause}") })))
+        })
+        .await
+    }
+
+    /// Lets the child go its way while its end is waited for, and written down.
+    fn watch_child(
+        &self,
+        folder: Folder,
+        effect: EffectId,
+        mut child: tokio::process::Child,
+    ) -> watch::Receiver<Option<ExitStatus>> {
+        let (written, is_written) = watch::channel(false);
+        let (status, ended) = watch::channel(None);
+        let pid = child.id().and_then(|pid| i32::try_from(pid).ok());
+        self.inner.children.lock().unwrap().insert(effect, is_written);
+        let inner = self.inner.clone();
+        tokio::spawn(async move {
+            if let (Ok(exit), Some(pid)) = (child.wait().await, pid) {
+                let ended = Ended { pid, code: exit.code(), signal: exit.signal() };
+                let noted = blocking(move || match folder.record() {
+                    Ok(Some(record)) if record.pid == pid => folder.write_ended(&ended).map_err(faulty("note its end")),
+                    _ => Ok(()), // it never became the node
+                });
+                if let Err(fault) = noted.await {
+                    tracing::warn!(%effect, %fault, "how the node ended is not kept");
+                }
+                status.send_replace(Some(exit));
+            }
+            written.send_replace(true);
+            inner.forget(effect, &written);
+        });
+        ended
+    }
+
+    /// Waits until the end of a child of ours has been written down, if the node is one.
+    async fn witness(&self, effect: EffectId) {
+        let written = self.inner.children.lock().unwrap().get(&effect).cloned();
+        if let Some(mut written) = written {
+            let _ = timeout(WITNESS_DEADLINE, written.wait_for(|written| *written)).await; // then it stays unseen
+        }
+    }
+}
+
+impl Inner {
+    fn folder(&self, effect: EffectId) -> Folder {
+        Folder::of(&self.nodes, effect)
+    }
+
+    /// Returns the folders of all nodes, those of cleaned-up ones too.
+    fn folders(&self) -> io::Result<Vec<(EffectId, Folder)>> {
+        let mut found = Vec::new();
+        for entry in fs::read_dir(&self.nodes)? {
+            if let Some(effect) = entry?.file_name().to_str().and_then(|name| name.parse().ok()) {
+                found.push((effect, self.folder(effect)));
+            }
+        }
+        Ok(found)
+    }
+
+    fn before(&self, launch: &Launch) -> Result<Before, Fault> {
+        let folder = self.folder(launch.effect);
+        let failed = faulty("launch the node");
+        if folder.has(Mark::Stopped).map_err(failed)? {
+            return Err(Fault::Permanent(format!("node {} was stopped; its effect starts no more", launch.effect)));
+        }
+        let former = folder.launch().map_err(faulty("read the launch"))?;
+        if former.as_ref().is_some_and(|former| former != launch) {
+            return Err(Fault::Permanent(format!("node {} was launched before with other parameters", launch.effect)));
+        }
+        match life::inspect(&folder).map_err(faulty("look at the node"))? {
+            Life::Running(record) => return Ok(Before::Runs(record)),
+            Life::Starting => return Ok(Before::IsStarting),
+            Life::Dead(record) if folder.has(Mark::Started).map_err(faulty("look at the node"))? => {
+                let exit = exit(&folder, &record).map_err(faulty("look at the node"))?;
+                return Err(Fault::Permanent(format!("the node {exit}")));
+            }
+            Life::Dead(_) | Life::Absent => {}
+        }
+        let artifact = self.artifacts.verify(launch.artifact).map_err(|error| match &error {
+            artifacts::Error::Missing(_) | artifacts::Error::Damaged { .. } => Fault::Permanent(error.to_string()),
+            _ => Fault::Retryable(error.to_string()),
+        })?;
+        let artifact = std::path::absolute(artifact).map_err(faulty("find the artifact"))?;
+        if former.is_none() {
+            folder.write_launch(launch).map_err(faulty("write the launch down"))?;
+        }
+        Ok(Before::MayStart { artifact })
+    }
+
+    fn cleanup(&self, effect: EffectId) -> Result<(), Fault> {
+        let folder = self.folder(effect);
+        let failed = || faulty("clean the node's folder up");
+        if !folder.path.try_exists().map_err(failed())? {
+            return Ok(());
+        }
+        folder.mark(Mark::Stopped).map_err(failed())?; // or a late launch could begin in the midst of it
+        match life::inspect(&folder).map_err(failed())? {
+            Life::Running(_) | Life::Starting => {
+                return Err(Fault::Permanent(format!("node {effect} still runs; stop it first")));
+            }
+            Life::Dead(_) | Life::Absent => {}
+        }
+        match fs::remove_dir_all(folder.work()) {
+            Err(cause) if cause.kind() != io::ErrorKind::NotFound => return Err(failed()(cause)),
+            _ => {}
+        }
+        folder.mark(Mark::Cleaned).map_err(failed())?;
+        self.prune().map_err(failed())
+    }
+
+    /// Removes the oldest cleaned-up folders whole.
+    fn prune(&self) -> io::Result<()> {
+        let mut cleaned = Vec::new();
+        for (_, folder) in self.folders()? {
+            if folder.has(Mark::Cleaned)? {
+                cleaned.push((folder.marked_at(Mark::Cleaned)?, folder.path));
+            }
+        }
+        cleaned.sort();
+        let surplus = cleaned.len().saturating_sub(KEPT_LOGS);
+        cleaned.into_iter().take(surplus).try_for_each(|(_, path)| fs::remove_dir_all(path))
+    }
+
+    fn free_ports(&self, n: u16) -> Result<Vec<u16>, Fault> {
+        let mut taken = BTreeSet::new();
+        for (_, folder) in self.folders().map_err(faulty("look at the nodes' folders"))? {
+            if !folder.has(Mark::Stopped).map_err(faulty("look at a node"))? {
+                taken.extend(folder.launch().ok().flatten().map(|launch| launch.port));
+            }
+        }
+        let ports = self.ports.free(n, &taken);
+        if ports.len() == usize::from(n) {
+            return Ok(ports);
+        }
+        Err(Fault::Retryable(format!("only {} of {n} ports are free; stop what is not needed", ports.len())))
+    }
+
+    /// Forgets a child that has ended, unless a later start of its effect has taken its place.
+    fn forget(&self, effect: EffectId, written: &watch::Sender<bool>) {
+        let mut children = self.children.lock().unwrap();
+        if children.get(&effect).is_some_and(|child| written.subscribe().same_channel(child)) {
+            children.remove(&effect);
+        }
+    }
+}
+
+fn see(folder: &Folder) -> io::Result<Option<Seen>> {
+    Ok(match life::inspect(folder)? {
+        Life::Absent => None,
+        Life::Starting => Some(Seen::Starting),
+        Life::Running(record) => Some(Seen::Running(record.into())),
+        Life::Dead(_) if folder.has(Mark::Cleaned)? => None,
+        Life::Dead(record) => Some(Seen::Exited(exit(folder, &record)?)),
+    })
+}
+
+fn exit(folder: &Folder, record: &Record) -> io::Result<Exit> {
+    let ended = folder.ended(record.pid)?;
+    Ok(Exit {
+        code: ended.as_ref().and_then(|ended| ended.code),
+        signal: ended.as_ref().and_then(|ended| ended.signal),
+        stopped: folder.has(Mark::Stopped)?,
+        log_tail: log::tail(folder),
+    })
+}
+
+impl From<Record> for Instance {
+    fn from(record: Record) -> Self {
+        let name = format!("process/{}/{}", record.pid, record.start_ticks);
+        Self { name, address: record.address, started_at: record.launched_at }
+    }
+}
+
+/// Runs what waits for disks off the runtime's threads.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Fault> + Send + 'static) -> Result<T, Fault> {
+    let ended = |fault| Fault::Unknown(format!("the call was cut off: {fault}"));
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|fault| Err(ended(fault)))
+}
+
+fn faulty(what: &'static str) -> impl Fn(io::Error) -> Fault + Copy {
+    move |cause| Fault::Retryable(format!("cannot {what}: {cause}"))
+}
+
+fn too_slow(effect: EffectId) -> Fault {
+    Fault::Unknown(format!("node {effect} has neither started nor failed within {} s", START_DEADLINE.as_secs()))
+}
