@@ -1,7 +1,17 @@
-//! What happens outside: react to state and facts, act at the edge, record the outcome.
+//! What happens outside: react to the state and the facts, act at the edge, record the outcome.
+//!
+//! A worker is a pure function, `react(state, facts, now)`, and [`runtime::run`] around it. Adapters carry effects out
+//! and have no opinions.
 
+pub mod effect;
+pub mod facts;
+pub mod provisioner;
+pub mod traffic_shifter;
+pub mod collector;
+pub mod runtime;
+
+pub mod nodes;
 pub mod artifacts;
 pub mod checks;
-pub mod nodes;
-pub mod proxy;
 pub mod traffic;
+pub mod proxy;

@@ -4,8 +4,10 @@
 
 pub mod measures;
 pub mod proxy;
+pub mod router;
 pub mod routes;
 
 pub use measures::{Counts, Histogram, Measures, NodeMeasures, StackMeasures};
 pub use proxy::{ApplyError, ProxyControl, StartError, ensure_running};
+pub use router::Router;
 pub use routes::{Backends, Entry, Held, Node, Routes, Status, Timeouts};

@@ -1,0 +1,132 @@
+//! The collector: unused stacks are taken down when the policy says so, never before.
+
+use std::time::Duration;
+
+use ledger::State;
+use ledger::deployment::{Deployment, Phase, Stack, retention};
+use schemas::command::DeploymentOutcome;
+use schemas::{DeploymentId, EffectId, StackId, Timestamp, Weight};
+
+use crate::effect::{Effect, Key, Reaction};
+use crate::facts::{Facts, RETRY_AFTER, later};
+use crate::nodes::Seen;
+use crate::traffic::Entry;
+
+/// How long a node may take to end by itself.
+pub const STOP_GRACE: Duration = Duration::from_secs(10);
+
+/// For how many looks in a row, and for how long, a node without an owner must be seen before it is taken down: the
+/// first look never does, and a reader that lags must have caught up by then.
+const UNOWNED_LOOKS: u32 = 3;
+const UNOWNED_FOR: Duration = Duration::from_secs(60);
+
+/// Reacts to the state and the facts.
+pub fn react(state: &State, facts: &Facts, now: Timestamp) -> Reaction {
+    let mut reaction = Reaction::default();
+    for (id, deployment) in &state.deployments {
+        for (stack_id, stack) in &deployment.stacks {
+            match stack.phase {
+                Phase::Collecting { drain_ms, .. } => {
+                    let drain = Duration::from_millis(drain_ms);
+                    take_down(facts, id, deployment, *stack_id, stack, drain, now, &mut reaction);
+                }
+                Phase::Starting => {}
+                Phase::Ready | Phase::Unhealthy | Phase::Failed { .. } => {
+                    start(state, facts, id, deployment, *stack_id, now, &mut reaction);
+                }
+            }
+        }
+    }
+    sweep(facts, now, &mut reaction);
+    reaction
+}
+
+/// Begins to take a stack down that is due, unless the router gives it traffic or cannot be read.
+fn start(
+    state: &State,
+    facts: &Facts,
+    id: &DeploymentId,
+    deployment: &Deployment,
+    stack: StackId,
+    now: Timestamp,
+    reaction: &mut Reaction,
+) {
+    let Some(definition) = state.service(&id.service).and_then(|service| service.definition.as_ref()) else { return };
+    let Some((due, reason)) = retention::due(deployment, stack, &definition.policy.retention) else { return };
+    if now < due {
+        reaction.wake(due);
+    } else if observed_weight(facts, id, stack) == Some(Weight::ZERO) {
+        reaction.record(id, DeploymentOutcome::StartCollection { stack, reason: reason.to_owned() });
+    }
+}
+
+/// Returns the weight the router serves a stack with; nothing if that is unknown.
+fn observed_weight(facts: &Facts, id: &DeploymentId, stack: StackId) -> Option<Weight> {
+    let entry = facts.routers.get(id)?.as_ref();
+    Some(entry.and_then(Entry::held).map_or(Weight::ZERO, |held| held.routes.weights.of(stack)))
+}
+
+/// Takes a stack's nodes down once it has drained: the wait is counted by this instance, on a clock that nobody sets.
+#[allow(clippy::too_many_arguments)]
+fn take_down(
+    facts: &Facts,
+    id: &DeploymentId,
+    deployment: &Deployment,
+    stack_id: StackId,
+    stack: &Stack,
+    drain: Duration,
+    now: Timestamp,
+    reaction: &mut Reaction,
+) {
+    let Some(since) = facts.collecting.get(&stack_id) else { return };
+    let waited = facts.steady.saturating_sub(*since);
+    if waited < drain {
+        reaction.wake(later(now, drain - waited));
+        return;
+    }
+    if observed_weight(facts, id, stack_id) != Some(Weight::ZERO)
+        || deployment.traffic.set_weight(stack_id) > Weight::ZERO
+    {
+        return;
+    }
+    if stack.nodes.is_empty() {
+        reaction.record(id, DeploymentOutcome::Collected { stack: stack_id });
+    }
+    for node in stack.nodes.values() {
+        match facts.stops.get(&node.effect) {
+            Some((Ok(()), _)) => reaction.record(id, DeploymentOutcome::NodeStopped { effect: node.effect }),
+            failed => stop(facts, node.effect, failed.map(|(_, at)| *at), now, reaction),
+        }
+    }
+}
+
+fn stop(facts: &Facts, node: EffectId, failed_at: Option<Duration>, now: Timestamp, reaction: &mut Reaction) {
+    if facts.in_flight.contains(&Key::Stop(node)) {
+        return;
+    }
+    if failed_at.is_some_and(|at| !facts.may_retry(at)) {
+        reaction.wake(later(now, RETRY_AFTER));
+        return;
+    }
+    reaction.effects.push(Effect::Stop { node, grace: STOP_GRACE });
+}
+
+/// Takes nodes down that nobody owns: a launch that landed after its place was given up, or was lost and came back.
+/// What an ended one left behind is cleaned up.
+fn sweep(facts: &Facts, now: Timestamp, reaction: &mut Reaction) {
+    let Some(nodes) = &facts.nodes else { return };
+    for (effect, looks) in &facts.unowned {
+        if looks.count < UNOWNED_LOOKS || facts.steady.saturating_sub(looks.since) < UNOWNED_FOR {
+            continue;
+        }
+        let busy = facts.in_flight.contains(&Key::CleanUp(*effect));
+        match nodes.get(effect) {
+            Some(Seen::Running(_) | Seen::Starting) => {
+                let failed = facts.stops.get(effect).filter(|(result, _)| result.is_err()).map(|(_, at)| *at);
+                stop(facts, *effect, failed, now, reaction);
+            }
+            Some(Seen::Exited(_)) if !busy => reaction.effects.push(Effect::CleanUp { node: *effect }),
+            Some(Seen::Exited(_) | Seen::Unknown { .. }) | None => {}
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! Facts: what a worker has seen outside. It is gathered by the runtime and forgotten when the worker ends; whatever
+//! must not be forgotten is an event.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use ledger::State;
+use ledger::deployment::Phase;
+use schemas::judgement::{Counts, Measured};
+use schemas::{DeploymentId, EffectId, StackId, Timestamp};
+
+use crate::checks::Probe;
+use crate::effect::Key;
+use crate::nodes::{Fault, Instance, Seen};
+use crate::traffic::Entry;
+
+/// How long a look may be old and still say something, unless something newer is under way.
+pub const FRESH_MAX: Duration = Duration::from_secs(15);
+
+/// What a worker has seen outside, and when by a clock that nobody sets.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Facts {
+    /// The time now by the steady clock.
+    pub steady: Duration,
+    /// Nodes that were seen at the last look that succeeded; nothing before the first.
+    pub nodes: Option<BTreeMap<EffectId, Seen>>,
+    /// For how many looks in a row, and since when, a node that the ledger has as running was not seen at all.
+    pub missing: BTreeMap<EffectId, Looks>,
+    /// For how many looks in a row, and since when, a node was seen that the ledger does not have.
+    pub unowned: BTreeMap<EffectId, Looks>,
+    /// For how many looks in a row, and since when, a ready stack was under its `min_ready`.
+    pub under: BTreeMap<StackId, Looks>,
+    /// Since when a stack is known here to be being taken down.
+    pub collecting: BTreeMap<StackId, Duration>,
+    /// Probes of nodes.
+    pub probes: BTreeMap<EffectId, Probes>,
+    /// What routers said they serve: nothing is unknown, `Some(None)` is a deployment they do not know.
+    pub routers: BTreeMap<DeploymentId, Option<Entry>>,
+    /// The routers' counters.
+    pub measures: BTreeMap<DeploymentId, Measures>,
+    /// How the last launch of a node ended, and when.
+    pub launches: BTreeMap<EffectId, (Result<Instance, Fault>, Duration)>,
+    /// How the last stop of a node ended, and when.
+    pub stops: BTreeMap<EffectId, (Result<(), Fault>, Duration)>,
+    /// How the last routing of a deployment failed, and when.
+    pub route_failures: BTreeMap<DeploymentId, (String, Duration)>,
+    /// Effects that are under way.
+    pub in_flight: BTreeSet<Key>,
+    /// Ports on which nodes could listen.
+    pub free_ports: Vec<u16>,
+}
+
+/// How often in a row something was seen, and since when.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Looks {
+    /// Looks in a row.
+    pub count: u32,
+    /// The first of them.
+    pub since: Duration,
+}
+
+/// Probes of a node in a row that ended alike.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Probes {
+    /// Passes in a row.
+    pub passed: u16,
+    /// Failures in a row.
+    pub failed: u16,
+    /// What the last failure said.
+    pub reason: String,
+}
+
+/// A router's counters of one deployment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Measures {
+    /// The router's run that counted.
+    pub epoch: String,
+    /// Counters by stack, since that run began.
+    pub stacks: BTreeMap<StackId, Counts>,
+    /// When they were read.
+    pub at: Duration,
+}
+
+impl Measures {
+    /// Returns the counters of a rollout's two stacks. A stack the router never sent a request to has counted nothing.
+    pub fn of(&self, baseline: StackId, canary: StackId) -> Measured {
+        let counts = |stack: StackId| self.stacks.get(&stack).copied().unwrap_or_default();
+        Measured { epoch: self.epoch.clone(), baseline: counts(baseline), canary: counts(canary) }
+    }
+}
+
+impl Probes {
+    /// Adds a probe. One that says nothing of the node changes nothing.
+    pub fn add(&mut self, probe: Probe) {
+        match probe {
+            Probe::Passed { .. } => {
+                self.passed = self.passed.saturating_add(1);
+                self.failed = 0;
+            }
+            Probe::Failed { reason } => {
+                self.failed = self.failed.saturating_add(1);
+                self.passed = 0;
+                self.reason = reason;
+            }
+            Probe::Unknown { .. } => {}
+        }
+    }
+}
+
+impl Facts {
+    /// Takes a look at all nodes in, and counts what it says about what the ledger has.
+    pub fn looked(&mut self, state: &State, nodes: BTreeMap<EffectId, Seen>) {
+        let now = self.steady;
+        let stacks = || state.deployments.values().flat_map(|deployment| &deployment.stacks);
+        let owned: BTreeSet<EffectId> =
+            stacks().flat_map(|(_, stack)| stack.nodes.values().map(|node| node.effect)).collect();
+        let running = |stack: &&ledger::deployment::Node| stack.address().is_some();
+        let gone = stacks().flat_map(|(_, stack)| stack.nodes.values().filter(running).map(|node| node.effect));
+        self.missing = count(&self.missing, gone.filter(|effect| !nodes.contains_key(effect)), now);
+        self.unowned = count(&self.unowned, nodes.keys().filter(|effect| !owned.contains(effect)).copied(), now);
+        let under =
+            stacks().filter(|(_, stack)| stack.phase == Phase::Ready && stack.ready_nodes() < stack.capacity.min_ready);
+        self.under = count(&self.under, under.map(|(id, _)| *id), now);
+        let collecting = stacks().filter(|(_, stack)| matches!(stack.phase, Phase::Collecting { .. }));
+        self.collecting = collecting.map(|(id, _)| (*id, self.collecting.get(id).copied().unwrap_or(now))).collect();
+        self.probes.retain(|effect, _| owned.contains(effect));
+        self.launches.retain(|effect, _| owned.contains(effect));
+        self.stops.retain(|effect, _| owned.contains(effect) || nodes.contains_key(effect));
+        self.nodes = Some(nodes);
+    }
+
+    /// Says whether a failure at `at` is old enough to try again.
+    pub fn may_retry(&self, at: Duration) -> bool {
+        self.steady.saturating_sub(at) >= RETRY_AFTER
+    }
+}
+
+/// How long to wait before a call that failed is made again.
+pub const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+fn count<K: Ord + Copy>(
+    before: &BTreeMap<K, Looks>,
+    seen: impl Iterator<Item = K>,
+    now: Duration,
+) -> BTreeMap<K, Looks> {
+    seen.map(|key| {
+        let looks =
+            before.get(&key).map_or(Looks { count: 1, since: now }, |looks| Looks { count: looks.count + 1, ..*looks });
+        (key, looks)
+    })
+    .collect()
+}
+
+/// Returns `at` plus `after`, or the end of time.
+pub(crate) fn later(at: Timestamp, after: Duration) -> Timestamp {
+    let after = jiff::SignedDuration::try_from(after).unwrap_or(jiff::SignedDuration::MAX);
+    at.checked_add(after).unwrap_or(Timestamp::MAX)
+}

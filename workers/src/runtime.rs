@@ -1,0 +1,326 @@
+//! The runtime: one loop that every worker runs.
+//!
+//! It follows the ledger, gathers facts, lets the worker's pure `react` say what to do, starts the effects that are not
+//! under way, and records the outcomes. It has no opinions of its own.
+
+mod lookout;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ledger::execute::Refusal;
+use ledger::{Ledger, Rejection, State};
+use schemas::command::Outcome;
+use schemas::{DeploymentId, Role, Timestamp};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::checks::Checks;
+use crate::effect::{Effect, Key, Reaction};
+use crate::facts::Facts;
+use crate::nodes::{Fault, Instance, Nodes};
+use crate::traffic::{ApplyError, Held, Router};
+use crate::{collector, provisioner, traffic_shifter};
+
+use lookout::{Lookout, News};
+
+/// The outside world's ports.
+#[derive(Clone)]
+pub struct Adapters {
+    /// Where nodes run.
+    pub nodes: Arc<dyn Nodes>,
+    /// Where they are checked.
+    pub checks: Arc<dyn Checks>,
+    /// What shares requests out over them.
+    pub router: Arc<dyn Router>,
+}
+
+/// A worker's pure centre.
+pub type React = fn(&State, &Facts, Timestamp) -> Reaction;
+
+/// Returns the react of `role`.
+pub fn react_of(role: Role) -> React {
+    match role {
+        Role::Provisioner => provisioner::react,
+        Role::TrafficShifter => traffic_shifter::react,
+        Role::Collector => collector::react,
+    }
+}
+
+/// Why a worker ended before it was told to.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum WorkerError {
+    /// Another instance took over.
+    #[error("{role} was taken over by {by}")]
+    TakenOver {
+        /// The role.
+        role: Role,
+        /// The instance that acts now.
+        by: String,
+    },
+    /// The ledger cannot be followed or written any more.
+    #[error("{role} cannot go on: {why}")]
+    Ledger {
+        /// The role.
+        role: Role,
+        /// Why.
+        why: String,
+    },
+}
+
+/// How an effect ended.
+#[derive(Debug)]
+enum Done {
+    Launched(Result<Instance, Fault>),
+    Stopped(Result<(), Fault>),
+    Routed(Result<Held, ApplyError>),
+    Other,
+}
+
+/// The longest time between two reactions.
+const IDLE_MAX: Duration = Duration::from_secs(5);
+
+/// The shortest time between two reactions that changed nothing.
+const IDLE_MIN: Duration = Duration::from_millis(20);
+
+/// Runs a worker until `stop`: takes the role's lease, then reacts. Effects under way at the end are abandoned; whoever
+/// acts next looks first and repeats them.
+///
+/// # Errors
+///
+/// [`WorkerError`] if it must not or cannot go on.
+pub async fn run(
+    role: Role,
+    holder: String,
+    ledger: Ledger,
+    adapters: Adapters,
+    stop: CancellationToken,
+) -> Result<(), WorkerError> {
+    let mut worker = Worker::new(role, holder, ledger, adapters);
+    worker.take_lease().await?;
+    tokio::select! {
+        result = worker.follow() => result,
+        () = stop.cancelled() => Ok(()),
+    }
+}
+
+struct Worker {
+    role: Role,
+    holder: String,
+    ledger: Ledger,
+    adapters: Adapters,
+    react: React,
+    facts: Facts,
+    lookout: Lookout,
+    news: mpsc::UnboundedReceiver<News>,
+    send: mpsc::UnboundedSender<News>,
+}
+
+impl Worker {
+    fn new(role: Role, holder: String, ledger: Ledger, adapters: Adapters) -> Self {
+        let (send, news) = mpsc::unbounded_channel();
+        let lookout = Lookout::new(role, adapters.clone(), send.clone());
+        Self { role, holder, ledger, adapters, react: react_of(role), facts: Facts::default(), lookout, news, send }
+    }
+
+    async fn take_lease(&self) -> Result<(), WorkerError> {
+        let (role, holder) = (self.role, self.holder.clone());
+        let outcome = Outcome::TakeLease { role, holder, reason: "started".to_owned() };
+        let taken = self.ledger.record(outcome, role, &self.holder, None).await;
+        taken.map(drop).map_err(|error| WorkerError::Ledger { role, why: error.to_string() })
+    }
+
+    async fn follow(&mut self) -> Result<(), WorkerError> {
+        let mut folded = self.ledger.folded();
+        loop {
+            folded.borrow_and_update();
+            let state = self.ledger.view().state().clone();
+            self.check_lease(&state)?;
+            let steady = self.ledger.clock().steady();
+            self.facts.steady = steady;
+            let next_look = self.lookout.look(&state, steady);
+            let now = self.ledger.clock().now().max(self.ledger.view().time());
+            let reaction = (self.react)(&state, &self.facts, now);
+            reaction.effects.into_iter().for_each(|effect| self.start(effect));
+            if self.record(&state, reaction.outcomes).await? {
+                continue;
+            }
+            let wake = reaction.wake_at.map_or(IDLE_MAX, |at| until(now, at));
+            let idle = wake.min(next_look.saturating_sub(steady)).clamp(IDLE_MIN, IDLE_MAX);
+            tokio::select! {
+                news = self.news.recv() => if let Some(news) = news { self.take_in(&state, news) },
+                changed = folded.changed() => changed.map_err(|_| self.ledger_lost())?,
+                () = tokio::time::sleep(idle) => {}
+            }
+            while let Ok(news) = self.news.try_recv() {
+                self.take_in(&state, news);
+            }
+        }
+    }
+
+    fn check_lease(&self, state: &State) -> Result<(), WorkerError> {
+        let holder = state.lease(self.role).holder;
+        if holder.as_deref() == Some(&self.holder) {
+            return Ok(());
+        }
+        Err(WorkerError::TakenOver { role: self.role, by: holder.unwrap_or_else(|| "nobody".to_owned()) })
+    }
+
+    fn ledger_lost(&self) -> WorkerError {
+        let why = self.ledger.halted().unwrap_or_else(|| "it was closed".to_owned());
+        WorkerError::Ledger { role: self.role, why }
+    }
+
+    /// Starts an effect, unless one on the same thing is under way.
+    fn start(&mut self, effect: Effect) {
+        let key = effect.key();
+        if !self.facts.in_flight.insert(key.clone()) {
+            return;
+        }
+        tracing::debug!(role = %self.role, effect = effect.kind(), ?key, "effect");
+        let (adapters, send) = (self.adapters.clone(), self.send.clone());
+        tokio::spawn(async move {
+            let done = carry_out(&adapters, &effect).await;
+            // A worker that has ended needs no news.
+            let _ = send.send(News::Done(key, done));
+        });
+    }
+
+    /// Records outcomes, those of different deployments at once; says whether any of them changed the state.
+    async fn record(&self, state: &State, outcomes: Vec<Outcome>) -> Result<bool, WorkerError> {
+        let recording = outcomes.into_iter().map(|outcome| {
+            let cause = cause_of(state, &outcome);
+            async move { (self.ledger.record(outcome.clone(), self.role, &self.holder, cause).await, outcome) }
+        });
+        let mut changed = false;
+        for (answer, outcome) in futures::future::join_all(recording).await {
+            match answer {
+                Ok(answer) => changed |= answer.commit.is_some(),
+                Err(Refusal::Rejected(Rejection::Outdated(why))) => {
+                    tracing::debug!(role = %self.role, %why, "outdated");
+                }
+                Err(Refusal::Deposed { .. }) => changed = true,
+                Err(Refusal::Halted(why)) => return Err(WorkerError::Ledger { role: self.role, why }),
+                Err(error) => tracing::warn!(role = %self.role, ?outcome, %error, "outcome was not recorded"),
+            }
+        }
+        Ok(changed)
+    }
+
+    fn take_in(&mut self, state: &State, news: News) {
+        let at = self.ledger.clock().steady();
+        self.facts.steady = at;
+        match news {
+            News::Done(key, done) => {
+                self.facts.in_flight.remove(&key);
+                self.take_in_done(key, done, at);
+            }
+            seen => self.lookout.take_in(&mut self.facts, state, seen),
+        }
+    }
+
+    fn take_in_done(&mut self, key: Key, done: Done, at: Duration) {
+        match (key, done) {
+            (Key::Launch(effect), Done::Launched(result)) => drop(self.facts.launches.insert(effect, (result, at))),
+            (Key::Stop(effect), Done::Stopped(result)) => drop(self.facts.stops.insert(effect, (result, at))),
+            (Key::Route(id), Done::Routed(Ok(held))) => {
+                self.facts.route_failures.remove(&id);
+                self.facts.routers.insert(id, Some(crate::traffic::Entry::Routed(held)));
+            }
+            (Key::Route(id), Done::Routed(Err(error))) => {
+                tracing::warn!(deployment = %id, %error, "routes were not applied");
+                // What it holds now is not known until it is read.
+                self.facts.routers.remove(&id);
+                self.facts.route_failures.insert(id, (error.to_string(), at));
+            }
+            (Key::Route(id), _) => drop(self.facts.routers.remove(&id)),
+            _ => {}
+        }
+    }
+}
+
+async fn carry_out(adapters: &Adapters, effect: &Effect) -> Done {
+    match effect {
+        Effect::Launch(launch) => Done::Launched(adapters.nodes.launch(launch).await),
+        Effect::Stop { node, grace } => Done::Stopped(adapters.nodes.stop(*node, *grace).await.map(drop)),
+        Effect::CleanUp { node } => {
+            if let Err(error) = adapters.nodes.cleanup(*node).await {
+                tracing::warn!(%node, %error, "an ended node was not cleaned up");
+            }
+            Done::Other
+        }
+        Effect::Route(routes) => Done::Routed(adapters.router.apply(routes).await),
+        Effect::Unroute { deployment, generation } => {
+            if let Err(error) = adapters.router.remove(deployment, *generation).await {
+                tracing::warn!(%deployment, %error, "routes were not removed");
+            }
+            Done::Other
+        }
+    }
+}
+
+/// Returns the commit that a worker's outcome goes back to: the stack's, the rollout's or the weights' own.
+fn cause_of(state: &State, outcome: &Outcome) -> Option<schemas::CommitId> {
+    use schemas::command::DeploymentOutcome as O;
+    let Outcome::Deployment { deployment, outcome } = outcome else { return None };
+    let deployment = state.deployment(deployment)?;
+    let of_stack = |stack: schemas::StackId| Some(schemas::CommitId(stack.0));
+    match outcome {
+        O::StartLaunch { stack, .. }
+        | O::StackReady { stack }
+        | O::StackFailed { stack, .. }
+        | O::StackUnhealthy { stack }
+        | O::StackRecovered { stack }
+        | O::StartRequestedRollout { stack }
+        | O::StartCollection { stack, .. }
+        | O::Collected { stack } => of_stack(*stack),
+        O::Launched { effect, .. }
+        | O::LaunchFailed { effect, .. }
+        | O::NodeReady { effect }
+        | O::NodeUnhealthy { effect, .. }
+        | O::NodeLost { effect, .. }
+        | O::NodeStopped { effect } => deployment.node(*effect).and_then(|(stack, _, _)| of_stack(stack)),
+        O::TakeStep { rollout, .. } | O::Hold { rollout, .. } | O::SendBack { rollout, .. } => {
+            Some(schemas::CommitId(rollout.0))
+        }
+        O::WeightsApplied { .. } | O::DriftSeen { .. } => deployment.traffic.set.as_ref().map(|set| set.commit),
+    }
+}
+
+fn until(now: Timestamp, at: Timestamp) -> Duration {
+    Duration::try_from(at.duration_since(now)).unwrap_or(Duration::ZERO)
+}
+
+/// Why weights could not be applied at once; the traffic shifter goes on trying.
+#[derive(Debug, thiserror::Error)]
+pub enum ApplyNowError {
+    /// There is nothing to apply.
+    #[error("{0} has no weights that could be served now")]
+    Nothing(DeploymentId),
+    /// The router did not take it.
+    #[error(transparent)]
+    Router(#[from] ApplyError),
+}
+
+/// Applies a deployment's weights at once, without waiting for the traffic shifter. Whoever commits a rollback calls
+/// this; the shifter reads it back and records it.
+///
+/// # Errors
+///
+/// [`ApplyNowError`]; the rollback stands all the same.
+pub async fn apply_now(ledger: &Ledger, router: &dyn Router, id: &DeploymentId) -> Result<Held, ApplyNowError> {
+    let routes = {
+        let view = ledger.view();
+        let state = view.state();
+        state.deployment(id).and_then(|deployment| traffic_shifter::routes(state, id, deployment))
+    };
+    let routes = routes.ok_or_else(|| ApplyNowError::Nothing(id.clone()))?;
+    match router.apply(&routes).await {
+        // Something younger is held: the weights of this rollback, or of what came after it.
+        Err(ApplyError::Superseded { .. }) => match router.entry(id).await? {
+            Some(crate::traffic::Entry::Routed(held)) => Ok(held),
+            _ => Err(ApplyNowError::Nothing(id.clone())),
+        },
+        other => Ok(other?),
+    }
+}
