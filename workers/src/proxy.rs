@@ -31,6 +31,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
+pub use connection::Patience;
+
 use control::Control;
 use listener::House;
 use registry::Registry;
@@ -50,12 +52,19 @@ pub struct Config {
     pub drain: Duration,
     /// How many users may be connected at a time, fewer where descriptors are; default 16,384.
     pub connections_max: usize,
+    /// How long users are waited for.
+    pub patience: Patience,
 }
 
 impl Config {
     /// Returns the defaults for the data folder `data`.
     pub fn new(data: impl Into<PathBuf>) -> Self {
-        Self { data: data.into(), drain: Duration::from_secs(30), connections_max: 16_384 }
+        Self {
+            data: data.into(),
+            drain: Duration::from_secs(30),
+            connections_max: 16_384,
+            patience: Patience::default(),
+        }
     }
 }
 
@@ -142,6 +151,7 @@ impl Proxy {
         let epoch = Uuid::new_v4();
         let house = House {
             closing: CancellationToken::new(),
+            patience: config.patience,
             permits: Arc::new(Semaphore::new(connections_max(config.connections_max))),
             listeners: TaskTracker::new(),
             connections: TaskTracker::new(),

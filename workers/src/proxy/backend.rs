@@ -132,6 +132,10 @@ impl Backend {
     pub(super) async fn connect(&self, limit: Duration) -> Result<Sender, ConnectError> {
         let stream = timeout(limit, TcpStream::connect(self.address)).await;
         let stream = stream.map_err(|_| ConnectError::TimedOut(limit))??;
+        // Where nobody listens on a port of the kernel's own range, a socket may come to be connected to itself.
+        if stream.local_addr()? == self.address {
+            return Err(io::Error::from(io::ErrorKind::ConnectionRefused).into());
+        }
         stream.set_nodelay(true)?;
         let (sender, connection) = http1::Builder::new().handshake(TokioIo::new(stream)).await?;
         // What goes wrong on it is told to the request that uses it.

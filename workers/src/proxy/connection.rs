@@ -24,17 +24,29 @@ use super::deployment::Deployment;
 use super::forward::forward;
 use super::headers::Peer;
 
-/// How long a user may take over a request's head (against clients that send a byte now and then).
-const HEAD_MAX: Duration = Duration::from_secs(10);
+/// How long a user is waited for.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// For the rest of a request's head; default 10 s (against users who send a byte now and then).
+    pub head: Duration,
+    /// For the next request on a connection; default 75 s.
+    pub idle: Duration,
+    /// For taking any of an answer that is there; default 60 s.
+    pub stall: Duration,
+}
 
-/// How long a connection may lie idle between requests.
-const IDLE_MAX: Duration = Duration::from_secs(75);
+impl Default for Patience {
+    fn default() -> Self {
+        Self { head: Duration::from_secs(10), idle: Duration::from_secs(75), stall: Duration::from_secs(60) }
+    }
+}
 
-/// How long a user may take nothing of an answer that is there.
-const STALL_MAX: Duration = Duration::from_secs(60);
-
-/// How often the silences are looked at.
-const LOOK: Duration = Duration::from_secs(2);
+impl Patience {
+    /// Returns how often to look: so that no silence lasts more than a fifth longer than it may.
+    fn look(&self) -> Duration {
+        (self.head.min(self.idle).min(self.stall) / 5).max(Duration::from_millis(1))
+    }
+}
 
 /// What a connection waits for, each since when (0: it does not).
 #[derive(Debug)]
@@ -84,12 +96,12 @@ impl Activity {
     }
 
     /// Returns whether the user has been waited for too long.
-    fn is_overdue(&self, now: u64) -> bool {
+    fn is_overdue(&self, now: u64, patience: &Patience) -> bool {
         let over = |since: u64, limit| since != 0 && now.saturating_sub(since) >= ms(limit);
         let idle = !self.busy.load(Relaxed);
-        over(self.stalled_since_ms.load(Relaxed), STALL_MAX)
-            || idle && over(self.head_since_ms.load(Relaxed), HEAD_MAX)
-            || idle && over(self.quiet_since_ms.load(Relaxed), IDLE_MAX)
+        over(self.stalled_since_ms.load(Relaxed), patience.stall)
+            || idle && over(self.head_since_ms.load(Relaxed), patience.head)
+            || idle && over(self.quiet_since_ms.load(Relaxed), patience.idle)
     }
 }
 
@@ -112,6 +124,7 @@ pub(super) async fn serve(
     stream: TcpStream,
     address: SocketAddr,
     deployment: Arc<Deployment>,
+    patience: Patience,
     closing: CancellationToken,
 ) {
     let Ok(here) = stream.local_addr() else { return };
@@ -125,7 +138,7 @@ pub(super) async fn serve(
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(None);
     let mut connection = pin!(http.serve_connection(io, service));
-    let mut look = interval(LOOK);
+    let mut look = interval(patience.look());
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut told = false;
     loop {
@@ -133,7 +146,7 @@ pub(super) async fn serve(
             biased;
             // An error here is the user's connection breaking, which the request at hand has taken note of.
             _ = connection.as_mut() => return,
-            _ = look.tick() => if activity.is_overdue(now_ms()) { return },
+            _ = look.tick() => if activity.is_overdue(now_ms(), &patience) { return },
             () = closing.cancelled(), if !told => {
                 told = true;
                 connection.as_mut().graceful_shutdown();
@@ -196,15 +209,19 @@ mod tests {
 
     const SECOND: u64 = 1_000;
 
+    fn overdue(activity: &Activity, now: u64) -> bool {
+        activity.is_overdue(now, &Patience::default())
+    }
+
     #[test]
     fn a_head_that_is_not_whole_after_ten_seconds_is_overdue() {
         let activity = Activity::new(1);
         activity.note_read(5 * SECOND);
         activity.note_read(14 * SECOND);
-        assert!(!activity.is_overdue(15 * SECOND - 1));
-        assert!(activity.is_overdue(15 * SECOND));
+        assert!(!overdue(&activity, 15 * SECOND - 1));
+        assert!(overdue(&activity, 15 * SECOND));
         activity.begin();
-        assert!(!activity.is_overdue(60 * SECOND), "the request has come in and is being worked on");
+        assert!(!overdue(&activity, 60 * SECOND), "the request has come in and is being worked on");
     }
 
     #[test]
@@ -214,8 +231,8 @@ mod tests {
         activity.begin();
         activity.note_read(20 * SECOND); // its body
         activity.end(100 * SECOND);
-        assert!(!activity.is_overdue(175 * SECOND - 1));
-        assert!(activity.is_overdue(175 * SECOND));
+        assert!(!overdue(&activity, 175 * SECOND - 1));
+        assert!(overdue(&activity, 175 * SECOND));
     }
 
     #[test]
@@ -224,8 +241,8 @@ mod tests {
         activity.begin();
         activity.note_write(true, || SECOND);
         activity.note_write(true, || 50 * SECOND);
-        assert!(activity.is_overdue(61 * SECOND));
+        assert!(overdue(&activity, 61 * SECOND));
         activity.note_write(false, || 61 * SECOND);
-        assert!(!activity.is_overdue(200 * SECOND));
+        assert!(!overdue(&activity, 200 * SECOND));
     }
 }

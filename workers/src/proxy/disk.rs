@@ -115,11 +115,10 @@ mod tests {
     fn any_flipped_bit_is_found_out_and_the_other_files_are_loaded() {
         let (good, bad): (DeploymentId, DeploymentId) = ("test/a".parse().unwrap(), "test/b".parse().unwrap());
         let folder = tempfile::tempdir().unwrap();
+        store(folder.path(), &good, &retired(1)).unwrap();
         store(folder.path(), &bad, &retired(3)).unwrap();
         let bytes = fs::read(path_of(folder.path(), &bad)).unwrap();
         for bit in 0..bytes.len() * 8 {
-            let folder = tempfile::tempdir().unwrap();
-            store(folder.path(), &good, &retired(1)).unwrap();
             let mut flipped = bytes.clone();
             flipped[bit / 8] ^= 1 << (bit % 8);
             fs::write(path_of(folder.path(), &bad), flipped).unwrap();

@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::connection::serve;
+use super::connection::{Patience, serve};
 use super::deployment::Deployment;
 
 /// Connections that the kernel may hold until they are accepted.
@@ -22,6 +22,8 @@ const BACKLOG: u32 = 4_096;
 pub(super) struct House {
     /// Cancelled when the proxy ends.
     pub(super) closing: CancellationToken,
+    /// How long users are waited for.
+    pub(super) patience: Patience,
     /// The connections that may still be taken.
     pub(super) permits: Arc<Semaphore>,
     /// The sockets that accept users.
@@ -88,7 +90,7 @@ async fn accept(socket: TcpListener, deployment: Arc<Deployment>, house: House, 
         match next {
             None => return, // the permits are never closed
             Some((Ok((stream, peer)), permit)) => {
-                let served = serve(stream, peer, deployment.clone(), closing.clone());
+                let served = serve(stream, peer, deployment.clone(), house.patience, closing.clone());
                 house.connections.spawn(async move {
                     served.await;
                     drop(permit);

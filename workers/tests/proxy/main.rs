@@ -5,3 +5,4 @@ mod exchanges;
 mod shares;
 mod stage;
 mod starts;
+mod users;

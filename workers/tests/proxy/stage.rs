@@ -39,7 +39,12 @@ impl Stage {
     }
 
     pub(crate) async fn on(data: TempDir) -> Self {
-        let proxy = Proxy::start(config(data.path())).await.unwrap();
+        let config = config(data.path());
+        Self::with(data, config).await
+    }
+
+    pub(crate) async fn with(data: TempDir, config: Config) -> Self {
+        let proxy = Proxy::start(config).await.unwrap();
         Self { proxy, control: ProxyControl::of(data.path()), data }
     }
 
