@@ -220,6 +220,24 @@ async fn stopping_what_never_ran_keeps_it_from_ever_starting() {
     assert_eq!(place.nodes().look().await.unwrap().get(&launch.effect), None);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stop_that_races_a_launch_leaves_nothing_running() {
+    let place = Place::new();
+    let artifact = place.artifact(PATIENT);
+    let mut launched = 0;
+    for delay_ms in 0..20 {
+        let launch = place.launch_of(artifact).await;
+        let (nodes, same) = (place.nodes(), launch.clone());
+        let launching = tokio::spawn(async move { nodes.launch(&same).await });
+        tokio::time::sleep(Duration::from_millis(delay_ms)).await;
+        place.nodes().stop(launch.effect, LONG).await.unwrap();
+        launched += usize::from(launching.await.unwrap().is_ok());
+        assert_eq!(processes_of(launch.effect), [0; 0], "the stop came {delay_ms} ms after the launch");
+        assert!(place.nodes().launch(&launch).await.is_err());
+    }
+    println!("{launched} of 20 launches were done before the stop");
+}
+
 #[tokio::test]
 async fn what_a_dead_node_has_left_behind_is_ended_by_stopping_it() {
     let place = Place::new();
@@ -414,6 +432,22 @@ async fn the_logs_of_the_newest_hundred_cleaned_up_nodes_are_kept() {
     }
     let kept: Vec<bool> = effects.iter().map(|effect| place.folder(*effect).exists()).collect();
     assert_eq!((&kept[..3], kept[3..].iter().all(|kept| *kept)), (&[false; 3][..], true));
+}
+
+#[tokio::test]
+async fn a_long_log_is_set_aside_while_the_node_goes_on_writing() {
+    let place = Place::new();
+    let nodes = place.nodes();
+    let chatty = "#!/bin/sh\nhead -c 11000000 /dev/zero\necho done\nwhile [ ! -e ask ]; do sleep 0.01; done\necho more\nexec sleep 1000\n";
+    let launch = place.launch_of(place.artifact(chatty)).await;
+    nodes.launch(&launch).await.unwrap();
+    let log = place.folder(launch.effect).join("log");
+    eventually("a long log", || fs::metadata(&log).is_ok_and(|log| log.len() == 11_000_005)).await;
+    nodes.look().await.unwrap();
+    assert_eq!(fs::metadata(place.folder(launch.effect).join("log.1")).unwrap().len(), 11_000_005);
+    fs::write(place.folder(launch.effect).join("work/ask"), "").unwrap();
+    place.logged(launch.effect, "more").await;
+    assert_eq!(place.log(launch.effect), "more\n");
 }
 
 #[tokio::test]

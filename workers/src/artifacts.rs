@@ -89,12 +89,15 @@ impl Artifacts {
         let mut from = File::open(source).map_err(unreadable)?;
         let draft = Draft::new(&self.folder);
         // The hash is taken of the copy and not of the source, which may change while it is read.
-        let (sha256, size_bytes) = draft.fill(&mut from).map_err(|fault| match fault {
+        let (copy, sha256, size_bytes) = draft.fill(&mut from).map_err(|fault| match fault {
             FillFault::Reading(cause) => unreadable(cause),
             FillFault::Keeping(cause) => Error::Store { path: draft.path.clone(), cause },
         })?;
         if self.verify(sha256).is_err() {
-            draft.keep_as(&self.path(sha256)).map_err(|cause| Error::Store { path: self.path(sha256), cause })?;
+            let at = |cause| Error::Store { path: self.path(sha256), cause };
+            draft.keep_as(&self.path(sha256)).map_err(at)?;
+            let stamp = Stamp::of(&copy).map_err(at)?; // only now: renaming changes it
+            self.verified.lock().unwrap().insert(sha256, stamp);
         }
         let name = source.file_name().unwrap_or_default().to_string_lossy().into_owned();
         Ok(Artifact { sha256, name, size_bytes })
@@ -156,8 +159,8 @@ impl Draft {
         Self { path: folder.join(format!(".draft-{}-{n}", std::process::id())) }
     }
 
-    /// Copies all of `from`, durably, and returns the copy's hash and length in bytes.
-    fn fill(&self, from: &mut File) -> Result<(Hash, u64), FillFault> {
+    /// Copies all of `from`, durably, and returns the copy, its hash and its length in bytes.
+    fn fill(&self, from: &mut File) -> Result<(File, Hash, u64), FillFault> {
         let _ = fs::remove_file(&self.path); // of a process that died and had our id
         let mut options = OpenOptions::new();
         options.write(true).create_new(true).mode(0o700);
@@ -171,7 +174,8 @@ impl Draft {
         copy.sync_all().map_err(FillFault::Keeping)?;
         drop(copy);
         let mut copy = File::open(&self.path).map_err(FillFault::Keeping)?;
-        Ok((hash(&mut copy).map_err(FillFault::Keeping)?, size_bytes))
+        let sha256 = hash(&mut copy).map_err(FillFault::Keeping)?;
+        Ok((copy, sha256, size_bytes))
     }
 
     fn keep_as(&self, path: &Path) -> io::Result<()> {

@@ -369,7 +369,12 @@ fn see(folder: &Folder) -> io::Result<Option<Seen>> {
     Ok(match life::inspect(folder)? {
         Life::Absent => None,
         Life::Starting => Some(Seen::Starting),
-        Life::Running(record) => Some(Seen::Running(record.into())),
+        Life::Running(record) => {
+            if let Err(cause) = log::turn_over(folder) {
+                tracing::warn!(effect = %record.effect, %cause, "a node's long log cannot be set aside");
+            }
+            Some(Seen::Running(record.into()))
+        }
         Life::Dead(_) if folder.has(Mark::Cleaned)? => None,
         Life::Dead(record) => Some(Seen::Exited(exit(folder, &record)?)),
     })

@@ -8,7 +8,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use super::env;
 use super::folder::Folder;
 
-/// A log that is longer at a start is set aside as `log.1`.
+/// A log that has grown longer is set aside as `log.1`, in place of the one before.
 const TURN_OVER_BYTES: u64 = 10 * 1024 * 1024;
 const READ_BYTES: u64 = 16 * 1024;
 const TAIL_LINES: usize = 20;
@@ -17,12 +17,23 @@ const TAIL_BYTES: usize = 2 * 1024;
 const SECRET_BYTES_MIN: usize = 4;
 const MASK: &str = "***";
 
-/// Opens the log to append to, and sets a long one aside first.
+/// Opens the log to append to.
 pub(super) fn open(folder: &Folder) -> io::Result<File> {
-    if fs::metadata(folder.log()).is_ok_and(|log| log.len() > TURN_OVER_BYTES) {
-        fs::rename(folder.log(), folder.former_log())?;
-    }
+    turn_over(folder)?;
     OpenOptions::new().append(true).create(true).open(folder.log())
+}
+
+/// Sets a long log aside, so that a node's logs never fill the disk. The node appends and so goes on at the new end; a line
+/// that it writes in the very moment between copy and cut may be lost.
+pub(super) fn turn_over(folder: &Folder) -> io::Result<()> {
+    match fs::metadata(folder.log()) {
+        Ok(log) if log.len() > TURN_OVER_BYTES => {
+            fs::copy(folder.log(), folder.former_log())?;
+            OpenOptions::new().write(true).open(folder.log())?.set_len(0)
+        }
+        Err(cause) if cause.kind() != io::ErrorKind::NotFound => Err(cause),
+        _ => Ok(()),
+    }
 }
 
 /// Returns the log's last lines for people, secrets masked, at most 2 KiB. It may become part of an event, so it is
