@@ -1,1 +1,15 @@
-//! Placeholder.
+//! The door: the HTTP server over the ledger, its client, and the form in which people write a service down.
+//!
+//! Everything that writes goes through [`authorize`]; there is no other way in.
+
+pub mod problem;
+pub mod wire;
+
+pub mod authorize;
+pub mod moment;
+pub mod tokens;
+
+pub mod client;
+pub mod server;
+
+pub use problem::{Code, Problem};

@@ -1,0 +1,244 @@
+//! The client: talks to a running `ionledger up`, through the socket in its data folder or over TCP with a token.
+
+mod call;
+mod events;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::Method;
+use schemas::command::Request;
+use schemas::{CommandId, Offset};
+use serde::de::DeserializeOwned;
+
+use crate::problem::{Code, Problem};
+use crate::wire::{Answer, Standing};
+
+use call::{Fault, Target};
+pub use events::Events;
+
+/// How long a command without a verdict is sent again.
+const AGAIN_FOR: Duration = Duration::from_secs(30);
+
+/// How long one try of a command may take beyond the wait that was asked for. The server gives up after 10 s.
+const TRY_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// How long any other question may take until its answer begins.
+const READ_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Talks to a server. Every call is a connection of its own.
+#[derive(Clone, Debug)]
+pub struct Client {
+    target: Target,
+}
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Nobody listens on the data folder's socket.
+    #[error("nothing runs on {}; start `ionledger up`", data.display())]
+    NotRunning {
+        /// The data folder.
+        data: PathBuf,
+    },
+    /// This user may not use the socket.
+    #[error("this user may not use {}; ask its owner, or use a token over TCP", socket.display())]
+    NotAllowed {
+        /// The socket.
+        socket: PathBuf,
+    },
+    /// Nobody answers at the address.
+    #[error("cannot reach {address}: {why}; is `ionledger up --listen {address}` running?")]
+    Unreachable {
+        /// The address.
+        address: String,
+        /// Why.
+        why: String,
+    },
+    /// The server says no, or that it cannot.
+    #[error(transparent)]
+    Refused(#[from] Problem),
+    /// Nobody knows whether a command was carried out.
+    #[error(
+        "nobody knows whether command {command} was carried out: {why}; look at `ionledger history`, or send it again with the same id"
+    )]
+    Indeterminate {
+        /// The command.
+        command: CommandId,
+        /// What went wrong.
+        why: String,
+    },
+    /// The server went away in the middle, or answered something else than it should.
+    #[error("the server gave no whole answer: {0}")]
+    Broken(String),
+    /// A file of this machine cannot be read.
+    #[error("cannot read {}: {cause}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        cause: std::io::Error,
+    },
+}
+
+/// How a command is sent.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options {
+    /// Only say what would be appended.
+    pub dry_run: bool,
+    /// How long the answer may wait for the router to confirm weights; the server's own time if there is nothing.
+    pub wait: Option<Duration>,
+}
+
+impl Error {
+    /// Returns the exit code that a command line ends with: 1 error, 2 usage, 4 not allowed.
+    pub fn exit(&self) -> u8 {
+        match self {
+            Error::Refused(problem) => problem.exit,
+            Error::NotAllowed { .. } => 4,
+            Error::NotRunning { .. }
+            | Error::Unreachable { .. }
+            | Error::Indeterminate { .. }
+            | Error::Broken(_)
+            | Error::File { .. } => 1,
+        }
+    }
+}
+
+impl Client {
+    /// Returns the client of the data folder's socket. It need not be there yet.
+    pub fn of_data(data: &Path) -> Self {
+        Self { target: Target::Unix { data: data.to_owned() } }
+    }
+
+    /// Returns the client of a server at `address` (`HOST:PORT`), with a token.
+    pub fn of_address(address: &str, token: &str) -> Self {
+        Self { target: Target::Tcp { address: address.to_owned(), token: call::Token::new(token) } }
+    }
+
+    /// Sends a command and returns what became of it. Without a verdict it is sent again under the same id, which
+    /// carries it out at most once, for up to 30 s.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Refused`] with the server's reason, [`Error::Indeterminate`] if nobody knows.
+    pub async fn execute(&self, request: &Request, options: Options) -> Result<Answer, Error> {
+        let mut query = vec![];
+        if options.dry_run {
+            query.push("dry_run=true".to_owned());
+        }
+        query.extend(options.wait.map(|wait| format!("wait_ms={}", wait.as_millis())));
+        let path = format!("/v1/commands?{}", query.join("&"));
+        let body = Bytes::from(serde_json::to_vec(request).map_err(|error| Error::Broken(error.to_string()))?);
+        let within = TRY_TIMEOUT + options.wait.unwrap_or_default();
+        let until = tokio::time::Instant::now() + AGAIN_FOR;
+        let mut pause = Duration::from_millis(100);
+        let mut sent = false;
+        loop {
+            let why = match self.target.json::<Answer>(Method::POST, &path, body.clone(), within).await {
+                Ok(answer) => return Ok(answer),
+                Err(Fault::Refused(problem)) if problem.code == Code::Indeterminate => problem.message,
+                Err(Fault::Refused(problem)) => return Err(problem.into()),
+                Err(Fault::Lost(why)) => why,
+                // Once it may have been taken, a server that is being started again is waited for.
+                Err(Fault::NotSent(error)) if sent => error.to_string(),
+                Err(Fault::NotSent(error)) => return Err(error),
+            };
+            sent = true;
+            if tokio::time::Instant::now() + pause >= until {
+                return Err(Error::Indeterminate { command: request.id, why });
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_secs(1));
+        }
+    }
+
+    /// Returns what the ledger is and where it stands.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`].
+    pub async fn standing(&self) -> Result<Standing, Error> {
+        self.get("/v1/ledger").await
+    }
+
+    /// Returns once the server is ready to take writes.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Refused`] with why it is not.
+    pub async fn ready(&self) -> Result<(), Error> {
+        self.get::<serde_json::Value>("/readyz").await.map(drop)
+    }
+
+    /// Follows the log from `from` on, to its end or, with `follow`, for ever.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`] if it cannot begin.
+    pub async fn events(&self, from: Offset, follow: bool) -> Result<Events, Error> {
+        let path = format!("/v1/events?from={from}&follow={follow}");
+        let response = self.target.send(Method::GET, &path, Bytes::new(), READ_TIMEOUT).await.map_err(Error::from)?;
+        Ok(Events::new(response.into_body()))
+    }
+
+    /// Asks for `path` and reads the answer's JSON.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`].
+    pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Error> {
+        Ok(self.target.json(Method::GET, path, Bytes::new(), READ_TIMEOUT).await?)
+    }
+}
+
+impl From<Fault> for Error {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::NotSent(error) => error,
+            Fault::Lost(why) => Error::Broken(why),
+            Fault::Refused(problem) => problem.into(),
+        }
+    }
+}
+
+/// Writes text so that it can stand in a query or a path's part.
+pub fn escape(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            escaped.push(char::from(byte));
+        } else {
+            escaped.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    escaped
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_that_means_something_in_an_address_is_left() {
+        assert_eq!(
+            escape("2026-11-01T12:00+01:00[Europe/Berlin]"),
+            "2026-11-01T12%3A00%2B01%3A00%5BEurope%2FBerlin%5D"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_folder_where_nothing_runs_is_said_so() {
+        let data = tempfile::tempdir().unwrap();
+        let error = Client::of_data(data.path()).standing().await.unwrap_err();
+        assert_eq!(error.to_string(), format!("nothing runs on {}; start `ionledger up`", data.path().display()));
+        assert_eq!(error.exit(), 1);
+    }
+
+    #[test]
+    fn a_token_is_not_printed() {
+        let client = Client::of_address("localhost:1", "ion_0123456789");
+        assert!(!format!("{client:?}").contains("0123456789"));
+    }
+}

@@ -1,0 +1,200 @@
+//! One question and its answer over a connection of its own.
+
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST};
+use http::{Method, Request, Response};
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::body::{Body, Incoming};
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper_util::rt::TokioIo;
+use serde::de::DeserializeOwned;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+
+use super::Error;
+use crate::problem::{self, Code, Problem};
+use crate::server;
+
+/// The longest answer that is read whole, in bytes.
+const ANSWER_BYTES_MAX: usize = 256 * 1024 * 1024;
+
+/// How long connecting may take.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Where the server is.
+#[derive(Clone, Debug)]
+pub(super) enum Target {
+    /// Behind a data folder's socket.
+    Unix {
+        /// The folder.
+        data: PathBuf,
+    },
+    /// Somewhere else.
+    Tcp {
+        /// `HOST:PORT`.
+        address: String,
+        /// What lets us in.
+        token: Token,
+    },
+}
+
+/// A token, never printed.
+#[derive(Clone)]
+pub(super) struct Token(String);
+
+impl Token {
+    pub(super) fn new(token: &str) -> Self {
+        Self(token.to_owned())
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+/// Why a question has no answer.
+pub(super) enum Fault {
+    /// It did not get there.
+    NotSent(Error),
+    /// It may have got there.
+    Lost(String),
+    /// The answer is no.
+    Refused(Problem),
+}
+
+impl Target {
+    /// Asks, and reads the answer's JSON.
+    pub(super) async fn json<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Bytes,
+        within: Duration,
+    ) -> Result<T, Fault> {
+        let response = self.send(method, path, body, within).await?;
+        let bytes = whole(response).await?;
+        serde_json::from_slice(&bytes).map_err(|error| Fault::Lost(format!("its answer to {path} is odd: {error}")))
+    }
+
+    /// Asks, and returns the answer if it is a yes.
+    pub(super) async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        body: Bytes,
+        within: Duration,
+    ) -> Result<Response<Incoming>, Fault> {
+        let request = self.request(method, path).header(CONTENT_TYPE, "application/json").body(Full::new(body));
+        self.exchange(request, within).await
+    }
+
+    /// Returns a request to be given a body.
+    pub(super) fn request(&self, method: Method, path: &str) -> http::request::Builder {
+        let request = Request::builder().method(method).uri(path);
+        match self {
+            Target::Unix { .. } => request.header(HOST, "ionledger"),
+            Target::Tcp { address, token } => {
+                let bearer = http::HeaderValue::from_str(&format!("Bearer {}", token.0)).map(|mut value| {
+                    value.set_sensitive(true);
+                    value
+                });
+                let request = request.header(HOST, address);
+                match bearer {
+                    Ok(bearer) => request.header(AUTHORIZATION, bearer),
+                    Err(_) => request, // refused by the server as no token
+                }
+            }
+        }
+    }
+
+    /// Connects, sends `request`, and returns the answer if it is a yes.
+    pub(super) async fn exchange<B>(
+        &self,
+        request: http::Result<Request<B>>,
+        within: Duration,
+    ) -> Result<Response<Incoming>, Fault>
+    where
+        B: Body + Send + 'static,
+        B::Data: Send,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let request = request.map_err(|error| Fault::NotSent(Error::Broken(error.to_string())))?;
+        let connecting = tokio::time::timeout(CONNECT_TIMEOUT, self.connect()).await;
+        let timed_out = || io::Error::from(io::ErrorKind::TimedOut);
+        let connected = connecting.map_err(|_| timed_out()).and_then(|connected| connected);
+        let mut sender = connected.map_err(|cause| Fault::NotSent(self.not_reached(&cause)))?;
+        let answer = tokio::time::timeout(within, sender.send_request(request)).await;
+        let answer = answer.map_err(|_| Fault::Lost(format!("no answer came within {} s", within.as_secs())))?;
+        let response = answer.map_err(|error| Fault::Lost(reason(&error)))?;
+        if response.status().is_success() { Ok(response) } else { Err(refusal(response).await) }
+    }
+
+    async fn connect<B>(&self) -> io::Result<SendRequest<B>>
+    where
+        B: Body + Send + 'static,
+        B::Data: Send,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        match self {
+            Target::Unix { data } => handshake(server::reach_socket(data).await?).await,
+            Target::Tcp { address, .. } => {
+                let stream = TcpStream::connect(address.as_str()).await?;
+                let _ = stream.set_nodelay(true); // only a matter of speed
+                handshake(stream).await
+            }
+        }
+    }
+
+    fn not_reached(&self, cause: &io::Error) -> Error {
+        match self {
+            Target::Unix { data } => match cause.kind() {
+                io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => Error::NotRunning { data: data.clone() },
+                io::ErrorKind::PermissionDenied => Error::NotAllowed { socket: server::socket_path(data) },
+                _ => Error::Broken(format!("{}: {cause}", server::socket_path(data).display())),
+            },
+            Target::Tcp { address, .. } => Error::Unreachable { address: address.clone(), why: cause.to_string() },
+        }
+    }
+}
+
+async fn handshake<B>(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) -> io::Result<SendRequest<B>>
+where
+    B: Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
+    tokio::spawn(connection); // ends with the answer's body, or when both halves are dropped
+    Ok(sender)
+}
+
+/// Reads an answer's whole body.
+async fn whole(response: Response<Incoming>) -> Result<Bytes, Fault> {
+    let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
+    body.map(http_body_util::Collected::to_bytes).map_err(|error| Fault::Lost(error.to_string()))
+}
+
+async fn refusal(response: Response<Incoming>) -> Fault {
+    let status = response.status();
+    match whole(response).await {
+        Ok(bytes) => match serde_json::from_slice::<problem::Body>(&bytes) {
+            Ok(body) => Fault::Refused(body.error),
+            Err(_) => Fault::Refused(Problem::new(Code::Other, format!("the server answered {status}"))),
+        },
+        Err(fault) => fault,
+    }
+}
+
+fn reason(error: &hyper::Error) -> String {
+    match std::error::Error::source(error) {
+        Some(source) => format!("{error}: {source}"),
+        None => error.to_string(),
+    }
+}

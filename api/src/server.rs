@@ -1,0 +1,166 @@
+//! The server: HTTP over a Unix socket in the data folder and, on request, over TCP.
+//!
+//! On the socket the actor is the peer's user, as the kernel says it (SO_PEERCRED). Over TCP it is whoever the token
+//! belongs to. Every handler runs in a task of its own, so that a caller who goes away does not stop a command half
+//! way, and a panic ends one request and nothing else.
+
+mod accept;
+mod commands;
+mod events;
+mod hooks;
+mod peer;
+mod reads;
+mod respond;
+mod socket;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::routing::{get, post};
+use ledger::Ledger;
+use tokio::net::{TcpListener, UnixListener};
+use tokio_util::sync::CancellationToken;
+
+use crate::problem::{Code, Problem};
+use crate::tokens::Tokens;
+
+pub use hooks::{Hooks, Unhooked, check_bind};
+pub use socket::{SocketError, path as socket_path, reach as reach_socket};
+
+/// What the door stands before.
+pub struct Api {
+    /// The ledger.
+    pub ledger: Ledger,
+    /// The data folder.
+    pub data: PathBuf,
+    /// What the workers do for the door.
+    pub hooks: Arc<dyn Hooks>,
+    /// Who may come through TCP.
+    pub tokens: Tokens,
+    /// How much is taken at once.
+    pub limits: Limits,
+    /// Cancelled when the server closes; long answers end then.
+    pub closing: CancellationToken,
+}
+
+/// How much is taken at once.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Connections open at a time, on each of the two doors.
+    pub connections_max: usize,
+    /// How long a request's head may take.
+    pub head_timeout: Duration,
+    /// How long a command's body may take.
+    pub body_timeout: Duration,
+    /// How long an answer waits for the router to confirm weights, if its caller does not say.
+    pub applied_wait: Duration,
+    /// How long open requests may go on when the server closes.
+    pub close_timeout: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections_max: 256,
+            head_timeout: Duration::from_secs(10),
+            body_timeout: Duration::from_secs(10),
+            applied_wait: Duration::from_secs(2),
+            close_timeout: Duration::from_secs(5),
+        }
+    }
+}
+
+impl Api {
+    /// Returns the door of `ledger` with no hooks and the usual limits.
+    pub fn new(ledger: Ledger, data: &Path) -> Self {
+        Self {
+            ledger,
+            data: data.to_owned(),
+            hooks: Arc::new(Unhooked),
+            tokens: Tokens::of(data),
+            limits: Limits::default(),
+            closing: CancellationToken::new(),
+        }
+    }
+}
+
+/// A server that listens and is not yet answering.
+pub struct Server {
+    api: Arc<Api>,
+    unix: UnixListener,
+    socket: socket::Own,
+    tcp: Option<TcpListener>,
+}
+
+/// Why the server cannot listen.
+#[derive(Debug, thiserror::Error)]
+pub enum ListenError {
+    /// On the socket in the data folder.
+    #[error(transparent)]
+    Socket(#[from] SocketError),
+    /// On the TCP address.
+    #[error("cannot listen on {address}: {cause}; choose another with `--listen ADDRESS:PORT`")]
+    Tcp {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        cause: std::io::Error,
+    },
+}
+
+impl Server {
+    /// Listens on the data folder's socket and, if there is an address, over TCP. A socket that a killed process left
+    /// is replaced.
+    ///
+    /// # Errors
+    ///
+    /// [`ListenError`]: the socket answers already, or an address cannot be had.
+    pub async fn listen(api: Arc<Api>, tcp: Option<SocketAddr>) -> Result<Self, ListenError> {
+        let tcp = match tcp {
+            Some(address) => {
+                let at = |cause| ListenError::Tcp { address, cause };
+                Some(TcpListener::bind(address).await.map_err(at)?)
+            }
+            None => None,
+        };
+        let (unix, socket) = socket::listen(&api.data).await?;
+        Ok(Self { api, unix, socket, tcp })
+    }
+
+    /// Returns the address it listens on over TCP, if it does.
+    pub fn tcp_address(&self) -> Option<SocketAddr> {
+        self.tcp.as_ref().and_then(|tcp| tcp.local_addr().ok())
+    }
+
+    /// Answers until [`Api::closing`] is cancelled; then lets open requests end, for a while, and removes the socket.
+    pub async fn run(self) {
+        let Self { api, unix, socket, tcp } = self;
+        let router = router(Arc::clone(&api));
+        let over_unix = accept::unix(unix, Arc::clone(&api), router.clone());
+        let over_tcp = async {
+            match tcp {
+                Some(tcp) => accept::tcp(tcp, Arc::clone(&api), router).await,
+                None => api.closing.cancelled().await,
+            }
+        };
+        tokio::join!(over_unix, over_tcp);
+        socket.remove();
+    }
+}
+
+/// Returns every address there is.
+fn router(api: Arc<Api>) -> Router {
+    Router::new()
+        .route("/healthz", get(reads::healthz))
+        .route("/readyz", get(reads::readyz))
+        .route("/v1/commands", post(commands::post))
+        .route("/v1/ledger", get(reads::ledger))
+        .route("/v1/events", get(events::get))
+        .fallback(|| async { Problem::new(Code::NoSuchPath, "no such address; every address is in docs/api.md") })
+        .method_not_allowed_fallback(|| async { Problem::new(Code::Method, "this address does not take that method") })
+        .layer(axum::middleware::from_fn(respond::in_a_task))
+        .with_state(api)
+}

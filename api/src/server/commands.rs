@@ -1,0 +1,188 @@
+//! `POST /v1/commands`: what the CLI's commands come to.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::{Query, State};
+use axum::response::Response;
+use http::HeaderMap;
+use ledger::{decide, execute};
+use schemas::command::{Command, Request};
+use schemas::traffic;
+use schemas::{Actor, CommitId, DeploymentId, EnvironmentName, Event, ServiceName};
+use serde::Deserialize;
+
+use super::peer::Caller;
+use super::{Api, respond};
+use crate::authorize::{Act, authorize};
+use crate::problem::{Code, Problem};
+use crate::wire::{Answer, COMMAND_BYTES_MAX, Happened};
+
+/// The longest time an answer may wait for the router.
+const WAIT_MAX: Duration = Duration::from_secs(60);
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Options {
+    #[serde(default)]
+    dry_run: bool,
+    wait_ms: Option<u64>,
+}
+
+pub(super) async fn post(
+    State(api): State<Arc<Api>>,
+    Caller(actor): Caller,
+    options: Result<Query<Options>, axum::extract::rejection::QueryRejection>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Problem> {
+    let Query(options) = options.map_err(|error| Problem::malformed(error.body_text()))?;
+    let body = respond::read(&headers, body, COMMAND_BYTES_MAX, api.limits.body_timeout).await?;
+    let request: Request = respond::parse(&body)?;
+    let answer = if options.dry_run {
+        dry_run(&api, &actor, &request).await?
+    } else {
+        let wait = options.wait_ms.map_or(api.limits.applied_wait, Duration::from_millis).min(WAIT_MAX);
+        carry_out(&api, actor, request, None, wait).await?
+    };
+    Ok(respond::json(&answer))
+}
+
+/// Says what `request` would do.
+async fn dry_run(api: &Api, actor: &Actor, request: &Request) -> Result<Answer, Problem> {
+    authorize(actor, Act::Command(&request.command))?;
+    check_outside(api, &request.command).await?;
+    let decision = api.ledger.dry_run(request)?;
+    let (events, notes) = (Happened::all(&decision.events), decision.notes);
+    Ok(Answer { commit: None, offset: None, events, notes, repeated: false, applied: None })
+}
+
+/// Carries `request` out. Every write there is comes through here.
+pub(super) async fn carry_out(
+    api: &Api,
+    actor: Actor,
+    request: Request,
+    cause: Option<CommitId>,
+    wait: Duration,
+) -> Result<Answer, Problem> {
+    authorize(&actor, Act::Command(&request.command))?;
+    if api.ledger.view().command(request.id).is_none() {
+        check_outside(api, &request.command).await?;
+    }
+    let command = request.command.clone();
+    let done = api.ledger.execute(request, actor, cause).await?;
+    let applied = confirm(api, &command, &done, wait).await;
+    let mut answer = Answer::from(done);
+    if let Some((confirmed, note)) = applied {
+        answer.applied = Some(confirmed);
+        answer.notes.extend(note);
+    }
+    Ok(answer)
+}
+
+/// Checks what the ledger cannot know.
+async fn check_outside(api: &Api, command: &Command) -> Result<(), Problem> {
+    match command {
+        Command::Apply { service, definition } => check_listen(api, service, &definition.listen).await,
+        Command::Release { .. }
+        | Command::New { .. }
+        | Command::Traffic { .. }
+        | Command::Roll { .. }
+        | Command::Rollback { .. }
+        | Command::Pause { .. }
+        | Command::Resume { .. }
+        | Command::Abort { .. }
+        | Command::Promote { .. }
+        | Command::Retire { .. } => Ok(()),
+    }
+}
+
+/// Checks that every address that is new in a declaration is free.
+async fn check_listen(
+    api: &Api,
+    service: &ServiceName,
+    listen: &BTreeMap<EnvironmentName, SocketAddr>,
+) -> Result<(), Problem> {
+    let in_use = |why: String| Err(Problem::new(Code::PortInUse, format!("{why}; choose another in [listen]")));
+    for (environment, address) in listen {
+        let deployment = DeploymentId { environment: environment.clone(), service: service.clone() };
+        if address.port() == 0 {
+            return Err(Problem::new(Code::Invalid, format!("{deployment} cannot listen on port 0; name a port")));
+        }
+        match listener_on(api, *address) {
+            Some(other) if other == deployment => {}
+            Some(other) => return in_use(format!("port in use: {other} listens on {address}")),
+            None => match api.hooks.check_listen(&deployment, *address).await {
+                Ok(()) => {}
+                Err(why) => return in_use(why),
+            },
+        }
+    }
+    Ok(())
+}
+
+/// Returns the deployment that is declared to listen on `address`.
+fn listener_on(api: &Api, address: SocketAddr) -> Option<DeploymentId> {
+    let view = api.ledger.view();
+    view.state().services.iter().find_map(|(name, service)| {
+        let listen = &service.definition.as_ref()?.listen;
+        let (environment, _) = listen.iter().find(|(_, taken)| **taken == address)?;
+        Some(DeploymentId { environment: environment.clone(), service: name.clone() })
+    })
+}
+
+/// Waits until the router has confirmed the weights that a command set, and says whether it has and what to know.
+async fn confirm(
+    api: &Api,
+    command: &Command,
+    done: &execute::Answer,
+    wait: Duration,
+) -> Option<(bool, Option<String>)> {
+    let (deployment, commit) = (command.deployment()?, done.commit?);
+    let sets = |event: &Event| matches!(event, Event::Traffic(traffic::Event::WeightsSet(_)));
+    if !done.events.iter().any(|(_, event)| sets(event)) {
+        return None;
+    }
+    let deadline = tokio::time::Instant::now() + wait;
+    let mut trouble = None;
+    if decide::is_rollback(command) && !done.repeated {
+        // A rollback waits for no takeover: whoever commits it also applies it.
+        match tokio::time::timeout_at(deadline, api.hooks.apply_now(deployment)).await {
+            Ok(Ok(())) => return Some((true, None)),
+            Ok(Err(why)) => trouble = Some(format!("the weights could not be applied at once: {why}")),
+            Err(_) => trouble = Some("the router has not confirmed the weights yet".to_owned()),
+        }
+    }
+    let mut folded = api.ledger.folded();
+    loop {
+        folded.borrow_and_update();
+        match standing(api, deployment, commit) {
+            Standing::Applied => return Some((true, None)),
+            Standing::Overtaken => return Some((false, Some("other weights have been set since".to_owned()))),
+            Standing::Waiting => {}
+        }
+        if !matches!(tokio::time::timeout_at(deadline, folded.changed()).await, Ok(Ok(()))) {
+            let note = trouble.unwrap_or_else(|| "the router has not confirmed the weights yet".to_owned());
+            return Some((false, Some(format!("{note}; watch `ionledger status -w`"))));
+        }
+    }
+}
+
+enum Standing {
+    Applied,
+    Waiting,
+    Overtaken,
+}
+
+fn standing(api: &Api, deployment: &DeploymentId, commit: CommitId) -> Standing {
+    let view = api.ledger.view();
+    let traffic = view.state().deployment(deployment).map(|deployment| &deployment.traffic);
+    match traffic.and_then(|traffic| Some((traffic, traffic.set.as_ref()?))) {
+        Some((traffic, set)) if set.commit == commit && traffic.is_applied() => Standing::Applied,
+        Some((_, set)) if set.commit == commit => Standing::Waiting,
+        _ => Standing::Overtaken,
+    }
+}

@@ -1,0 +1,57 @@
+//! Hooks: what the door asks the workers to do at once.
+
+use std::io;
+use std::net::SocketAddr;
+
+use async_trait::async_trait;
+use schemas::DeploymentId;
+
+/// What the workers do for the door.
+#[async_trait]
+pub trait Hooks: Send + Sync + 'static {
+    /// Sends the weights that are set for `deployment` to its router at once, waiting for no lease: a rollback that was
+    /// committed here is applied from here. Returns when the router has confirmed them.
+    ///
+    /// # Errors
+    ///
+    /// Why it did not, in a few words; the traffic shifter goes on trying.
+    async fn apply_now(&self, deployment: &DeploymentId) -> Result<(), String>;
+
+    /// Makes sure that `deployment`'s users can be listened for on `address`, where it does not listen yet.
+    ///
+    /// # Errors
+    ///
+    /// Why they cannot, in a few words.
+    async fn check_listen(&self, deployment: &DeploymentId, address: SocketAddr) -> Result<(), String> {
+        let _ = deployment;
+        check_bind(address).await
+    }
+}
+
+/// A door without workers behind it: nothing is applied from here.
+#[derive(Clone, Copy, Debug)]
+pub struct Unhooked;
+
+#[async_trait]
+impl Hooks for Unhooked {
+    async fn apply_now(&self, deployment: &DeploymentId) -> Result<(), String> {
+        Err(format!("no router of {deployment} is known here"))
+    }
+}
+
+/// Makes sure that `address` can be listened on now, by trying.
+///
+/// # Errors
+///
+/// Why it cannot.
+pub async fn check_bind(address: SocketAddr) -> Result<(), String> {
+    match tokio::net::TcpListener::bind(address).await {
+        Ok(_) => Ok(()),
+        Err(error) => Err(match error.kind() {
+            io::ErrorKind::AddrInUse => format!("port in use: another program listens on {address}"),
+            io::ErrorKind::AddrNotAvailable => format!("{} is no address of this machine", address.ip()),
+            io::ErrorKind::PermissionDenied => format!("this user may not listen on port {}", address.port()),
+            _ => format!("cannot listen on {address}: {error}"),
+        }),
+    }
+}

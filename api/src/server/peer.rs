@@ -1,0 +1,100 @@
+//! Peers: who is at the other end of a connection, and how that is known.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use axum::extract::FromRequestParts;
+use http::header::AUTHORIZATION;
+use http::request::Parts;
+use schemas::{Actor, ActorKind};
+
+use super::Api;
+use crate::problem::{Code, Problem};
+
+/// The other end of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Peer {
+    /// A process of this machine, as the kernel says.
+    Unix {
+        /// Its user.
+        uid: u32,
+        /// Its process.
+        pid: Option<i32>,
+    },
+    /// Somebody over TCP.
+    Tcp(SocketAddr),
+}
+
+/// The actor of a request.
+pub(super) struct Caller(pub(super) Actor);
+
+impl FromRequestParts<Arc<Api>> for Caller {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, api: &Arc<Api>) -> Result<Self, Problem> {
+        match parts.extensions.get::<Peer>() {
+            Some(Peer::Unix { uid, pid }) => Ok(Caller(of_user(*uid, *pid))),
+            Some(Peer::Tcp(_)) => of_token(parts, api).map(Caller),
+            None => Err(Problem::new(Code::Internal, "the connection's peer is not known")),
+        }
+    }
+}
+
+impl FromRequestParts<Arc<Api>> for Peer {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &Arc<Api>) -> Result<Self, Problem> {
+        let peer = parts.extensions.get::<Peer>().copied();
+        peer.ok_or_else(|| Problem::new(Code::Internal, "the connection's peer is not known"))
+    }
+}
+
+fn of_user(uid: u32, pid: Option<i32>) -> Actor {
+    let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let name = user_name(&passwd, uid).map_or_else(|| format!("uid-{uid}"), str::to_owned);
+    let pid = pid.map(|pid| format!(" pid={pid}")).unwrap_or_default();
+    Actor { kind: ActorKind::Person, name, proof: format!("unix-peer uid={uid}{pid}") }
+}
+
+/// Returns the name of `uid` in a file of the form of `/etc/passwd`.
+fn user_name(passwd: &str, uid: u32) -> Option<&str> {
+    let uid = uid.to_string();
+    passwd.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        (fields.nth(1)? == uid && !name.is_empty()).then_some(name)
+    })
+}
+
+fn of_token(parts: &Parts, api: &Api) -> Result<Actor, Problem> {
+    let refuse = || {
+        let next = "send `Authorization: Bearer TOKEN`; make one with `ionledger token make NAME`";
+        Problem::new(Code::Unauthenticated, format!("no valid token came with this request; {next}"))
+    };
+    let header = parts.headers.get(AUTHORIZATION).ok_or_else(refuse)?;
+    let (scheme, token) = header.to_str().ok().and_then(|text| text.split_once(' ')).ok_or_else(refuse)?;
+    if !scheme.eq_ignore_ascii_case("bearer") {
+        return Err(refuse());
+    }
+    let actor = api.tokens.actor(token.trim(), api.ledger.clock().now());
+    actor.map_err(|error| Problem::new(Code::NotConfigured, error.to_string()))?.ok_or_else(|| {
+        tracing::warn!(peer = ?parts.extensions.get::<Peer>(), "a token that is none was presented");
+        refuse()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_user_is_found_by_its_number_and_nothing_else() {
+        let passwd = "root:x:0:0:root:/root:/bin/bash\nana:x:1000:1000::/home/ana:/bin/sh\nodd\n:x:7:7::/:/bin/sh\n";
+        assert_eq!(user_name(passwd, 1000), Some("ana"));
+        assert_eq!(user_name(passwd, 0), Some("root"));
+        assert_eq!(user_name(passwd, 7), None);
+        assert_eq!(user_name(passwd, 100), None);
+        assert_eq!(of_user(4_000_000_000, Some(12)).name, "uid-4000000000");
+        assert_eq!(of_user(4_000_000_000, Some(12)).proof, "unix-peer uid=4000000000 pid=12");
+    }
+}

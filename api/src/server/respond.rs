@@ -1,0 +1,102 @@
+//! Bodies in and out, and the task that each request runs in.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::Request;
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, WWW_AUTHENTICATE};
+use http::{HeaderMap, HeaderValue};
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use hyper::body::Frame;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::sync::mpsc;
+
+use crate::problem::{self, Code, Problem};
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let status = self.code.status();
+        let mut response = json(&problem::Body { error: self });
+        *response.status_mut() = status;
+        if status == http::StatusCode::UNAUTHORIZED {
+            response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        response
+    }
+}
+
+/// Returns an answer with `value` as its body.
+pub(super) fn json(value: &impl Serialize) -> Response {
+    match serde_json::to_vec(value) {
+        Ok(bytes) => ([(CONTENT_TYPE, "application/json")], bytes).into_response(),
+        Err(error) => Problem::new(Code::Internal, format!("the answer is no JSON: {error}")).into_response(),
+    }
+}
+
+/// Reads a whole body of at most `max` bytes.
+pub(super) async fn read(headers: &HeaderMap, body: Body, max: usize, within: Duration) -> Result<Bytes, Problem> {
+    let too_large = || Problem::new(Code::TooLarge, format!("the body is longer than {max} bytes"));
+    let announced = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    if announced.is_some_and(|length| length > max as u64) {
+        return Err(too_large());
+    }
+    let read = tokio::time::timeout(within, Limited::new(body, max).collect()).await;
+    match read {
+        Err(_) => Err(Problem::new(Code::Slow, format!("the body did not come within {} s", within.as_secs()))),
+        Ok(Ok(collected)) => Ok(collected.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
+        Ok(Err(error)) => Err(Problem::malformed(format!("the body ended early: {error}"))),
+    }
+}
+
+/// Reads JSON, and says where it is wrong.
+pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
+    serde_json::from_slice(bytes).map_err(|error| {
+        let text = error.to_string();
+        // The values of a request may be secrets that do not belong there: serde repeats at most the one it dislikes.
+        let shown: String = text.chars().take(300).collect();
+        Problem::malformed(format!("the body is not what is expected: {shown}"))
+    })
+}
+
+/// Carries a request out in a task of its own: it goes on when its caller goes away, and its panic is an answer.
+pub(super) async fn in_a_task(request: Request, next: Next) -> Response {
+    let what = format!("{} {}", request.method(), request.uri().path());
+    match tokio::spawn(next.run(request)).await {
+        Ok(response) => response,
+        Err(error) => {
+            tracing::error!(%what, %error, "a request ended in a bug");
+            Problem::new(Code::Internal, "this request met a bug in ionledger; its log says more").into_response()
+        }
+    }
+}
+
+/// A body whose parts come through a channel, for as long as they come.
+pub(super) struct Parts(mpsc::Receiver<Bytes>);
+
+impl Parts {
+    /// Returns an answer of this type with a body, and where its parts go in.
+    pub(super) fn answer(content_type: &'static str) -> (mpsc::Sender<Bytes>, Response) {
+        let (sender, receiver) = mpsc::channel(16);
+        let headers = [(CONTENT_TYPE, content_type), (http::header::CACHE_CONTROL, "no-store")];
+        (sender, (headers, Body::new(Parts(receiver))).into_response())
+    }
+}
+
+impl hyper::body::Body for Parts {
+    type Data = Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        self.0.poll_recv(context).map(|part| part.map(|part| Ok(Frame::data(part))))
+    }
+}

@@ -1,0 +1,94 @@
+//! The shapes that go over the wire besides commands and problems.
+
+use ledger::execute;
+use schemas::{CommitId, Event, LedgerId, Offset, Stream, Timestamp};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// How much a command's body may hold, in bytes.
+pub const COMMAND_BYTES_MAX: usize = 256 * 1024;
+
+/// What became of a command.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Answer {
+    /// The commit that carries it out; none if it was already true, or in a dry run.
+    pub commit: Option<CommitId>,
+    /// Where that stands.
+    pub offset: Option<Offset>,
+    /// What happened, or in a dry run what would.
+    pub events: Vec<Happened>,
+    /// What the one who asked should know besides.
+    #[serde(default)]
+    pub notes: Vec<String>,
+    /// Whether the same command had been carried out before, and this is its first answer.
+    #[serde(default)]
+    pub repeated: bool,
+    /// Whether the router confirmed the weights within the wait; nothing if the command set none.
+    #[serde(default)]
+    pub applied: Option<bool>,
+}
+
+/// An event in an answer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Happened {
+    /// Its stream.
+    pub stream: Stream,
+    /// Its type, `stack.requested`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// Its payload.
+    pub data: Value,
+}
+
+/// What a ledger is and where it stands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Standing {
+    /// Its id.
+    pub ledger: LedgerId,
+    /// The offset of the next record to be folded.
+    pub next: Offset,
+    /// The offset of the next record to be kept.
+    pub end: Offset,
+    /// The root of the tree over all folded records.
+    pub root: schemas::Hash,
+    /// The ledger's time.
+    pub time: Timestamp,
+    /// How many records do not count.
+    pub voids: u64,
+}
+
+/// A record as followers get it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    /// Where it stands.
+    pub offset: Offset,
+    /// Whether it counts.
+    pub counts: bool,
+    /// The commit as it is kept; bytes that are none are `{"malformed":{...}}`.
+    pub commit: Value,
+}
+
+impl Happened {
+    /// Returns events as they go over the wire.
+    pub fn all(events: &[(Stream, Event)]) -> Vec<Self> {
+        let one = |(stream, event): &(Stream, Event)| Self {
+            stream: stream.clone(),
+            kind: event.kind().to_owned(),
+            data: serde_json::from_str(event.data().get()).unwrap_or(Value::Null),
+        };
+        events.iter().map(one).collect()
+    }
+}
+
+impl From<execute::Answer> for Answer {
+    fn from(answer: execute::Answer) -> Self {
+        Self {
+            commit: answer.commit,
+            offset: answer.offset,
+            events: Happened::all(&answer.events),
+            notes: answer.notes,
+            repeated: answer.repeated,
+            applied: None,
+        }
+    }
+}
