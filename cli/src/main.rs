@@ -1,6 +1,7 @@
 //! The binary `ionledger`: commands and how their answers look.
 
 mod commands;
+mod house;
 
 use std::process::ExitCode;
 
