@@ -122,7 +122,7 @@ impl World {
             loop {
                 folded.borrow_and_update();
                 if let Some((generation, weights)) = unapplied(&ledger) {
-                    let applied = DeploymentOutcome::WeightsApplied { generation, weights };
+                    let applied = DeploymentOutcome::WeightsApplied { generation, weights, listening: None };
                     record(&ledger, Role::TrafficShifter, applied).await;
                 }
                 folded.changed().await.unwrap();
