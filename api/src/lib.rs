@@ -9,6 +9,8 @@ pub mod authorize;
 pub mod moment;
 pub mod tokens;
 
+mod parts;
+
 pub mod client;
 pub mod server;
 
