@@ -6,11 +6,8 @@ pub mod problem;
 pub mod wire;
 
 pub mod authorize;
-pub mod definition;
 pub mod moment;
 pub mod tokens;
-
-mod parts;
 
 pub mod client;
 pub mod server;

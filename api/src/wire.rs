@@ -1,6 +1,7 @@
 //! The shapes that go over the wire besides commands and problems.
 
 use ledger::execute;
+use replay::answer::{Names, summary};
 use schemas::{CommitId, Event, LedgerId, Offset, Stream, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -36,6 +37,8 @@ pub struct Happened {
     /// Its type, `stack.requested`.
     #[serde(rename = "type")]
     pub kind: String,
+    /// What it says, in a line of plain words.
+    pub summary: String,
     /// Its payload.
     pub data: Value,
 }
@@ -69,24 +72,26 @@ pub struct Record {
 }
 
 impl Happened {
-    /// Returns events as they go over the wire.
-    pub fn all(events: &[(Stream, Event)]) -> Vec<Self> {
+    /// Returns events as they go over the wire. `names` are those of their deployment.
+    pub fn all(events: &[(Stream, Event)], names: &Names) -> Vec<Self> {
         let one = |(stream, event): &(Stream, Event)| Self {
             stream: stream.clone(),
             kind: event.kind().to_owned(),
+            summary: summary(stream, event, names),
             data: serde_json::from_str(event.data().get()).unwrap_or(Value::Null),
         };
         events.iter().map(one).collect()
     }
 }
 
-impl From<execute::Answer> for Answer {
-    fn from(answer: execute::Answer) -> Self {
+impl Answer {
+    /// Returns what became of a command as it goes over the wire. `names` are those of its deployment.
+    pub fn of(answer: &execute::Answer, names: &Names) -> Self {
         Self {
             commit: answer.commit,
             offset: answer.offset,
-            events: Happened::all(&answer.events),
-            notes: answer.notes,
+            events: Happened::all(&answer.events, names),
+            notes: answer.notes.clone(),
             repeated: answer.repeated,
             applied: None,
         }

@@ -6,18 +6,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::response::Response;
 use http::HeaderMap;
 use ledger::{decide, execute};
+use replay::answer::Names;
 use schemas::command::{Command, Request};
 use schemas::traffic;
 use schemas::{Actor, CommitId, DeploymentId, EnvironmentName, Event, ServiceName};
 use serde::Deserialize;
 
 use super::peer::Caller;
-use super::{Api, artifacts, respond};
+use super::{Api, respond};
 use crate::authorize::{Act, authorize};
 use crate::problem::{Code, Problem};
 use crate::wire::{Answer, COMMAND_BYTES_MAX, Happened};
@@ -36,11 +36,11 @@ pub(super) struct Options {
 pub(super) async fn post(
     State(api): State<Arc<Api>>,
     Caller(actor): Caller,
-    options: Result<Query<Options>, QueryRejection>,
+    options: Result<Query<Options>, axum::extract::rejection::QueryRejection>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
-    let options = respond::query(options)?;
+    let Query(options) = options.map_err(|error| Problem::malformed(error.body_text()))?;
     let body = respond::read(&headers, body, COMMAND_BYTES_MAX, api.limits.body_timeout).await?;
     let request: Request = respond::parse(&body)?;
     let answer = if options.dry_run {
@@ -55,9 +55,10 @@ pub(super) async fn post(
 /// Says what `request` would do.
 async fn dry_run(api: &Api, actor: &Actor, request: &Request) -> Result<Answer, Problem> {
     authorize(actor, Act::Command(&request.command))?;
-    check_outside(api, &request.command, true).await?;
+    check_outside(api, &request.command).await?;
     let decision = api.ledger.dry_run(request)?;
-    let (events, notes) = (Happened::all(&decision.events), decision.notes);
+    let events = Happened::all(&decision.events, &names(api, &request.command));
+    let notes = decision.notes;
     Ok(Answer { commit: None, offset: None, events, notes, repeated: false, applied: None })
 }
 
@@ -71,12 +72,12 @@ pub(super) async fn carry_out(
 ) -> Result<Answer, Problem> {
     authorize(&actor, Act::Command(&request.command))?;
     if api.ledger.view().command(request.id).is_none() {
-        check_outside(api, &request.command, false).await?;
+        check_outside(api, &request.command).await?;
     }
     let command = request.command.clone();
     let done = api.ledger.execute(request, actor, cause).await?;
     let applied = confirm(api, &command, &done, wait).await;
-    let mut answer = Answer::from(done);
+    let mut answer = Answer::of(&done, &names(api, &command));
     if let Some((confirmed, note)) = applied {
         answer.applied = Some(confirmed);
         answer.notes.extend(note);
@@ -84,11 +85,17 @@ pub(super) async fn carry_out(
     Ok(answer)
 }
 
-/// Checks what the ledger cannot know. In a dry run an artifact need not have been uploaded.
-async fn check_outside(api: &Api, command: &Command, dry: bool) -> Result<(), Problem> {
+/// What the ids in a command's events stand for.
+fn names(api: &Api, command: &Command) -> Names {
+    let view = api.ledger.view();
+    let deployment = command.deployment().and_then(|id| view.state().deployments.get(id).cloned());
+    Names { before: None, after: deployment }
+}
+
+/// Checks what the ledger cannot know.
+async fn check_outside(api: &Api, command: &Command) -> Result<(), Problem> {
     match command {
         Command::Apply { service, definition } => check_listen(api, service, &definition.listen).await,
-        Command::Release { artifact, .. } if !dry => artifacts::check(api, artifact).await,
         Command::Release { .. }
         | Command::New { .. }
         | Command::Traffic { .. }

@@ -3,13 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::Body;
-use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
-use axum::response::{IntoResponse as _, Response};
+use axum::response::Response;
 use bytes::Bytes;
 use http::HeaderMap;
-use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE};
+use http::header::ACCEPT;
 use ledger::Ledger;
 use ledger::view::Decoded;
 use schemas::Offset;
@@ -18,9 +16,9 @@ use serde_json::value::RawValue;
 use tokio::sync::mpsc::Sender;
 use tokio_util::sync::CancellationToken;
 
+use super::Api;
 use super::peer::Caller;
-use super::{Api, respond};
-use crate::parts::{Part, Parts};
+use super::respond::Parts;
 use crate::problem::Problem;
 
 /// How often a listener that gets nothing is told that somebody is still there.
@@ -52,10 +50,10 @@ enum Form {
 pub(super) async fn get(
     State(api): State<Arc<Api>>,
     _: Caller,
-    options: Result<Query<Options>, QueryRejection>,
+    options: Result<Query<Options>, axum::extract::rejection::QueryRejection>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let options = respond::query(options)?;
+    let Query(options) = options.map_err(|error| Problem::malformed(error.body_text()))?;
     let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
     let from = match header("last-event-id") {
         Some(last) => last
@@ -68,10 +66,9 @@ pub(super) async fn get(
     let server_sent = header(ACCEPT.as_str()).is_some_and(|accept| accept.contains("text/event-stream"));
     let (form, content_type) =
         if server_sent { (Form::ServerSent, "text/event-stream") } else { (Form::Lines, "application/x-ndjson") };
-    let (parts, body) = Parts::channel();
+    let (parts, response) = Parts::answer(content_type);
     tokio::spawn(tell(api.ledger.clone(), api.closing.clone(), from, options.follow, form, parts));
-    let headers = [(CONTENT_TYPE, content_type), (CACHE_CONTROL, "no-store")];
-    Ok((headers, Body::new(body)).into_response())
+    Ok(response)
 }
 
 async fn tell(
@@ -80,7 +77,7 @@ async fn tell(
     mut next: Offset,
     follow: bool,
     form: Form,
-    parts: Sender<Part>,
+    parts: Sender<Bytes>,
 ) {
     let mut folded = ledger.folded();
     loop {
@@ -95,7 +92,7 @@ async fn tell(
             };
             for record in records {
                 next = record.offset.next();
-                if parts.send(Ok(part(&ledger, record.offset, &record.bytes, form))).await.is_err() {
+                if parts.send(part(&ledger, record.offset, &record.bytes, form)).await.is_err() {
                     return;
                 }
             }
@@ -109,7 +106,7 @@ async fn tell(
             () = closing.cancelled() => return,
             () = tokio::time::sleep(HEARTBEAT) => {
                 let beat = match form { Form::ServerSent => &b":\n\n"[..], Form::Lines => b"\n" };
-                if parts.send(Ok(Bytes::from_static(beat))).await.is_err() {
+                if parts.send(Bytes::from_static(beat)).await.is_err() {
                     return;
                 }
             }
