@@ -1,28 +1,79 @@
 //! The binary `ionledger`: commands and how their answers look.
 
+mod args;
 mod commands;
+mod door;
+mod exit;
+mod failure;
 mod house;
+mod out;
+mod progress;
+mod render;
+mod sentence;
+mod session;
+mod usage;
 
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::Parser;
+use clap::error::ErrorKind;
 
+use args::Globals;
 use commands::Command;
+use failure::Failure;
+use session::Session;
 
 /// An event-sourced deployment ledger with independent workers, for immutable stacks.
+///
+/// Releases go out little by little beside the version they replace, are judged against it, and come back in an
+/// instant. Everything that happens is in the ledger, for ever.
 #[derive(Debug, Parser)]
-#[command(name = "ionledger", version, propagate_version = true)]
+#[command(name = "ionledger", version, after_help = EXAMPLES, max_term_width = 100)]
 struct Cli {
+    #[command(flatten)]
+    globals: Globals,
     #[command(subcommand)]
     command: Command,
 }
 
+const EXAMPLES: &str = "\
+Examples:
+  ionledger up                               start the ledger, the workers and the proxy
+  ionledger roll api 1.2.3 1.2.4 24 hours    ship 1.2.4 little by little
+  ionledger rollback api                     take it back now
+
+Data goes to stdout, talk to stderr. On a terminal data is a tree, in a pipe tab-separated lines; --json gives JSON.
+`ionledger help exit-codes` explains the exit codes.";
+
 fn main() -> ExitCode {
-    match Cli::parse().command.run() {
-        Ok(code) => code,
-        Err(report) => {
-            eprintln!("{report:?}");
-            ExitCode::FAILURE
-        }
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return unread(&error),
+    };
+    let session = Session::new(cli.globals);
+    match cli.command.run(&session) {
+        Ok(exit) => exit,
+        Err(failure) => fail(&failure),
     }
+}
+
+/// Ends a program whose command line is no command: help is shown, anything else is a usage error.
+fn unread(error: &clap::Error) -> ExitCode {
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+            let _ = error.print(); // a reader who has gone away wants no help
+            ExitCode::SUCCESS
+        }
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            let _ = error.print();
+            exit::Exit::Usage.into()
+        }
+        _ => fail(&usage::failure(error)),
+    }
+}
+
+fn fail(failure: &Failure) -> ExitCode {
+    let _ = anstream::stderr().lock().write_all(failure.text().as_bytes());
+    ExitCode::from(failure.exit())
 }

@@ -1,19 +1,44 @@
-//! One file per command.
+//! One file per command, or per few that are alike.
 
+mod after;
+mod change;
+mod completions;
 mod demo_service;
+mod exit_codes;
+mod new;
 mod node_exec;
 mod proxy;
+mod roll;
+mod steer;
+mod token;
+mod traffic;
 mod up;
+mod wait;
 
 use std::process::ExitCode;
 
 use clap::Subcommand;
 
+use crate::failure::Outcome;
+use crate::session::Session;
+
 /// What `ionledger` can do.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    Proxy(proxy::ProxyArgs),
     Up(up::UpArgs),
+    New(new::New),
+    Traffic(traffic::Traffic),
+    Roll(roll::Roll),
+    Rollback(steer::Rollback),
+    Pause(steer::Pause),
+    Resume(steer::Resume),
+    Abort(steer::Abort),
+    Promote(steer::Promote),
+    Retire(steer::Retire),
+    Token(token::Token),
+    Completions(completions::Completions),
+    ExitCodes(exit_codes::ExitCodes),
+    Proxy(proxy::ProxyArgs),
     #[command(hide = true)]
     NodeExec(node_exec::NodeExec),
     #[command(hide = true)]
@@ -22,13 +47,26 @@ pub(crate) enum Command {
 
 impl Command {
     /// Runs the command and returns the process's exit code.
-    pub(crate) fn run(self) -> miette::Result<ExitCode> {
-        match self {
-            Command::Proxy(args) => args.run(),
-            Command::Up(args) => args.run(std::path::Path::new(&std::env::var("IONLEDGER_DATA").unwrap())),
+    pub(crate) fn run(self, session: &Session) -> Outcome<ExitCode> {
+        let exit = match self {
+            Command::Up(up) => return Ok(up.run(&session.globals.data()?)?),
+            Command::New(new) => new.run(session),
+            Command::Traffic(traffic) => traffic.run(session),
+            Command::Roll(roll) => roll.run(session),
+            Command::Rollback(rollback) => rollback.run(session),
+            Command::Pause(pause) => pause.run(session),
+            Command::Resume(resume) => resume.run(session),
+            Command::Abort(abort) => abort.run(session),
+            Command::Promote(promote) => promote.run(session),
+            Command::Retire(retire) => retire.run(session),
+            Command::Token(token) => token.run(session),
+            Command::Completions(completions) => completions.run(session),
+            Command::ExitCodes(table) => table.run(session),
+            Command::Proxy(args) => return Ok(args.run()?),
             // It becomes the node in this thread, so no other may have been started yet.
-            Command::NodeExec(command) => Ok(command.run()),
-            Command::DemoService(command) => command.run(),
-        }
+            Command::NodeExec(command) => return Ok(command.run()),
+            Command::DemoService(command) => return Ok(command.run()?),
+        };
+        exit.map(ExitCode::from)
     }
 }

@@ -1,7 +1,6 @@
 //! Traffic: the weights that are set and applied, who held all traffic before, drift, and retiring.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 
 use schemas::command::Share;
 use schemas::traffic::{self, Purpose};
@@ -54,8 +53,6 @@ pub struct Applied {
     pub generation: StreamVersion,
     /// What it served.
     pub weights: Weights,
-    /// Where users connect.
-    pub listening: Option<SocketAddr>,
     /// When.
     pub at: Timestamp,
 }
@@ -110,12 +107,8 @@ pub(super) fn evolve(deployment: &mut Deployment, event: &traffic::Event, at: &A
     match event {
         traffic::Event::WeightsSet(set) => set_weights(deployment, set, at),
         traffic::Event::WeightsApplied(applied) => {
-            deployment.traffic.applied = Some(Applied {
-                generation: applied.generation,
-                weights: applied.weights.clone(),
-                listening: applied.listening,
-                at: at.time,
-            });
+            deployment.traffic.applied =
+                Some(Applied { generation: applied.generation, weights: applied.weights.clone(), at: at.time });
             deployment.traffic.drift = None;
         }
         traffic::Event::DriftSeen(drift) => {
@@ -248,21 +241,16 @@ pub(super) fn decide_applied(
     case: &Case<'_>,
     generation: StreamVersion,
     weights: &Weights,
-    listening: Option<SocketAddr>,
 ) -> Result<Decision, Rejection> {
     let traffic = &case.deployment.traffic;
     let fits = traffic.set.as_ref().is_some_and(|set| set.weights == *weights && generation >= set.version);
     if !fits {
         return Err(Rejection::Outdated(format!("{} has other weights set by now", case.id)));
     }
-    let known = traffic.applied.as_ref().is_some_and(|applied| applied.listening == listening);
-    if traffic.is_applied() && traffic.drift.is_none() && known {
+    if traffic.is_applied() && traffic.drift.is_none() {
         return Ok(Decision::default());
     }
-    Ok(Decision::on(
-        case.stream(),
-        vec![traffic::WeightsApplied { generation, weights: weights.clone(), listening }.into()],
-    ))
+    Ok(Decision::on(case.stream(), vec![traffic::WeightsApplied { generation, weights: weights.clone() }.into()]))
 }
 
 /// Decides on drift: recorded once for each thing seen. Towards the rollback target it also pauses a running rollout.

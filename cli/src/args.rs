@@ -1,0 +1,83 @@
+//! Arguments that many commands share.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use schemas::{CommandId, DeploymentId, EnvironmentName, ServiceName};
+
+use crate::failure::{Failure, Outcome};
+
+/// Where the ledger is and how answers look.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Everywhere")]
+pub(crate) struct Globals {
+    /// The data folder [default: $XDG_STATE_HOME/ionledger, else ~/.local/state/ionledger]
+    #[arg(long, global = true, value_name = "DIR", env = "IONLEDGER_DATA", hide_env_values = true)]
+    pub(crate) data: Option<PathBuf>,
+    /// Ask the ledger at this address instead of the data folder's, as http://127.0.0.1:7070
+    #[arg(long, global = true, value_name = "URL", env = "IONLEDGER_SERVER", hide_env_values = true)]
+    pub(crate) server: Option<String>,
+    /// The file that holds the token for --server
+    #[arg(long, global = true, value_name = "FILE", env = "IONLEDGER_TOKEN_FILE", hide_env_values = true)]
+    pub(crate) token_file: Option<PathBuf>,
+    /// Give data as JSON, with a schema_version
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// Use no colour (also with NO_COLOR set)
+    #[arg(long, global = true)]
+    pub(crate) no_color: bool,
+    /// Say nothing but data and errors
+    #[arg(short, long, global = true)]
+    pub(crate) quiet: bool,
+}
+
+impl Globals {
+    /// Returns the data folder: the one that is named, else the user's own.
+    ///
+    /// # Errors
+    ///
+    /// A usage error if none is named and the user has no home.
+    pub(crate) fn data(&self) -> Outcome<PathBuf> {
+        if let Some(data) = &self.data {
+            return std::path::absolute(data)
+                .map_err(|error| Failure::usage(format!("--data: {error}; name a folder")));
+        }
+        let folder = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+        let state = folder("XDG_STATE_HOME").or_else(|| folder("HOME").map(|home| home.join(".local/state")));
+        state.map(|state| state.join("ionledger")).ok_or_else(|| {
+            Failure::usage("no data folder: neither XDG_STATE_HOME nor HOME is set; name one with --data DIR")
+        })
+    }
+}
+
+/// How a change is asked for.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct Asking {
+    /// Why, for history
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) reason: Option<String>,
+    /// Show the events that would be appended, and append none
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// The command's id: the same command sent again under it is carried out once [default: a new one]
+    #[arg(long, value_name = "UUID")]
+    pub(crate) command_id: Option<CommandId>,
+}
+
+/// A service in an environment.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Where {
+    /// The service, as `api`
+    #[arg(value_name = "SERVICE")]
+    pub(crate) service: ServiceName,
+    /// The environment it runs in
+    #[arg(long, value_name = "ENVIRONMENT", default_value = "production")]
+    pub(crate) env: EnvironmentName,
+}
+
+impl Where {
+    /// Returns the deployment.
+    pub(crate) fn deployment(&self) -> DeploymentId {
+        DeploymentId { environment: self.env.clone(), service: self.service.clone() }
+    }
+}

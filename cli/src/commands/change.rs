@@ -1,0 +1,48 @@
+//! Changes: what every command that writes does alike.
+
+use std::time::Duration;
+
+use api::client::Options;
+use api::wire::Answer;
+use schemas::CommandId;
+use schemas::command::{Command, Request};
+
+use super::after::after;
+use crate::args::Asking;
+use crate::door::Door;
+use crate::failure::Outcome;
+use crate::progress::Progress;
+use crate::render::written;
+use crate::session::Session;
+
+/// Sends a command to the running ledger and says what it made happen, and how it is taken back.
+pub(crate) async fn change(session: &Session, door: &Door, asking: &Asking, command: Command) -> Outcome<Answer> {
+    let before = match command.deployment() {
+        // Only for the hint at the end: what cannot be read here is told by the command's own answer.
+        Some(deployment) => door.deployment(deployment).await.ok().flatten(),
+        None => None,
+    };
+    let answer = send(session, door, asking, &command).await?;
+    session.out.answer(&answer, |answer| written::eyes(answer, asking.dry_run), written::lines)?;
+    let mut said = written::talk(&answer, asking.dry_run);
+    if !asking.dry_run && !answer.events.is_empty() {
+        said.extend(after(&command, before.as_ref()));
+    }
+    if !said.is_empty() {
+        session.out.say(&written::faintly(&said));
+    }
+    Ok(answer)
+}
+
+async fn send(session: &Session, door: &Door, asking: &Asking, command: &Command) -> Outcome<Answer> {
+    let request = Request {
+        id: asking.command_id.unwrap_or_else(|| CommandId(uuid::Uuid::now_v7())),
+        command: command.clone(),
+        fence: None,
+        reason: asking.reason.clone(),
+        effective_at: None,
+    };
+    let _progress = Progress::begin(session.out, "waiting for the ledger");
+    let options = Options { dry_run: asking.dry_run, wait: None::<Duration> };
+    Ok(door.client().execute(&request, options).await?)
+}

@@ -1,0 +1,61 @@
+//! `ionledger new`: a stack of a release.
+
+use clap::Args;
+use schemas::Version;
+use schemas::command::{Command, PlanAsked};
+
+use super::change::change;
+use super::wait::{Patience, rollout_ended, stack_ready};
+use crate::args::{Asking, Where};
+use crate::exit::Exit;
+use crate::failure::Outcome;
+use crate::sentence::{self, Steps};
+use crate::session::Session;
+
+/// Start a stack of a release: its nodes run and are checked, with no user traffic.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  ionledger new api 1.2.3
+  ionledger new api 1.2.3 --wait --timeout 90s
+  ionledger new api 1.2.3 --roll \"24 hours\"")]
+pub(crate) struct New {
+    #[command(flatten)]
+    place: Where,
+    /// The release's version
+    #[arg(value_name = "VERSION")]
+    version: Version,
+    /// Roll it out over this time once it is ready
+    #[arg(long, value_name = "DURATION", value_parser = sentence::length_ms)]
+    roll: Option<u64>,
+    /// The canary's shares with --roll, rising [default: the policy's]
+    #[arg(long, value_name = "PERCENT,..", value_parser = sentence::steps, requires = "roll")]
+    steps: Option<Steps>,
+    #[command(flatten)]
+    patience: Patience,
+    #[command(flatten)]
+    asking: Asking,
+}
+
+impl New {
+    pub(crate) fn run(self, session: &Session) -> Outcome {
+        let deployment = self.place.deployment();
+        let then_roll = self
+            .roll
+            .map(|duration_ms| PlanAsked { duration_ms: Some(duration_ms), steps: self.steps.map(|steps| steps.0) });
+        let rolls = then_roll.is_some();
+        let command = Command::New { deployment: deployment.clone(), version: self.version.clone(), then_roll };
+        session.wait_for(async {
+            let door = session.door()?;
+            change(session, &door, &self.asking, command).await?;
+            if !self.patience.wait || self.asking.dry_run {
+                return Ok(Exit::Done);
+            }
+            let deadline = self.patience.deadline();
+            match stack_ready(session, &door, &deployment, &self.version, deadline).await? {
+                Exit::Done if rolls => rollout_ended(session, &door, &deployment, &self.version, deadline).await,
+                exit => Ok(exit),
+            }
+        })
+    }
+}

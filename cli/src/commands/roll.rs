@@ -1,0 +1,67 @@
+//! `ionledger roll`: from one version to another, little by little.
+
+use clap::Args;
+use schemas::command::{Command, PlanAsked};
+use schemas::{DeploymentId, EnvironmentName, ServiceName, Version};
+
+use super::change::change;
+use super::wait::{Patience, rollout_ended};
+use crate::args::Asking;
+use crate::exit::Exit;
+use crate::failure::{Failure, Outcome};
+use crate::sentence::{self, Steps};
+use crate::session::Session;
+
+/// Move users' requests from one version to another, little by little, judged at every step.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  ionledger roll api 1.2.3 1.2.4 24 hours
+  ionledger roll api 1.2.3 1.2.4 30 min --steps 1,10,50,100
+  ionledger roll api 1.2.3 1.2.4 10 min --wait    # 0 complete, 5 came back, 6 not to be judged")]
+pub(crate) struct Roll {
+    /// The service, as `api`
+    #[arg(value_name = "SERVICE")]
+    service: ServiceName,
+    /// The version that serves
+    #[arg(value_name = "FROM")]
+    from: Version,
+    /// The newcomer
+    #[arg(value_name = "TO")]
+    to: Version,
+    /// The time from the first step to the last, as `24 hours` or `1h 30m`; a day is 24 hours [default: the policy's]
+    #[arg(value_name = "DURATION")]
+    duration: Vec<String>,
+    /// The newcomer's shares in percent, rising to 100 [default: the policy's]
+    #[arg(long, value_name = "PERCENT,..", value_parser = sentence::steps)]
+    steps: Option<Steps>,
+    /// The environment it runs in
+    #[arg(long, value_name = "ENVIRONMENT", default_value = "production")]
+    env: EnvironmentName,
+    /// End a rollout that is under way
+    #[arg(long)]
+    supersede: bool,
+    #[command(flatten)]
+    patience: Patience,
+    #[command(flatten)]
+    asking: Asking,
+}
+
+impl Roll {
+    pub(crate) fn run(self, session: &Session) -> Outcome {
+        let duration_ms = sentence::duration_ms(&self.duration)
+            .map_err(|why| Failure::usage(format!("roll {}: {why}", self.service)))?;
+        let deployment = DeploymentId { environment: self.env, service: self.service };
+        let plan = PlanAsked { duration_ms, steps: self.steps.map(|steps| steps.0) };
+        let (from, to) = (self.from, self.to.clone());
+        let command = Command::Roll { deployment: deployment.clone(), from, to, plan, supersede: self.supersede };
+        session.wait_for(async {
+            let door = session.door()?;
+            change(session, &door, &self.asking, command).await?;
+            if !self.patience.wait || self.asking.dry_run {
+                return Ok(Exit::Done);
+            }
+            rollout_ended(session, &door, &deployment, &self.to, self.patience.deadline()).await
+        })
+    }
+}

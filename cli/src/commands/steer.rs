@@ -1,0 +1,124 @@
+//! The short commands: `rollback`, `pause`, `resume`, `abort`, `promote` and `retire`.
+
+use std::io::{self, BufRead as _, IsTerminal as _};
+
+use clap::Args;
+use schemas::DeploymentId;
+use schemas::command::Command;
+
+use super::change::change;
+use crate::args::{Asking, Where};
+use crate::exit::Exit;
+use crate::failure::{Failure, Outcome};
+use crate::session::Session;
+
+macro_rules! steer {
+    ($(#[$doc:meta])* $name:ident, $command:ident) => {
+        #[derive(Debug, Args)]
+        $(#[$doc])*
+        pub(crate) struct $name {
+            #[command(flatten)]
+            place: Where,
+            #[command(flatten)]
+            asking: Asking,
+        }
+
+        impl $name {
+            pub(crate) fn run(self, session: &Session) -> Outcome {
+                steer(session, &self.asking, Command::$command { deployment: self.place.deployment() })
+            }
+        }
+    };
+}
+
+steer!(
+    /// Send all requests back to the version before, now.
+    ///
+    /// Within a rollout that is its baseline; else the latest version that held all traffic and has not been rolled
+    /// back from since. No gate, approval or freeze comes before it, and a second one changes nothing.
+    #[command(after_help = "\
+Examples:
+  ionledger rollback api
+  ionledger rollback api --reason 'checkout fails'
+  ionledger rollback api --dry-run                   # where would it go?")]
+    Rollback,
+    Rollback
+);
+steer!(
+    /// Freeze a rollout's weights.
+    #[command(after_help = "\
+Examples:
+  ionledger pause api --reason 'looking at the slow requests'")]
+    Pause,
+    Pause
+);
+steer!(
+    /// Let a paused rollout go on.
+    #[command(after_help = "\
+Examples:
+  ionledger resume api")]
+    Resume,
+    Resume
+);
+steer!(
+    /// End a rollout at its baseline.
+    #[command(after_help = "\
+Examples:
+  ionledger abort api --reason 'not before the weekend'")]
+    Abort,
+    Abort
+);
+steer!(
+    /// Give a rollout's newcomer all requests, over the judgement; history says who did.
+    #[command(after_help = "\
+Examples:
+  ionledger promote api --reason 'the errors are the load test'")]
+    Promote,
+    Promote
+);
+
+/// Serve no requests any more and take every stack down.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  ionledger retire api --env test
+  ionledger retire api --yes --reason 'replaced by api2'")]
+pub(crate) struct Retire {
+    #[command(flatten)]
+    place: Where,
+    /// Do not ask on the terminal
+    #[arg(short, long)]
+    yes: bool,
+    #[command(flatten)]
+    asking: Asking,
+}
+
+impl Retire {
+    pub(crate) fn run(self, session: &Session) -> Outcome {
+        let deployment = self.place.deployment();
+        if !self.yes && !self.asking.dry_run && io::stdin().is_terminal() && io::stderr().is_terminal() {
+            confirm(session, &deployment)?;
+        }
+        steer(session, &self.asking, Command::Retire { deployment })
+    }
+}
+
+/// Asks the person at the terminal to write the deployment's name.
+fn confirm(session: &Session, deployment: &DeploymentId) -> Outcome<()> {
+    session.out.say(&format!("{deployment} will serve nobody and its stacks go; write `{deployment}` to do it:"));
+    let mut line = String::new();
+    let read = io::stdin().lock().read_line(&mut line);
+    match read {
+        Ok(_) if line.trim() == deployment.to_string() => Ok(()),
+        _ => {
+            Err(Failure::error(format!("{deployment} was not retired: its name was not written; nothing was changed")))
+        }
+    }
+}
+
+fn steer(session: &Session, asking: &Asking, command: Command) -> Outcome {
+    session.wait_for(async {
+        change(session, &session.door()?, asking, command).await?;
+        Ok(Exit::Done)
+    })
+}

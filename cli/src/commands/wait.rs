@@ -1,0 +1,184 @@
+//! Waiting for what a command set off, and what its end means as an exit code.
+
+use std::time::Duration;
+
+use clap::Args;
+use replay::answer::{DeploymentStatus, RolloutPhase, StackPhase};
+use schemas::judgement::Verdict;
+use schemas::{DeploymentId, Offset, Version};
+use tokio::time::Instant;
+
+use crate::door::Door;
+use crate::exit::Exit;
+use crate::failure::{Failure, Outcome};
+use crate::progress::Progress;
+use crate::sentence;
+use crate::session::Session;
+
+/// How long to look at a deployment that gets no new events before looking again.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// Whether to wait, and for how long.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Patience {
+    /// Wait for how it ends; see `ionledger help exit-codes`
+    #[arg(long)]
+    pub(crate) wait: bool,
+    /// How long to wait at most; the thing itself goes on [default: for ever]
+    #[arg(long, value_name = "DURATION", value_parser = sentence::length_ms, requires = "wait")]
+    pub(crate) timeout: Option<u64>,
+}
+
+impl Patience {
+    /// Returns when the wait ends.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        self.timeout.map(|ms| Instant::now() + Duration::from_millis(ms))
+    }
+}
+
+/// What a look at a deployment says.
+#[derive(Debug, PartialEq)]
+enum Look {
+    /// It has ended, this way.
+    Ended(Exit, String),
+    /// It goes on; what to say of it, and what it means if the wait ends now.
+    On(String, Exit),
+}
+
+/// Waits until the newest stack of a version is ready or has failed.
+pub(crate) async fn stack_ready(
+    session: &Session,
+    door: &Door,
+    deployment: &DeploymentId,
+    version: &Version,
+    deadline: Option<Instant>,
+) -> Outcome {
+    watch(session, door, deployment, deadline, |status| look_at_stack(status, version)).await
+}
+
+/// Waits until the rollout to a version has ended.
+pub(crate) async fn rollout_ended(
+    session: &Session,
+    door: &Door,
+    deployment: &DeploymentId,
+    canary: &Version,
+    deadline: Option<Instant>,
+) -> Outcome {
+    watch(session, door, deployment, deadline, |status| look_at_rollout(status, canary)).await
+}
+
+fn look_at_stack(status: &DeploymentStatus, version: &Version) -> Look {
+    let Some(stack) = status.versions.iter().rev().find(|stack| stack.version == *version) else {
+        return Look::On(format!("{version} is asked for"), Exit::StillGoing);
+    };
+    let because = stack.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
+    match stack.phase {
+        StackPhase::Ready => Look::Ended(Exit::Done, format!("{version} is ready")),
+        StackPhase::Failed => Look::Ended(Exit::Error, format!("{version} did not start{because}")),
+        StackPhase::Collecting => Look::Ended(Exit::Error, format!("{version} is being taken down{because}")),
+        StackPhase::Starting | StackPhase::Unhealthy => {
+            let nodes = format!("{} of {} nodes ready", stack.nodes_ready, stack.nodes_wanted);
+            Look::On(format!("{version}: {nodes}"), Exit::StillGoing)
+        }
+    }
+}
+
+fn look_at_rollout(status: &DeploymentStatus, canary: &Version) -> Look {
+    let rollout = status.rollout.as_ref().filter(|rollout| rollout.canary.as_ref() == Some(canary));
+    let Some(rollout) = rollout else {
+        return Look::On(format!("the rollout of {canary} has not begun"), Exit::StillGoing);
+    };
+    let because = rollout.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
+    let step = format!("{canary} at {}, step {} of {}", rollout.weight, rollout.steps_taken, rollout.steps);
+    match rollout.phase {
+        RolloutPhase::Completed => Look::Ended(Exit::Done, format!("{canary} has all requests")),
+        RolloutPhase::Promoted => Look::Ended(Exit::Done, format!("{canary} was promoted{because}")),
+        RolloutPhase::CameBack => Look::Ended(Exit::RolledBack, format!("{canary} came back{because}")),
+        RolloutPhase::Aborted => Look::Ended(Exit::RolledBack, format!("the rollout of {canary} was aborted{because}")),
+        RolloutPhase::Superseded => {
+            Look::Ended(Exit::Error, format!("the rollout of {canary} was superseded{because}"))
+        }
+        RolloutPhase::Paused => Look::On(format!("paused: {step}"), Exit::StillGoing),
+        RolloutPhase::Running => {
+            let judged = rollout.verdict.as_ref().map(|verdict| verdict.verdict);
+            let unsure = rollout.held.is_some() && judged == Some(Verdict::Inconclusive);
+            let held = rollout.held.as_ref().map(|held| format!(", holds: {held}")).unwrap_or_default();
+            Look::On(format!("{step}{held}"), if unsure { Exit::Inconclusive } else { Exit::StillGoing })
+        }
+    }
+}
+
+async fn watch(
+    session: &Session,
+    door: &Door,
+    deployment: &DeploymentId,
+    deadline: Option<Instant>,
+    look: impl Fn(&DeploymentStatus) -> Look,
+) -> Outcome {
+    let progress = Progress::begin(session.out, &format!("waiting for {deployment}"));
+    let mut changes = Changes::of(door).await?;
+    loop {
+        let status = door.deployment(deployment).await?;
+        let (said, exit) = match status.as_ref().map(&look) {
+            Some(Look::Ended(exit, said)) => {
+                drop(progress);
+                session.out.say(&said);
+                return Ok(exit);
+            }
+            Some(Look::On(said, exit)) => (said, exit),
+            None => (format!("{deployment} is not there"), Exit::StillGoing),
+        };
+        progress.say(&said);
+        if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            drop(progress);
+            session.out.say(&format!("{said}; it goes on, look with `ionledger status {} -w`", deployment.service));
+            return Ok(exit);
+        }
+        changes.next(deadline).await?;
+    }
+}
+
+/// The changes of a ledger, as they come.
+pub(crate) struct Changes<'a> {
+    door: &'a Door,
+    events: api::client::Events,
+    next: Offset,
+}
+
+impl<'a> Changes<'a> {
+    /// Follows the ledger from its end on.
+    pub(crate) async fn of(door: &'a Door) -> Outcome<Self> {
+        let next = door.client().standing().await?.next;
+        let events = door.client().events(next, true).await?;
+        Ok(Self { door, events, next })
+    }
+
+    /// Waits for something new, for a second, or until `deadline`, whichever comes first.
+    pub(crate) async fn next(&mut self, deadline: Option<Instant>) -> Outcome<()> {
+        let until = Instant::now() + LOOK_AGAIN;
+        let until = deadline.map_or(until, |deadline| deadline.min(until));
+        match tokio::time::timeout_at(until, self.events.next()).await {
+            Err(_) => Ok(()),
+            Ok(Ok(Some(record))) => {
+                self.next = record.offset.next();
+                Ok(())
+            }
+            Ok(Ok(None) | Err(_)) => self.again().await,
+        }
+    }
+
+    /// Follows it again after its server went away, for as long as a start may take.
+    async fn again(&mut self) -> Outcome<()> {
+        let until = Instant::now() + Duration::from_secs(15);
+        loop {
+            match self.door.client().events(self.next, true).await {
+                Ok(events) => {
+                    self.events = events;
+                    return Ok(());
+                }
+                Err(error) if Instant::now() >= until => return Err(Failure::from(error)),
+                Err(_) => tokio::time::sleep(Duration::from_millis(250)).await,
+            }
+        }
+    }
+}

@@ -1,0 +1,40 @@
+//! Exit codes: how a command tells a script what became of it.
+
+use std::process::ExitCode;
+
+/// What became of a command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Exit {
+    /// Done, or already so.
+    Done = 0,
+    /// It went wrong, or the ledger said no.
+    Error = 1,
+    /// The command cannot be understood, or what it asks for cannot be.
+    Usage = 2,
+    #[allow(dead_code)]
+    /// Whoever asked may not.
+    NotAllowed = 4,
+    /// The release that was waited for came back.
+    RolledBack = 5,
+    /// The wait ended while the judge could not decide.
+    Inconclusive = 6,
+    /// The wait ended while it was still going on.
+    StillGoing = 8,
+}
+
+/// The table that `ionledger help exit-codes` shows.
+pub(crate) const TABLE: &str = "\
+0  done: carried out, or already so; with --wait also complete
+1  error: it went wrong, or the ledger refused; nothing was changed unless the message says so
+2  usage: the command cannot be understood, or what it asks for cannot be (weights that sum to 90 %)
+4  not allowed: the one who asked may not
+5  rolled back: the release that was waited for came back
+6  inconclusive: the wait ended while the judge could not decide, as without traffic
+8  still going: the wait ended first; it goes on by itself";
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        ExitCode::from(exit as u8)
+    }
+}

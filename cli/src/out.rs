@@ -1,0 +1,90 @@
+//! Where words go: data to stdout, talk to stderr.
+
+use std::io::{self, IsTerminal as _, Write as _};
+
+use serde::Serialize;
+
+use crate::failure::{Failure, Outcome};
+
+/// In which form data goes to stdout.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// For eyes: trees, tables, glyphs and colour.
+    Eyes,
+    /// For pipes: tab-separated lines with the same columns for ever.
+    Lines,
+    /// For programs: the answers' documented JSON.
+    Json,
+}
+
+/// Where a command's words go.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Out {
+    /// The form of its data.
+    pub(crate) form: Form,
+    quiet: bool,
+}
+
+impl Out {
+    /// Returns where words go: JSON if it is asked for, else what suits stdout.
+    pub(crate) fn new(json: bool, quiet: bool, no_color: bool) -> Self {
+        if no_color {
+            anstream::ColorChoice::Never.write_global();
+        }
+        let form = match json {
+            true => Form::Json,
+            false if io::stdout().is_terminal() => Form::Eyes,
+            false => Form::Lines,
+        };
+        Self { form, quiet }
+    }
+
+    /// Writes data. Colours are left out where stdout cannot show them.
+    pub(crate) fn data(self, text: &str) -> Outcome<()> {
+        let mut stdout = anstream::stdout().lock();
+        written(stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()))
+    }
+
+    /// Writes an answer in the form that is wanted.
+    pub(crate) fn answer<T: Serialize>(
+        self,
+        answer: &T,
+        eyes: impl FnOnce(&T) -> String,
+        lines: impl FnOnce(&T) -> String,
+    ) -> Outcome<()> {
+        match self.form {
+            Form::Eyes => self.data(&eyes(answer)),
+            Form::Lines => self.data(&lines(answer)),
+            Form::Json => self.json(answer),
+        }
+    }
+
+    /// Writes an answer as JSON: indented for eyes, a line otherwise.
+    pub(crate) fn json<T: Serialize>(self, answer: &T) -> Outcome<()> {
+        let pretty = io::stdout().is_terminal();
+        let text = if pretty { serde_json::to_string_pretty(answer) } else { serde_json::to_string(answer) };
+        let text = text.map_err(|error| Failure::error(format!("the answer is no JSON: {error}")))?;
+        self.data(&format!("{text}\n"))
+    }
+
+    /// Says something to the person at the terminal, unless they want quiet.
+    pub(crate) fn say(self, text: &str) {
+        if !self.quiet {
+            // Nobody who listens is no reason to stop.
+            let _ = writeln!(anstream::stderr().lock(), "{text}");
+        }
+    }
+
+    /// Whether what goes on may be shown: somebody looks and has not asked for quiet.
+    pub(crate) fn shows_progress(self) -> bool {
+        !self.quiet && io::stderr().is_terminal()
+    }
+}
+
+fn written(result: io::Result<()>) -> Outcome<()> {
+    match result {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(Failure::reader_gone()),
+        Err(error) => Err(Failure::error(format!("stdout: {error}; what was asked for may have been done"))),
+    }
+}

@@ -1,0 +1,12 @@
+//! How answers look: pure functions from an answer to text. Each answer has a form for eyes and one for pipes; its
+//! form for programs is its own JSON.
+#![allow(dead_code)] // the reads come next
+
+pub(crate) mod history;
+pub(crate) mod production;
+pub(crate) mod shipped;
+pub(crate) mod status;
+pub(crate) mod table;
+pub(crate) mod verified;
+pub(crate) mod words;
+pub(crate) mod written;

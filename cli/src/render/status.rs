@@ -1,0 +1,305 @@
+//! Status for eyes, a tree for each deployment, and for pipes, a line for each version.
+
+use jiff::Zoned;
+use replay::answer::{
+    DeploymentStatus, NodePhase, NodeStatus, RolloutPhase, RolloutStatus, ServiceStatus, StackPhase, Status,
+    VersionStatus,
+};
+use schemas::judgement::{Counts, Verdict};
+use schemas::{Version, Weight};
+
+use super::table::{self, Cell, paint};
+use super::words::{
+    BAD, BUSY, GOOD, IDLE, STILL, WARN, age, column, count, faint, length, line, moment, percent, plain, strong,
+    style_of,
+};
+
+/// The columns of [`lines`], for help texts.
+pub(crate) const COLUMNS: &str =
+    "deployment, version, role, weight set, weight applied, phase, nodes ready, nodes wanted, requested at, stack";
+
+/// Returns the status as trees.
+pub(crate) fn eyes(status: &Status, now: &Zoned) -> String {
+    if status.services.is_empty() {
+        return "no services yet; declare one with `ionledger apply SERVICE.toml`\n".to_owned();
+    }
+    let parts: Vec<String> = status.services.iter().map(|service| service_tree(service, now)).collect();
+    parts.join("\n")
+}
+
+/// Returns the status as lines, one a version.
+pub(crate) fn lines(status: &Status) -> String {
+    let deployments = status.services.iter().flat_map(|service| &service.deployments);
+    deployments
+        .flat_map(|deployment| deployment.versions.iter().map(|version| version_line(deployment, version)))
+        .collect()
+}
+
+fn version_line(deployment: &DeploymentStatus, version: &VersionStatus) -> String {
+    line(&[
+        deployment.deployment.to_string(),
+        version.version.to_string(),
+        role(deployment, version).to_owned(),
+        percent(version.weight_set),
+        percent(version.weight_applied),
+        phase(version.phase).1.to_owned(),
+        version.nodes_ready.to_string(),
+        version.nodes_wanted.to_string(),
+        version.requested_at.to_string(),
+        version.stack.to_string(),
+    ])
+}
+
+fn service_tree(service: &ServiceStatus, now: &Zoned) -> String {
+    if service.deployments.is_empty() {
+        let next = match (&service.owner, &service.latest_release) {
+            (None, _) => "not declared".to_owned(),
+            (_, None) => format!("no release yet; `ionledger release {} VERSION --artifact FILE`", service.service),
+            (_, Some(version)) => {
+                format!("release {version} runs nowhere; `ionledger new {} {version}`", service.service)
+            }
+        };
+        return format!("{}  {}\n", paint(service.service.as_str(), strong()), paint(&next, faint()));
+    }
+    service.deployments.iter().map(|deployment| deployment_tree(deployment, now)).collect::<Vec<_>>().join("\n")
+}
+
+fn deployment_tree(deployment: &DeploymentStatus, now: &Zoned) -> String {
+    let (glyph, words) = headline(deployment, now);
+    let mut text = format!(
+        "{}  {}\n",
+        paint(&deployment.deployment.to_string(), strong()),
+        paint(&format!("{glyph} {}", plain(&words)), style_of(glyph))
+    );
+    let facts: Vec<Vec<Cell>> = facts(deployment, now)
+        .into_iter()
+        .map(|(name, fact)| vec![Cell::styled(name, faint()), Cell::new(fact)])
+        .collect();
+    for line in table::lines(&facts) {
+        text.push_str(&format!("  {line}\n"));
+    }
+    text.push_str(&versions(deployment, now));
+    text
+}
+
+/// How a deployment stands, in a glyph and some words.
+fn headline(deployment: &DeploymentStatus, now: &Zoned) -> (&'static str, String) {
+    if let Some(retired) = deployment.retired_at {
+        return (IDLE, format!("retired {} ago", age(retired, now)));
+    }
+    if let Some(rollout) = deployment.rollout.as_ref().filter(|rollout| rollout.live) {
+        return rollout_headline(rollout);
+    }
+    let serving: Vec<&VersionStatus> =
+        deployment.versions.iter().filter(|version| version.weight_set > Weight::ZERO).collect();
+    let unwell = serving.iter().find(|version| version.phase == StackPhase::Unhealthy);
+    match (&serving[..], unwell) {
+        (_, Some(version)) => (BAD, format!("{} serves and is unhealthy", version.version)),
+        ([], _) if deployment.versions.iter().any(|version| version.phase == StackPhase::Starting) => {
+            (BUSY, "starting".to_owned())
+        }
+        ([], _) => (WARN, "serves nothing".to_owned()),
+        ([only], _) => (GOOD, format!("{} serves", only.version)),
+        (several, _) => (GOOD, format!("{} versions serve", several.len())),
+    }
+}
+
+fn rollout_headline(rollout: &RolloutStatus) -> (&'static str, String) {
+    let step = format!("step {} of {}", rollout.steps_taken, rollout.steps);
+    let rolling = rolling(rollout);
+    match (rollout.phase, &rollout.held) {
+        (RolloutPhase::Paused, _) => (STILL, format!("{rolling} is paused at {step}, {}", rollout.weight)),
+        (_, Some(_)) => (WARN, format!("{rolling} holds at {step}, {}", rollout.weight)),
+        _ => (BUSY, format!("rolling {rolling}, {step}, {}", rollout.weight)),
+    }
+}
+
+fn rolling(rollout: &RolloutStatus) -> String {
+    let name = |version: &Option<Version>| version.as_ref().map_or("a gone stack".to_owned(), ToString::to_string);
+    format!("{} -> {}", name(&rollout.baseline), name(&rollout.canary))
+}
+
+/// What there is to know besides the versions, by its short name.
+fn facts(deployment: &DeploymentStatus, now: &Zoned) -> Vec<(&'static str, String)> {
+    let mut facts = Vec::new();
+    if let Some(listen) = deployment.listen {
+        facts.push(("users at", format!("http://{listen}")));
+    }
+    if let Some(drift) = &deployment.drift {
+        let seen = drift.seen.iter().map(|(stack, weight)| format!("{} {weight}", name_of(deployment, *stack)));
+        let seen: Vec<String> = seen.collect();
+        facts.push(("drift", format!("the router serves {} since {}", seen.join(", "), moment(drift.at, now))));
+    }
+    if let Some(rollout) = &deployment.rollout {
+        rollout_facts(&mut facts, rollout, now);
+    }
+    match &deployment.rollback_target {
+        Some(target) if deployment.retired_at.is_none() => {
+            let version = target.version.as_ref().map_or("an unknown version".to_owned(), ToString::to_string);
+            let how = match (target.warm, target.stack) {
+                (true, _) => "warm",
+                (false, Some(_)) => "not ready",
+                (false, None) => "gone, would be deployed again",
+            };
+            facts.push(("rollback to", format!("{version}, {how}")));
+        }
+        _ => {}
+    }
+    facts
+}
+
+fn rollout_facts(facts: &mut Vec<(&'static str, String)>, rollout: &RolloutStatus, now: &Zoned) {
+    let because = rollout.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
+    match rollout.phase {
+        RolloutPhase::Running => {}
+        RolloutPhase::Paused => {
+            let since = rollout.paused_since.map(|since| format!("for {}", age(since, now))).unwrap_or_default();
+            facts.push(("paused", format!("{since}{because}").trim_start_matches(": ").to_owned()));
+        }
+        RolloutPhase::Completed => facts.push(("rollout", format!("{} {GOOD} complete", rolling(rollout)))),
+        RolloutPhase::CameBack => facts.push(("rollout", format!("{} {BAD} came back{because}", rolling(rollout)))),
+        RolloutPhase::Aborted => facts.push(("rollout", format!("{} {BAD} aborted{because}", rolling(rollout)))),
+        RolloutPhase::Promoted => facts.push(("rollout", format!("{} {GOOD} promoted{because}", rolling(rollout)))),
+        RolloutPhase::Superseded => facts.push(("rollout", format!("{} {IDLE} superseded", rolling(rollout)))),
+    }
+    if let Some(held) = &rollout.held {
+        facts.push(("holds", held.clone()));
+    }
+    if let Some(next) = rollout.next.as_ref().filter(|_| rollout.live) {
+        let left = next.due_at.duration_since(now.timestamp());
+        let when = if left.is_positive() { format!("in {}", length(left)) } else { "due".to_owned() };
+        facts.push(("next", format!("{} at {} ({when})", next.weight, moment(next.due_at, now))));
+    }
+    if let Some(verdict) = &rollout.verdict {
+        let said = match verdict.verdict {
+            Verdict::NotWorse => format!("{GOOD} not worse"),
+            Verdict::Worse => format!("{BAD} worse"),
+            Verdict::Inconclusive => "? inconclusive".to_owned(),
+        };
+        let (canary, baseline) = (errors(verdict.canary), errors(verdict.baseline));
+        facts.push(("judge", format!("{said} at step {}: canary {canary}, baseline {baseline}", verdict.step)));
+    }
+}
+
+/// Errors of requests, with their share: `3 of 1,204 failed (0.25 %)`.
+fn errors(counts: Counts) -> String {
+    match counts.errors_ppm() {
+        None => "no requests".to_owned(),
+        Some(ppm) => {
+            let requests = super::words::grouped(counts.requests);
+            format!("{} of {requests} failed ({}.{:02} %)", counts.errors, ppm / 10_000, ppm % 10_000 / 100)
+        }
+    }
+}
+
+fn name_of(deployment: &DeploymentStatus, stack: schemas::StackId) -> String {
+    let version = deployment.versions.iter().find(|version| version.stack == stack);
+    version.map_or_else(|| format!("stack {stack}"), |version| version.version.to_string())
+}
+
+fn versions(deployment: &DeploymentStatus, now: &Zoned) -> String {
+    // The newest stack first: it is the one that is looked for.
+    let shown: Vec<&VersionStatus> = deployment.versions.iter().rev().collect();
+    let rows: Vec<Vec<Cell>> = shown.iter().map(|version| version_row(deployment, version, now)).collect();
+    let mut text = String::new();
+    for (n, (version, row)) in shown.iter().zip(table::lines(&rows)).enumerate() {
+        let (branch, below) = if n + 1 == shown.len() { ("└─", "   ") } else { ("├─", "│  ") };
+        text.push_str(&format!("{branch} {row}\n"));
+        for (n, node) in version.nodes.iter().enumerate() {
+            let branch = if n + 1 == version.nodes.len() { "└─" } else { "├─" };
+            text.push_str(&format!("{below}{branch} {}\n", node_line(node, now)));
+        }
+    }
+    text
+}
+
+fn version_row(deployment: &DeploymentStatus, version: &VersionStatus, now: &Zoned) -> Vec<Cell> {
+    let (glyph, word) = phase(version.phase);
+    let role = role(deployment, version);
+    let weight = match version.weight_set == version.weight_applied {
+        true => Cell::styled(
+            version.weight_set.to_string(),
+            if version.weight_set == Weight::ZERO { faint() } else { strong() },
+        ),
+        false => Cell::styled(format!("{} (now {})", version.weight_set, version.weight_applied), style_of(BUSY)),
+    };
+    vec![
+        Cell::styled(version.version.as_str(), strong()),
+        Cell::styled(role, if role == "warm" { faint() } else { strong() }),
+        weight,
+        Cell::glyph(glyph, word),
+        Cell::new(format!(
+            "{}/{} {}",
+            version.nodes_ready,
+            version.nodes_wanted,
+            if version.nodes_wanted == 1 { "node" } else { "nodes" }
+        )),
+        Cell::styled(age(version.requested_at, now), faint()),
+        Cell::styled(remark(version, now), faint()),
+    ]
+}
+
+/// What else there is to say about a version.
+fn remark(version: &VersionStatus, now: &Zoned) -> String {
+    match version.phase {
+        StackPhase::Failed => version.reason.clone().or_else(|| version.last_failure.clone()).unwrap_or_default(),
+        StackPhase::Starting => {
+            let then = if version.rolls_when_ready { "then rolls out" } else { "" };
+            version.last_failure.clone().unwrap_or_else(|| then.to_owned())
+        }
+        StackPhase::Unhealthy => {
+            let wanted = count(u64::from(version.nodes_ready_min), "node", "nodes");
+            let why = version.last_failure.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
+            format!("needs {wanted}{why}")
+        }
+        StackPhase::Collecting => {
+            version.collecting_since.map(|since| format!("for {}", age(since, now))).unwrap_or_default()
+        }
+        StackPhase::Ready => {
+            version.unused_since.map(|since| format!("unused for {}", age(since, now))).unwrap_or_default()
+        }
+    }
+}
+
+fn node_line(node: &NodeStatus, now: &Zoned) -> String {
+    let (glyph, word) = match node.phase {
+        NodePhase::Launching => (BUSY, "launching"),
+        NodePhase::Launched => (BUSY, "checking"),
+        NodePhase::Ready => (GOOD, "ready"),
+        NodePhase::Unhealthy => (BAD, "unhealthy"),
+    };
+    let again = if node.attempt > 0 { format!(", attempt {}", node.attempt + 1) } else { String::new() };
+    let row = vec![
+        Cell::styled(format!("node {}", node.slot + 1), faint()),
+        Cell::glyph(glyph, word),
+        Cell::styled(column(node.address), faint()),
+        Cell::styled(format!("{}{again}", age(node.started_at, now)), faint()),
+    ];
+    table::lines(&[row]).concat()
+}
+
+/// What a version is to its deployment.
+fn role(deployment: &DeploymentStatus, version: &VersionStatus) -> &'static str {
+    let rollout = deployment.rollout.as_ref().filter(|rollout| rollout.live);
+    match rollout {
+        Some(rollout) if rollout.canary_stack == version.stack => "canary",
+        Some(rollout) if rollout.baseline_stack == version.stack => "baseline",
+        _ if version.weight_set > Weight::ZERO => "serving",
+        _ => match version.phase {
+            StackPhase::Starting => "new",
+            StackPhase::Ready | StackPhase::Unhealthy => "warm",
+            StackPhase::Failed => "failed",
+            StackPhase::Collecting => "leaving",
+        },
+    }
+}
+
+fn phase(phase: StackPhase) -> (&'static str, &'static str) {
+    match phase {
+        StackPhase::Starting => (BUSY, "starting"),
+        StackPhase::Ready => (GOOD, "ready"),
+        StackPhase::Unhealthy => (BAD, "unhealthy"),
+        StackPhase::Failed => (BAD, "failed"),
+        StackPhase::Collecting => (BUSY, "collecting"),
+    }
+}

@@ -1,0 +1,80 @@
+//! What `verify` found, for eyes and pipes.
+
+use replay::answer::{Compared, Verified};
+
+use super::table::{self, Cell, paint};
+use super::words::{BAD, GOOD, WARN, column, faint, grouped, line, plain, style_of};
+
+/// Returns what was found in a few lines, the verdict first.
+pub(crate) fn eyes(verified: &Verified) -> String {
+    let (glyph, verdict) = match (&verified.bad, verified.ok) {
+        (Some(bad), _) => (BAD, format!("damaged at offset {}: {}", bad.offset, plain(&bad.what))),
+        (None, false) => (BAD, "the log does not hold".to_owned()),
+        (None, true) => (GOOD, "every record holds".to_owned()),
+    };
+    let mut facts = vec![
+        ("ledger", column(verified.ledger)),
+        ("records", format!("{}, of which {} count", grouped(verified.records), grouped(verified.counted))),
+    ];
+    if !verified.voids.is_empty() {
+        let voids: Vec<String> = verified.voids.iter().map(|(why, n)| format!("{} {why}", grouped(*n))).collect();
+        facts.push(("do not count", voids.join(", ")));
+    }
+    facts.push(("events", format!("{} in {} streams", grouped(verified.events), grouped(verified.streams))));
+    for (stream, what) in &verified.read_only {
+        facts.push(("read-only", format!("{stream}: {what}")));
+    }
+    facts.push(("root", verified.root.to_string()));
+    facts.push(("ledger time", column(verified.time)));
+    let cache = verified.projection.as_ref().map(cache);
+    if let Some((glyph, what)) = &cache {
+        facts.push(("cache", format!("{glyph} {what}")));
+    }
+    let rows: Vec<Vec<Cell>> = facts
+        .into_iter()
+        .filter(|(_, fact)| !fact.is_empty())
+        .map(|(name, fact)| vec![Cell::styled(name, faint()), Cell::new(fact)])
+        .collect();
+    let mut text = format!("{}\n", paint(&format!("{glyph} {verdict}"), style_of(glyph)));
+    for row in table::lines(&rows) {
+        text.push_str(&format!("  {row}\n"));
+    }
+    text
+}
+
+fn cache(compared: &Compared) -> (&'static str, String) {
+    match compared {
+        Compared::Agrees { records, .. } => (GOOD, format!("agrees, {} records folded", grouped(*records))),
+        Compared::Differs { records, what } => (BAD, format!("differs after {} records: {what}", grouped(*records))),
+        Compared::Damaged { what } => (WARN, format!("damaged, the next start rebuilds it: {what}")),
+        Compared::InUse => (GOOD, "in use by a running `ionledger up`, not compared".to_owned()),
+    }
+}
+
+/// Returns what was found as lines, a name and a value each.
+pub(crate) fn lines(verified: &Verified) -> String {
+    let mut text = String::new();
+    let mut fact = |name: &str, value: String| text.push_str(&line(&[name.to_owned(), value]));
+    fact("ok", verified.ok.to_string());
+    fact("ledger", column(verified.ledger));
+    fact("records", verified.records.to_string());
+    fact("counted", verified.counted.to_string());
+    for (why, n) in &verified.voids {
+        fact(&format!("void.{why}"), n.to_string());
+    }
+    fact("events", verified.events.to_string());
+    fact("streams", verified.streams.to_string());
+    for (stream, what) in &verified.read_only {
+        fact("read_only", format!("{stream}: {what}"));
+    }
+    fact("root", verified.root.to_string());
+    fact("time", column(verified.time));
+    if let Some(bad) = &verified.bad {
+        fact("bad.offset", bad.offset.to_string());
+        fact("bad.what", bad.what.clone());
+    }
+    if let Some((_, what)) = verified.projection.as_ref().map(cache) {
+        fact("cache", what);
+    }
+    text
+}

@@ -1,0 +1,64 @@
+//! What a command made happen, or would in a dry run, for eyes and pipes.
+
+use api::wire::Answer;
+
+use super::table::{self, Cell, paint};
+use super::words::{BUSY, GOOD, IDLE, column, faint, line, style_of};
+
+/// The columns of [`lines`], for help texts.
+pub(crate) const COLUMNS: &str = "offset, commit, stream, type, summary, data; a line an event";
+
+/// Returns what happened, an event a line.
+pub(crate) fn eyes(answer: &Answer, dry_run: bool) -> String {
+    if answer.events.is_empty() {
+        return format!("{}\n", paint(&format!("{IDLE} already so, nothing to do"), style_of(IDLE)));
+    }
+    let glyph = if dry_run { BUSY } else { GOOD };
+    let rows: Vec<Vec<Cell>> = answer
+        .events
+        .iter()
+        .map(|event| {
+            let mut row = vec![Cell::glyph(glyph, &event.summary)];
+            if dry_run {
+                row.push(Cell::styled(format!("{} in {}", event.kind, event.stream), faint()));
+            }
+            row
+        })
+        .collect();
+    table::lines(&rows).into_iter().map(|line| line + "\n").collect()
+}
+
+/// Returns what happened as lines, one an event.
+pub(crate) fn lines(answer: &Answer) -> String {
+    let of_event = |event: &api::wire::Happened| {
+        line(&[
+            column(answer.offset),
+            column(answer.commit),
+            event.stream.to_string(),
+            event.kind.clone(),
+            event.summary.clone(),
+            event.data.to_string(),
+        ])
+    };
+    answer.events.iter().map(of_event).collect()
+}
+
+/// Returns what is said beside it: where it stands in the ledger, and what to know besides.
+pub(crate) fn talk(answer: &Answer, dry_run: bool) -> Vec<String> {
+    let mut lines = Vec::new();
+    match (answer.commit, answer.offset) {
+        _ if dry_run => lines.push("dry run: nothing was appended".to_owned()),
+        (Some(commit), Some(offset)) => {
+            let repeated = if answer.repeated { ", carried out before under this command id" } else { "" };
+            lines.push(format!("offset {offset}, commit {commit}{repeated}"));
+        }
+        _ => {}
+    }
+    lines.extend(answer.notes.iter().map(|note| format!("note: {note}")));
+    lines
+}
+
+/// Returns lines as they are said beside data.
+pub(crate) fn faintly(lines: &[String]) -> String {
+    lines.iter().map(|line| paint(&super::words::plain(line), faint())).collect::<Vec<_>>().join("\n")
+}

@@ -1,0 +1,49 @@
+//! A session: one run of the binary, with its arguments, its output and its way to the ledger.
+
+use std::future::Future;
+
+use jiff::{Timestamp, Zoned};
+
+use crate::args::Globals;
+use crate::door::Door;
+use crate::failure::{Failure, Outcome};
+use crate::out::Out;
+
+/// One run of the binary.
+#[derive(Debug)]
+pub(crate) struct Session {
+    /// What holds for every command.
+    pub(crate) globals: Globals,
+    /// Where words go.
+    pub(crate) out: Out,
+}
+
+impl Session {
+    /// Returns the session of these arguments.
+    pub(crate) fn new(globals: Globals) -> Self {
+        let out = Out::new(globals.json, globals.quiet, globals.no_color);
+        Self { globals, out }
+    }
+
+    /// Returns the way to the ledger.
+    pub(crate) fn door(&self) -> Outcome<Door> {
+        Door::new(&self.globals)
+    }
+
+    /// Returns the moment, in the zone that times are shown in.
+    pub(crate) fn now(&self) -> Zoned {
+        Zoned::now()
+    }
+
+    #[allow(dead_code)]
+    /// Reads a moment that is written on the command line.
+    pub(crate) fn moment(&self, text: &str) -> Outcome<Timestamp> {
+        api::moment::parse(text, &self.now()).map_err(Failure::usage)
+    }
+
+    /// Carries something out that waits for the network.
+    pub(crate) fn wait_for<T>(&self, future: impl Future<Output = Outcome<T>>) -> Outcome<T> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime.map_err(|error| Failure::error(format!("no threads are to be had: {error}")))?.block_on(future)
+    }
+}

@@ -1,0 +1,62 @@
+//! Usage errors: what clap found wrong, in one line.
+
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+
+use crate::failure::Failure;
+
+/// Returns what is wrong with a command line, in one line with the next step.
+pub(crate) fn failure(error: &clap::Error) -> Failure {
+    let context = |kind| error.get(kind).map(text).filter(|text| !text.is_empty());
+    let name = |kind| context(kind).unwrap_or_default();
+    let help = help_of(error);
+    Failure::usage(match error.kind() {
+        ErrorKind::ValueValidation | ErrorKind::InvalidValue => {
+            let cause = std::error::Error::source(error).map(ToString::to_string);
+            let argument = name(ContextKind::InvalidArg);
+            match (cause, context(ContextKind::ValidValue)) {
+                (Some(cause), _) => format!("{argument}: {cause}"),
+                (None, Some(valid)) => format!("{argument}: write `{valid}`"),
+                (None, None) => format!("{argument}: a value is missing; see `{help}`"),
+            }
+        }
+        ErrorKind::InvalidSubcommand => {
+            let next = did_you_mean(context(ContextKind::SuggestedSubcommand));
+            format!("no command `{}`{next}; see `ionledger --help`", name(ContextKind::InvalidSubcommand))
+        }
+        ErrorKind::UnknownArgument => {
+            let next = did_you_mean(context(ContextKind::SuggestedArg));
+            format!("unexpected `{}`{next}; see `{help}`", name(ContextKind::InvalidArg))
+        }
+        ErrorKind::MissingRequiredArgument => format!("missing {}; see `{help}`", name(ContextKind::InvalidArg)),
+        _ => {
+            let text = error.render().to_string();
+            let first = text.split("\n\n").next().unwrap_or_default().trim_start_matches("error: ");
+            let line: Vec<&str> = first.split_whitespace().collect();
+            format!("{}; see `{help}`", line.join(" "))
+        }
+    })
+}
+
+fn did_you_mean(suggestion: Option<String>) -> String {
+    suggestion.map(|suggestion| format!(", did you mean `{suggestion}`?")).unwrap_or_default()
+}
+
+/// The help of the command that was meant, read from the usage line: `ionledger traffic --help`.
+fn help_of(error: &clap::Error) -> String {
+    let usage = error.get(ContextKind::Usage).map(text).unwrap_or_default();
+    let words = usage.split_whitespace().skip_while(|word| *word != "ionledger");
+    let command: Vec<&str> = words.take_while(|word| !word.starts_with(['[', '<', '-'])).collect();
+    if command.is_empty() { "ionledger --help".to_owned() } else { format!("{} --help", command.join(" ")) }
+}
+
+fn text(value: &ContextValue) -> String {
+    match value {
+        ContextValue::String(text) => text.clone(),
+        ContextValue::Strings(texts) => texts.join("` or `"),
+        ContextValue::StyledStr(text) => text.to_string(),
+        ContextValue::StyledStrs(texts) => texts.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "),
+        ContextValue::Bool(value) => value.to_string(),
+        ContextValue::Number(value) => value.to_string(),
+        _ => String::new(),
+    }
+}

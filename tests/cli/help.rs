@@ -1,0 +1,90 @@
+//! Help: every command explains itself and shows examples that the command line takes.
+
+use super::binary::{ionledger, say};
+
+/// Returns the names of the commands that `ionledger --help` lists.
+fn commands() -> Vec<String> {
+    let nowhere = tempfile::tempdir().unwrap();
+    let help = say(nowhere.path(), "-h").stdout;
+    let listed = help.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
+    // A command's line is set in by two blanks, the rest of a long sentence by more.
+    let names = listed.filter(|line| !line.starts_with("   ")).filter_map(|line| line.split_whitespace().next());
+    names.filter(|name| *name != "help").map(str::to_owned).collect()
+}
+
+#[test]
+fn every_command_explains_itself_with_examples() {
+    let nowhere = tempfile::tempdir().unwrap();
+    let commands = commands();
+    assert!(commands.iter().any(|name| name == "rollback"), "{commands:?}");
+    for command in commands {
+        let help = say(nowhere.path(), &format!("{command} --help"));
+        assert_eq!(help.code, 0, "{command}: {help:?}");
+        assert!(help.stdout.contains("Usage: ionledger"), "{command}: {help:?}");
+        if !["exit-codes", "proxy", "up", "demo"].contains(&command.as_str()) {
+            assert!(help.stdout.contains("Examples:\n  ionledger "), "{command} has no examples: {help:?}");
+        }
+    }
+}
+
+/// Each example is run where nothing runs: whatever it then says, it must not be that it cannot be understood.
+#[test]
+fn every_example_is_a_command_line_that_is_understood() {
+    let nowhere = tempfile::tempdir().unwrap();
+    let mut tried = 0;
+    for command in commands() {
+        let help = say(nowhere.path(), &format!("{command} --help")).stdout;
+        let examples = help.lines().skip_while(|line| *line != "Examples:").skip(1);
+        for example in examples.take_while(|line| line.starts_with("  ionledger ")) {
+            if example.contains(" up") || example.contains(" demo") || example.contains(" -w") {
+                continue; // they do not end by themselves
+            }
+            let script = example.trim().replacen("ionledger", "\"$IONLEDGER\"", 1);
+            let output = std::process::Command::new("bash")
+                .current_dir(nowhere.path())
+                .env("IONLEDGER", ionledger().get_program())
+                .env("IONLEDGER_DATA", nowhere.path().join("data"))
+                .env("HOME", nowhere.path())
+                .args(["-c", &script])
+                .output()
+                .unwrap();
+            let stderr = String::from_utf8_lossy(&output.stderr);
+            assert_ne!(output.status.code(), Some(2), "{example}: {stderr}");
+            assert!(!stderr.contains("panicked"), "{example}: {stderr}");
+            tried += 1;
+        }
+    }
+    assert!(tried > 15, "only {tried} examples were found");
+}
+
+#[test]
+fn the_exit_codes_are_explained() {
+    let nowhere = tempfile::tempdir().unwrap();
+    let help = say(nowhere.path(), "help exit-codes");
+    let table = say(nowhere.path(), "exit-codes").stdout;
+    assert_eq!(help.code, 0);
+    assert!(help.stdout.contains(&table), "{}", help.stdout);
+    let codes: Vec<&str> = table.lines().filter_map(|line| line.split_whitespace().next()).collect();
+    assert_eq!(codes, ["0", "1", "2", "4", "5", "6", "8"]);
+}
+
+#[test]
+fn completions_are_printed_for_every_shell() {
+    let nowhere = tempfile::tempdir().unwrap();
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let script = say(nowhere.path(), &format!("completions {shell}"));
+        assert_eq!(script.code, 0, "{shell}");
+        assert!(script.stdout.contains("rollback") && script.stderr.is_empty(), "{shell}");
+    }
+}
+
+#[test]
+fn a_reader_who_goes_away_early_is_no_error() {
+    let script = "\"$IONLEDGER\" completions zsh | head -1; exit ${PIPESTATUS[0]}";
+    let output = std::process::Command::new("bash")
+        .env("IONLEDGER", ionledger().get_program())
+        .args(["-c", script])
+        .output()
+        .unwrap();
+    assert_eq!((output.status.code(), String::from_utf8_lossy(&output.stderr).as_ref()), (Some(0), ""));
+}

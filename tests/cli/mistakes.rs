@@ -1,0 +1,110 @@
+//! Mistakes: each is one line that names the thing, the cause and the next step, and nothing is touched.
+
+use super::binary::{ionledger, run, say};
+
+#[test]
+fn a_sentence_that_is_none_is_a_usage_error_in_one_line() {
+    let nowhere = tempfile::tempdir().unwrap();
+    let long = "a".repeat(300);
+    for (sentence, expected) in [
+        ("traffic api 1.2.2 90 1.2.3 5", "the weights sum to 95 % instead of 100 %"),
+        ("traffic api 1.2.2 90 1.2.3", "version 1.2.3 has no percentage"),
+        ("traffic api 1.2.2 90 1.2.2 10", "named twice"),
+        ("traffic api 1.2.2 101", "`101` is not a weight"),
+        ("traffic api", "missing <VERSION PERCENT>"),
+        ("roll api 1.2.3 1.2.4 24 parsecs", "`24 parsecs` is no length of time"),
+        ("roll api 1.2.3 1.2.4 2 months", "months and years differ in length"),
+        ("roll api 1.2.3 1.2.4 --steps 50,10,100", "steps must rise"),
+        ("roll api 1.2.3", "missing <TO>"),
+        ("new api 1.2/3", "`1.2/3` is not a version"),
+        ("new api 1.2.3 --steps 1,100", "missing --roll <DURATION>"),
+        ("rollback api/v2", "`api/v2` is not a service name"),
+        (&format!("rollback {long}"), "aaa...` is not a service name: use 1 to 63"),
+        ("rollback api --env Production", "`Production` is not a"),
+        ("rollback api --command-id 7", "--command-id <UUID>:"),
+        ("rollback", "missing <SERVICE>; see `ionledger rollback --help`"),
+        ("rolback api", "no command `rolback`, did you mean `roll` or `rollback`?"),
+        ("traffic api 1 100 --dryrun", "did you mean `--dry-run`?"),
+        ("completions tcsh", "<SHELL>: write `bash` or `elvish` or `fish` or `powershell` or `zsh`"),
+        ("rollback api --server ftp://x:1", "write http://HOST:PORT"),
+        ("rollback api --server http://127.0.0.1:1", "name its file with --token-file FILE"),
+    ] {
+        let run = say(nowhere.path(), sentence);
+        let line = run.mistake(2);
+        assert!(line.contains(expected), "{sentence}: {line}");
+        assert!(line.len() < 300, "{sentence}: {line}");
+    }
+    assert_eq!(std::fs::read_dir(nowhere.path()).unwrap().count(), 0, "a mistake left something behind");
+}
+
+#[test]
+fn a_change_where_nothing_runs_names_the_folder_and_the_next_step() {
+    let nowhere = tempfile::tempdir().unwrap();
+    let data = nowhere.path().join("data");
+    for sentence in [
+        "new api 1.2.3",
+        "traffic api 1.2.2 90 1.2.3 10",
+        "traffic api 1.2.3 100",
+        "roll api 1.2.3 1.2.4 24 hours",
+        "rollback api",
+        "pause api",
+        "resume api",
+        "abort api",
+        "promote api",
+        "retire api --yes",
+        "rollback api --dry-run",
+    ] {
+        let run = say(&data, sentence);
+        let expected = format!("nothing runs on {}; start `ionledger up`", data.display());
+        assert_eq!(run.mistake(1), expected, "{sentence}");
+    }
+    assert!(!data.exists());
+}
+
+#[test]
+fn the_data_folder_is_the_users_own_unless_one_is_named() {
+    let home = tempfile::tempdir().unwrap();
+    let told = |command: &mut std::process::Command| {
+        let output = command.args(["rollback", "api"]).output().unwrap();
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let by_home = told(ionledger().env_remove("XDG_STATE_HOME").env("HOME", home.path()));
+    assert!(by_home.contains(&format!("{}/.local/state/ionledger;", home.path().display())), "{by_home}");
+    let by_state = told(ionledger().env("XDG_STATE_HOME", home.path().join("state")));
+    assert!(by_state.contains(&format!("{}/state/ionledger;", home.path().display())), "{by_state}");
+    let named = told(ionledger().current_dir(home.path()).args(["--data", "here"]));
+    assert!(named.contains("/here; start"), "{named}");
+    let homeless = told(ionledger().env_remove("XDG_STATE_HOME").env_remove("HOME"));
+    assert_eq!(homeless, "error: no data folder: neither XDG_STATE_HOME nor HOME is set; name one with --data DIR\n");
+}
+
+#[test]
+fn a_server_that_does_not_answer_is_named() {
+    let nowhere = tempfile::tempdir().unwrap();
+    let token = nowhere.path().join("token");
+    std::fs::write(&token, "ion_x\n").unwrap();
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let (server, token) = (format!("http://{closed}"), token.display().to_string());
+    let run = run(nowhere.path(), &["rollback", "api", "--server", &server, "--token-file", &token]);
+    let line = run.mistake(1);
+    assert!(line.starts_with(&format!("cannot reach {closed}: ")), "{line}");
+    assert!(!line.contains("ion_x"), "{line}");
+}
+
+#[test]
+fn tokens_are_made_listed_and_revoked_in_the_data_folder() {
+    let data = tempfile::tempdir().unwrap();
+    let made = say(data.path(), "token create ci --pipeline");
+    assert_eq!(made.code, 0, "{made:?}");
+    assert!(made.stdout.starts_with("ion_") && made.stdout.lines().count() == 1, "{made:?}");
+    let secret = made.stdout.trim().to_owned();
+    let listed = say(data.path(), "token list");
+    let columns: Vec<&str> = listed.stdout.trim_end().split('\t').collect();
+    assert_eq!((columns.len(), columns[1], columns[2], columns[4]), (5, "ci", "pipeline", "-"), "{listed:?}");
+    assert!(made.stderr.contains(&format!("undo: ionledger token revoke {}", columns[0])), "{made:?}");
+    assert!(!say(data.path(), "token list --json").stdout.contains(&secret));
+    assert_eq!(say(data.path(), "token revoke ci").code, 0);
+    assert_eq!(say(data.path(), "token list").stdout, "");
+    assert!(say(data.path(), "token revoke ci").mistake(1).starts_with("no token ci;"));
+    assert!(say(data.path(), "token create ci --expires 5").mistake(2).contains("`5` is no length of time"));
+}
