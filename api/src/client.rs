@@ -2,15 +2,19 @@
 
 mod call;
 mod events;
+mod upload;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::Method;
+use replay::answer::Status;
 use schemas::command::Request;
-use schemas::{CommandId, Offset};
+use schemas::run::Artifact;
+use schemas::{CommandId, EnvironmentName, Offset, ServiceName};
 use serde::de::DeserializeOwned;
+use tokio::sync::watch;
 
 use crate::problem::{Code, Problem};
 use crate::wire::{Answer, Standing};
@@ -152,6 +156,30 @@ impl Client {
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(Duration::from_secs(1));
         }
+    }
+
+    /// Puts a file into the server's store and tells `sent` how many of its bytes are gone.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::File`] if it cannot be read, else [`Error`].
+    pub async fn upload(&self, path: &Path, sent: watch::Sender<u64>) -> Result<Artifact, Error> {
+        upload::upload(&self.target, path, sent).await
+    }
+
+    /// Returns what runs and what serves now: of every service, or of one, in every environment or in one.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`].
+    pub async fn status(
+        &self,
+        service: Option<&ServiceName>,
+        environment: Option<&EnvironmentName>,
+    ) -> Result<Status, Error> {
+        let query =
+            [service.map(|name| format!("service={name}")), environment.map(|name| format!("environment={name}"))];
+        self.get(&format!("/v1/status?{}", query.into_iter().flatten().collect::<Vec<_>>().join("&"))).await
     }
 
     /// Returns what the ledger is and where it stands.

@@ -6,8 +6,11 @@ pub mod problem;
 pub mod wire;
 
 pub mod authorize;
+pub mod definition;
 pub mod moment;
 pub mod tokens;
+
+mod parts;
 
 pub mod client;
 pub mod server;

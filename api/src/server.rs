@@ -5,6 +5,7 @@
 //! way, and a panic ends one request and nothing else.
 
 mod accept;
+mod artifacts;
 mod commands;
 mod events;
 mod hooks;
@@ -19,10 +20,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::routing::{get, post};
+use axum::routing::{get, post, put};
 use ledger::Ledger;
 use tokio::net::{TcpListener, UnixListener};
 use tokio_util::sync::CancellationToken;
+use workers::artifacts::Artifacts;
 
 use crate::problem::{Code, Problem};
 use crate::tokens::Tokens;
@@ -36,6 +38,8 @@ pub struct Api {
     pub ledger: Ledger,
     /// The data folder.
     pub data: PathBuf,
+    /// The files that releases run.
+    pub artifacts: Arc<Artifacts>,
     /// What the workers do for the door.
     pub hooks: Arc<dyn Hooks>,
     /// Who may come through TCP.
@@ -55,6 +59,10 @@ pub struct Limits {
     pub head_timeout: Duration,
     /// How long a command's body may take.
     pub body_timeout: Duration,
+    /// How long the next part of an artifact may be in coming.
+    pub upload_idle: Duration,
+    /// How long an artifact may be, in bytes.
+    pub artifact_bytes_max: u64,
     /// How long an answer waits for the router to confirm weights, if its caller does not say.
     pub applied_wait: Duration,
     /// How long open requests may go on when the server closes.
@@ -67,6 +75,8 @@ impl Default for Limits {
             connections_max: 256,
             head_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_secs(10),
+            upload_idle: Duration::from_secs(30),
+            artifact_bytes_max: 2 << 30,
             applied_wait: Duration::from_secs(2),
             close_timeout: Duration::from_secs(5),
         }
@@ -75,10 +85,11 @@ impl Default for Limits {
 
 impl Api {
     /// Returns the door of `ledger` with no hooks and the usual limits.
-    pub fn new(ledger: Ledger, data: &Path) -> Self {
+    pub fn new(ledger: Ledger, data: &Path, artifacts: Arc<Artifacts>) -> Self {
         Self {
             ledger,
             data: data.to_owned(),
+            artifacts,
             hooks: Arc::new(Unhooked),
             tokens: Tokens::of(data),
             limits: Limits::default(),
@@ -157,6 +168,8 @@ fn router(api: Arc<Api>) -> Router {
         .route("/healthz", get(reads::healthz))
         .route("/readyz", get(reads::readyz))
         .route("/v1/commands", post(commands::post))
+        .route("/v1/artifacts", put(artifacts::put))
+        .route("/v1/status", get(reads::status))
         .route("/v1/ledger", get(reads::ledger))
         .route("/v1/events", get(events::get))
         .fallback(|| async { Problem::new(Code::NoSuchPath, "no such address; every address is in docs/api.md") })

@@ -44,7 +44,7 @@ pub enum Error {
         cause: io::Error,
     },
     /// The file is not what was written.
-    #[error("{path} is damaged: {why}; remove it and make new tokens with `ionledger token make`")]
+    #[error("{path} is damaged: {why}; remove it and make new tokens with `ionledger token create`")]
     Damaged {
         /// The file.
         path: PathBuf,

@@ -70,7 +70,7 @@ impl House {
 
         let stop = CancellationToken::new();
         let closing = CancellationToken::new();
-        let (server, tcp) = open_door(&data, &ledger, &adapters, settings, closing.clone()).await?;
+        let (server, tcp) = open_door(&data, &ledger, &adapters, artifacts, settings, closing.clone()).await?;
         let mut tasks = JoinSet::new();
         for role in Role::ALL {
             let (ledger, adapters, stop) = (ledger.clone(), adapters.clone(), stop.clone());
@@ -138,10 +138,11 @@ async fn open_door(
     data: &Path,
     ledger: &Ledger,
     adapters: &Adapters,
+    artifacts: Arc<Artifacts>,
     settings: Settings,
     closing: CancellationToken,
 ) -> miette::Result<(tokio::task::JoinHandle<()>, Option<SocketAddr>)> {
-    let mut api = Api::new(ledger.clone(), data);
+    let mut api = Api::new(ledger.clone(), data, artifacts);
     api.hooks = Arc::new(Hands { ledger: ledger.clone(), router: Arc::clone(&adapters.router) });
     api.closing = closing;
     let server = Server::listen(Arc::new(api), settings.listen).await.map_err(report)?;

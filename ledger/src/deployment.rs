@@ -191,8 +191,8 @@ pub fn decide_outcome(
         | DeploymentOutcome::StackFailed { .. }
         | DeploymentOutcome::StackUnhealthy { .. }
         | DeploymentOutcome::StackRecovered { .. } => stack::decide_stack(&case, outcome),
-        DeploymentOutcome::WeightsApplied { generation, weights } => {
-            traffic::decide_applied(&case, *generation, weights)
+        DeploymentOutcome::WeightsApplied { generation, weights, listening } => {
+            traffic::decide_applied(&case, *generation, weights, *listening)
         }
         DeploymentOutcome::DriftSeen { seen } => traffic::decide_drift(&case, seen),
         DeploymentOutcome::StartRequestedRollout { stack } => rollout::decide_requested(&case, *stack),

@@ -362,10 +362,12 @@ impl Ledger {
                 return Err(Refusal::TooLarge { bytes: bytes.len() });
             }
             match self.append(&draft, bytes, urgency).await? {
-                Some(offset) => {
+                Some((done, true)) => {
                     let Draft { id, events, .. } = draft;
-                    return Ok(Answer { commit: Some(id), offset: Some(offset), events, notes, repeated: false });
+                    return Ok(Answer { commit: Some(id), offset: Some(done.offset), events, notes, repeated: false });
                 }
+                // The same command was sent twice at once, and the other one counts.
+                Some((done, false)) => return self.first_answer(done).await,
                 None if again => {}
                 None => return Err(self.conflict(&draft, seen).await),
             }
@@ -380,8 +382,9 @@ impl Ledger {
         Ok((prepare(&view, asked, self.now(&view), rollback)?, view.next()))
     }
 
-    /// Appends the draft and waits for its verdict: the offset at which it counts, or `None` if it is void.
-    async fn append(&self, draft: &Draft, bytes: Bytes, urgency: Urgency) -> Result<Option<Offset>, Refusal> {
+    /// Appends the draft and waits for its verdict: what carries its command out and whether that is this very append, or
+    /// `None` if it is void.
+    async fn append(&self, draft: &Draft, bytes: Bytes, urgency: Urgency) -> Result<Option<(Done, bool)>, Refusal> {
         let indeterminate = |why: String| Refusal::Indeterminate { id: draft.command.id, why };
         let mut folded = self.shared.folded.subscribe();
         let verdict = async {
@@ -398,7 +401,8 @@ impl Ledger {
             };
             let waited = folded.wait_for(|next| *next > offset).await.map(|_| ());
             waited.map_err(|_| indeterminate("this reader has stopped".to_owned()))?;
-            Ok(self.view().command(draft.command.id).filter(|done| done.hash == draft.command.hash).map(|d| d.offset))
+            let done = self.view().command(draft.command.id).filter(|done| done.hash == draft.command.hash);
+            Ok(done.map(|done| (done, done.offset == offset)))
         };
         match tokio::time::timeout(VERDICT_MAX, verdict).await {
             Ok(verdict) => verdict,

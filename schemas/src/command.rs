@@ -299,6 +299,8 @@ pub enum DeploymentOutcome {
         generation: StreamVersion,
         /// What it serves.
         weights: Weights,
+        /// Where users connect.
+        listening: Option<SocketAddr>,
     },
     /// The router serves what nobody asked for.
     DriftSeen {

@@ -1,6 +1,7 @@
 //! Traffic: weights asked for and confirmed, drift, rollback, and the end of a deployment.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -52,6 +53,9 @@ pub struct WeightsApplied {
     pub generation: StreamVersion,
     /// All of the traffic.
     pub weights: Weights,
+    /// Where users connect, as the router said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub listening: Option<SocketAddr>,
 }
 
 /// The router served other weights than those that were last confirmed, and nobody asked for it here.

@@ -13,9 +13,12 @@ use ledger::execute::SystemClock;
 use ledger::log::memory::MemoryLog;
 use ledger::{Ledger, View};
 use schemas::command::{Command, DeploymentOutcome, Outcome, Request};
+use schemas::run::Artifact;
 use schemas::{CommandId, DeploymentId, EffectId, Role, StackId, StreamVersion};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use workers::artifacts::Artifacts;
 
 /// How long a test waits for something that must come.
 pub const DEADLINE: Duration = Duration::from_secs(20);
@@ -44,7 +47,8 @@ impl World {
         let log = Arc::new(MemoryLog::new());
         let clock = Arc::new(SystemClock::default());
         let ledger = Ledger::open(Arc::clone(&log) as _, View::default(), vec![], clock).await.unwrap();
-        let mut api = Api::new(ledger.clone(), data.path());
+        let artifacts = Arc::new(Artifacts::open(data.path()).unwrap());
+        let mut api = Api::new(ledger.clone(), data.path(), artifacts);
         change(&mut api);
         let closing = api.closing.clone();
         let server = Server::listen(Arc::new(api), tcp).await.unwrap();
@@ -84,12 +88,19 @@ impl World {
     pub async fn declare(&self, versions: &[&str]) {
         self.send(r#"{"command":"apply","service":"api","definition":{"owner":"team"}}"#).await.unwrap();
         for version in versions {
-            let release = format!(
-                r#"{{"command":"release","service":"api","version":"{version}","artifact":{{"sha256":"{}","name":"a","size_bytes":1}}}}"#,
-                schemas::Hash::of(version.as_bytes())
-            );
+            let artifact = self.upload(version.as_bytes()).await;
+            let artifact = serde_json::to_string(&artifact).unwrap();
+            let release =
+                format!(r#"{{"command":"release","service":"api","version":"{version}","artifact":{artifact}}}"#);
             self.send(&release).await.unwrap();
         }
+    }
+
+    /// Uploads an artifact with this content.
+    pub async fn upload(&self, content: &[u8]) -> Artifact {
+        let path = self.data().join("program");
+        std::fs::write(&path, content).unwrap();
+        self.client.upload(&path, watch::Sender::new(0)).await.unwrap()
     }
 
     /// Makes a stack of `version` in production and lets its node become ready.
@@ -122,7 +133,7 @@ impl World {
             loop {
                 folded.borrow_and_update();
                 if let Some((generation, weights)) = unapplied(&ledger) {
-                    let applied = DeploymentOutcome::WeightsApplied { generation, weights };
+                    let applied = DeploymentOutcome::WeightsApplied { generation, weights, listening: None };
                     record(&ledger, Role::TrafficShifter, applied).await;
                 }
                 folded.changed().await.unwrap();

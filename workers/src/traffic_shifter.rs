@@ -82,9 +82,11 @@ fn follow_traffic(
     let held = entry.as_ref().and_then(Entry::held);
     let serves = held.is_some_and(|held| held.routes.weights == set.weights && held.routes.generation >= set.version);
     if let (true, Some(held)) = (serves, held) {
-        if !traffic.is_applied() || traffic.drift.is_some() {
+        let listening = Some(held.listening);
+        let known = traffic.applied.as_ref().is_some_and(|applied| applied.listening == listening);
+        if !traffic.is_applied() || traffic.drift.is_some() || !known {
             let (generation, weights) = (held.routes.generation, set.weights.clone());
-            reaction.record(id, DeploymentOutcome::WeightsApplied { generation, weights });
+            reaction.record(id, DeploymentOutcome::WeightsApplied { generation, weights, listening });
         }
     } else if traffic.is_applied() && !is_newer(held, deployment) {
         let seen: BTreeMap<StackId, Weight> = held.map(|held| shares(&held.routes.weights)).unwrap_or_default();

@@ -79,8 +79,7 @@ impl Target {
         within: Duration,
     ) -> Result<T, Fault> {
         let response = self.send(method, path, body, within).await?;
-        let bytes = whole(response).await?;
-        serde_json::from_slice(&bytes).map_err(|error| Fault::Lost(format!("its answer to {path} is odd: {error}")))
+        read_json(response, path).await
     }
 
     /// Asks, and returns the answer if it is a yes.
@@ -173,6 +172,12 @@ where
     let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
     tokio::spawn(connection); // ends with the answer's body, or when both halves are dropped
     Ok(sender)
+}
+
+/// Reads the JSON of the answer to `path`.
+pub(super) async fn read_json<T: DeserializeOwned>(response: Response<Incoming>, path: &str) -> Result<T, Fault> {
+    let bytes = whole(response).await?;
+    serde_json::from_slice(&bytes).map_err(|error| Fault::Lost(format!("its answer to {path} is odd: {error}")))
 }
 
 /// Reads an answer's whole body.

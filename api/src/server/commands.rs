@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
+use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::response::Response;
 use http::HeaderMap;
@@ -17,7 +18,7 @@ use schemas::{Actor, CommitId, DeploymentId, EnvironmentName, Event, ServiceName
 use serde::Deserialize;
 
 use super::peer::Caller;
-use super::{Api, respond};
+use super::{Api, artifacts, respond};
 use crate::authorize::{Act, authorize};
 use crate::problem::{Code, Problem};
 use crate::wire::{Answer, COMMAND_BYTES_MAX, Happened};
@@ -36,11 +37,11 @@ pub(super) struct Options {
 pub(super) async fn post(
     State(api): State<Arc<Api>>,
     Caller(actor): Caller,
-    options: Result<Query<Options>, axum::extract::rejection::QueryRejection>,
+    options: Result<Query<Options>, QueryRejection>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
-    let Query(options) = options.map_err(|error| Problem::malformed(error.body_text()))?;
+    let options = respond::query(options)?;
     let body = respond::read(&headers, body, COMMAND_BYTES_MAX, api.limits.body_timeout).await?;
     let request: Request = respond::parse(&body)?;
     let answer = if options.dry_run {
@@ -55,7 +56,7 @@ pub(super) async fn post(
 /// Says what `request` would do.
 async fn dry_run(api: &Api, actor: &Actor, request: &Request) -> Result<Answer, Problem> {
     authorize(actor, Act::Command(&request.command))?;
-    check_outside(api, &request.command).await?;
+    check_outside(api, &request.command, true).await?;
     let decision = api.ledger.dry_run(request)?;
     let events = Happened::all(&decision.events, &names(api, &request.command));
     let notes = decision.notes;
@@ -72,7 +73,7 @@ pub(super) async fn carry_out(
 ) -> Result<Answer, Problem> {
     authorize(&actor, Act::Command(&request.command))?;
     if api.ledger.view().command(request.id).is_none() {
-        check_outside(api, &request.command).await?;
+        check_outside(api, &request.command, false).await?;
     }
     let command = request.command.clone();
     let done = api.ledger.execute(request, actor, cause).await?;
@@ -92,10 +93,11 @@ fn names(api: &Api, command: &Command) -> Names {
     Names { before: None, after: deployment }
 }
 
-/// Checks what the ledger cannot know.
-async fn check_outside(api: &Api, command: &Command) -> Result<(), Problem> {
+/// Checks what the ledger cannot know. In a dry run an artifact need not have been uploaded.
+async fn check_outside(api: &Api, command: &Command, dry: bool) -> Result<(), Problem> {
     match command {
         Command::Apply { service, definition } => check_listen(api, service, &definition.listen).await,
+        Command::Release { artifact, .. } if !dry => artifacts::check(api, artifact).await,
         Command::Release { .. }
         | Command::New { .. }
         | Command::Traffic { .. }

@@ -3,11 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::body::Body;
+use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
-use axum::response::Response;
+use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 use http::HeaderMap;
-use http::header::ACCEPT;
+use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE};
 use ledger::Ledger;
 use ledger::view::Decoded;
 use schemas::Offset;
@@ -16,9 +18,9 @@ use serde_json::value::RawValue;
 use tokio::sync::mpsc::Sender;
 use tokio_util::sync::CancellationToken;
 
-use super::Api;
 use super::peer::Caller;
-use super::respond::Parts;
+use super::{Api, respond};
+use crate::parts::{Part, Parts};
 use crate::problem::Problem;
 
 /// How often a listener that gets nothing is told that somebody is still there.
@@ -50,10 +52,10 @@ enum Form {
 pub(super) async fn get(
     State(api): State<Arc<Api>>,
     _: Caller,
-    options: Result<Query<Options>, axum::extract::rejection::QueryRejection>,
+    options: Result<Query<Options>, QueryRejection>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let Query(options) = options.map_err(|error| Problem::malformed(error.body_text()))?;
+    let options = respond::query(options)?;
     let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
     let from = match header("last-event-id") {
         Some(last) => last
@@ -66,9 +68,10 @@ pub(super) async fn get(
     let server_sent = header(ACCEPT.as_str()).is_some_and(|accept| accept.contains("text/event-stream"));
     let (form, content_type) =
         if server_sent { (Form::ServerSent, "text/event-stream") } else { (Form::Lines, "application/x-ndjson") };
-    let (parts, response) = Parts::answer(content_type);
+    let (parts, body) = Parts::channel();
     tokio::spawn(tell(api.ledger.clone(), api.closing.clone(), from, options.follow, form, parts));
-    Ok(response)
+    let headers = [(CONTENT_TYPE, content_type), (CACHE_CONTROL, "no-store")];
+    Ok((headers, Body::new(body)).into_response())
 }
 
 async fn tell(
@@ -77,7 +80,7 @@ async fn tell(
     mut next: Offset,
     follow: bool,
     form: Form,
-    parts: Sender<Bytes>,
+    parts: Sender<Part>,
 ) {
     let mut folded = ledger.folded();
     loop {
@@ -92,7 +95,7 @@ async fn tell(
             };
             for record in records {
                 next = record.offset.next();
-                if parts.send(part(&ledger, record.offset, &record.bytes, form)).await.is_err() {
+                if parts.send(Ok(part(&ledger, record.offset, &record.bytes, form))).await.is_err() {
                     return;
                 }
             }
@@ -106,7 +109,7 @@ async fn tell(
             () = closing.cancelled() => return,
             () = tokio::time::sleep(HEARTBEAT) => {
                 let beat = match form { Form::ServerSent => &b":\n\n"[..], Form::Lines => b"\n" };
-                if parts.send(Bytes::from_static(beat)).await.is_err() {
+                if parts.send(Ok(Bytes::from_static(beat))).await.is_err() {
                     return;
                 }
             }

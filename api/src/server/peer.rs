@@ -68,7 +68,7 @@ fn user_name(passwd: &str, uid: u32) -> Option<&str> {
 
 fn of_token(parts: &Parts, api: &Api) -> Result<Actor, Problem> {
     let refuse = || {
-        let next = "send `Authorization: Bearer TOKEN`; make one with `ionledger token make NAME`";
+        let next = "send `Authorization: Bearer TOKEN`; make one with `ionledger token create NAME`";
         Problem::new(Code::Unauthenticated, format!("no valid token came with this request; {next}"))
     };
     let header = parts.headers.get(AUTHORIZATION).ok_or_else(refuse)?;

@@ -2,8 +2,12 @@
 
 use std::sync::Arc;
 
-use axum::extract::State;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State};
 use axum::response::Response;
+use replay::answer;
+use schemas::{EnvironmentName, ServiceName};
+use serde::Deserialize;
 use serde_json::json;
 
 use super::peer::Caller;
@@ -33,4 +37,36 @@ pub(super) async fn ledger(State(api): State<Arc<Api>>, _: Caller) -> Response {
     let (next, root, time, voids) = (view.next(), view.tree().root(), view.time(), view.voids());
     drop(view);
     respond::json(&Standing { ledger: id, next, end, root, time, voids })
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Selected {
+    service: Option<ServiceName>,
+    environment: Option<EnvironmentName>,
+}
+
+/// `GET /v1/status`: what runs and what serves now.
+pub(super) async fn status(
+    State(api): State<Arc<Api>>,
+    _: Caller,
+    selected: Result<Query<Selected>, QueryRejection>,
+) -> Result<Response, Problem> {
+    let Selected { service, environment } = respond::query(selected)?;
+    let view = api.ledger.view();
+    let (state, at) = (view.state().clone(), answer::At::of(&view));
+    drop(view);
+    let status = match &service {
+        Some(service) => answer::status_of(&state, at, service, environment.as_ref()),
+        None => {
+            let mut status = answer::status(&state, at);
+            for service in &mut status.services {
+                service
+                    .deployments
+                    .retain(|found| environment.as_ref().is_none_or(|wanted| *wanted == found.environment));
+            }
+            status
+        }
+    };
+    Ok(respond::json(&status))
 }

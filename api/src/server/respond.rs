@@ -1,21 +1,18 @@
 //! Bodies in and out, and the task that each request runs in.
 
-use std::pin::Pin;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::extract::Request;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, Request};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderValue};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
-use hyper::body::Frame;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::sync::mpsc;
 
 use crate::problem::{self, Code, Problem};
 
@@ -55,6 +52,11 @@ pub(super) async fn read(headers: &HeaderMap, body: Body, max: usize, within: Du
     }
 }
 
+/// Returns what the address's query says, or what is wrong with it.
+pub(super) fn query<T>(query: Result<Query<T>, QueryRejection>) -> Result<T, Problem> {
+    query.map(|Query(query)| query).map_err(|error| Problem::malformed(error.body_text()))
+}
+
 /// Reads JSON, and says where it is wrong.
 pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     serde_json::from_slice(bytes).map_err(|error| {
@@ -74,29 +76,5 @@ pub(super) async fn in_a_task(request: Request, next: Next) -> Response {
             tracing::error!(%what, %error, "a request ended in a bug");
             Problem::new(Code::Internal, "this request met a bug in ionledger; its log says more").into_response()
         }
-    }
-}
-
-/// A body whose parts come through a channel, for as long as they come.
-pub(super) struct Parts(mpsc::Receiver<Bytes>);
-
-impl Parts {
-    /// Returns an answer of this type with a body, and where its parts go in.
-    pub(super) fn answer(content_type: &'static str) -> (mpsc::Sender<Bytes>, Response) {
-        let (sender, receiver) = mpsc::channel(16);
-        let headers = [(CONTENT_TYPE, content_type), (http::header::CACHE_CONTROL, "no-store")];
-        (sender, (headers, Body::new(Parts(receiver))).into_response())
-    }
-}
-
-impl hyper::body::Body for Parts {
-    type Data = Bytes;
-    type Error = std::convert::Infallible;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        self.0.poll_recv(context).map(|part| part.map(|part| Ok(Frame::data(part))))
     }
 }

@@ -1,6 +1,7 @@
 //! Traffic: the weights that are set and applied, who held all traffic before, drift, and retiring.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 
 use schemas::command::Share;
 use schemas::traffic::{self, Purpose};
@@ -53,6 +54,8 @@ pub struct Applied {
     pub generation: StreamVersion,
     /// What it served.
     pub weights: Weights,
+    /// Where users connect.
+    pub listening: Option<SocketAddr>,
     /// When.
     pub at: Timestamp,
 }
@@ -107,8 +110,12 @@ pub(super) fn evolve(deployment: &mut Deployment, event: &traffic::Event, at: &A
     match event {
         traffic::Event::WeightsSet(set) => set_weights(deployment, set, at),
         traffic::Event::WeightsApplied(applied) => {
-            deployment.traffic.applied =
-                Some(Applied { generation: applied.generation, weights: applied.weights.clone(), at: at.time });
+            deployment.traffic.applied = Some(Applied {
+                generation: applied.generation,
+                weights: applied.weights.clone(),
+                listening: applied.listening,
+                at: at.time,
+            });
             deployment.traffic.drift = None;
         }
         traffic::Event::DriftSeen(drift) => {
@@ -241,16 +248,21 @@ pub(super) fn decide_applied(
     case: &Case<'_>,
     generation: StreamVersion,
     weights: &Weights,
+    listening: Option<SocketAddr>,
 ) -> Result<Decision, Rejection> {
     let traffic = &case.deployment.traffic;
     let fits = traffic.set.as_ref().is_some_and(|set| set.weights == *weights && generation >= set.version);
     if !fits {
         return Err(Rejection::Outdated(format!("{} has other weights set by now", case.id)));
     }
-    if traffic.is_applied() && traffic.drift.is_none() {
+    let known = traffic.applied.as_ref().is_some_and(|applied| applied.listening == listening);
+    if traffic.is_applied() && traffic.drift.is_none() && known {
         return Ok(Decision::default());
     }
-    Ok(Decision::on(case.stream(), vec![traffic::WeightsApplied { generation, weights: weights.clone() }.into()]))
+    Ok(Decision::on(
+        case.stream(),
+        vec![traffic::WeightsApplied { generation, weights: weights.clone(), listening }.into()],
+    ))
 }
 
 /// Decides on drift: recorded once for each thing seen. Towards the rollback target it also pauses a running rollout.

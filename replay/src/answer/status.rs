@@ -50,7 +50,7 @@ pub struct DeploymentStatus {
     pub deployment: DeploymentId,
     /// Where it runs.
     pub environment: EnvironmentName,
-    /// Where its users' traffic arrives, if its declaration says so.
+    /// Where its users connect: as the router said last, or as its service declares.
     pub listen: Option<SocketAddr>,
     /// Its stacks, the oldest first.
     pub versions: Vec<VersionStatus>,
@@ -302,7 +302,8 @@ fn service_status(state: &State, name: &ServiceName) -> ServiceStatus {
         latest_release: latest.map(|(version, _)| version.clone()),
         deployments: deployments
             .map(|(id, deployment)| {
-                let listen = definition.and_then(|definition| definition.listen.get(&id.environment)).copied();
+                let declared = definition.and_then(|definition| definition.listen.get(&id.environment)).copied();
+                let listen = deployment.traffic.applied.as_ref().and_then(|applied| applied.listening).or(declared);
                 deployment_status(id, deployment, state.judgements.get(id).map(AsRef::as_ref), listen)
             })
             .collect(),

@@ -1,0 +1,266 @@
+//! The form in which people write a service down: `SERVICE.toml`.
+//!
+//! ```toml
+//! name = "api"
+//! owner = "team-checkout"
+//!
+//! [listen]
+//! production = "127.0.0.1:8080"
+//!
+//! [run]
+//! args = ["--port={port}"]
+//! env = { LOG_LEVEL = "info", DB_PASSWORD = { from_env = "API_DB_PASSWORD" } }
+//!
+//! [rollout]
+//! steps = ["1 %", 5, 25, 100]
+//! duration = "2 hours"
+//! ```
+//!
+//! Everything but `name` and `owner` may be left out. Keys that mean nothing are refused. Every error is one line that
+//! names the file, line and column: `api.toml:12:10: rollout.steps: ...`.
+
+mod reader;
+mod schema;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use schemas::policy::{JudgementPolicy, Policy, RetentionPolicy, RolloutPolicy};
+use schemas::run::{Capacity, EnvValue, HttpCheck, RunSpec};
+use schemas::service::Definition;
+use schemas::{EnvironmentName, ServiceName, Weight};
+
+use reader::{Document, Item, Section};
+
+pub use reader::{Error, Place};
+pub use schema::json_schema;
+
+/// Reads a service's file; `file` is its name for messages.
+///
+/// # Errors
+///
+/// [`Error`] with every wrong place, in the file's order.
+pub fn parse(file: &str, text: &str) -> Result<(ServiceName, Definition), Error> {
+    let document = Document::parse(file, text)?;
+    let mut root = document.root();
+    let name = root.required("name", "name the service as its address is written, `api`").and_then(Item::parsed);
+    let owner = root.required("owner", "name the team that answers for it").and_then(|item| item.checked(owner));
+    let description = root.get("description").and_then(|item| item.checked(description)).unwrap_or_default();
+    let listen = listen(root.section("listen"));
+    let run = run(root.section("run"), root.section("check"));
+    let capacity = capacity(root.section("capacity"));
+    let rollout = rollout(root.section("rollout"));
+    let judgement = judgement(root.section("judgement"));
+    let retention = retention(root.section("retention"));
+    root.end();
+    document.finish()?;
+    let policy = Policy { rollout, judgement, retention };
+    match (name, owner) {
+        (Some(name), Some(owner)) => Ok((name, Definition { owner, description, listen, run, capacity, policy })),
+        _ => unreachable!("a missing name or owner is an error"),
+    }
+}
+
+fn owner(text: &str) -> Result<String, String> {
+    match text.trim() {
+        "" => Err("it is empty; name the team that answers for the service".to_owned()),
+        name if name.len() > 200 => Err("it is longer than 200 bytes".to_owned()),
+        name => Ok(name.to_owned()),
+    }
+}
+
+fn description(text: &str) -> Result<String, String> {
+    if text.len() > 2_000 { Err("it is longer than 2,000 bytes".to_owned()) } else { Ok(text.trim().to_owned()) }
+}
+
+fn listen(section: Section<'_>) -> BTreeMap<EnvironmentName, SocketAddr> {
+    let mut listen = BTreeMap::new();
+    for item in section.all() {
+        let Some(environment) = item.key_parsed::<EnvironmentName>() else { continue };
+        let taken = |address: &SocketAddr| listen.values().any(|other| other == address);
+        let address = item.checked(|text| {
+            let no_address = |_| format!("`{}` is no address; write `127.0.0.1:8080`", reader::shown(text));
+            let address: SocketAddr = text.parse().map_err(no_address)?;
+            match address {
+                _ if address.port() == 0 => Err("port 0 is no port; name one, or leave the environment out".to_owned()),
+                _ if taken(&address) => Err(format!("another environment listens on {address}")),
+                _ => Ok(address),
+            }
+        });
+        listen.extend(address.map(|address| (environment, address)));
+    }
+    listen
+}
+
+fn run(mut section: Section<'_>, check_section: Section<'_>) -> RunSpec {
+    let default = RunSpec::default();
+    let args = section.get("args").and_then(|item| {
+        let args: Option<Vec<String>> = item.list()?.into_iter().map(|arg| arg.text().map(str::to_owned)).collect();
+        item.valid(args?, |args| RunSpec { args: args.clone(), ..RunSpec::default() }.validate())
+    });
+    let start_deadline_ms = section.get("start_deadline").and_then(|item| {
+        item.valid(item.duration_ms()?, |ms| RunSpec { start_deadline_ms: *ms, ..RunSpec::default() }.validate())
+    });
+    let env = env(section.section("env"));
+    section.end();
+    RunSpec {
+        args: args.unwrap_or(default.args),
+        env,
+        check: check(check_section),
+        start_deadline_ms: start_deadline_ms.unwrap_or(default.start_deadline_ms),
+    }
+}
+
+fn env(section: Section<'_>) -> BTreeMap<String, EnvValue> {
+    let mut env = BTreeMap::new();
+    for item in section.all() {
+        let Some(value) = env_value(&item) else { continue };
+        let name = item.key().to_owned();
+        let alone = |value: &EnvValue| {
+            let env = BTreeMap::from([(name.clone(), value.clone())]);
+            RunSpec { env, ..RunSpec::default() }.validate()
+        };
+        env.extend(item.valid(value, alone).map(|value| (name.clone(), value)));
+    }
+    env
+}
+
+fn env_value(item: &Item<'_>) -> Option<EnvValue> {
+    if !item.is_table() {
+        return item.text().map(|text| EnvValue::Value(text.to_owned()));
+    }
+    let mut section = item.table()?;
+    let from_env = section.get("from_env").map(|item| item.text().map(|text| EnvValue::FromEnv(text.to_owned())));
+    let from_file = section.get("from_file").map(|item| item.text().map(|text| EnvValue::FromFile(text.to_owned())));
+    let understood = section.end();
+    match (from_env, from_file) {
+        (Some(value), None) | (None, Some(value)) => value,
+        _ if !understood => None,
+        _ => item.wrong("write a text, `{ from_env = \"NAME\" }` or `{ from_file = \"PATH\" }`"),
+    }
+}
+
+fn check(mut section: Section<'_>) -> HttpCheck {
+    fn valid<T>(item: &Item<'_>, value: T, set: impl Fn(&mut HttpCheck, &T)) -> Option<T> {
+        item.valid(value, |value| {
+            let mut run = RunSpec::default();
+            set(&mut run.check, value);
+            run.validate()
+        })
+    }
+    let default = HttpCheck::default();
+    let path = section.get("path").and_then(|item| valid(&item, item.text()?.to_owned(), |c, v| c.path.clone_from(v)));
+    let status = section.get("status").and_then(|item| valid(&item, item.integer()?, |c, v| c.status = *v));
+    let timeout = section.get("timeout").and_then(|item| valid(&item, item.duration_ms()?, |c, v| c.timeout_ms = *v));
+    let interval =
+        section.get("interval").and_then(|item| valid(&item, item.duration_ms()?, |c, v| c.interval_ms = *v));
+    let healthy =
+        section.get("healthy_after").and_then(|item| valid(&item, item.integer()?, |c, v| c.healthy_after = *v));
+    let latency = section
+        .get("latency_max")
+        .and_then(|item| valid(&item, item.duration_ms()?, |c, v| c.latency_ms_max = Some(*v)));
+    section.end();
+    HttpCheck {
+        path: path.unwrap_or(default.path),
+        status: status.unwrap_or(default.status),
+        timeout_ms: timeout.unwrap_or(default.timeout_ms),
+        interval_ms: interval.unwrap_or(default.interval_ms),
+        healthy_after: healthy.unwrap_or(default.healthy_after),
+        latency_ms_max: latency.or(default.latency_ms_max),
+    }
+}
+
+fn capacity(mut section: Section<'_>) -> Capacity {
+    let default = Capacity::default();
+    let nodes = section
+        .get("nodes")
+        .map(|item| item.valid(item.integer()?, |nodes| Capacity { nodes: *nodes, min_ready: 1 }.validate()));
+    // Where `nodes` is wrong itself, `min_ready` is only wrong if no number of nodes would do.
+    let nodes = nodes.map_or(default.nodes, |nodes| nodes.unwrap_or(100));
+    let min_ready = section
+        .get("min_ready")
+        .and_then(|item| item.valid(item.integer()?, |min| Capacity { nodes, min_ready: *min }.validate()));
+    section.end();
+    Capacity { nodes, min_ready: min_ready.unwrap_or(default.min_ready) }
+}
+
+/// Checks a policy in which only this value is not the default.
+fn in_policy<T>(item: &Item<'_>, value: T, set: impl Fn(&mut Policy, &T)) -> Option<T> {
+    item.valid(value, |value| {
+        let mut policy = Policy::default();
+        set(&mut policy, value);
+        policy.validate()
+    })
+}
+
+fn rollout(mut section: Section<'_>) -> RolloutPolicy {
+    let default = RolloutPolicy::default();
+    let steps = section.get("steps").and_then(|item| {
+        let steps: Option<Vec<Weight>> = item.list()?.iter().map(|step| step.percent(str::parse)).collect();
+        in_policy(&item, steps?, |policy, steps| policy.rollout.steps.clone_from(steps))
+    });
+    let duration = section
+        .get("duration")
+        .and_then(|item| in_policy(&item, item.duration_ms()?, |policy, ms| policy.rollout.duration_ms = *ms));
+    let on_release = section.get("on_release").and_then(|item| item.boolean());
+    section.end();
+    RolloutPolicy {
+        steps: steps.unwrap_or(default.steps),
+        duration_ms: duration.unwrap_or(default.duration_ms),
+        on_release: on_release.unwrap_or(default.on_release),
+    }
+}
+
+fn judgement(mut section: Section<'_>) -> JudgementPolicy {
+    let default = JudgementPolicy::default();
+    let tolerance = section.get("errors_tolerance").and_then(|item| item.percent(parts_per_million));
+    let requests_min = section
+        .get("requests_min")
+        .and_then(|item| in_policy(&item, item.integer()?, |policy, n| policy.judgement.requests_min = *n));
+    section.end();
+    JudgementPolicy {
+        errors_tolerance_ppm: tolerance.unwrap_or(default.errors_tolerance_ppm),
+        requests_min: requests_min.unwrap_or(default.requests_min),
+    }
+}
+
+/// Reads a percentage of at most four decimals as parts per million.
+fn parts_per_million(text: &str) -> Result<u32, String> {
+    let wrong = || format!("`{}` is no percentage from 0 to 100 with at most four decimals", reader::shown(text));
+    let number = text.trim().trim_end_matches('%').trim_end();
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+    let digits = |part: &str| part.bytes().all(|b| b.is_ascii_digit());
+    if whole.is_empty() || whole.len() > 3 || fraction.len() > 4 || !digits(whole) || !digits(fraction) {
+        return Err(wrong());
+    }
+    let whole: u32 = whole.parse().map_err(|_| wrong())?;
+    let rest: u32 = format!("{fraction:0<4}").parse().map_err(|_| wrong())?;
+    let ppm = whole * 10_000 + rest;
+    if ppm > 1_000_000 { Err(wrong()) } else { Ok(ppm) }
+}
+
+fn retention(mut section: Section<'_>) -> RetentionPolicy {
+    let default = RetentionPolicy::default();
+    let serving_max = section
+        .get("serving_max")
+        .and_then(|item| in_policy(&item, item.integer()?, |policy, n| policy.retention.serving_max = *n));
+    let warm_for = section
+        .get("warm_for")
+        .and_then(|item| in_policy(&item, item.duration_ms()?, |policy, ms| policy.retention.warm_for_ms = *ms));
+    let warm_max = section
+        .get("warm_max")
+        .and_then(|item| in_policy(&item, item.integer()?, |policy, n| policy.retention.warm_max = *n));
+    let drain = section
+        .get("drain")
+        .and_then(|item| in_policy(&item, item.duration_ms()?, |policy, ms| policy.retention.drain_ms = *ms));
+    section.end();
+    RetentionPolicy {
+        serving_max: serving_max.unwrap_or(default.serving_max),
+        warm_for_ms: warm_for.unwrap_or(default.warm_for_ms),
+        warm_max: warm_max.unwrap_or(default.warm_max),
+        drain_ms: drain.unwrap_or(default.drain_ms),
+    }
+}
+
+#[cfg(test)]
+mod tests;

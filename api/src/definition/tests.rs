@@ -1,0 +1,233 @@
+//! What a service's file says, and what is said of a wrong one.
+
+use super::*;
+
+const WHOLE: &str = r#"
+name = "api"
+owner = "team-checkout"
+description = "Takes orders."
+
+[listen]
+production = "127.0.0.1:8080"
+test = "[::1]:8081"
+
+[run]
+args = ["--port={port}", "--verbose"]
+start_deadline = "2 minutes"
+
+[run.env]
+LOG_LEVEL = "debug"
+DB_PASSWORD = { from_env = "API_DB_PASSWORD" }
+CERT = { from_file = "/etc/api/cert.pem" }
+
+[check]
+path = "/ready"
+status = 204
+timeout = "500 ms"
+interval = "1 s"
+healthy_after = 3
+latency_max = "200ms"
+
+[capacity]
+nodes = 3
+min_ready = 2
+
+[rollout]
+steps = ["1 %", 2, 12.5, 100]
+duration = "2 weeks"
+on_release = true
+
+[judgement]
+errors_tolerance = "0.25 %"
+requests_min = 1_000
+
+[retention]
+serving_max = 3
+warm_for = "1 day"
+warm_max = 4
+drain = "30 s"
+"#;
+
+#[test]
+fn a_whole_file_says_everything_there_is_to_say() {
+    let (name, definition) = parse("api.toml", WHOLE).unwrap();
+    assert_eq!(name.as_str(), "api");
+    assert_eq!((definition.owner.as_str(), definition.description.as_str()), ("team-checkout", "Takes orders."));
+    let listen: Vec<String> = definition.listen.iter().map(|(name, at)| format!("{name} {at}")).collect();
+    assert_eq!(listen, ["production 127.0.0.1:8080", "test [::1]:8081"]);
+    let run = &definition.run;
+    assert_eq!(run.args, ["--port={port}", "--verbose"]);
+    assert_eq!(run.env["LOG_LEVEL"], EnvValue::Value("debug".into()));
+    assert_eq!(run.env["DB_PASSWORD"], EnvValue::FromEnv("API_DB_PASSWORD".into()));
+    assert_eq!(run.env["CERT"], EnvValue::FromFile("/etc/api/cert.pem".into()));
+    assert_eq!(run.start_deadline_ms, 120_000);
+    let check = HttpCheck {
+        path: "/ready".into(),
+        status: 204,
+        timeout_ms: 500,
+        interval_ms: 1_000,
+        healthy_after: 3,
+        latency_ms_max: Some(200),
+    };
+    assert_eq!(run.check, check);
+    assert_eq!(definition.capacity, Capacity { nodes: 3, min_ready: 2 });
+    let steps: Vec<u16> = definition.policy.rollout.steps.iter().map(|step| step.basis_points()).collect();
+    assert_eq!(steps, [100, 200, 1_250, 10_000]);
+    assert_eq!(definition.policy.rollout.duration_ms, 14 * 86_400_000);
+    assert!(definition.policy.rollout.on_release);
+    assert_eq!(definition.policy.judgement, JudgementPolicy { errors_tolerance_ppm: 2_500, requests_min: 1_000 });
+    let retention = RetentionPolicy { serving_max: 3, warm_for_ms: 86_400_000, warm_max: 4, drain_ms: 30_000 };
+    assert_eq!(definition.policy.retention, retention);
+}
+
+#[test]
+fn what_is_left_out_is_the_default() {
+    let (_, definition) = parse("api.toml", "name = \"api\"\nowner = \"team\"").unwrap();
+    let expected = Definition {
+        owner: "team".into(),
+        description: String::new(),
+        listen: BTreeMap::new(),
+        run: RunSpec::default(),
+        capacity: Capacity::default(),
+        policy: Policy::default(),
+    };
+    assert_eq!(definition, expected);
+}
+
+/// Returns what is said of the whole file after `from` was replaced by `to`.
+fn said(from: &str, to: &str) -> String {
+    assert!(WHOLE.contains(from), "{from}");
+    parse("api.toml", &WHOLE.replacen(from, to, 1)).expect_err(to).to_string()
+}
+
+#[test]
+fn every_error_is_one_line_with_its_place_and_reason() {
+    for (from, to, expected) in [
+        ("name = \"api\"", "name = \"a/b\"", "api.toml:2:8: name: `a/b` is not a service name: use 1 to 63"),
+        ("name = \"api\"", "", "api.toml:1:1: name: it is missing; name the service"),
+        ("\"team-checkout\"", "\" \"", "api.toml:3:9: owner: it is empty"),
+        ("\"team-checkout\"", "7", "api.toml:3:9: owner: it is of type integer; write a text in quotes"),
+        ("127.0.0.1:8080", "localhost:8080", "api.toml:7:14: listen.production: `localhost:8080` is no address"),
+        ("127.0.0.1:8080", "127.0.0.1:0", "api.toml:7:14: listen.production: port 0 is no port"),
+        ("[::1]:8081", "127.0.0.1:8080", "api.toml:8:8: listen.test: another environment listens on 127.0.0.1:8080"),
+        ("test =", "Test =", "api.toml:8:1: listen.Test: `Test` is not a environment name"),
+        ("\"--verbose\"", "7", "api.toml:11:26: run.args: it is of type integer"),
+        ("\"--verbose\"", "\"--token=abcdef123456\"", "api.toml:11:8: run.args: argument 2 looks like a secret"),
+        ("\"2 minutes\"", "\"2 days\"", "api.toml:12:18: run.start_deadline: the start deadline must be"),
+        ("\"2 minutes\"", "120", "api.toml:12:18: run.start_deadline: it is of type integer; write a length of time"),
+        ("\"debug\"", "7", "api.toml:15:13: run.env.LOG_LEVEL: it is of type integer"),
+        (
+            "{ from_env = \"API_DB_PASSWORD\" }",
+            "\"hunter2hunter2\"",
+            "api.toml:16:15: run.env.DB_PASSWORD: env DB_PASSWORD looks like a secret",
+        ),
+        ("{ from_env = \"API_DB_PASSWORD\" }", "{}", "api.toml:16:15: run.env.DB_PASSWORD: write a text, `{ from_env"),
+        ("from_env", "from_enw", "api.toml:16:17: run.env.DB_PASSWORD.from_enw: this key means nothing here"),
+        ("\"/ready\"", "\"ready\"", "api.toml:20:8: check.path: check path `ready` must begin with `/`"),
+        ("204", "99", "api.toml:21:10: check.status: check status 99 is no HTTP status"),
+        ("204", "70000", "api.toml:21:10: check.status: 70000 is out of range"),
+        ("\"500 ms\"", "\"5 ms\"", "api.toml:22:11: check.timeout: check timeout and interval must be"),
+        ("\"500 ms\"", "\"soon\"", "api.toml:22:11: check.timeout: `soon` is no length of time"),
+        (
+            "min_ready = 2",
+            "min_ready = 4",
+            "api.toml:29:13: capacity.min_ready: min_ready is 4; it must be from 1 to nodes (3)",
+        ),
+        ("nodes = 3", "nodes = 0", "api.toml:28:9: capacity.nodes: nodes is 0"),
+        ("[\"1 %\", 2, 12.5, 100]", "[50, 10, 100]", "api.toml:32:9: rollout.steps: steps must rise"),
+        ("12.5", "12.345", "api.toml:32:20: rollout.steps: `12.345` is not a weight"),
+        ("\"2 weeks\"", "\"2 months\"", "api.toml:33:12: rollout.duration: `2 months`: months and years differ"),
+        (
+            "on_release = true",
+            "on_release = \"yes\"",
+            "api.toml:34:14: rollout.on_release: it is of type string; write true or false",
+        ),
+        ("\"0.25 %\"", "\"101 %\"", "api.toml:37:20: judgement.errors_tolerance: `101 %` is no percentage"),
+        ("1_000", "0", "api.toml:38:16: judgement.requests_min: it must be at least 1: no data never promotes"),
+        ("serving_max = 3", "serving_max = 1", "api.toml:41:15: retention.serving_max: it must be from 2 to 100"),
+        (
+            "drain =",
+            "dry =",
+            "api.toml:44:1: retention.dry: this key means nothing here; known are serving_max, warm_for, warm_max, drain",
+        ),
+        ("[retention]", "[keeping]", "api.toml:40:2: keeping: this key means nothing here"),
+        (
+            "[capacity]\nnodes = 3\nmin_ready = 2",
+            "capacity = 3",
+            "api.toml:27:1: check.capacity: this key means nothing here",
+        ),
+    ] {
+        let said = said(from, to);
+        let first = said.lines().next().unwrap();
+        assert!(first.starts_with(expected), "{from} -> {to}\n  said: {said}\n  not:  {expected}");
+    }
+}
+
+#[test]
+fn what_is_no_toml_is_named_with_its_place() {
+    for (text, place) in [
+        ("name = \"api", "api.toml:1:"),
+        ("name = \"api\"\nname = \"api\"", "api.toml:2:1: "),
+        ("name = \"api\"\n[run\n", "api.toml:2:"),
+        ("\u{0}", "api.toml:1:1: "),
+    ] {
+        let said = parse("api.toml", text).unwrap_err().to_string();
+        assert!(said.starts_with(place), "{text:?}: {said}");
+        assert!(!said.lines().any(|line| !line.starts_with("api.toml:")), "{said}");
+    }
+}
+
+#[test]
+fn every_wrong_place_is_said_at_once_in_the_files_order() {
+    let text = WHOLE.replace("204", "99").replace("nodes = 3", "nodes = 0").replace("\"api\"", "\"Api\"");
+    let error = parse("api.toml", &text).unwrap_err();
+    let keys: Vec<&str> = error.places.iter().map(|place| place.key.as_str()).collect();
+    assert_eq!(keys, ["name", "check.status", "capacity.nodes"]);
+}
+
+#[test]
+fn a_column_counts_characters_and_a_long_value_is_cut() {
+    let text =
+        format!("name = \"api\"\nowner = \"t\u{e9}am\"\nlisten = {{ production = \"\u{e9}{}\" }}", "x".repeat(300));
+    let said = parse("api.toml", &text).unwrap_err().to_string();
+    assert!(said.starts_with("api.toml:3:25: listen.production: `\\u{e9}xxx"), "{said}");
+    assert!(said.len() < 200, "{said}");
+}
+
+#[test]
+fn a_suspected_secret_is_not_repeated() {
+    let said = said("{ from_env = \"API_DB_PASSWORD\" }", "\"hunter2hunter2\"");
+    assert!(!said.contains("hunter2"), "{said}");
+}
+
+#[test]
+fn odd_files_are_errors_and_never_panics() {
+    for start in 0..WHOLE.len() {
+        let _ = parse("api.toml", &WHOLE[start..]);
+        let _ = parse("api.toml", &WHOLE[..start]);
+        let mut changed = WHOLE.as_bytes().to_vec();
+        changed[start] = b"\"[{=.\n0x"[start % 8];
+        let _ = parse("api.toml", &String::from_utf8_lossy(&changed));
+    }
+}
+
+#[test]
+fn the_schema_knows_every_key_that_the_parser_knows() {
+    let schema = json_schema();
+    let keys = |at: &str| -> Vec<String> {
+        schema.pointer(at).and_then(|found| found.as_object()).expect(at).keys().cloned().collect()
+    };
+    for section in ["", "run", "check", "capacity", "rollout", "judgement", "retention"] {
+        let (table, at) = match section {
+            "" => ("", "/properties".to_owned()),
+            name => (name, format!("/properties/{name}/properties")),
+        };
+        // What the parser knows, it says when it meets a key that it does not.
+        let text = if table.is_empty() { "zzz = 1".to_owned() } else { format!("[{table}]\nzzz = 1") };
+        let said = parse("x", &text).unwrap_err().to_string();
+        let known = said.lines().find_map(|line| line.split_once("known are ")).expect(&said).1;
+        let mut known: Vec<&str> = known.split(", ").collect();
+        known.sort_unstable();
+        assert_eq!(keys(&at), known, "[{section}]");
+    }
+}
