@@ -2,6 +2,8 @@
 
 #[path = "api/artifacts.rs"]
 mod artifacts;
+#[path = "api/ci.rs"]
+mod ci;
 #[path = "api/doors.rs"]
 mod doors;
 #[path = "api/raw.rs"]

@@ -6,6 +6,7 @@ pub mod problem;
 pub mod wire;
 
 pub mod authorize;
+pub mod ci;
 pub mod definition;
 pub mod moment;
 pub mod tokens;

@@ -6,6 +6,7 @@
 
 mod accept;
 mod artifacts;
+mod ci;
 mod commands;
 mod events;
 mod hooks;
@@ -26,6 +27,7 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio_util::sync::CancellationToken;
 use workers::artifacts::Artifacts;
 
+use crate::ci::Secrets;
 use crate::problem::{Code, Problem};
 use crate::tokens::Tokens;
 
@@ -44,6 +46,8 @@ pub struct Api {
     pub hooks: Arc<dyn Hooks>,
     /// Who may come through TCP.
     pub tokens: Tokens,
+    /// The secrets that CI signs with; without one nothing from CI is believed.
+    pub ci: Secrets,
     /// How much is taken at once.
     pub limits: Limits,
     /// Cancelled when the server closes; long answers end then.
@@ -92,6 +96,7 @@ impl Api {
             artifacts,
             hooks: Arc::new(Unhooked),
             tokens: Tokens::of(data),
+            ci: Secrets::default(),
             limits: Limits::default(),
             closing: CancellationToken::new(),
         }
@@ -168,6 +173,7 @@ fn router(api: Arc<Api>) -> Router {
         .route("/healthz", get(reads::healthz))
         .route("/readyz", get(reads::readyz))
         .route("/v1/commands", post(commands::post))
+        .route("/v1/ci/releases", post(ci::post))
         .route("/v1/artifacts", put(artifacts::put))
         .route("/v1/status", get(reads::status))
         .route("/v1/ledger", get(reads::ledger))

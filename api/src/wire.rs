@@ -43,6 +43,15 @@ pub struct Happened {
     pub data: Value,
 }
 
+/// What became of a pipeline's report.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Reported {
+    /// Of the release.
+    pub release: Answer,
+    /// Of its rollout; nothing if the service's policy did not ask for one.
+    pub rollout: Option<Answer>,
+}
+
 /// What a ledger is and where it stands.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Standing {

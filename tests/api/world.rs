@@ -10,6 +10,7 @@ use api::client::{Client, Options};
 use api::server::{Api, Server};
 use api::wire::Answer;
 use ledger::execute::SystemClock;
+use ledger::log::Record;
 use ledger::log::memory::MemoryLog;
 use ledger::{Ledger, View};
 use schemas::command::{Command, DeploymentOutcome, Outcome, Request};
@@ -43,8 +44,16 @@ impl World {
 
     /// Opens it, over TCP too if there is an address, after `change` was made to the door.
     pub async fn open_with(tcp: Option<SocketAddr>, change: impl FnOnce(&mut Api)) -> Self {
+        Self::over(vec![], tcp, change).await
+    }
+
+    /// Opens a ledger that holds `records`, as after a restart.
+    pub async fn over(records: Vec<Record>, tcp: Option<SocketAddr>, change: impl FnOnce(&mut Api)) -> Self {
         let data = tempfile::tempdir().unwrap();
         let log = Arc::new(MemoryLog::new());
+        for record in records {
+            log.push(record.bytes);
+        }
         let clock = Arc::new(SystemClock::default());
         let ledger = Ledger::open(Arc::clone(&log) as _, View::default(), vec![], clock).await.unwrap();
         let artifacts = Arc::new(Artifacts::open(data.path()).unwrap());
