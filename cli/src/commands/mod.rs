@@ -3,6 +3,7 @@
 mod after;
 mod change;
 mod completions;
+mod demo;
 mod demo_service;
 mod exit_codes;
 mod new;
@@ -26,6 +27,7 @@ use crate::session::Session;
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     Up(up::UpArgs),
+    Demo(demo::Demo),
     New(new::New),
     Traffic(traffic::Traffic),
     Roll(roll::Roll),
@@ -50,6 +52,7 @@ impl Command {
     pub(crate) fn run(self, session: &Session) -> Outcome<ExitCode> {
         let exit = match self {
             Command::Up(up) => return Ok(up.run(&session.globals.data()?)?),
+            Command::Demo(demo) => return Ok(demo.run()?),
             Command::New(new) => new.run(session),
             Command::Traffic(traffic) => traffic.run(session),
             Command::Roll(roll) => roll.run(session),
