@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use api::ci::Secrets;
 use api::server::{Api, Hooks, Server};
 use ledger::Ledger;
 use ledger::execute::SystemClock;
@@ -32,6 +33,8 @@ const PROXY_LOOKS: u32 = 3;
 pub(crate) struct Settings {
     /// Where the HTTP API listens besides the data folder's socket.
     pub(crate) listen: Option<SocketAddr>,
+    /// The secrets that CI signs its releases with.
+    pub(crate) ci: Secrets,
 }
 
 /// A running ledger with its workers and its door.
@@ -144,6 +147,7 @@ async fn open_door(
 ) -> miette::Result<(tokio::task::JoinHandle<()>, Option<SocketAddr>)> {
     let mut api = Api::new(ledger.clone(), data, artifacts);
     api.hooks = Arc::new(Hands { ledger: ledger.clone(), router: Arc::clone(&adapters.router) });
+    api.ci = settings.ci;
     api.closing = closing;
     let server = Server::listen(Arc::new(api), settings.listen).await.map_err(report)?;
     let tcp = server.tcp_address();

@@ -1,11 +1,12 @@
 //! `ionledger up`: everything in one process, on one data folder.
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use api::ci::Secrets;
 use clap::Args;
-use miette::IntoDiagnostic;
+use miette::{IntoDiagnostic, miette};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::house::{House, Settings};
@@ -19,6 +20,9 @@ pub(crate) struct UpArgs {
     /// Also answer the HTTP API on this address; callers need a token (`ionledger token create`).
     #[arg(long, value_name = "ADDRESS:PORT")]
     listen: Option<SocketAddr>,
+    /// A file with a secret that CI signs its releases with; give two while you change it.
+    #[arg(long, value_name = "FILE")]
+    ci_secret_file: Vec<PathBuf>,
     /// When told to end, take every node and the proxy down too.
     #[arg(long)]
     down: bool,
@@ -34,7 +38,11 @@ impl UpArgs {
     async fn serve(self, data: &Path) -> miette::Result<ExitCode> {
         let mut terminate = signal(SignalKind::terminate()).into_diagnostic()?;
         let mut interrupt = signal(SignalKind::interrupt()).into_diagnostic()?;
-        let mut house = House::open(data, Settings { listen: self.listen }).await?;
+        let mut ci = Secrets::default();
+        for file in &self.ci_secret_file {
+            ci = ci.and_file(file).map_err(|error| miette!("{error}"))?;
+        }
+        let mut house = House::open(data, Settings { listen: self.listen, ci }).await?;
         eprintln!("ionledger is up on {}", house.data().display());
         if let Some(address) = house.tcp() {
             eprintln!("the HTTP API also answers on http://{address}");
