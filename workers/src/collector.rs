@@ -112,21 +112,26 @@ fn stop(facts: &Facts, node: EffectId, failed_at: Option<Duration>, now: Timesta
 }
 
 /// Takes nodes down that nobody owns: a launch that landed after its place was given up, or was lost and came back.
-/// What an ended one left behind is cleaned up.
+/// An ended one is stopped too, since it may have left children behind; then what is left of it is cleaned up.
 fn sweep(facts: &Facts, now: Timestamp, reaction: &mut Reaction) {
     let Some(nodes) = &facts.nodes else { return };
     for (effect, looks) in &facts.unowned {
         if looks.count < UNOWNED_LOOKS || facts.steady.saturating_sub(looks.since) < UNOWNED_FOR {
             continue;
         }
-        let busy = facts.in_flight.contains(&Key::CleanUp(*effect));
+        let last = facts.stops.get(effect);
+        let stopped = matches!(last, Some((Ok(()), _)));
         match nodes.get(effect) {
-            Some(Seen::Running(_) | Seen::Starting) => {
-                let failed = facts.stops.get(effect).filter(|(result, _)| result.is_err()).map(|(_, at)| *at);
-                stop(facts, *effect, failed, now, reaction);
+            Some(Seen::Exited(_)) if stopped => {
+                if !facts.in_flight.contains(&Key::CleanUp(*effect)) {
+                    reaction.effects.push(Effect::CleanUp { node: *effect });
+                }
             }
-            Some(Seen::Exited(_)) if !busy => reaction.effects.push(Effect::CleanUp { node: *effect }),
-            Some(Seen::Exited(_) | Seen::Unknown { .. }) | None => {}
+            // One that was stopped and is still seen is stopped again.
+            Some(Seen::Running(_) | Seen::Starting | Seen::Exited(_)) => {
+                stop(facts, *effect, last.map(|(_, at)| *at), now, reaction);
+            }
+            Some(Seen::Unknown { .. }) | None => {}
         }
     }
 }

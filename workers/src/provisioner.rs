@@ -137,7 +137,7 @@ impl Place<'_> {
 
     fn follow_node(&mut self, node: &Node) {
         let effect = node.effect;
-        if let Some(reason) = self.loss(node) {
+        if let Some(reason) = self.loss(node).or_else(|| self.never_passed(node)) {
             self.reaction.record(self.id, DeploymentOutcome::NodeLost { effect, reason });
             return;
         }
@@ -149,6 +149,22 @@ impl Place<'_> {
             let reason = probes.reason.clone();
             self.reaction.record(self.id, DeploymentOutcome::NodeUnhealthy { effect, reason });
         }
+    }
+
+    /// Says why a node that was launched in another's place is given up, if it is: it had its time and never passed its
+    /// check. A stack that is still starting has its own deadline.
+    fn never_passed(&mut self, node: &Node) -> Option<String> {
+        if self.stack.phase == Phase::Starting || !matches!(node.phase, NodePhase::Launched { .. }) {
+            return None;
+        }
+        let patience = Duration::from_millis(self.stack.run.start_deadline_ms);
+        let deadline = later(node.started_at, patience);
+        if self.now < deadline {
+            self.reaction.wake(deadline);
+            return None;
+        }
+        let last = self.facts.probes.get(&node.effect).map(|probes| probes.reason.as_str()).unwrap_or_default();
+        Some(format!("it did not pass its check within {} s; {last}", patience.as_secs()))
     }
 
     /// Says why the node is lost, if it is.
