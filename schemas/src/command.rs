@@ -15,6 +15,7 @@ use crate::release;
 use crate::run::{Artifact, EnvValue};
 use crate::service::Definition;
 use crate::stream::Role;
+use crate::text;
 use crate::weight::{Weight, Weights};
 
 /// What a person or a pipeline asks for.
@@ -353,6 +354,35 @@ pub enum DeploymentOutcome {
         /// The stack.
         stack: StackId,
     },
+}
+
+impl DeploymentOutcome {
+    /// Returns it with a reason that may be kept for ever, as [`text::tidy`] makes it.
+    #[must_use]
+    pub fn tidied(mut self) -> Self {
+        match &mut self {
+            DeploymentOutcome::LaunchFailed { reason, .. }
+            | DeploymentOutcome::NodeUnhealthy { reason, .. }
+            | DeploymentOutcome::NodeLost { reason, .. }
+            | DeploymentOutcome::StackFailed { reason, .. }
+            | DeploymentOutcome::Hold { reason, .. }
+            | DeploymentOutcome::SendBack { reason, .. }
+            | DeploymentOutcome::StartCollection { reason, .. } => *reason = text::tidy(reason),
+            DeploymentOutcome::StartLaunch { .. }
+            | DeploymentOutcome::Launched { .. }
+            | DeploymentOutcome::NodeReady { .. }
+            | DeploymentOutcome::NodeStopped { .. }
+            | DeploymentOutcome::StackReady { .. }
+            | DeploymentOutcome::StackUnhealthy { .. }
+            | DeploymentOutcome::StackRecovered { .. }
+            | DeploymentOutcome::WeightsApplied { .. }
+            | DeploymentOutcome::DriftSeen { .. }
+            | DeploymentOutcome::StartRequestedRollout { .. }
+            | DeploymentOutcome::TakeStep { .. }
+            | DeploymentOutcome::Collected { .. } => {}
+        }
+        self
+    }
 }
 
 impl Outcome {

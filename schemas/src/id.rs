@@ -235,10 +235,10 @@ macro_rules! number {
         pub struct $name(pub u64);
 
         impl $name {
-            /// Returns the next one.
+            /// Returns the next one. The last has none after it and is returned itself: a record may claim any number.
             #[must_use]
             pub fn next(self) -> Self {
-                Self(self.0 + 1)
+                Self(self.0.saturating_add(1))
             }
         }
 

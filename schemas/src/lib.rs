@@ -10,6 +10,7 @@ pub mod policy;
 pub mod run;
 pub mod secret;
 pub mod stream;
+pub mod text;
 pub mod weight;
 
 pub mod event;

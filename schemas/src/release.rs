@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::event::events;
 use crate::id::Version;
 use crate::run::{Artifact, RunSpec};
+use crate::text::{self, InvalidText};
 
 /// Where a release comes from, for the audit.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -16,6 +17,18 @@ pub struct Source {
     /// The address of the pipeline's run that built it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run_url: Option<String>,
+}
+
+impl Source {
+    /// Checks the texts.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidText`] if one is too long, not printable, or looks like a secret.
+    pub fn validate(&self) -> Result<(), InvalidText> {
+        text::check("the source's commit", self.commit.as_deref().unwrap_or_default(), 200)?;
+        text::check("the source's run_url", self.run_url.as_deref().unwrap_or_default(), 2_000)
+    }
 }
 
 /// A release was recorded.

@@ -21,12 +21,9 @@ pub struct Plan {
 impl Plan {
     /// Returns when `step` is due, in milliseconds from the start.
     pub fn due_ms(&self, step: u16) -> u64 {
-        let last = self.steps.len().saturating_sub(1).max(1) as u64;
-        if self.steps.len() < 2 {
-            0
-        } else {
-            self.duration_ms / last * u64::from(step) + self.duration_ms % last * u64::from(step) / last
-        }
+        let last = self.steps.len().saturating_sub(1) as u128;
+        let due = u128::from(self.duration_ms) * u128::from(step);
+        due.checked_div(last).map_or(0, |due| u64::try_from(due).unwrap_or(u64::MAX))
     }
 }
 

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::Hash;
 use crate::secret;
+use crate::text::{self, InvalidText};
 
 /// The file that a release runs, kept under its hash.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -139,44 +140,91 @@ impl RunSpec {
     pub fn validate(&self) -> Result<(), InvalidRun> {
         let field = |text: String| Err(InvalidRun::Field(text));
         for (n, arg) in self.args.iter().enumerate() {
-            if let Some(why) = secret::looks_like_secret_argument(arg) {
+            let next = self.args.get(n + 1).map(String::as_str);
+            if let Some(why) = secret::looks_like_secret_arguments(arg, next) {
                 return Err(InvalidRun::Secret { place: format!("argument {}", n + 1), why });
+            }
+            if arg.contains('\0') {
+                return field(format!("argument {} holds a NUL, which no program can be given", n + 1));
             }
         }
         for (name, value) in &self.env {
-            let bytes = name.as_bytes();
-            let named = !bytes.is_empty()
-                && !bytes[0].is_ascii_digit()
-                && bytes.iter().all(|b| b.is_ascii_alphanumeric() || *b == b'_');
-            if !named {
+            if !is_variable(name) {
                 return field(format!("`{}` is no environment variable's name", name.escape_default()));
             }
-            if let EnvValue::Value(value) = value
-                && let Some(why) = secret::looks_like_secret(name, value)
-            {
-                return Err(InvalidRun::Secret { place: format!("env {name}"), why });
-            }
+            value.validate(name)?;
         }
-        let check = &self.check;
-        if !check.path.starts_with('/') || check.path.bytes().any(|b| b <= b' ' || b == 0x7f) {
-            return field(format!(
-                "check path `{}` must begin with `/` and hold no blanks",
-                check.path.escape_default()
-            ));
-        }
-        if !(100..=599).contains(&check.status) {
-            return field(format!("check status {} is no HTTP status", check.status));
-        }
-        if !(10..=60_000).contains(&check.timeout_ms) || !(10..=60_000).contains(&check.interval_ms) {
-            return field("check timeout and interval must be from 10 ms to 60 s".to_owned());
-        }
-        if !(1..=100).contains(&check.healthy_after) {
-            return field("check healthy_after must be from 1 to 100".to_owned());
-        }
+        self.check.validate()?;
         if !(1_000..=86_400_000).contains(&self.start_deadline_ms) {
             return field("the start deadline must be from 1 s to 1 day".to_owned());
         }
         Ok(())
+    }
+}
+
+impl EnvValue {
+    /// Checks a literal for secrets, and a reference for being one: a secret must not get in as a name either.
+    fn validate(&self, name: &str) -> Result<(), InvalidRun> {
+        let secret = |why| Err(InvalidRun::Secret { place: format!("env {name}"), why });
+        let field = |what: &str| Err(InvalidRun::Field(format!("env {name}: {what}")));
+        match self {
+            EnvValue::Value(value) => match secret::looks_like_secret(name, value) {
+                Some(why) => secret(why),
+                None if value.contains('\0') => field("the value holds a NUL, which no program can be given"),
+                None => Ok(()),
+            },
+            EnvValue::FromEnv(other) => match secret::looks_like_secret_value(other) {
+                Some(why) => secret(why),
+                None if !is_variable(other) => field("from_env must be the name of an environment variable"),
+                None => Ok(()),
+            },
+            EnvValue::FromFile(path) if !path.starts_with('/') || path.contains(char::is_control) => {
+                field("from_file must be the path of a file, from `/`")
+            }
+            EnvValue::FromFile(_) => Ok(()),
+        }
+    }
+}
+
+impl HttpCheck {
+    fn validate(&self) -> Result<(), InvalidRun> {
+        let field = |text: String| Err(InvalidRun::Field(text));
+        if !self.path.starts_with('/') || self.path.bytes().any(|b| b <= b' ' || b == 0x7f) {
+            return field(format!(
+                "check path `{}` must begin with `/` and hold no blanks",
+                self.path.escape_default()
+            ));
+        }
+        if !(100..=599).contains(&self.status) {
+            return field(format!("check status {} is no HTTP status", self.status));
+        }
+        if !(10..=60_000).contains(&self.timeout_ms) || !(10..=60_000).contains(&self.interval_ms) {
+            return field("check timeout and interval must be from 10 ms to 60 s".to_owned());
+        }
+        if self.latency_ms_max == Some(0) {
+            return field("check latency must be at least 1 ms, no answer takes none".to_owned());
+        }
+        if !(1..=100).contains(&self.healthy_after) {
+            return field("check healthy_after must be from 1 to 100".to_owned());
+        }
+        Ok(())
+    }
+}
+
+fn is_variable(name: &str) -> bool {
+    !name.is_empty()
+        && !name.starts_with(|first: char| first.is_ascii_digit())
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+}
+
+impl Artifact {
+    /// Checks its name, which is shown to people.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidText`] if it is too long or not printable.
+    pub fn validate(&self) -> Result<(), InvalidText> {
+        text::check("the artifact's name", &self.name, 255)
     }
 }
 
@@ -211,6 +259,30 @@ mod tests {
         assert!(!error.contains("hunter2"), "{error}");
         run.env.insert("DB_PASSWORD".into(), EnvValue::FromEnv("DB_PASSWORD".into()));
         assert_eq!(run.validate(), Ok(()));
+    }
+
+    #[test]
+    fn a_secret_does_not_get_in_as_a_reference_or_as_two_arguments() {
+        let mut run = RunSpec::default();
+        run.env.insert("KEY".into(), EnvValue::FromEnv("ghp_16C7e42F292c6912E7710c838347Ae178B4a".into()));
+        assert!(matches!(run.validate(), Err(InvalidRun::Secret { .. })));
+        run.env.insert("KEY".into(), EnvValue::FromFile("correct horse".into()));
+        assert!(matches!(run.validate(), Err(InvalidRun::Field(_))));
+        run.env.insert("KEY".into(), EnvValue::FromFile("/run/secrets/key".into()));
+        assert_eq!(run.validate(), Ok(()));
+        run.args = vec!["--password".into(), "hunter2hunter2".into()];
+        assert!(matches!(run.validate(), Err(InvalidRun::Secret { .. })));
+        run.args = vec!["--token-file".into(), "/run/secrets/token".into()];
+        assert_eq!(run.validate(), Ok(()));
+    }
+
+    #[test]
+    fn a_nul_is_refused_before_a_launch_fails_of_it() {
+        let mut run = RunSpec { args: vec!["a\0b".into()], ..RunSpec::default() };
+        assert!(run.validate().is_err());
+        run.args.clear();
+        run.env.insert("X".into(), EnvValue::Value("a\0b".into()));
+        assert!(run.validate().is_err());
     }
 
     #[test]

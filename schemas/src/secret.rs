@@ -40,13 +40,17 @@ const TELLING_WORDS: &[&str] = &[
     "PASSPHRASE",
 ];
 
+/// Endings of a variable's name that say its value only points at a secret (`TOKEN_FILE=/run/secrets/token`).
+const POINTING_ENDINGS: &[&str] = &["_FILE", "_PATH", "_DIR", "_URL", "_URI", "_NAME", "_HEADER"];
+
 /// Says why a variable `name` with the literal `value` looks like a secret, if it does.
 pub fn looks_like_secret(name: &str, value: &str) -> Option<&'static str> {
     if value.is_empty() {
         return None;
     }
     let upper = name.to_ascii_uppercase().replace('-', "_");
-    if TELLING_WORDS.iter().any(|word| upper.contains(word)) && !is_plain(value) {
+    let points = POINTING_ENDINGS.iter().any(|ending| upper.ends_with(ending));
+    if !points && TELLING_WORDS.iter().any(|word| upper.contains(word)) && !is_plain(value) {
         return Some("its name says so");
     }
     looks_like_secret_value(value)
@@ -60,6 +64,12 @@ pub fn looks_like_secret_argument(argument: &str) -> Option<&'static str> {
     }
 }
 
+/// Says why one of a program's arguments, and the one after it, look like a secret: also `--password x`.
+pub fn looks_like_secret_arguments(argument: &str, next: Option<&str>) -> Option<&'static str> {
+    let value = next.filter(|next| argument.starts_with('-') && !argument.contains('=') && !next.starts_with('-'));
+    looks_like_secret_argument(argument).or_else(|| looks_like_secret(argument, value?))
+}
+
 /// Says why `value` looks like a secret whatever its name, if it does.
 pub fn looks_like_secret_value(value: &str) -> Option<&'static str> {
     if KNOWN_PREFIXES.iter().any(|prefix| value.starts_with(prefix)) && value.len() >= 16 {
@@ -68,11 +78,16 @@ pub fn looks_like_secret_value(value: &str) -> Option<&'static str> {
     if value.split_once("://").and_then(|(_, rest)| rest.split('/').next()).is_some_and(has_password) {
         return Some("it is an address with a password in it");
     }
-    let one_word = value.len() >= 32 && value.bytes().all(|b| b.is_ascii_alphanumeric() || b"+/=_-".contains(&b));
-    if one_word && !value.bytes().all(|b| b.is_ascii_hexdigit()) && entropy_bits(value) > 4.3 {
-        return Some("it looks random");
-    }
-    None
+    value.split(|c: char| !c.is_ascii_alphanumeric()).any(is_random).then_some("it looks random")
+}
+
+/// Says whether an unbroken run of letters and digits is one that nobody would make up. Hashes are not meant, nor
+/// what is put together of words.
+fn is_random(run: &str) -> bool {
+    let any = |class: fn(&u8) -> bool| run.as_bytes().iter().any(class);
+    let mixed = any(u8::is_ascii_lowercase) && any(u8::is_ascii_uppercase);
+    let long = run.len() >= 32 || (run.len() >= 20 && mixed);
+    long && any(u8::is_ascii_digit) && !run.bytes().all(|b| b.is_ascii_hexdigit()) && entropy_bits(run) > 3.9
 }
 
 /// Numbers and switches are not secrets even under a telling name (`TOKEN_TTL_S=30`).
@@ -108,10 +123,12 @@ mod tests {
             ("DATABASE_URL", "postgres://app:hunter2@db/app"),
             ("X", "-----BEGIN PRIVATE KEY-----\nabc"),
             ("X", "q7RkP2vLx9Zt4WnB8sYc1MdG6hJf3AeU5oTi"),
+            ("X", "k3v9x1q8z2m7w5t0p4s6r1y8u2b5n7c3"),
         ] {
             assert!(looks_like_secret(name, value).is_some(), "{name}={value}");
         }
         assert!(looks_like_secret_argument("--db-password=abc12345").is_some());
+        assert!(looks_like_secret_arguments("--db-password", Some("abc12345")).is_some());
     }
 
     #[test]
@@ -119,12 +136,20 @@ mod tests {
         for (name, value) in [
             ("LOG_LEVEL", "debug"),
             ("TOKEN_TTL_S", "300"),
+            ("TOKEN_FILE", "/run/secrets/token"),
+            ("OAUTH_TOKEN_URL", "https://login.example.com/token"),
             ("DATABASE_URL", "postgres://db/app"),
             ("COMMIT", "0a7d493c1d0a7d493c1d0a7d493c1d0a7d493c1d"),
+            ("BRANCH", "feature/JIRA-1234-some-long-branch-name-for-checkout"),
+            ("BINARY", "checkout-service-linux-x86_64-gnu-v1234567"),
+            ("CA", "/usr/local/share/ca-certificates/example-root-2024"),
+            ("ULID", "01ARZ3NDEKTSV4RRFFQ69G5FAV"),
             ("GREETING", "hello there, this is a long sentence of ordinary words"),
         ] {
             assert_eq!(looks_like_secret(name, value), None, "{name}={value}");
         }
         assert_eq!(looks_like_secret_argument("--port={port}"), None);
+        assert_eq!(looks_like_secret_arguments("--token-file", Some("/run/secrets/token")), None);
+        assert_eq!(looks_like_secret_arguments("--password-prompt", Some("--verbose")), None);
     }
 }

@@ -10,6 +10,7 @@ use crate::event::events;
 use crate::id::EnvironmentName;
 use crate::policy::Policy;
 use crate::run::{Capacity, RunSpec};
+use crate::text;
 
 /// What a team declares about a service.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -31,6 +32,24 @@ pub struct Definition {
     /// Its policy.
     #[serde(default)]
     pub policy: Policy,
+}
+
+impl Definition {
+    /// Checks everything that the types cannot.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong, naming the field; a suspected secret is not repeated.
+    pub fn validate(&self) -> Result<(), String> {
+        if self.owner.trim().is_empty() {
+            return Err("owner must name the team that answers for the service".to_owned());
+        }
+        text::check("owner", &self.owner, 200).map_err(|error| error.to_string())?;
+        text::check("description", &self.description, 2_000).map_err(|error| error.to_string())?;
+        self.run.validate().map_err(|error| error.to_string())?;
+        self.capacity.validate().map_err(|error| error.to_string())?;
+        self.policy.validate().map_err(|error| error.to_string())
+    }
 }
 
 /// A service was declared, or its declaration changed as a whole.

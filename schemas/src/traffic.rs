@@ -28,7 +28,7 @@ pub enum Purpose {
         /// The rollout.
         rollout: RolloutId,
     },
-    /// A rollout aborted by hand.
+    /// A rollout aborted by hand, or ended for another from the same baseline: all back to that.
     Abort {
         /// The rollout.
         rollout: RolloutId,
@@ -67,7 +67,8 @@ pub struct DriftSeen {
     pub towards_target: bool,
 }
 
-/// All traffic was sent back. The weights follow in the same commit.
+/// All traffic is sent back. The weights follow in the same commit, or, if the target's stack was gone and is deployed
+/// again, in the one that says it is ready.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct RolledBack {
     /// The stacks that had traffic and are left.

@@ -72,7 +72,8 @@ impl FromStr for Weight {
 
     fn from_str(text: &str) -> Result<Self, InvalidWeight> {
         let invalid = || InvalidWeight(text.chars().take(40).collect());
-        let number = text.trim().trim_end_matches('%').trim_end();
+        let text = text.trim();
+        let number = text.strip_suffix('%').unwrap_or(text).trim_end();
         let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
         let digits = |part: &str| part.bytes().all(|b| b.is_ascii_digit());
         if whole.is_empty() || whole.len() > 3 || fraction.len() > 2 || !digits(whole) || !digits(fraction) {
@@ -192,7 +193,7 @@ mod tests {
         {
             assert_eq!(text.parse::<Weight>().map(Weight::basis_points), Ok(points), "{text}");
         }
-        for text in ["", "101", "-1", "1.234", "x", "1e2", ".5", "100.01", "9999"] {
+        for text in ["", "101", "-1", "1.234", "x", "1e2", ".5", "100.01", "9999", "10%%"] {
             assert!(text.parse::<Weight>().is_err(), "{text}");
         }
     }
