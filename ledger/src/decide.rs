@@ -193,7 +193,7 @@ pub fn decide_outcome(state: &State, outcome: &Outcome, now: Now) -> Result<Deci
     }
 }
 
-/// Says whether a command or outcome sends traffic back, and so passes every gate.
+/// Says whether a command sends traffic back, and so passes every gate.
 pub fn is_rollback(command: &Command) -> bool {
     matches!(command, Command::Rollback { .. } | Command::Abort { .. })
 }
@@ -208,6 +208,11 @@ impl Decision {
     pub fn on(stream: Stream, events: Vec<Event>) -> Self {
         let events = events.into_iter().map(|event| (stream.clone(), event)).collect();
         Self { events, requires: vec![], notes: vec![] }
+    }
+
+    /// Returns a decision that changes nothing, and says why.
+    pub fn nothing(note: String) -> Self {
+        Self { notes: vec![note], ..Self::default() }
     }
 
     /// Adds a stream whose head the decision relied on.

@@ -11,7 +11,7 @@ pub mod traffic;
 use std::collections::BTreeMap;
 
 use schemas::command::{Command, DeploymentOutcome};
-use schemas::{DeploymentId, EffectId, Event, Fence, StackId, Stream, StreamVersion, Version};
+use schemas::{DeploymentId, EffectId, Event, Fence, StackId, Stream, StreamVersion, Version, Weight};
 use serde::{Deserialize, Serialize};
 
 pub use rollout::Rollout;
@@ -63,13 +63,13 @@ impl Case<'_> {
         Stream::Deployment(self.id.clone())
     }
 
-    /// Returns the newest stack of `version` that is not being taken down.
+    /// Returns the stack of `version`, as [`Deployment::stack_for`].
     ///
     /// # Errors
     ///
     /// [`Rejection::Unknown`] if the release was never recorded, [`Rejection::NotReady`] if it has no stack.
     pub(crate) fn stack_of(&self, version: &Version) -> Result<(StackId, &Stack), Rejection> {
-        let found = self.deployment.newest_stack(version);
+        let found = self.deployment.stack_for(version);
         if let Some(found) = found {
             return Ok(found);
         }
@@ -102,11 +102,19 @@ impl Case<'_> {
 }
 
 impl Deployment {
-    /// Returns the newest stack of `version` that is not being taken down; one that can serve before one that failed.
-    pub fn newest_stack(&self, version: &Version) -> Option<(StackId, &Stack)> {
+    /// Returns the stack of `version` that is not being taken down: of several the one with traffic, then the one that is
+    /// furthest, then the newest.
+    pub fn stack_for(&self, version: &Version) -> Option<(StackId, &Stack)> {
         let of_version = self.stacks.iter().filter(|(_, stack)| &stack.version == version);
         let live = of_version.filter(|(_, stack)| !matches!(stack.phase, Phase::Collecting { .. }));
-        live.max_by_key(|(id, stack)| (!matches!(stack.phase, Phase::Failed { .. }), stack.requested_at, **id))
+        let rank = |stack: &Stack| match stack.phase {
+            Phase::Ready => 3,
+            Phase::Unhealthy => 2,
+            Phase::Starting => 1,
+            Phase::Failed { .. } | Phase::Collecting { .. } => 0,
+        };
+        let serves = |id: StackId| self.traffic.set_weight(id) > Weight::ZERO;
+        live.max_by_key(|(id, stack)| (serves(**id), rank(stack), stack.requested_at, **id))
             .map(|(id, stack)| (*id, stack))
     }
 
@@ -179,6 +187,7 @@ pub fn decide_outcome(
     let deployment = state.deployment(id).ok_or_else(outdated)?;
     let service = state.service(&id.service).ok_or_else(outdated)?;
     let case = Case { id, deployment, service, now };
+    let outcome = &outcome.clone().tidied();
     match outcome {
         DeploymentOutcome::StartLaunch { .. }
         | DeploymentOutcome::Launched { .. }
@@ -205,3 +214,6 @@ pub fn decide_outcome(
         DeploymentOutcome::Collected { stack } => retention::decide_collected(&case, *stack),
     }
 }
+
+#[cfg(test)]
+mod tests;

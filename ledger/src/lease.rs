@@ -1,7 +1,7 @@
 //! A lease: which instance acts for a role. A takeover is a commit; every commit of a worker requires the lease's
 //! head, so that the log's own rule voids what a deposed worker writes.
 
-use schemas::{Role, Timestamp, lease};
+use schemas::{Role, Timestamp, lease, text};
 use serde::{Deserialize, Serialize};
 
 use crate::decide::Rejection;
@@ -28,12 +28,17 @@ pub fn evolve(_: Lease, event: &lease::Event, at: &At) -> Lease {
 ///
 /// # Errors
 ///
-/// None: whether to take over is the instance's choice, the log decides between two of them.
+/// [`Rejection::Invalid`] for a holder without a name that can be shown. Whether to take over is the instance's choice;
+/// the log decides between two of them.
 pub fn decide_take(lease: &Lease, role: Role, holder: &str, reason: &str) -> Result<Vec<schemas::Event>, Rejection> {
+    text::check("the holder's name", holder, 200).map_err(Rejection::invalid)?;
+    if holder.is_empty() {
+        return Err(Rejection::Invalid("a lease needs a holder's name".to_owned()));
+    }
     if lease.holder.as_deref() == Some(holder) {
         return Ok(vec![]);
     }
-    Ok(vec![lease::Taken { role, holder: holder.to_owned(), reason: reason.to_owned() }.into()])
+    Ok(vec![lease::Taken { role, holder: holder.to_owned(), reason: text::tidy(reason) }.into()])
 }
 
 /// Returns the events that take `role` from `holder`: none if it does not have it.

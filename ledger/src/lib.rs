@@ -18,6 +18,9 @@ pub mod execute;
 pub mod state;
 pub mod view;
 
+#[cfg(test)]
+mod kit;
+
 pub use decide::{Decision, Rejection};
 pub use deployment::Deployment;
 

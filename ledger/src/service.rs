@@ -57,27 +57,20 @@ pub fn evolve_release(mut service: Service, event: &release::Event, at: &At) -> 
 ///
 /// [`Rejection::Invalid`] names what is wrong in the declaration.
 pub fn decide_apply(service: Option<&Service>, definition: &Definition) -> Result<Vec<schemas::Event>, Rejection> {
-    if definition.owner.trim().is_empty() || definition.owner.len() > 200 {
-        return Err(Rejection::Invalid("owner must name the team that answers for the service".to_owned()));
-    }
-    if definition.description.len() > 2_000 {
-        return Err(Rejection::Invalid("description is longer than 2,000 bytes".to_owned()));
-    }
-    definition.run.validate().map_err(Rejection::invalid)?;
-    definition.capacity.validate().map_err(Rejection::invalid)?;
-    definition.policy.validate().map_err(Rejection::invalid)?;
+    definition.validate().map_err(Rejection::Invalid)?;
     if service.and_then(|service| service.definition.as_ref()) == Some(definition) {
         return Ok(vec![]);
     }
     Ok(vec![service::Applied { definition: definition.clone() }.into()])
 }
 
-/// Returns the events that record a release: none if the same one is recorded already.
+/// Returns the events that record a release: none if the same one is recorded already. How it is run is its content
+/// too: after the service was declared with another run spec, the same artifact is another release.
 ///
 /// # Errors
 ///
-/// [`Rejection::Unknown`] without the service, [`Rejection::Immutable`] if the version is recorded with other content,
-/// [`Rejection::Invalid`] for arguments or variables that cannot be.
+/// [`Rejection::Unknown`] without the service, [`Rejection::Immutable`] if the version is recorded with another artifact
+/// or run spec, [`Rejection::Invalid`] for arguments, variables or texts that cannot be.
 pub fn decide_release(
     name: &ServiceName,
     service: Option<&Service>,
@@ -92,6 +85,8 @@ pub fn decide_release(
     }
     run.env.extend(env.iter().map(|(name, value): (&String, &EnvValue)| (name.clone(), value.clone())));
     run.validate().map_err(Rejection::invalid)?;
+    artifact.validate().map_err(Rejection::invalid)?;
+    source.validate().map_err(Rejection::invalid)?;
     if let Some(known) = service.releases.get(version) {
         let what = if known.recorded.artifact.sha256 != artifact.sha256 {
             "artifact"

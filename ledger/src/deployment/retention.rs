@@ -2,7 +2,7 @@
 
 use jiff::SignedDuration;
 use schemas::policy::RetentionPolicy;
-use schemas::{StackId, Timestamp, Weight, retention};
+use schemas::{StackId, Stream, Timestamp, Weight, retention};
 
 use super::{Case, Deployment, Phase};
 use crate::decide::{Decision, Rejection};
@@ -22,7 +22,7 @@ pub(super) fn evolve(deployment: &mut Deployment, event: &retention::Event, at: 
 
 /// Says why `stack` may not be taken down, if it may not.
 ///
-/// It has weight set or applied, is the rollback target, is in a live rollout, or waits for one.
+/// It has weight set, applied or seen, is the rollback target, is in a live rollout, or waits for one.
 pub fn in_use(deployment: &Deployment, stack: StackId) -> Option<&'static str> {
     let traffic = &deployment.traffic;
     let live = deployment.rollout.as_ref().filter(|rollout| rollout.is_live());
@@ -32,6 +32,8 @@ pub fn in_use(deployment: &Deployment, stack: StackId) -> Option<&'static str> {
         Some("it has traffic")
     } else if traffic.applied_weight(stack) > Weight::ZERO {
         Some("the router still gives it traffic")
+    } else if traffic.drift.as_ref().and_then(|drift| drift.seen.get(&stack)).is_some_and(|seen| *seen > Weight::ZERO) {
+        Some("the router was seen to give it traffic")
     } else if live.is_some_and(|rollout| rollout.baseline == stack || rollout.canary == stack) {
         Some("it is in a rollout")
     } else if !retired && super::rollback::target(deployment).and_then(|target| target.stack()) == Some(stack) {
@@ -65,11 +67,13 @@ pub fn due(deployment: &Deployment, stack: StackId, policy: &RetentionPolicy) ->
         Phase::Collecting { .. } | Phase::Starting => None,
         Phase::Failed { .. } => Some((since, "it failed")),
         Phase::Ready | Phase::Unhealthy => {
-            let unused_longer = |other: &super::Stack| other.unused_since.is_some_and(|at| at > since);
+            let later =
+                |id: StackId, other: &super::Stack| other.unused_since.is_some_and(|at| (at, id) > (since, stack));
+            let warm = |other: &super::Stack| matches!(other.phase, Phase::Ready | Phase::Unhealthy);
             let newer = deployment
                 .stacks
                 .iter()
-                .filter(|(id, other)| **id != stack && in_use(deployment, **id).is_none() && unused_longer(other));
+                .filter(|(id, other)| warm(other) && later(**id, other) && in_use(deployment, **id).is_none());
             if newer.count() >= usize::from(policy.warm_max) {
                 return Some((since, "more stacks are kept warm than the policy allows"));
             }
@@ -100,7 +104,8 @@ pub(super) fn decide_start(case: &Case<'_>, stack: StackId, reason: &str) -> Res
         return Err(outdated("it is kept warm"));
     }
     let started = retention::CollectionStarted { stack, reason: reason.to_owned(), drain_ms: policy.drain_ms };
-    Ok(Decision::on(case.stream(), vec![started.into()]))
+    let decision = Decision::on(case.stream(), vec![started.into()]);
+    Ok(decision.requiring(Stream::Service(case.id.service.clone())))
 }
 
 /// Decides that a stack is gone.

@@ -1,11 +1,10 @@
 //! Rollback: all traffic back to the rollback target. It passes no gate, raises the fence, and twice is once.
 
-use schemas::judgement::Judged;
-use schemas::rollout::Plan;
+use schemas::judgement::{Judged, Verdict};
 use schemas::traffic::{self, Purpose};
-use schemas::{Event, RolloutId, StackId, Stream, Version, Weight, Weights, rollout, stack};
+use schemas::{Event, RolloutId, StackId, Stream, Version, Weights, rollout, stack};
 
-use super::{Case, Deployment, Phase};
+use super::{Case, Deployment, Phase, Rollout, Stack};
 use crate::decide::{Decision, Rejection};
 
 /// Where a rollback goes.
@@ -22,6 +21,8 @@ pub enum Target {
     Gone {
         /// The version.
         version: Version,
+        /// Stacks before it that are known to be unhealthy.
+        passed_over: Vec<StackId>,
     },
 }
 
@@ -37,68 +38,75 @@ impl Target {
 
 /// Returns where a rollback would go now, if anywhere.
 ///
-/// Within a rollout that is its baseline; else the latest stack before the present one that held all traffic and was
-/// not rolled back from since. One that is known to be unhealthy is passed over for the next older; if all are, the
-/// first of them it is. Source: design, "Rollouts".
+/// Within a rollout that is its baseline; else the latest version before the present one that held all traffic and was
+/// not rolled back from since. One that is known to be unhealthy is passed over for the next older. If all that are
+/// warm are, it is the nearest version whose stack is gone, or, within a rollout, the baseline all the same.
+/// Source: design, "Rollouts".
 pub fn target(deployment: &Deployment) -> Option<Target> {
-    let candidates = candidates(deployment);
-    let unfit = |stack: &StackId| deployment.stacks.get(stack).is_some_and(|stack| stack.phase == Phase::Unhealthy);
     let mut passed_over = Vec::new();
-    for (stack, version) in &candidates {
-        if !super::traffic::can_serve(deployment, *stack) {
-            if passed_over.is_empty() {
-                return Some(Target::Gone { version: version.clone() });
-            }
-            continue;
+    let mut gone = None;
+    for version in candidates(deployment) {
+        match warm(deployment, &version) {
+            Some((stack, Phase::Ready)) => return Some(Target::Warm { stack, passed_over }),
+            Some((stack, _)) => passed_over.push(stack),
+            None if passed_over.is_empty() => return Some(Target::Gone { version, passed_over }),
+            None => gone = gone.or(Some(version)),
         }
-        if !unfit(stack) {
-            return Some(Target::Warm { stack: *stack, passed_over });
-        }
-        passed_over.push(*stack);
     }
-    passed_over.first().map(|first| Target::Warm { stack: *first, passed_over: vec![] })
+    match gone {
+        Some(version) if live(deployment).is_none() => Some(Target::Gone { version, passed_over }),
+        _ => passed_over.first().map(|first| Target::Warm { stack: *first, passed_over: vec![] }),
+    }
 }
 
-/// Returns the stacks a rollback may go to, the nearest first, each once.
-fn candidates(deployment: &Deployment) -> Vec<(StackId, Version)> {
+/// Returns the version's stack that can take traffic, if there is one.
+fn warm<'a>(deployment: &'a Deployment, version: &Version) -> Option<(StackId, &'a Phase)> {
+    let (id, stack) = deployment.stack_for(version)?;
+    matches!(stack.phase, Phase::Ready | Phase::Unhealthy).then_some((id, &stack.phase))
+}
+
+fn live(deployment: &Deployment) -> Option<&Rollout> {
+    deployment.rollout.as_ref().filter(|rollout| rollout.is_live())
+}
+
+/// Returns the versions a rollback may go to, the nearest first, each once. Versions, not stacks: deployed again, a
+/// version is no other.
+fn candidates(deployment: &Deployment) -> Vec<Version> {
     let traffic = &deployment.traffic;
-    let present = traffic.set.as_ref().and_then(|set| set.weights.sole());
-    let live = deployment.rollout.as_ref().filter(|rollout| rollout.is_live());
-    let mut candidates: Vec<(StackId, Version)> = Vec::new();
-    if let Some(rollout) = live
-        && let Some(version) = deployment.version_of(rollout.baseline)
-    {
-        candidates.push((rollout.baseline, version.clone()));
-    }
-    for holder in traffic.holders.iter().rev() {
-        let canary = live.is_some_and(|rollout| rollout.canary == holder.stack);
-        let known = candidates.iter().any(|(stack, _)| *stack == holder.stack);
-        if holder.rolled_back_at.is_none() && Some(holder.stack) != present && !canary && !known {
-            candidates.push((holder.stack, holder.version.clone()));
+    let version_of = |stack: StackId| deployment.version_of(stack);
+    let present = traffic.set.as_ref().and_then(|set| set.weights.sole()).and_then(version_of);
+    let live = live(deployment);
+    let baseline = live.and_then(|rollout| version_of(rollout.baseline));
+    let canary = live.and_then(|rollout| version_of(rollout.canary));
+    let mut candidates: Vec<Version> = baseline.cloned().into_iter().collect();
+    for holder in traffic.holders.iter().rev().filter(|holder| holder.rolled_back_at.is_none()) {
+        let version = &holder.version;
+        if present != Some(version) && canary != Some(version) && !candidates.contains(version) {
+            candidates.push(version.clone());
         }
     }
     candidates
 }
 
-/// Decides `rollback`: none if the last thing that happened to the weights was one.
+/// Decides `rollback`: none if the last thing that happened to the weights was one, or one waits for its target.
 ///
 /// # Errors
 ///
 /// [`Rejection::NoTarget`] if no version held all traffic before.
 pub(super) fn decide(case: &Case<'_>) -> Result<Decision, Rejection> {
     let deployment = case.deployment;
-    if deployment.traffic.set.as_ref().is_some_and(|set| set.purpose == Purpose::Rollback) {
-        let mut nothing = Decision::default();
-        nothing.notes.push(format!("{} is rolled back already", case.id));
-        return Ok(nothing);
+    let back = deployment.traffic.set.as_ref().is_some_and(|set| set.purpose == Purpose::Rollback);
+    if live(deployment).is_none() && (back || deployment.traffic.awaited.is_some()) {
+        let note = format!("{} is rolled back already; `ionledger traffic` goes further back", case.id);
+        return Ok(Decision::nothing(note));
     }
+    let reason = "asked for";
     match target(deployment) {
         None => Err(Rejection::NoTarget { deployment: case.id.clone() }),
         Some(Target::Warm { stack, passed_over }) => {
-            let reason = "asked for".to_owned();
-            Ok(Decision::on(case.stream(), events(deployment, stack, passed_over, &reason)))
+            Ok(Decision::on(case.stream(), all_back(deployment, stack, passed_over, reason)))
         }
-        Some(Target::Gone { version }) => deploy_again(case, &version),
+        Some(Target::Gone { version, passed_over }) => deploy_again(case, &version, passed_over, reason),
     }
 }
 
@@ -107,7 +115,7 @@ pub(super) fn decide(case: &Case<'_>) -> Result<Decision, Rejection> {
 ///
 /// # Errors
 ///
-/// [`Rejection::Outdated`] if that rollout has ended.
+/// [`Rejection::Outdated`] if that rollout has ended, the verdict is not "worse", or without one the canary is healthy.
 pub(super) fn decide_send_back(
     case: &Case<'_>,
     rollout: RolloutId,
@@ -115,64 +123,90 @@ pub(super) fn decide_send_back(
     judged: Option<&Judged>,
 ) -> Result<Decision, Rejection> {
     let deployment = case.deployment;
-    let live = deployment.rollout.as_ref().filter(|live| live.is_live() && live.id == rollout);
-    let live = live.ok_or_else(|| Rejection::Outdated(format!("rollout {rollout} has ended")))?;
+    let outdated = |why: String| Rejection::Outdated(format!("rollout {rollout}: {why}"));
+    let live = live(deployment).filter(|live| live.id == rollout).ok_or_else(|| outdated("it has ended".to_owned()))?;
+    match judged {
+        Some(judged) => {
+            super::rollout::check_judged(live, judged).map_err(outdated)?;
+            if judged.verdict != Verdict::Worse {
+                return Err(outdated("its canary is not judged worse".to_owned()));
+            }
+        }
+        None if deployment.stacks.get(&live.canary).is_none_or(Stack::is_unfit) => {}
+        None => return Err(outdated("its canary is healthy".to_owned())),
+    }
     let (to, passed_over) = match target(deployment) {
         Some(Target::Warm { stack, passed_over }) => (stack, passed_over),
-        _ => (live.baseline, vec![]),
+        Some(Target::Gone { .. }) | None => (live.baseline, vec![]),
     };
-    let mut decision = Decision::on(case.stream(), events(deployment, to, passed_over, reason));
+    let mut decision = Decision::on(case.stream(), all_back(deployment, to, passed_over, reason));
     if let Some(judged) = judged {
         decision.events.insert(0, (Stream::Judgement(case.id.clone()), judged.clone().into()));
     }
     Ok(decision)
 }
 
-fn events(deployment: &Deployment, to: StackId, passed_over: Vec<StackId>, reason: &str) -> Vec<Event> {
-    let traffic = &deployment.traffic;
-    let mut from: Vec<StackId> =
-        traffic.set.iter().flat_map(|set| set.weights.iter().map(|(stack, _)| stack)).collect();
-    let live = deployment.rollout.as_ref().filter(|rollout| rollout.is_live());
-    if let Some(rollout) = live
-        && !from.contains(&rollout.canary)
-    {
-        from.push(rollout.canary);
-    }
-    from.retain(|stack| *stack != to);
-    let fence = traffic.fence.next();
-    let back = traffic::RolledBack { from, to, passed_over, fence, reason: reason.to_owned() };
-    let mut events: Vec<Event> =
-        vec![back.into(), traffic::WeightsSet { weights: Weights::all_on(to), purpose: Purpose::Rollback }.into()];
-    if let Some(rollout) = live {
-        events.push(rollout::CameBack { rollout: rollout.id, reason: reason.to_owned() }.into());
-    }
-    events
+/// The events that move all traffic to `to` now.
+fn all_back(deployment: &Deployment, to: StackId, passed_over: Vec<StackId>, reason: &str) -> Vec<Event> {
+    let version = deployment.version_of(to);
+    let back = rolled_back(deployment, to, version, passed_over, reason);
+    let set = traffic::WeightsSet { weights: Weights::all_on(to), purpose: Purpose::Rollback };
+    [back.into(), set.into()].into_iter().chain(came_back(deployment, reason)).collect()
 }
 
-/// The target's stack is gone: it is deployed again and gets all traffic once it is ready.
-fn deploy_again(case: &Case<'_>, version: &Version) -> Result<Decision, Rejection> {
+fn rolled_back(
+    deployment: &Deployment,
+    to: StackId,
+    version: Option<&Version>,
+    passed_over: Vec<StackId>,
+    reason: &str,
+) -> traffic::RolledBack {
+    let serving = deployment.traffic.set.iter().flat_map(|set| set.weights.iter().map(|(stack, _)| stack));
+    let mut from: Vec<StackId> = serving.filter(|stack| deployment.version_of(*stack) != version).collect();
+    if let Some(canary) = live(deployment).map(|rollout| rollout.canary)
+        && !from.contains(&canary)
+    {
+        from.push(canary);
+    }
+    let fence = deployment.traffic.fence.next();
+    traffic::RolledBack { from, to, passed_over, fence, reason: reason.to_owned() }
+}
+
+fn came_back(deployment: &Deployment, reason: &str) -> Option<Event> {
+    live(deployment).map(|live| rollout::CameBack { rollout: live.id, reason: reason.to_owned() }.into())
+}
+
+/// The target's stack is gone: it is deployed again and gets all traffic once it is ready. The fence is raised now.
+fn deploy_again(
+    case: &Case<'_>,
+    version: &Version,
+    passed_over: Vec<StackId>,
+    reason: &str,
+) -> Result<Decision, Rejection> {
     let Case { id, deployment, service, now } = case;
     let definition = service.definition.as_ref().ok_or_else(|| Rejection::unknown_service(&id.service))?;
     let release = service.releases.get(version).ok_or_else(|| Rejection::unknown_release(&id.service, version))?;
-    let note = format!(
-        "the rollback target {version} is gone; it is deployed again and gets all traffic once it is ready. \
-         A longer retention.warm_for in the policy of {} would have kept it",
-        id.service
-    );
-    let starting = deployment.newest_stack(version).is_some_and(|(_, stack)| stack.phase == Phase::Starting);
-    let mut decision = if starting {
-        Decision::default()
-    } else {
+    let starting = deployment.stack_for(version).filter(|(_, stack)| stack.phase == Phase::Starting);
+    let to = starting.map_or(now.commit.into(), |(stack, _)| stack);
+    let mut events: Vec<Event> = Vec::new();
+    if starting.is_none() {
         let requested = stack::Requested {
-            stack: now.commit.into(),
+            stack: to,
             version: version.clone(),
             artifact: release.recorded.artifact.clone(),
             run: release.recorded.run.clone(),
             capacity: definition.capacity,
-            then_roll: Some(Plan { steps: vec![Weight::FULL], duration_ms: 0 }),
+            then_roll: None,
         };
-        Decision::on(case.stream(), vec![requested.into()])
-    };
-    decision.notes.push(note);
+        events.push(requested.into());
+    }
+    events.push(rolled_back(deployment, to, Some(version), passed_over, reason).into());
+    events.extend(came_back(deployment, reason));
+    let mut decision = Decision::on(case.stream(), events);
+    decision.notes.push(format!(
+        "the rollback target {version} is gone; it is deployed again and gets all traffic once it is ready. \
+         A longer retention.warm_for in the policy of {} would have kept it",
+        id.service
+    ));
     Ok(decision.requiring(Stream::Service(id.service.clone())))
 }

@@ -90,7 +90,7 @@ impl Rollout {
 
     /// Returns the number of the step to take next, if one is left.
     pub fn next_step(&self) -> Option<u16> {
-        let next = self.step.as_ref().map_or(0, |step| step.number + 1);
+        let next = self.step.as_ref().map_or(0, |step| step.number.saturating_add(1));
         (usize::from(next) < self.plan.steps.len()).then_some(next)
     }
 
@@ -103,7 +103,8 @@ impl Rollout {
 
     /// Returns the canary's weight now.
     pub fn weight(&self) -> Weight {
-        self.step.as_ref().map_or(Weight::ZERO, |step| self.plan.steps[usize::from(step.number)])
+        let step = self.step.as_ref().and_then(|step| self.plan.steps.get(usize::from(step.number)));
+        step.copied().unwrap_or(Weight::ZERO)
     }
 
     /// Returns how its phase is called.
@@ -156,6 +157,10 @@ pub(super) fn evolve(deployment: &mut Deployment, event: &rollout::Event, at: &A
                 rollout.paused_ms += u64::try_from(at.time.duration_since(since).as_millis()).unwrap_or(0);
             }
             rollout.phase = Phase::Running;
+            // Whoever lets it go on has explained the drift that paused it; now it is corrected.
+            if let Some(drift) = &mut deployment.traffic.drift {
+                drift.towards_target = false;
+            }
         }
         rollout::Event::Completed(_) => rollout.phase = Phase::Completed,
         rollout::Event::CameBack(back) => rollout.phase = Phase::CameBack { reason: back.reason.clone() },
@@ -182,18 +187,24 @@ impl Case<'_> {
         })
     }
 
+    /// Collection spares both stacks of a live rollout; only a history written by another program can come here.
+    fn canary_gone(&self) -> Rejection {
+        Rejection::Invalid(format!("the canary's stack of {} is gone; abort the rollout", self.id))
+    }
+
     fn running(&self, rollout: RolloutId) -> Result<&Rollout, Rejection> {
         let running = self.deployment.rollout.as_ref().filter(|live| live.is_running() && live.id == rollout);
         running.ok_or_else(|| Rejection::Outdated(format!("rollout {rollout} is not running")))
     }
 }
 
-/// Decides `roll`: none if the same rollout is under way.
+/// Decides `roll`: none if the same rollout is under way, or the newcomer has all traffic. A rollout whose place is
+/// taken gives its canary's traffic back first, so that every rollout begins with all of it on its baseline.
 ///
 /// # Errors
 ///
-/// [`Rejection`]: a version that is not ready, a baseline without all the traffic, a plan that cannot be, or another
-/// rollout under way.
+/// [`Rejection`]: a version that is not ready, a baseline without all the traffic, a plan that cannot be, another
+/// rollout under way, or a rollback that waits for its target.
 pub(super) fn decide_roll(
     case: &Case<'_>,
     from: &Version,
@@ -205,6 +216,12 @@ pub(super) fn decide_roll(
         return Err(Rejection::Invalid(format!("a rollout needs two versions, both are {from}")));
     }
     let definition = case.service.definition.as_ref().ok_or_else(|| Rejection::unknown_service(&case.id.service))?;
+    if case.deployment.traffic.awaited.is_some() {
+        return Err(Rejection::Invalid(format!(
+            "{} waits for its rollback target to be ready; ask again after that, or set weights with `ionledger traffic`",
+            case.id
+        )));
+    }
     let (baseline, _) = case.stack_of(from)?;
     let (canary, _) = case.ready_stack_of(to)?;
     let plan = decide::plan(asked, &definition.policy.rollout)?;
@@ -218,19 +235,36 @@ pub(super) fn decide_roll(
         }
         let rule = "--supersede: a new rollout takes the place of the one under way".to_owned();
         events.push(rollout::Superseded { rollout: live.id, rule }.into());
+        if live.baseline == baseline && case.deployment.traffic.set_weight(baseline) != Weight::FULL {
+            let purpose = Purpose::Abort { rollout: live.id };
+            events.push(WeightsSet { weights: Weights::all_on(baseline), purpose }.into());
+        }
+    } else if case.deployment.traffic.set_weight(canary) == Weight::FULL {
+        return Ok(Decision::nothing(format!("{to} has all the traffic of {} already", case.id)));
     }
-    let has = case.deployment.traffic.set_weight(baseline);
-    let enough = if events.is_empty() { has == Weight::FULL } else { has > Weight::ZERO };
-    if !enough {
-        let service = &case.id.service;
-        return Err(Rejection::Invalid(format!(
-            "{from} has {has} of the traffic of {}, not all of it; give it all with `ionledger traffic {service} {from} 100`",
-            case.id
-        )));
-    }
+    check_baseline(case, from, baseline)?;
     let rollout: RolloutId = case.now.commit.into();
+    let unjudged = plan.steps.len() == 1;
     events.push(rollout::Started { rollout, baseline, canary, plan, policy: definition.policy.clone() }.into());
-    Ok(Decision::on(case.stream(), events).requiring(Stream::Service(case.id.service.clone())))
+    let mut decision = Decision::on(case.stream(), events).requiring(Stream::Service(case.id.service.clone()));
+    if unjudged {
+        decision.notes.push(format!("the plan's only step is 100 %: {to} gets all traffic at once and is not judged"));
+    }
+    Ok(decision)
+}
+
+/// A baseline holds all traffic, or will once a rollout of its own gives its canary's back.
+fn check_baseline(case: &Case<'_>, from: &Version, baseline: StackId) -> Result<(), Rejection> {
+    let has = case.deployment.traffic.set_weight(baseline);
+    let of_live = case.deployment.rollout.as_ref().is_some_and(|live| live.is_live() && live.baseline == baseline);
+    if has == Weight::FULL || of_live {
+        return Ok(());
+    }
+    let service = &case.id.service;
+    Err(Rejection::Invalid(format!(
+        "{from} has {has} of the traffic of {}, not all of it; give it all with `ionledger traffic {service} {from} 100`",
+        case.id
+    )))
 }
 
 /// Decides to start the rollout that a stack's request asked for. Without a version that serves, the stack gets all
@@ -238,7 +272,7 @@ pub(super) fn decide_roll(
 ///
 /// # Errors
 ///
-/// [`Rejection::Outdated`] if the stack is not ready or a rollout is under way.
+/// [`Rejection::Outdated`] if the stack is not ready, or a rollout or a rollback is under way.
 pub(super) fn decide_requested(case: &Case<'_>, canary: StackId) -> Result<Decision, Rejection> {
     let outdated = |why: &str| Rejection::Outdated(format!("stack {canary}: {why}"));
     let stack = case.deployment.stacks.get(&canary).ok_or_else(|| outdated("it is gone"))?;
@@ -249,6 +283,9 @@ pub(super) fn decide_requested(case: &Case<'_>, canary: StackId) -> Result<Decis
     }
     if case.deployment.rollout.as_ref().is_some_and(Rollout::is_live) {
         return Err(outdated("another rollout is under way"));
+    }
+    if case.deployment.traffic.awaited.is_some() {
+        return Err(outdated("a rollback waits for its target"));
     }
     let Some(set) = &case.deployment.traffic.set else {
         let weights = Weights::all_on(canary);
@@ -290,7 +327,8 @@ pub(super) fn decide_resume(case: &Case<'_>) -> Result<Decision, Rejection> {
     Ok(Decision::on(case.stream(), vec![rollout::Resumed { rollout: rollout.id }.into()]))
 }
 
-/// Decides `abort`: none if the last rollout was aborted and nothing has happened since.
+/// Decides `abort`: none if the last rollout was aborted. It asks nothing of the baseline: it has most of the traffic,
+/// and a canary is given up for a reason.
 ///
 /// # Errors
 ///
@@ -303,24 +341,27 @@ pub(super) fn decide_abort(case: &Case<'_>) -> Result<Decision, Rejection> {
     let aborted = rollout::Aborted { rollout: rollout.id, reason: "asked for".to_owned() };
     let weights = Weights::all_on(rollout.baseline);
     let set = WeightsSet { weights, purpose: Purpose::Abort { rollout: rollout.id } };
-    Ok(Decision::on(case.stream(), vec![aborted.into(), set.into()]))
+    let mut decision = Decision::on(case.stream(), vec![aborted.into(), set.into()]);
+    if let Some(why) = case.deployment.stacks.get(&rollout.baseline).and_then(super::Stack::not_ready) {
+        decision.notes.push(format!("the baseline has all traffic again, but {why}; `ionledger traffic` moves it on"));
+    }
+    Ok(decision)
 }
 
-/// Decides `promote`: none if the last rollout was promoted.
+/// Decides `promote`: none if the last rollout was promoted or came to its end by itself.
 ///
 /// # Errors
 ///
 /// [`Rejection::NoRollout`], or [`Rejection::NotReady`] if the canary cannot take the traffic.
 pub(super) fn decide_promote(case: &Case<'_>) -> Result<Decision, Rejection> {
-    if case.deployment.rollout.as_ref().is_some_and(|rollout| rollout.phase == Phase::Promoted) {
+    let last = case.deployment.rollout.as_ref();
+    if last.is_some_and(|rollout| matches!(rollout.phase, Phase::Promoted | Phase::Completed)) {
         return Ok(Decision::default());
     }
     let rollout = case.live_rollout()?;
-    let canary = case.deployment.stacks.get(&rollout.canary);
-    if let Some(stack) = canary
-        && let Some(why) = stack.not_ready()
-    {
-        return Err(Rejection::NotReady { deployment: case.id.clone(), version: stack.version.clone(), why });
+    let canary = case.deployment.stacks.get(&rollout.canary).ok_or_else(|| case.canary_gone())?;
+    if let Some(why) = canary.not_ready() {
+        return Err(Rejection::NotReady { deployment: case.id.clone(), version: canary.version.clone(), why });
     }
     let reason = "asked for, over the judgement".to_owned();
     let promoted = rollout::Promoted { rollout: rollout.id, reason };
@@ -351,7 +392,7 @@ pub(super) fn decide_step(case: &Case<'_>, outcome: &DeploymentOutcome) -> Resul
         return Err(outdated("its canary is not ready"));
     }
     if let Some(last) = &rollout.step {
-        check_verdict(rollout, last, judged.as_ref(), Some(measured)).map_err(|why| outdated(&why))?;
+        check_verdict(rollout, last, judged.as_ref(), measured).map_err(|why| outdated(&why))?;
     }
     let weight = rollout.plan.steps[usize::from(*step)];
     let taken = rollout::StepTaken { rollout: rollout.id, step: *step, weight, counted_from: measured.clone() };
@@ -364,20 +405,12 @@ pub(super) fn decide_step(case: &Case<'_>, outcome: &DeploymentOutcome) -> Resul
     Ok(with_verdict(case, events, judged.as_ref()))
 }
 
-/// Checks that a verdict lets a rollout go on: of its present step, "not worse", and what the judge says of its counts.
-fn check_verdict(
-    rollout: &Rollout,
-    last: &Step,
-    judged: Option<&Judged>,
-    measured: Option<&Measured>,
-) -> Result<(), String> {
+/// Checks that a verdict lets a rollout go on: it is "not worse", and rests on what was measured since the step.
+fn check_verdict(rollout: &Rollout, last: &Step, judged: Option<&Judged>, measured: &Measured) -> Result<(), String> {
     let judged = judged.ok_or("the judge said nothing of the step before")?;
+    check_judged(rollout, judged)?;
     let window = Window { baseline: judged.baseline, canary: judged.canary };
-    let again = judgement::judge(rollout.id, last.number, &rollout.policy.judgement, window);
-    if *judged != again {
-        return Err("its verdict is not what the judge says of its counts".to_owned());
-    }
-    if measured.is_some_and(|measured| Window::between(&last.counted_from, measured) != window) {
+    if Window::between(&last.counted_from, measured) != window {
         return Err("its verdict rests on other counts than were measured".to_owned());
     }
     if judged.verdict != Verdict::NotWorse {
@@ -386,16 +419,27 @@ fn check_verdict(
     Ok(())
 }
 
+/// Checks that a verdict is of the rollout's present step, and what the judge says of its counts.
+pub(super) fn check_judged(rollout: &Rollout, judged: &Judged) -> Result<(), String> {
+    let last = rollout.step.as_ref().ok_or("a verdict before the first step")?;
+    let window = Window { baseline: judged.baseline, canary: judged.canary };
+    let again = judgement::judge(rollout.id, last.number, &rollout.policy.judgement, window);
+    if *judged == again { Ok(()) } else { Err("its verdict is not what the judge says of its counts".to_owned()) }
+}
+
 /// Decides that a due step is not taken yet: none if the same is known.
 ///
 /// # Errors
 ///
-/// [`Rejection::Outdated`] if it is not running.
+/// [`Rejection::Outdated`] if it is not running, or the verdict is not of its present step.
 pub(super) fn decide_hold(case: &Case<'_>, outcome: &DeploymentOutcome) -> Result<Decision, Rejection> {
     let DeploymentOutcome::Hold { rollout, reason, judged } = outcome else { return Ok(Decision::default()) };
     let rollout = case.running(*rollout)?;
     if rollout.held.as_ref() == Some(reason) {
         return Ok(Decision::default());
+    }
+    if let Some(judged) = judged {
+        check_judged(rollout, judged).map_err(|why| Rejection::Outdated(format!("rollout {}: {why}", rollout.id)))?;
     }
     let step = rollout.step.as_ref().map_or(0, |step| step.number);
     let held = rollout::Held { rollout: rollout.id, step, reason: reason.clone() };

@@ -6,7 +6,8 @@ use std::net::SocketAddr;
 use schemas::command::{DeploymentOutcome, PlanAsked};
 use schemas::rollout::Plan;
 use schemas::run::{Artifact, Capacity, RunSpec};
-use schemas::{EffectId, StackId, Stream, Timestamp, Version, node, stack};
+use schemas::traffic::{Purpose, WeightsSet};
+use schemas::{EffectId, StackId, Stream, Timestamp, Version, Weight, Weights, node, stack};
 use serde::{Deserialize, Serialize};
 
 use super::{Case, Deployment};
@@ -138,6 +139,11 @@ impl Stack {
         self.phase != Phase::Ready
     }
 
+    /// Says whether it serves or may yet come to.
+    fn may_serve(&self) -> bool {
+        matches!(self.phase, Phase::Starting | Phase::Ready | Phase::Unhealthy)
+    }
+
     /// Says why it cannot be given traffic, if it cannot.
     pub fn not_ready(&self) -> Option<String> {
         let (ready, nodes) = (self.ready_nodes(), self.capacity.nodes);
@@ -169,6 +175,8 @@ pub(super) fn evolve(deployment: &mut Deployment, event: &stack::Event, at: &At)
     };
     match event {
         stack::Event::Requested(requested) => {
+            // A new stack brings a retired deployment back.
+            deployment.traffic.retired_at = None;
             deployment.stacks.insert(requested.stack, Stack::requested(requested, at));
         }
         stack::Event::Ready(ready) => {
@@ -177,7 +185,10 @@ pub(super) fn evolve(deployment: &mut Deployment, event: &stack::Event, at: &At)
                 stack.unused_since = Some(at.time);
             }
         }
-        stack::Event::Failed(failed) => phase(failed.stack, Phase::Failed { reason: failed.reason.clone() }),
+        stack::Event::Failed(failed) => {
+            phase(failed.stack, Phase::Failed { reason: failed.reason.clone() });
+            deployment.traffic.awaited.take_if(|awaited| *awaited == failed.stack);
+        }
         stack::Event::Unhealthy(unhealthy) => phase(unhealthy.stack, Phase::Unhealthy),
         stack::Event::Recovered(recovered) => phase(recovered.stack, Phase::Ready),
     }
@@ -214,7 +225,7 @@ pub(super) fn evolve_node(deployment: &mut Deployment, event: &node::Event, at: 
                 started_at: at.time,
                 phase: NodePhase::Launching,
             };
-            stack.attempts.insert(started.slot, started.attempt + 1);
+            stack.attempts.insert(started.slot, started.attempt.saturating_add(1));
             stack.nodes.insert(started.slot, node);
         }
         node::Event::Launched(launched) => {
@@ -256,11 +267,13 @@ fn vacate(deployment: &mut Deployment, effect: EffectId, failure: Option<&String
     }
 }
 
-/// Decides `new`: none if the version has a stack that is starting or ready.
+/// Decides `new`: none if the version has a stack that is starting or was ready, and the rollout asked for is that
+/// stack's too, is under way, or has nothing left to do. The stacks of a retired deployment do not count, they go.
 ///
 /// # Errors
 ///
-/// [`Rejection::Unknown`] without the release, [`Rejection::Invalid`] for a plan that cannot be.
+/// [`Rejection::Unknown`] without the release, [`Rejection::Invalid`] for a plan that cannot be, or for a rollout of a
+/// stack that was asked for without it.
 pub(super) fn decide_new(
     case: &Case<'_>,
     version: &Version,
@@ -270,12 +283,18 @@ pub(super) fn decide_new(
     let release = service.releases.get(version).ok_or_else(|| Rejection::unknown_release(&id.service, version))?;
     let definition = service.definition.as_ref().ok_or_else(|| Rejection::unknown_service(&id.service))?;
     let then_roll = then_roll.map(|asked| decide::plan(asked, &definition.policy.rollout)).transpose()?;
-    if let Some((_, stack)) = deployment.newest_stack(version)
-        && !matches!(stack.phase, super::Phase::Failed { .. })
-    {
-        let mut nothing = Decision::default();
-        nothing.notes.push(format!("{id} {version} already has a stack"));
-        return Ok(nothing);
+    let stacks = || deployment.stacks.iter().filter(|(_, stack)| &stack.version == version && stack.may_serve());
+    if deployment.traffic.retired_at.is_none() && stacks().next().is_some() {
+        if let Some(plan) = then_roll
+            && !stacks().any(|(stack, _)| rolls(deployment, *stack, &plan))
+        {
+            return Err(Rejection::Invalid(format!(
+                "{id} {version} already has a stack, and that rollout is not ahead of it; start it with \
+                 `ionledger roll {} FROM {version}`",
+                id.service
+            )));
+        }
+        return Ok(Decision::nothing(format!("{id} {version} already has a stack")));
     }
     let requested = stack::Requested {
         stack: now.commit.into(),
@@ -287,6 +306,15 @@ pub(super) fn decide_new(
     };
     let decision = Decision::on(case.stream(), vec![requested.into()]);
     Ok(decision.requiring(Stream::Service(id.service.clone())))
+}
+
+/// Says whether such a rollout of `stack` is asked for or under way, or has nothing left to do.
+fn rolls(deployment: &Deployment, stack: StackId, plan: &Plan) -> bool {
+    let asked = deployment.stacks.get(&stack).and_then(|stack| stack.then_roll.as_ref());
+    let live = deployment.rollout.as_ref().filter(|rollout| rollout.is_live() && rollout.canary == stack);
+    asked == Some(plan)
+        || live.is_some_and(|rollout| rollout.plan == *plan)
+        || deployment.traffic.set_weight(stack) == Weight::FULL
 }
 
 /// Decides what the provisioner or the collector says of a node.
@@ -305,8 +333,8 @@ pub(super) fn decide_node(case: &Case<'_>, outcome: &DeploymentOutcome) -> Resul
         DeploymentOutcome::StartLaunch { stack, slot, attempt, effect, port } => {
             let found = case.deployment.stacks.get(stack).ok_or_else(|| outdated(format!("stack {stack} is gone")))?;
             let next = found.attempts.get(slot).copied().unwrap_or(0);
-            let wanted = matches!(found.phase, super::Phase::Starting | super::Phase::Ready | super::Phase::Unhealthy);
-            if !wanted || *slot >= found.capacity.nodes || found.nodes.contains_key(slot) || next != *attempt {
+            if !found.may_serve() || *slot >= found.capacity.nodes || found.nodes.contains_key(slot) || next != *attempt
+            {
                 return Err(outdated(format!("place {slot} of stack {stack} needs no attempt {attempt}")));
             }
             let (stack, slot, attempt, effect, port) = (*stack, *slot, *attempt, *effect, *port);
@@ -349,7 +377,7 @@ pub(super) fn decide_node(case: &Case<'_>, outcome: &DeploymentOutcome) -> Resul
     }
 }
 
-/// Decides what the provisioner says of a stack.
+/// Decides what the provisioner says of a stack. A rollback that waited for it to be ready is carried out with it.
 ///
 /// # Errors
 ///
@@ -380,5 +408,12 @@ pub(super) fn decide_stack(case: &Case<'_>, outcome: &DeploymentOutcome) -> Resu
         DeploymentOutcome::StackRecovered { .. } => stack.phase == Phase::Unhealthy && enough,
         _ => false,
     };
-    if fits { Ok(Decision::on(case.stream(), vec![event])) } else { Err(outdated()) }
+    if !fits {
+        return Err(outdated());
+    }
+    let mut events = vec![event];
+    if matches!(outcome, DeploymentOutcome::StackReady { .. }) && case.deployment.traffic.awaited == Some(id) {
+        events.push(WeightsSet { weights: Weights::all_on(id), purpose: Purpose::Rollback }.into());
+    }
+    Ok(Decision::on(case.stream(), events))
 }

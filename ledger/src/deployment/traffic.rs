@@ -24,6 +24,9 @@ pub struct Traffic {
     pub applied: Option<Applied>,
     /// Raised by every rollback.
     pub fence: Fence,
+    /// The stack that a rollback waits for: its target was gone and is deployed again.
+    #[serde(default)]
+    pub awaited: Option<StackId>,
     /// The stacks that held all traffic, the latest last.
     pub holders: Vec<Holder>,
     /// Drift that nobody has corrected.
@@ -78,7 +81,7 @@ pub struct Holder {
 pub struct Drift {
     /// What it served.
     pub seen: BTreeMap<StackId, Weight>,
-    /// Whether it was all on the rollback target.
+    /// Whether it was all on the rollback target, and nobody has let the rollout go on since.
     pub towards_target: bool,
     /// When it was seen.
     pub at: Timestamp,
@@ -123,18 +126,14 @@ pub(super) fn evolve(deployment: &mut Deployment, event: &traffic::Event, at: &A
                 Some(Drift { seen: drift.seen.clone(), towards_target: drift.towards_target, at: at.time });
         }
         traffic::Event::RolledBack(back) => {
-            deployment.traffic.fence = back.fence;
-            for holder in &mut deployment.traffic.holders {
-                if back.from.contains(&holder.stack) {
-                    holder.rolled_back_at = Some(at.time);
-                }
-            }
+            roll_back(deployment, back, at);
         }
         traffic::Event::Retired(retired) => {
             let traffic = &mut deployment.traffic;
             traffic.fence = retired.fence;
             traffic.set = None;
             traffic.applied = None;
+            traffic.awaited = None;
             traffic.drift = None;
             traffic.retired_at = Some(at.time);
             for stack in deployment.stacks.values_mut() {
@@ -142,6 +141,23 @@ pub(super) fn evolve(deployment: &mut Deployment, event: &traffic::Event, at: &A
                 stack.then_roll = None;
             }
         }
+    }
+}
+
+fn roll_back(deployment: &mut Deployment, back: &traffic::RolledBack, at: &At) {
+    let starting = deployment.stacks.get(&back.to).is_some_and(|stack| stack.phase == Phase::Starting);
+    let from: Vec<Version> = back.from.iter().filter_map(|stack| deployment.version_of(*stack).cloned()).collect();
+    deployment.traffic.fence = back.fence;
+    deployment.traffic.awaited = starting.then_some(back.to);
+    for holder in &mut deployment.traffic.holders {
+        // A version deployed again is no better for having another stack.
+        if from.contains(&holder.version) {
+            holder.rolled_back_at = Some(at.time);
+        }
+    }
+    // Rollouts that were asked for under the older fence do not start any more.
+    for stack in deployment.stacks.values_mut() {
+        stack.then_roll = None;
     }
 }
 
@@ -164,6 +180,7 @@ fn set_weights(deployment: &mut Deployment, set: &traffic::WeightsSet, at: &At) 
         traffic.holders.drain(..excess);
     }
     traffic.drift = None;
+    traffic.awaited = None;
     traffic.retired_at = None;
     traffic.set = Some(Set {
         weights: set.weights.clone(),
@@ -174,7 +191,8 @@ fn set_weights(deployment: &mut Deployment, set: &traffic::WeightsSet, at: &At) 
     });
 }
 
-/// Decides `traffic`: none if these weights are set already and no rollout runs.
+/// Decides `traffic`: none if these weights are set already, no rollout runs and no rollback waits. Where the router
+/// was turned to the rollback target by another hand, asking for what is set is the word to correct it.
 ///
 /// # Errors
 ///
@@ -188,7 +206,10 @@ pub(super) fn decide(case: &Case<'_>, shares: &[Share], supersede: bool) -> Resu
     }
     let mut weights = Vec::new();
     for Share { version, weight } in shares {
-        let (stack, found) = case.stack_of(version)?;
+        let (stack, found) = match case.stack_of(version) {
+            Err(Rejection::NotReady { .. }) if *weight == Weight::ZERO => continue,
+            found => found?,
+        };
         let gains = *weight > case.deployment.traffic.set_weight(stack);
         if gains && let Some(why) = found.not_ready() {
             return Err(Rejection::NotReady { deployment: case.id.clone(), version: version.clone(), why });
@@ -212,13 +233,16 @@ pub(super) fn decide(case: &Case<'_>, shares: &[Share], supersede: bool) -> Resu
             events.push(rollout::Superseded { rollout: rollout.id, rule }.into());
         }
         Some(rollout) => return Err(case.rollout_running(rollout)),
-        None if case.deployment.traffic.set.as_ref().is_some_and(|set| set.weights == weights) => {
-            return Ok(Decision::default());
-        }
+        None if is_so(&case.deployment.traffic, &weights) => return Ok(Decision::default()),
         None => {}
     }
     events.push(traffic::WeightsSet { weights, purpose: Purpose::Asked }.into());
     Ok(Decision::on(case.stream(), events).requiring(schemas::Stream::Service(case.id.service.clone())))
+}
+
+fn is_so(traffic: &Traffic, weights: &Weights) -> bool {
+    let explained = traffic.drift.as_ref().is_none_or(|drift| !drift.towards_target);
+    explained && traffic.awaited.is_none() && traffic.set.as_ref().is_some_and(|set| set.weights == *weights)
 }
 
 /// Decides `retire`: none if it is retired already.
@@ -269,14 +293,19 @@ pub(super) fn decide_applied(
 ///
 /// # Errors
 ///
-/// [`Rejection::Outdated`] if what was seen is what is set.
+/// [`Rejection::Outdated`] if what was seen is what is set, or what was served before and is about to change.
 pub(super) fn decide_drift(case: &Case<'_>, seen: &BTreeMap<StackId, Weight>) -> Result<Decision, Rejection> {
     let traffic = &case.deployment.traffic;
     let Some(set) = &traffic.set else {
         return Err(Rejection::Outdated(format!("{} has no weights set", case.id)));
     };
-    if set.weights.iter().eq(seen.iter().map(|(stack, weight)| (*stack, *weight))) {
+    if set.weights.iter().eq(shares(seen)) {
         return Err(Rejection::Outdated(format!("{} serves what is set", case.id)));
+    }
+    let before = traffic.applied.as_ref().map(|applied| &applied.weights);
+    let unchanged = before.map_or(seen.is_empty(), |weights| weights.iter().eq(shares(seen)));
+    if unchanged && !traffic.is_applied() {
+        return Err(Rejection::Outdated(format!("{} does not serve what is set yet", case.id)));
     }
     let target = super::rollback::target(case.deployment).and_then(|target| target.stack());
     let towards_target = target.is_some_and(|target| seen.len() == 1 && seen.get(&target) == Some(&Weight::FULL));
@@ -292,7 +321,6 @@ pub(super) fn decide_drift(case: &Case<'_>, seen: &BTreeMap<StackId, Weight>) ->
     Ok(Decision::on(case.stream(), events))
 }
 
-/// Says whether `stack` can be given traffic.
-pub(super) fn can_serve(deployment: &Deployment, stack: StackId) -> bool {
-    deployment.stacks.get(&stack).is_some_and(|stack| matches!(stack.phase, Phase::Ready | Phase::Unhealthy))
+fn shares(seen: &BTreeMap<StackId, Weight>) -> impl Iterator<Item = (StackId, Weight)> {
+    seen.iter().map(|(stack, weight)| (*stack, *weight))
 }

@@ -441,7 +441,7 @@ fn target_status(deployment: &Deployment, target: &rollback::Target) -> Rollback
             warm: true,
             passed_over: passed_over.iter().filter_map(|stack| deployment.version_of(*stack).cloned()).collect(),
         },
-        rollback::Target::Gone { version } => {
+        rollback::Target::Gone { version, .. } => {
             RollbackTarget { version: Some(version.clone()), stack: None, warm: false, passed_over: vec![] }
         }
     }

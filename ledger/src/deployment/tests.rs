@@ -1,0 +1,12 @@
+//! The rules of a deployment: every command and report in every state, each rule by itself, and what holds over any
+//! history.
+
+mod named;
+
+mod matrix;
+
+mod retention;
+mod rollback;
+mod rollout;
+mod stacks;
+mod traffic;

@@ -1,0 +1,375 @@
+//! Every command in every state, decided on purpose.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use schemas::command::Command;
+
+use super::named::{Named, given};
+use crate::decide::{Decision, Rejection};
+use crate::kit::*;
+
+macro_rules! asked {
+    ($($(#[$doc:meta])* $name:ident = $command:expr),+ $(,)?) => {
+        /// A command with a name.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        enum Asked {
+            $($(#[$doc])* $name,)+
+        }
+
+        impl Asked {
+            const ALL: &'static [Asked] = &[$(Asked::$name,)+];
+
+            fn command(self) -> Command {
+                match self { $(Asked::$name => $command,)+ }
+            }
+        }
+    };
+}
+
+asked! {
+    ApplySame = apply(definition()),
+    ApplyOther = apply(schemas::service::Definition { owner: "team-search".to_owned(), ..definition() }),
+    ReleaseSame = release(V1),
+    ReleaseOtherContent = release_of(V1, "other"),
+    ReleaseNext = release("1.3.0"),
+    NewFirst = new(V1),
+    NewThird = new(V3),
+    NewThirdThenRoll = new_then_roll(V3),
+    NewSecondThenRoll = new_then_roll(V2),
+    TrafficFirst = traffic(&[(V1, 100)], false),
+    TrafficSecond = traffic(&[(V2, 100)], false),
+    TrafficSplit = traffic(&[(V1, 90), (V2, 10)], false),
+    TrafficSecondInstead = traffic(&[(V2, 100)], true),
+    Roll = roll(V1, V2),
+    RollInstead = roll_instead(V1, V2),
+    RollOn = roll(V2, V3),
+    RollTheOtherWay = roll(V2, V1),
+    Rollback = rollback(),
+    Pause = pause(),
+    Resume = resume(),
+    Abort = abort(),
+    Promote = promote(),
+    Retire = retire(),
+}
+
+fn rejection(rejection: &Rejection) -> &'static str {
+    match rejection {
+        Rejection::Unknown { .. } => "Unknown",
+        Rejection::Immutable { .. } => "Immutable",
+        Rejection::NotReady { .. } => "NotReady",
+        Rejection::Weights(_) => "Weights",
+        Rejection::TooManyVersions { .. } => "TooManyVersions",
+        Rejection::RolloutRunning { .. } => "RolloutRunning",
+        Rejection::NoRollout { .. } => "NoRollout",
+        Rejection::NoTarget { .. } => "NoTarget",
+        Rejection::Fenced { .. } => "Fenced",
+        Rejection::Invalid(_) => "Invalid",
+        Rejection::Outdated(_) => "Outdated",
+    }
+}
+
+fn shown(result: &Result<Decision, Rejection>) -> String {
+    match result {
+        Ok(decision) if decision.events.is_empty() => "nothing".to_owned(),
+        Ok(decision) => kinds(decision).join(" + "),
+        Err(no) => rejection(no).to_owned(),
+    }
+}
+
+/// What each command comes to, by state: `nothing`, the events, or the name of the rejection. Where a new command or
+/// state has no cell, the test fails until somebody has decided.
+#[rustfmt::skip]
+const CELLS: &[(Asked, Results)] = {
+    use Named::*;
+    &[
+        (Asked::ApplySame, &[
+            ("service.applied", &[Undeclared]),
+            ("nothing", &[
+                Declared, Released, Starting, Failed, Ready, Serving, Warm, Split, Unhealthy, Collecting, Started,
+                StartedAfterRollback, AtStep, Paused, Held, CanaryIll, Completed, CameBack, Aborted, Promoted,
+                Superseded, RolledBack, Awaiting, DriftedOff, DriftedBack, DriftedToTarget, Retired,
+            ]),
+        ]),
+        (Asked::ApplyOther, &[
+            ("service.applied", &[
+                Undeclared, Declared, Released, Starting, Failed, Ready, Serving, Warm, Split, Unhealthy, Collecting,
+                Started, StartedAfterRollback, AtStep, Paused, Held, CanaryIll, Completed, CameBack, Aborted,
+                Promoted, Superseded, RolledBack, Awaiting, DriftedOff, DriftedBack, DriftedToTarget, Retired,
+            ]),
+        ]),
+        (Asked::ReleaseSame, &[
+            ("Unknown", &[Undeclared]),
+            ("release.recorded", &[Declared]),
+            ("nothing", &[
+                Released, Starting, Failed, Ready, Serving, Warm, Split, Unhealthy, Collecting, Started,
+                StartedAfterRollback, AtStep, Paused, Held, CanaryIll, Completed, CameBack, Aborted, Promoted,
+                Superseded, RolledBack, Awaiting, DriftedOff, DriftedBack, DriftedToTarget, Retired,
+            ]),
+        ]),
+        (Asked::ReleaseOtherContent, &[
+            ("Unknown", &[Undeclared]),
+            ("release.recorded", &[Declared]),
+            ("Immutable", &[
+                Released, Starting, Failed, Ready, Serving, Warm, Split, Unhealthy, Collecting, Started,
+                StartedAfterRollback, AtStep, Paused, Held, CanaryIll, Completed, CameBack, Aborted, Promoted,
+                Superseded, RolledBack, Awaiting, DriftedOff, DriftedBack, DriftedToTarget, Retired,
+            ]),
+        ]),
+        (Asked::ReleaseNext, &[
+            ("Unknown", &[Undeclared]),
+            ("release.recorded", &[
+                Declared, Released, Starting, Failed, Ready, Serving, Warm, Split, Unhealthy, Collecting, Started,
+                StartedAfterRollback, AtStep, Paused, Held, CanaryIll, Completed, CameBack, Aborted, Promoted,
+                Superseded, RolledBack, Awaiting, DriftedOff, DriftedBack, DriftedToTarget, Retired,
+            ]),
+        ]),
+        (Asked::NewFirst, &[
+            ("Unknown", &[Undeclared, Declared]),
+            ("stack.requested", &[Released, Failed, Retired]),
+            ("nothing", &[
+                Starting, Ready, Serving, Warm, Split, Unhealthy, Collecting, Started, StartedAfterRollback, AtStep,
+                Paused, Held, CanaryIll, Completed, CameBack, Aborted, Promoted, Superseded, RolledBack, Awaiting,
+                DriftedOff, DriftedBack, DriftedToTarget,
+            ]),
+        ]),
+        (Asked::NewThird, &[
+            ("Unknown", &[Undeclared, Declared]),
+            ("stack.requested", &[
+                Released, Starting, Failed, Ready, Serving, Warm, Split, Unhealthy, Collecting, Started,
+                StartedAfterRollback, AtStep, Paused, Held, CanaryIll, Completed, CameBack, Aborted, Promoted,
+                Superseded, RolledBack, Awaiting, DriftedOff, DriftedBack, DriftedToTarget, Retired,
+            ]),
+        ]),
+        (Asked::NewThirdThenRoll, &[
+            ("Unknown", &[Undeclared, Declared]),
+            ("stack.requested", &[
+                Released, Starting, Failed, Ready, Serving, Warm, Split, Unhealthy, Collecting, Started,
+                StartedAfterRollback, AtStep, Paused, Held, CanaryIll, Completed, CameBack, Aborted, Promoted,
+                Superseded, RolledBack, Awaiting, DriftedOff, DriftedBack, DriftedToTarget, Retired,
+            ]),
+        ]),
+        (Asked::NewSecondThenRoll, &[
+            ("Unknown", &[Undeclared, Declared]),
+            ("stack.requested", &[Released, Starting, Failed, Ready, Serving, Collecting, Retired]),
+            ("Invalid", &[Warm, Split, Unhealthy, CameBack, Aborted, Superseded, RolledBack]),
+            ("nothing", &[
+                Started, StartedAfterRollback, AtStep, Paused, Held, CanaryIll, Completed, Promoted, Awaiting,
+                DriftedOff, DriftedBack, DriftedToTarget,
+            ]),
+        ]),
+        (Asked::TrafficFirst, &[
+            ("Unknown", &[Undeclared, Declared, Released]),
+            ("NotReady", &[Starting, Failed, Awaiting]),
+            ("traffic.weights_set", &[
+                Ready, Split, Completed, Promoted, Superseded, DriftedOff, DriftedToTarget, Retired,
+            ]),
+            ("nothing", &[Serving, Warm, Unhealthy, Collecting, CameBack, Aborted, RolledBack]),
+            ("rollout.aborted + traffic.weights_set", &[
+                Started, StartedAfterRollback, AtStep, Paused, Held, CanaryIll, DriftedBack,
+            ]),
+        ]),
+        (Asked::TrafficSecond, &[
+            ("Unknown", &[Undeclared, Declared, Released]),
+            ("NotReady", &[Starting, Failed, Ready, Serving, Collecting, CanaryIll]),
+            ("traffic.weights_set", &[
+                Warm, Split, Unhealthy, CameBack, Aborted, Superseded, RolledBack, Awaiting, DriftedToTarget, Retired,
+            ]),
+            ("RolloutRunning", &[Started, StartedAfterRollback, AtStep, Paused, Held, DriftedBack]),
+            ("nothing", &[Completed, Promoted, DriftedOff]),
+        ]),
+        (Asked::TrafficSplit, &[
+            ("Unknown", &[Undeclared, Declared, Released]),
+            ("NotReady", &[Starting, Failed, Ready, Serving, Collecting, Awaiting]),
+            ("traffic.weights_set", &[
+                Warm, Unhealthy, Completed, CameBack, Aborted, Promoted, Superseded, RolledBack, DriftedOff,
+                DriftedToTarget, Retired,
+            ]),
+            ("nothing", &[Split]),
+            ("RolloutRunning", &[Started, StartedAfterRollback, AtStep, Paused, Held, CanaryIll, DriftedBack]),
+        ]),
+        (Asked::TrafficSecondInstead, &[
+            ("Unknown", &[Undeclared, Declared, Released]),
+            ("NotReady", &[Starting, Failed, Ready, Serving, Collecting, CanaryIll]),
+            ("traffic.weights_set", &[
+                Warm, Split, Unhealthy, CameBack, Aborted, Superseded, RolledBack, Awaiting, DriftedToTarget, Retired,
+            ]),
+            ("rollout.superseded + traffic.weights_set", &[
+                Started, StartedAfterRollback, AtStep, Paused, Held, DriftedBack,
+            ]),
+            ("nothing", &[Completed, Promoted, DriftedOff]),
+        ]),
+        (Asked::Roll, &[
+            ("Unknown", &[Undeclared, Declared, Released]),
+            ("NotReady", &[Starting, Failed, Ready, Serving, Collecting, CanaryIll]),
+            ("rollout.started", &[Warm, Unhealthy, CameBack, Aborted, RolledBack]),
+            ("Invalid", &[Split, Superseded, Awaiting, Retired]),
+            ("nothing", &[
+                Started, StartedAfterRollback, AtStep, Paused, Held, Completed, Promoted, DriftedOff, DriftedBack,
+                DriftedToTarget,
+            ]),
+        ]),
+        (Asked::RollInstead, &[
+            ("Unknown", &[Undeclared, Declared, Released]),
+            ("NotReady", &[Starting, Failed, Ready, Serving, Collecting, CanaryIll]),
+            ("rollout.started", &[Warm, Unhealthy, CameBack, Aborted, RolledBack]),
+            ("Invalid", &[Split, Superseded, Awaiting, Retired]),
+            ("rollout.superseded + rollout.started", &[Started, StartedAfterRollback]),
+            ("rollout.superseded + traffic.weights_set + rollout.started", &[AtStep, Paused, Held, DriftedBack]),
+            ("nothing", &[Completed, Promoted, DriftedOff, DriftedToTarget]),
+        ]),
+        (Asked::RollOn, &[
+            ("Unknown", &[Undeclared, Declared, Released]),
+            ("NotReady", &[
+                Starting, Failed, Ready, Serving, Warm, Split, Unhealthy, Collecting, Started, StartedAfterRollback,
+                AtStep, Paused, Held, CanaryIll, Completed, CameBack, Aborted, Promoted, Superseded, RolledBack,
+                DriftedOff, DriftedBack, DriftedToTarget, Retired,
+            ]),
+            ("Invalid", &[Awaiting]),
+        ]),
+        (Asked::RollTheOtherWay, &[
+            ("Unknown", &[Undeclared, Declared, Released]),
+            ("NotReady", &[Starting, Failed, Ready, Serving, Unhealthy, Collecting]),
+            ("nothing", &[Warm, CameBack, Aborted, RolledBack]),
+            ("Invalid", &[Split, Superseded, Awaiting, Retired]),
+            ("RolloutRunning", &[Started, StartedAfterRollback, AtStep, Paused, Held, CanaryIll, DriftedBack]),
+            ("rollout.started", &[Completed, Promoted, DriftedOff, DriftedToTarget]),
+        ]),
+        (Asked::Rollback, &[
+            ("Unknown", &[Undeclared, Declared, Released]),
+            ("NoTarget", &[Starting, Failed, Ready, Serving, Warm, Unhealthy, Collecting, Aborted]),
+            ("traffic.rolled_back + traffic.weights_set", &[
+                Split, Completed, Promoted, Superseded, DriftedOff, DriftedToTarget, Retired,
+            ]),
+            ("traffic.rolled_back + traffic.weights_set + rollout.came_back", &[
+                Started, StartedAfterRollback, AtStep, Paused, Held, CanaryIll, DriftedBack,
+            ]),
+            ("nothing", &[CameBack, RolledBack, Awaiting]),
+        ]),
+        (Asked::Pause, &[
+            ("Unknown", &[Undeclared, Declared, Released]),
+            ("NoRollout", &[
+                Starting, Failed, Ready, Serving, Warm, Split, Unhealthy, Collecting, Completed, CameBack, Aborted,
+                Promoted, Superseded, RolledBack, Awaiting, DriftedOff, DriftedToTarget, Retired,
+            ]),
+            ("rollout.paused", &[Started, StartedAfterRollback, AtStep, Held, CanaryIll]),
+            ("nothing", &[Paused, DriftedBack]),
+        ]),
+        (Asked::Resume, &[
+            ("Unknown", &[Undeclared, Declared, Released]),
+            ("NoRollout", &[
+                Starting, Failed, Ready, Serving, Warm, Split, Unhealthy, Collecting, Completed, CameBack, Aborted,
+                Promoted, Superseded, RolledBack, Awaiting, DriftedOff, DriftedToTarget, Retired,
+            ]),
+            ("nothing", &[Started, StartedAfterRollback, AtStep, Held, CanaryIll]),
+            ("rollout.resumed", &[Paused, DriftedBack]),
+        ]),
+        (Asked::Abort, &[
+            ("Unknown", &[Undeclared, Declared, Released]),
+            ("NoRollout", &[
+                Starting, Failed, Ready, Serving, Warm, Split, Unhealthy, Collecting, Completed, CameBack, Promoted,
+                Superseded, RolledBack, Awaiting, DriftedOff, DriftedToTarget, Retired,
+            ]),
+            ("rollout.aborted + traffic.weights_set", &[
+                Started, StartedAfterRollback, AtStep, Paused, Held, CanaryIll, DriftedBack,
+            ]),
+            ("nothing", &[Aborted]),
+        ]),
+        (Asked::Promote, &[
+            ("Unknown", &[Undeclared, Declared, Released]),
+            ("NoRollout", &[
+                Starting, Failed, Ready, Serving, Warm, Split, Unhealthy, Collecting, CameBack, Aborted, Superseded,
+                RolledBack, Awaiting, Retired,
+            ]),
+            ("rollout.promoted + traffic.weights_set", &[
+                Started, StartedAfterRollback, AtStep, Paused, Held, DriftedBack,
+            ]),
+            ("NotReady", &[CanaryIll]),
+            ("nothing", &[Completed, Promoted, DriftedOff, DriftedToTarget]),
+        ]),
+        (Asked::Retire, &[
+            ("Unknown", &[Undeclared, Declared, Released]),
+            ("traffic.retired", &[
+                Starting, Failed, Ready, Serving, Warm, Split, Unhealthy, Collecting, Completed, CameBack, Aborted,
+                Promoted, Superseded, RolledBack, Awaiting, DriftedOff, DriftedToTarget,
+            ]),
+            ("rollout.aborted + traffic.retired", &[
+                Started, StartedAfterRollback, AtStep, Paused, Held, CanaryIll, DriftedBack,
+            ]),
+            ("nothing", &[Retired]),
+        ]),
+    ]
+};
+
+type Results = &'static [(&'static str, &'static [Named])];
+
+fn cells() -> BTreeMap<(Asked, Named), &'static str> {
+    let mut cells = BTreeMap::new();
+    for (asked, results) in CELLS {
+        for (result, states) in *results {
+            for state in *states {
+                let before = cells.insert((*asked, *state), *result);
+                assert_eq!(before, None, "{asked:?} in {state:?} is decided twice");
+            }
+        }
+    }
+    cells
+}
+
+#[test]
+fn every_command_in_every_state_is_decided_on_purpose() {
+    let mut cells = cells();
+    let mut wrong = Vec::new();
+    for named in Named::ALL {
+        let world = given(*named);
+        for asked in Asked::ALL {
+            let found = shown(&world.decide(&asked.command()));
+            let wanted = cells.remove(&(*asked, *named)).unwrap_or("(nobody has decided)");
+            if found != wanted {
+                wrong.push(format!("{asked:?} in {named:?}: {found}, not {wanted}"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn every_command_is_in_the_matrix() {
+    let asked: BTreeSet<String> = Asked::ALL.iter().map(|asked| tag(&asked.command())).collect();
+    let schema: serde_json::Value = serde_json::from_str(&schemas::json::schema_files()["command.json"]).unwrap();
+    let commands = schema["oneOf"].as_array().unwrap().iter();
+    let commands = commands.map(|command| command["properties"]["command"]["const"].as_str().unwrap().to_owned());
+    assert_eq!(asked, commands.collect());
+}
+
+fn tag(command: &Command) -> String {
+    serde_json::to_value(command).unwrap()["command"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn a_command_that_was_carried_out_changes_nothing_a_second_time() {
+    for named in Named::ALL {
+        for asked in Asked::ALL {
+            let mut world = given(*named);
+            let Ok(first) = world.decide(&asked.command()) else { continue };
+            world.commit(first);
+            let again = shown(&world.decide(&asked.command()));
+            assert_eq!(again, "nothing", "{asked:?} twice in {named:?}");
+        }
+    }
+}
+
+/// A commit that was decided on a release, a definition or a policy is void once another of them counts.
+#[test]
+fn what_was_decided_on_the_service_requires_its_head() {
+    let required = ["stack.requested", "traffic.weights_set", "rollout.started"];
+    for named in Named::ALL {
+        for asked in Asked::ALL {
+            let Ok(decision) = given(*named).decide(&asked.command()) else { continue };
+            let requires = decision.requires == [schemas::Stream::Service(service())];
+            let on_service =
+                matches!(asked.command(), Command::New { .. } | Command::Traffic { .. } | Command::Roll { .. });
+            let relies = on_service && kinds(&decision).iter().any(|kind| required.contains(kind));
+            assert_eq!(requires, relies, "{asked:?} in {named:?}: {:?}", decision.requires);
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! The states a deployment can be in, each made by the commands and reports that lead there.
+
+use std::collections::BTreeMap;
+
+use schemas::Weight;
+use schemas::command::DeploymentOutcome;
+
+use crate::kit::*;
+
+macro_rules! states {
+    ($($(#[$doc:meta])* $name:ident),+ $(,)?) => {
+        /// A state with a name.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        pub(super) enum Named {
+            $($(#[$doc])* $name,)+
+        }
+
+        impl Named {
+            pub(super) const ALL: &'static [Named] = &[$(Named::$name,)+];
+        }
+    };
+}
+
+states! {
+    /// Nobody ever declared the service.
+    Undeclared,
+    /// It is declared and has no release.
+    Declared,
+    /// It has releases and no stack.
+    Released,
+    /// The first version's stack is being brought up.
+    Starting,
+    /// The first version's stack did not become ready.
+    Failed,
+    /// The first version's stack is ready and has no traffic.
+    Ready,
+    /// The first version holds all traffic.
+    Serving,
+    /// The second stands warm beside it.
+    Warm,
+    /// Both have traffic, set by hand, 90 and 10 %.
+    Split,
+    /// The first version holds all traffic and is unhealthy; the second stands warm.
+    Unhealthy,
+    /// The first version replaced the second, which is being taken down.
+    Collecting,
+    /// A rollout from the first to the second version has begun and taken no step.
+    Started,
+    /// The same, in a deployment that was rolled back before.
+    StartedAfterRollback,
+    /// It has taken its first step.
+    AtStep,
+    /// It is paused there.
+    Paused,
+    /// Its next step is due and not taken, for want of requests.
+    Held,
+    /// Its canary is unhealthy.
+    CanaryIll,
+    /// It came to its end.
+    Completed,
+    /// It was judged worse and came back.
+    CameBack,
+    /// It was aborted.
+    Aborted,
+    /// It was promoted.
+    Promoted,
+    /// Weights set by hand took its place.
+    Superseded,
+    /// The second version held all traffic and was rolled back by hand.
+    RolledBack,
+    /// The second version holds all traffic and is rolled back from, but the first was gone and is deployed again.
+    Awaiting,
+    /// The second version holds all traffic, and the router serves something else.
+    DriftedOff,
+    /// The second version is rolled out, and the router serves the first alone: the rollout is paused.
+    DriftedBack,
+    /// The second version holds all traffic, and the router serves the first, which is the rollback target.
+    DriftedToTarget,
+    /// It was retired.
+    Retired,
+}
+
+/// Makes a state.
+pub(super) fn given(named: Named) -> World {
+    match named {
+        Named::Undeclared => World::empty(),
+        Named::Declared => and(Named::Undeclared, |world| drop(world.ask(apply(definition())))),
+        Named::Released => World::released(),
+        Named::Starting => and(Named::Released, |world| drop(world.ask(new(V1)))),
+        Named::Failed => and(Named::Starting, |world| {
+            let stack = world.stack(V1);
+            world.report(DeploymentOutcome::StackFailed { stack, reason: "it took too long".to_owned() });
+        }),
+        Named::Ready => and(Named::Starting, |world| drop(world.bring_up(V1))),
+        Named::Serving => and(Named::Ready, |world| {
+            world.serve(&[(V1, 100)]);
+        }),
+        Named::Warm => World::serving_one_warm_one(),
+        Named::Split => and(Named::Warm, |world| {
+            world.serve(&[(V1, 90), (V2, 10)]);
+        }),
+        Named::Unhealthy => and(Named::Warm, |world| world.fall_ill(V1)),
+        Named::Collecting => and(Named::Warm, |world| {
+            world.pass_ms(2 * 24 * 3_600_000);
+            let stack = world.stack(V2);
+            world.report(DeploymentOutcome::StartCollection { stack, reason: "unused".to_owned() });
+        }),
+        Named::Started => and(Named::Warm, |world| drop(world.ask(roll(V1, V2)))),
+        Named::StartedAfterRollback => and(Named::RolledBack, |world| drop(world.ask(roll(V1, V2)))),
+        Named::AtStep => and(Named::Started, |world| {
+            world.report(world.next_step((0, 0), (0, 0)));
+            world.applied();
+        }),
+        Named::Paused => and(Named::AtStep, |world| drop(world.ask(pause()))),
+        Named::Held => and(Named::AtStep, |world| {
+            world.pass_ms(600_000);
+            let rollout = world.deployment().rollout.as_ref().unwrap().id;
+            let (_, judged) = world.look((900, 0), (3, 0));
+            world.report(DeploymentOutcome::Hold { rollout, reason: "too few requests".to_owned(), judged });
+        }),
+        Named::CanaryIll => and(Named::AtStep, |world| world.fall_ill(V2)),
+        Named::Completed => and(Named::AtStep, |world| {
+            world.step();
+            world.step();
+            world.applied();
+        }),
+        Named::CameBack => and(Named::AtStep, |world| {
+            world.send_back();
+            world.applied();
+        }),
+        Named::Aborted => and(Named::AtStep, |world| drop(world.ask(abort()))),
+        Named::Promoted => and(Named::AtStep, |world| drop(world.ask(promote()))),
+        Named::Superseded => and(Named::AtStep, |world| drop(world.ask(traffic(&[(V1, 50), (V2, 50)], true)))),
+        Named::RolledBack => and(Named::Warm, |world| {
+            world.serve(&[(V2, 100)]);
+            world.ask(rollback());
+            world.applied();
+        }),
+        Named::Awaiting => and(Named::Warm, |world| {
+            // The third version came and went, and in its time the first was no target and was taken down.
+            world.serve(&[(V2, 100)]);
+            world.deploy(V3);
+            world.serve(&[(V3, 100)]);
+            world.collect(V1);
+            world.ask(rollback());
+            world.serve(&[(V2, 90), (V3, 10)]);
+            world.serve(&[(V2, 100)]);
+            world.collect(V3);
+            world.ask(rollback());
+        }),
+        Named::DriftedOff => and(Named::Completed, |world| {
+            world.report(DeploymentOutcome::DriftSeen { seen: BTreeMap::new() });
+        }),
+        Named::DriftedBack => and(Named::AtStep, |world| {
+            let seen = BTreeMap::from([(world.stack(V1), Weight::FULL)]);
+            world.report(DeploymentOutcome::DriftSeen { seen });
+        }),
+        Named::DriftedToTarget => and(Named::Completed, |world| {
+            let seen = BTreeMap::from([(world.stack(V1), Weight::FULL)]);
+            world.report(DeploymentOutcome::DriftSeen { seen });
+        }),
+        Named::Retired => and(Named::Warm, |world| drop(world.ask(retire()))),
+    }
+}
+
+fn and(named: Named, more: impl FnOnce(&mut World)) -> World {
+    let mut world = given(named);
+    more(&mut world);
+    world
+}

@@ -1,0 +1,333 @@
+//! Where a rollback goes, that it goes once, and that nothing older undoes it.
+
+use schemas::command::DeploymentOutcome;
+use schemas::traffic::{Event as Traffic, Purpose, RolledBack};
+use schemas::{Event, Fence};
+
+use super::super::rollback::{Target, target};
+use super::named::{Named, given};
+use crate::decide::{Decision, Rejection};
+use crate::kit::*;
+
+fn rolled_back(decision: &Decision) -> RolledBack {
+    match events_of(decision, "traffic.rolled_back")[..] {
+        [Event::Traffic(Traffic::RolledBack(back))] => back.clone(),
+        _ => panic!("no rollback in {decision:?}"),
+    }
+}
+
+/// All three versions held all traffic one after the other, the third does now, and all are warm.
+fn three_served() -> World {
+    let mut world = World::serving_one_warm_one();
+    world.serve(&[(V2, 100)]);
+    world.deploy(V3);
+    world.serve(&[(V3, 100)]);
+    world
+}
+
+#[test]
+fn within_a_rollout_the_target_is_its_baseline() {
+    let mut world = three_served();
+    world.ask(traffic(&[(V2, 100)], false));
+    world.ask(roll(V2, V1));
+    assert_eq!(target(world.deployment()), Some(Target::Warm { stack: world.stack(V2), passed_over: vec![] }));
+    let back = rolled_back(&world.ask(rollback()));
+    assert_eq!((back.to, back.from), (world.stack(V2), vec![world.stack(V1)]));
+}
+
+#[test]
+fn outside_one_it_is_the_latest_version_before_the_present_that_held_all_traffic() {
+    let mut world = three_served();
+    let back = rolled_back(&world.ask(rollback()));
+    assert_eq!((back.to, back.from), (world.stack(V2), vec![world.stack(V3)]));
+    assert_eq!(world.weights(), [(V2.to_owned(), 100)].into());
+}
+
+#[test]
+fn a_version_that_only_had_a_part_of_the_traffic_is_no_target() {
+    let mut world = World::serving_one_warm_one();
+    world.serve(&[(V1, 90), (V2, 10)]);
+    world.deploy(V3);
+    world.serve(&[(V3, 100)]);
+    assert_eq!(rolled_back(&world.ask(rollback())).to, world.stack(V1));
+}
+
+#[test]
+fn a_version_that_was_rolled_back_from_is_no_target_until_it_holds_all_traffic_again() {
+    let mut world = World::serving_one_warm_one();
+    world.serve(&[(V2, 100)]);
+    world.ask(rollback());
+    world.deploy(V3);
+    world.serve(&[(V3, 100)]);
+    assert_eq!(target(world.deployment()).unwrap().stack(), Some(world.stack(V1)), "the second was rolled back from");
+    world.serve(&[(V2, 100)]);
+    world.serve(&[(V3, 100)]);
+    assert_eq!(target(world.deployment()).unwrap().stack(), Some(world.stack(V2)), "it was trusted again since");
+}
+
+#[test]
+fn a_target_known_to_be_unhealthy_is_passed_over_for_the_next_older_and_named() {
+    let mut world = three_served();
+    world.fall_ill(V2);
+    let back = rolled_back(&world.ask(rollback()));
+    assert_eq!((back.to, back.passed_over), (world.stack(V1), vec![world.stack(V2)]));
+}
+
+#[test]
+fn health_that_is_not_known_for_certain_stops_no_rollback() {
+    let mut world = three_served();
+    let effect = world.stack_state(V2).nodes[&0].effect;
+    world.report(DeploymentOutcome::NodeUnhealthy { effect, reason: "one look failed".to_owned() });
+    assert_eq!(rolled_back(&world.ask(rollback())).to, world.stack(V2));
+}
+
+#[test]
+fn within_a_rollout_an_unhealthy_baseline_is_the_target_if_nothing_older_is_fit() {
+    let mut world = given(Named::AtStep);
+    world.fall_ill(V1);
+    world.fall_ill(V2);
+    let rollout = world.deployment().rollout.as_ref().unwrap().id;
+    let reason = "the canary is unhealthy".to_owned();
+    let decision = world.report(DeploymentOutcome::SendBack { rollout, reason, judged: None });
+    assert_eq!(rolled_back(&decision).to, world.stack(V1));
+}
+
+#[test]
+fn a_warm_target_gets_its_weight_in_the_same_commit_and_passes_no_gate() {
+    let mut world = three_served();
+    let mut narrow = definition();
+    narrow.policy.retention.warm_for_ms = 0;
+    world.ask(apply(narrow));
+    let decision = world.decide(&rollback()).unwrap();
+    assert_eq!(kinds(&decision), ["traffic.rolled_back", "traffic.weights_set"]);
+    assert_eq!(decision.requires, [], "nothing that happens to the service can void it");
+}
+
+#[test]
+fn a_second_rollback_changes_nothing() {
+    let mut world = three_served();
+    world.ask(rollback());
+    let fence = world.deployment().traffic.fence;
+    let second = world.ask(rollback());
+    assert_eq!(second.events, []);
+    assert_eq!(second.notes, ["production/api is rolled back already; `ionledger traffic` goes further back"]);
+    assert_eq!(world.deployment().traffic.fence, fence);
+}
+
+/// The purpose of the weights is still the older rollback's when a new rollout has begun and taken no step.
+#[test]
+fn a_rollback_ends_a_rollout_that_was_started_after_another_rollback() {
+    let mut world = given(Named::StartedAfterRollback);
+    let decision = world.ask(rollback());
+    assert_eq!(kinds(&decision), ["traffic.rolled_back", "traffic.weights_set", "rollout.came_back"]);
+    assert!(!world.deployment().rollout.as_ref().unwrap().is_live());
+}
+
+#[test]
+fn a_rollback_of_a_rollback_never_goes_forward_again() {
+    let mut world = given(Named::RolledBack);
+    world.pass_ms(1_000);
+    assert_eq!(world.decide(&rollback()).unwrap().events, []);
+    world.ask(roll(V1, V2));
+    world.ask(abort());
+    assert_eq!(world.decide(&rollback()), Err(Rejection::NoTarget { deployment: id() }));
+}
+
+mod of_a_target_that_is_gone {
+    use super::*;
+
+    #[test]
+    fn it_is_deployed_again_and_said_so() {
+        let mut world = given(Named::Awaiting);
+        let traffic = &world.deployment().traffic;
+        assert_eq!(traffic.awaited, Some(world.stack(V1)));
+        assert_eq!(world.weights(), [(V2.to_owned(), 100)].into(), "it goes on serving until the target is ready");
+        let decision = world.bring_up(V1);
+        assert_eq!(kinds(&decision), ["stack.ready", "traffic.weights_set"]);
+        assert_eq!(world.weights(), [(V1.to_owned(), 100)].into());
+        let traffic = &world.deployment().traffic;
+        assert_eq!((traffic.awaited, traffic.set.as_ref().map(|set| &set.purpose)), (None, Some(&Purpose::Rollback)));
+    }
+
+    #[test]
+    fn the_note_suggests_the_retention_that_would_have_kept_it() {
+        let mut world = three_served();
+        world.collect(V1);
+        world.fall_ill(V2);
+        let decision = world.decide(&rollback()).unwrap();
+        assert_eq!(kinds(&decision), ["stack.requested", "traffic.rolled_back"]);
+        assert_eq!(rolled_back(&decision).passed_over, [world.stack(V2)]);
+        assert_eq!(
+            decision.notes,
+            ["the rollback target 1.0.0 is gone; it is deployed again and gets all traffic once it is ready. \
+              A longer retention.warm_for in the policy of api would have kept it"]
+        );
+        assert_eq!(decision.requires, [schemas::Stream::Service(service())]);
+    }
+
+    #[test]
+    fn the_fence_is_raised_at_once_and_a_second_rollback_waits_for_the_same_stack() {
+        let world = given(Named::Awaiting);
+        assert_eq!(world.deployment().traffic.fence, Fence(2));
+        assert_eq!(world.decide(&rollback()).unwrap().events, []);
+    }
+
+    /// Otherwise the version that was rolled back from would be the target of the next rollback.
+    #[test]
+    fn what_was_rolled_back_from_is_no_target_afterwards() {
+        let mut world = given(Named::Awaiting);
+        world.bring_up(V1);
+        world.applied();
+        assert_eq!(world.decide(&rollback()).unwrap().events, []);
+        assert_eq!(target(world.deployment()), None);
+    }
+
+    #[test]
+    fn no_rollout_starts_while_it_waits() {
+        let mut world = given(Named::Awaiting);
+        world.ask(new_then_roll(V3));
+        world.bring_up(V3);
+        let stack = world.stack(V3);
+        let early = world.decide_outcome(&DeploymentOutcome::StartRequestedRollout { stack });
+        assert!(matches!(early, Err(Rejection::Outdated(_))), "{early:?}");
+        world.bring_up(V1);
+        world.applied();
+        let decision = world.report(DeploymentOutcome::StartRequestedRollout { stack });
+        assert_eq!(kinds(&decision), ["rollout.started"]);
+        assert_eq!(world.deployment().rollout.as_ref().unwrap().baseline, world.stack(V1));
+    }
+
+    #[test]
+    fn if_it_does_not_come_up_the_rollback_can_be_asked_for_again() {
+        let mut world = given(Named::Awaiting);
+        let first = world.stack(V1);
+        world.report(DeploymentOutcome::StackFailed { stack: first, reason: "it took too long".to_owned() });
+        assert_eq!(world.deployment().traffic.awaited, None);
+        world.ask(rollback());
+        assert_ne!(world.deployment().traffic.awaited, None);
+        assert_ne!(world.deployment().traffic.awaited, Some(first));
+    }
+
+    #[test]
+    fn a_stack_of_it_that_is_starting_already_is_waited_for() {
+        let mut world = three_served();
+        world.collect(V1);
+        world.fall_ill(V2);
+        world.ask(new(V1));
+        let decision = world.ask(rollback());
+        assert_eq!(kinds(&decision), ["traffic.rolled_back"]);
+        assert_eq!(world.deployment().traffic.awaited, Some(world.stack(V1)));
+    }
+
+    #[test]
+    fn a_warm_stack_of_the_same_version_is_as_good() {
+        let mut world = three_served();
+        world.collect(V1);
+        world.deploy(V1);
+        world.fall_ill(V2);
+        let decision = world.ask(rollback());
+        assert_eq!(kinds(&decision), ["traffic.rolled_back", "traffic.weights_set"]);
+        assert_eq!(rolled_back(&decision).to, world.stack(V1));
+    }
+
+    #[test]
+    fn weights_set_by_hand_afterwards_end_the_waiting() {
+        let mut world = given(Named::Awaiting);
+        world.ask(traffic(&[(V2, 100)], false));
+        assert_eq!(world.deployment().traffic.awaited, None);
+        assert_eq!(kinds(&world.bring_up(V1)), ["stack.ready"]);
+        assert_eq!(world.weights(), [(V2.to_owned(), 100)].into());
+    }
+}
+
+#[test]
+fn what_was_asked_under_an_older_fence_is_refused_and_a_rollback_never() {
+    let before = three_served();
+    let fence = before.deployment().traffic.fence;
+    let mut world = before.clone();
+    world.ask(rollback());
+    assert_eq!(world.deployment().traffic.fence, fence.next());
+    for command in [
+        new(V3),
+        traffic(&[(V3, 100)], false),
+        traffic(&[(V3, 100)], true),
+        roll(V2, V3),
+        pause(),
+        resume(),
+        abort(),
+        promote(),
+        retire(),
+    ] {
+        let answer = world.decide_under(&command, fence);
+        assert!(matches!(answer, Err(Rejection::Fenced { .. })), "{command:?}: {answer:?}");
+        let answer = world.decide_under(&command, fence.next());
+        assert!(!matches!(answer, Err(Rejection::Fenced { .. })), "{command:?}: {answer:?}");
+    }
+    assert_eq!(world.decide_under(&rollback(), fence).unwrap().events, []);
+}
+
+#[test]
+fn retiring_raises_the_fence_too() {
+    let mut world = three_served();
+    let fence = world.deployment().traffic.fence;
+    world.ask(retire());
+    let late = world.decide_under(&traffic(&[(V2, 100)], false), fence);
+    assert!(matches!(late, Err(Rejection::Fenced { .. })), "{late:?}");
+}
+
+#[test]
+fn a_rollout_that_was_asked_for_before_a_rollback_does_not_start_after_it() {
+    let mut world = World::serving_one_warm_one();
+    world.serve(&[(V2, 100)]);
+    world.ask(new_then_roll(V3));
+    world.ask(rollback());
+    world.bring_up(V3);
+    let stack = world.stack(V3);
+    let answer = world.decide_outcome(&DeploymentOutcome::StartRequestedRollout { stack });
+    assert!(matches!(answer, Err(Rejection::Outdated(_))), "{answer:?}");
+}
+
+#[test]
+fn a_retired_deployment_is_brought_back_to_what_served_last() {
+    let mut world = given(Named::Retired);
+    let decision = world.ask(rollback());
+    assert_eq!(kinds(&decision), ["traffic.rolled_back", "traffic.weights_set"]);
+    assert_eq!(world.weights(), [(V1.to_owned(), 100)].into());
+    assert_eq!(world.deployment().traffic.retired_at, None);
+}
+
+mod by_the_judge {
+    use super::*;
+
+    #[test]
+    fn the_verdict_the_rollback_and_the_end_of_the_rollout_are_one_commit() {
+        let mut world = given(Named::AtStep);
+        let decision = world.send_back();
+        assert_eq!(
+            kinds(&decision),
+            ["judgement.judged", "traffic.rolled_back", "traffic.weights_set", "rollout.came_back"]
+        );
+        assert_eq!(world.weights(), [(V1.to_owned(), 100)].into());
+        assert_eq!(world.deployment().traffic.fence, Fence(1));
+    }
+
+    #[test]
+    fn it_needs_a_verdict_of_worse_or_a_canary_that_is_unfit() {
+        let world = given(Named::AtStep);
+        let rollout = world.deployment().rollout.as_ref().unwrap().id;
+        let (_, good) = world.look((900, 0), (100, 0));
+        let (_, mut forged) = world.look((900, 0), (100, 50));
+        forged.as_mut().unwrap().canary.errors = 40;
+        for judged in [None, good, forged] {
+            let answer = world.decide_outcome(&DeploymentOutcome::SendBack { rollout, reason: "?".into(), judged });
+            assert!(matches!(answer, Err(Rejection::Outdated(_))), "{answer:?}");
+        }
+    }
+
+    #[test]
+    fn a_paused_rollout_comes_back_too() {
+        let mut world = given(Named::Paused);
+        world.send_back();
+        assert_eq!(world.weights(), [(V1.to_owned(), 100)].into());
+    }
+}

@@ -1,0 +1,262 @@
+//! Rollouts: what they begin with, what lets them go on, and what ends them.
+
+use schemas::command::{Command, DeploymentOutcome, PlanAsked};
+use schemas::judgement::{Counts, Verdict};
+use schemas::{Event, Weight, rollout};
+
+use super::super::rollout::Phase;
+use super::named::{Named, given};
+use crate::decide::{Decision, Rejection};
+use crate::kit::*;
+
+fn outdated(answer: &Result<Decision, Rejection>) -> &str {
+    match answer {
+        Err(Rejection::Outdated(why)) => why,
+        other => panic!("not outdated: {other:?}"),
+    }
+}
+
+fn phase(world: &World) -> &Phase {
+    &world.deployment().rollout.as_ref().unwrap().phase
+}
+
+#[test]
+fn it_goes_from_step_to_step_on_time_and_on_requests_that_are_not_worse() {
+    let mut world = given(Named::Started);
+    let first = world.report(world.next_step((0, 0), (0, 0)));
+    assert_eq!(kinds(&first), ["rollout.step_taken", "traffic.weights_set"], "the first step is due at once");
+    assert_eq!(world.weights(), [(V1.to_owned(), 90), (V2.to_owned(), 10)].into());
+    assert_eq!(kinds(&world.step()), ["judgement.judged", "rollout.step_taken", "traffic.weights_set"]);
+    assert_eq!(world.weights(), [(V1.to_owned(), 50), (V2.to_owned(), 50)].into());
+    let last = world.step();
+    assert_eq!(kinds(&last), ["judgement.judged", "rollout.step_taken", "traffic.weights_set", "rollout.completed"]);
+    assert_eq!(world.weights(), [(V2.to_owned(), 100)].into());
+    assert_eq!(*phase(&world), Phase::Completed);
+}
+
+#[test]
+fn time_alone_never_promotes() {
+    let mut world = given(Named::AtStep);
+    world.pass_ms(52 * 7 * 24 * 3_600_000);
+    for (baseline, canary) in [((0, 0), (0, 0)), ((1_000_000, 0), (0, 0)), ((1_000_000, 0), (49, 0))] {
+        let answer = world.decide_outcome(&world.next_step(baseline, canary));
+        assert!(outdated(&answer).contains("the judge says inconclusive"), "{answer:?}");
+    }
+    assert!(world.decide_outcome(&world.next_step((0, 0), (50, 0))).is_ok());
+}
+
+#[test]
+fn requests_alone_never_promote_before_a_step_is_due() {
+    let mut world = given(Named::AtStep);
+    world.pass_ms(499_000);
+    let answer = world.decide_outcome(&world.next_step((1_000, 0), (1_000, 0)));
+    assert!(outdated(&answer).contains("its next step is not due"), "{answer:?}");
+}
+
+#[test]
+fn a_step_needs_the_judges_own_verdict_on_the_counts_that_were_measured() {
+    let mut world = given(Named::AtStep);
+    world.pass_ms(600_000);
+    let take = |change: &dyn Fn(&mut schemas::judgement::Measured, &mut Option<schemas::judgement::Judged>)| {
+        let DeploymentOutcome::TakeStep { rollout, step, mut measured, mut judged } =
+            world.next_step((900, 0), (100, 0))
+        else {
+            unreachable!()
+        };
+        change(&mut measured, &mut judged);
+        world.decide_outcome(&DeploymentOutcome::TakeStep { rollout, step, measured, judged })
+    };
+    assert!(take(&|_, _| ()).is_ok());
+    let none = take(&|_, judged| *judged = None);
+    assert!(outdated(&none).contains("the judge said nothing"), "{none:?}");
+    let other_counts = take(&|measured, _| measured.canary.errors += 1);
+    assert!(outdated(&other_counts).contains("other counts than were measured"), "{other_counts:?}");
+    let forged = take(&|measured, judged| {
+        measured.canary = Counts { requests: 100, errors: 50 };
+        judged.as_mut().unwrap().canary = measured.canary;
+    });
+    assert!(outdated(&forged).contains("not what the judge says"), "{forged:?}");
+    let older = take(&|_, judged| judged.as_mut().unwrap().step = 1);
+    assert!(outdated(&older).contains("not what the judge says"), "{older:?}");
+}
+
+#[test]
+fn a_worse_canary_takes_no_step_whatever_the_time() {
+    let mut world = given(Named::AtStep);
+    world.pass_ms(600_000);
+    let answer = world.decide_outcome(&world.next_step((900, 0), (100, 50)));
+    assert!(outdated(&answer).contains("the judge says worse"), "{answer:?}");
+}
+
+#[test]
+fn an_unhealthy_canary_takes_no_step() {
+    let mut world = given(Named::CanaryIll);
+    world.pass_ms(600_000);
+    let answer = world.decide_outcome(&world.next_step((900, 0), (100, 0)));
+    assert!(outdated(&answer).contains("its canary is not ready"), "{answer:?}");
+}
+
+#[test]
+fn no_step_is_taken_twice_or_left_out_and_none_while_paused() {
+    let mut world = given(Named::AtStep);
+    world.pass_ms(2_000_000);
+    let DeploymentOutcome::TakeStep { rollout, step, measured, judged } = world.next_step((900, 0), (100, 0)) else {
+        unreachable!()
+    };
+    for wrong in [step - 1, step + 1] {
+        let (measured, judged) = (measured.clone(), judged.clone());
+        let answer = world.decide_outcome(&DeploymentOutcome::TakeStep { rollout, step: wrong, measured, judged });
+        assert!(outdated(&answer).contains("not its next step"), "{answer:?}");
+    }
+    world.ask(pause());
+    let answer = world.decide_outcome(&DeploymentOutcome::TakeStep { rollout, step, measured, judged });
+    assert!(outdated(&answer).contains("is not running"), "{answer:?}");
+}
+
+#[test]
+fn the_plan_moves_by_the_time_it_was_paused() {
+    let mut world = given(Named::AtStep);
+    let due = world.deployment().rollout.as_ref().unwrap().due_at(1);
+    world.ask(pause());
+    world.pass_ms(100_000);
+    world.ask(resume());
+    let moved = world.deployment().rollout.as_ref().unwrap().due_at(1);
+    assert_eq!(moved.duration_since(due).as_millis(), 100_001, "a commit takes a millisecond here");
+}
+
+#[test]
+fn the_policy_is_frozen_when_it_starts() {
+    let mut world = given(Named::AtStep);
+    let mut strict = definition();
+    strict.policy.judgement.requests_min = 1_000_000;
+    world.ask(apply(strict.clone()));
+    world.step();
+    assert_eq!(world.deployment().rollout.as_ref().unwrap().policy, definition().policy);
+    world.ask(abort());
+    let decision = world.ask(roll(V1, V2));
+    let [Event::Rollout(rollout::Event::Started(started))] = events_of(&decision, "rollout.started")[..] else {
+        panic!("{decision:?}")
+    };
+    assert_eq!(started.policy, strict.policy);
+}
+
+#[test]
+fn after_a_restart_of_the_router_only_what_it_counted_since_is_known() {
+    let mut world = given(Named::AtStep);
+    world.pass_ms(600_000);
+    let mut later = world.look((0, 0), (0, 0)).0;
+    later.epoch = "2".to_owned();
+    later.canary = Counts { requests: 60, errors: 0 };
+    let rollout = world.deployment().rollout.as_ref().unwrap();
+    let window = crate::judgement::Window::between(&rollout.step.as_ref().unwrap().counted_from, &later);
+    let judged = crate::judgement::judge(rollout.id, 0, &rollout.policy.judgement, window);
+    assert_eq!(judged.verdict, Verdict::NotWorse);
+    let outcome = DeploymentOutcome::TakeStep { rollout: rollout.id, step: 1, measured: later, judged: Some(judged) };
+    world.report(outcome);
+}
+
+#[test]
+fn its_baseline_must_hold_all_traffic() {
+    let mut world = given(Named::Split);
+    world.deploy(V3);
+    assert_eq!(
+        world.decide(&roll(V1, V3)).unwrap_err().to_string(),
+        "1.0.0 has 90 % of the traffic of production/api, not all of it; give it all with `ionledger traffic api 1.0.0 100`"
+    );
+}
+
+#[test]
+fn a_new_rollout_in_place_of_another_begins_with_all_traffic_on_its_baseline() {
+    let mut world = given(Named::AtStep);
+    world.deploy(V3);
+    let decision = world.ask(roll_instead(V1, V3));
+    assert_eq!(kinds(&decision), ["rollout.superseded", "traffic.weights_set", "rollout.started"]);
+    assert_eq!(world.weights(), [(V1.to_owned(), 100)].into());
+}
+
+/// With the canary as the next baseline, the first step would give it nearly all traffic, and nobody had judged it.
+#[test]
+fn a_canary_is_no_baseline_before_it_was_promoted() {
+    let mut world = given(Named::AtStep);
+    world.deploy(V3);
+    let answer = world.decide(&roll_instead(V2, V3));
+    assert!(matches!(&answer, Err(Rejection::Invalid(why)) if why.starts_with("1.1.0 has 10 %")), "{answer:?}");
+}
+
+#[test]
+fn a_plan_may_come_from_the_command_and_must_rise_to_all_traffic() {
+    let world = given(Named::Warm);
+    let with = |steps: &[u16], duration_ms| {
+        let plan = PlanAsked { steps: Some(steps.iter().copied().map(percent).collect()), duration_ms };
+        let (from, to) = (version(V1), version(V2));
+        world.decide(&Command::Roll { deployment: id(), from, to, plan, supersede: false })
+    };
+    for steps in [&[][..], &[0, 100], &[50, 10, 100], &[50, 50, 100], &[10, 50]] {
+        assert!(matches!(with(steps, None), Err(Rejection::Invalid(_))), "{steps:?}");
+    }
+    assert!(matches!(with(&[100], Some(u64::MAX)), Err(Rejection::Invalid(_))));
+    let at_once = with(&[100], Some(0)).unwrap();
+    assert_eq!(at_once.notes, ["the plan's only step is 100 %: 1.1.0 gets all traffic at once and is not judged"]);
+    assert!(matches!(world.decide(&roll(V1, V1)), Err(Rejection::Invalid(_))));
+}
+
+#[test]
+fn a_promotion_is_recorded_as_over_the_judgement() {
+    let mut world = given(Named::Held);
+    let decision = world.ask(promote());
+    let [Event::Rollout(rollout::Event::Promoted(promoted))] = events_of(&decision, "rollout.promoted")[..] else {
+        panic!("{decision:?}")
+    };
+    assert_eq!(promoted.reason, "asked for, over the judgement");
+    assert_eq!(world.weights(), [(V2.to_owned(), 100)].into());
+}
+
+#[test]
+fn an_abort_to_an_unhealthy_baseline_is_carried_out_and_says_so() {
+    let mut world = given(Named::AtStep);
+    world.fall_ill(V1);
+    let decision = world.ask(abort());
+    assert_eq!(kinds(&decision), ["rollout.aborted", "traffic.weights_set"]);
+    assert!(decision.notes[0].contains("it is unhealthy"), "{:?}", decision.notes);
+}
+
+#[test]
+fn holding_for_the_same_reason_is_recorded_once_and_the_next_step_ends_it() {
+    let mut world = given(Named::Held);
+    let rollout = world.deployment().rollout.as_ref().unwrap().id;
+    let (_, judged) = world.look((900, 0), (9, 0));
+    let again = DeploymentOutcome::Hold { rollout, reason: "too few requests".to_owned(), judged };
+    assert_eq!(world.report(again).events, []);
+    world.report(world.next_step((900, 0), (100, 0)));
+    assert_eq!(world.deployment().rollout.as_ref().unwrap().held, None);
+}
+
+#[test]
+fn the_first_version_of_a_deployment_gets_all_traffic_when_its_rollout_was_asked_for() {
+    let mut world = World::released();
+    world.ask(new_then_roll(V1));
+    world.bring_up(V1);
+    let stack = world.stack(V1);
+    let decision = world.report(DeploymentOutcome::StartRequestedRollout { stack });
+    assert_eq!(kinds(&decision), ["traffic.weights_set"]);
+    assert_eq!(world.weights(), [(V1.to_owned(), 100)].into());
+}
+
+#[test]
+fn a_rollout_asked_for_with_its_stack_starts_once_that_is_ready_and_nothing_is_in_the_way() {
+    let mut world = given(Named::AtStep);
+    world.ask(new_then_roll(V3));
+    let start = DeploymentOutcome::StartRequestedRollout { stack: world.stack(V3) };
+    assert!(outdated(&world.decide_outcome(&start)).contains("not ready"));
+    world.bring_up(V3);
+    assert!(outdated(&world.decide_outcome(&start)).contains("another rollout is under way"));
+    world.step();
+    world.step();
+    let decision = world.report(start.clone());
+    assert_eq!(kinds(&decision), ["rollout.started"]);
+    assert_eq!(decision.requires, [schemas::Stream::Service(service())]);
+    let live = world.deployment().rollout.as_ref().unwrap();
+    assert_eq!((live.baseline, live.canary), (world.stack(V2), world.stack(V3)));
+    assert!(outdated(&world.decide_outcome(&start)).contains("no rollout of it is asked for"));
+    assert_eq!(live.weight(), Weight::ZERO);
+}

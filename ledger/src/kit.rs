@@ -1,0 +1,354 @@
+//! A kit for tests of the rules: given a history, when something is asked, then these events. Every history here is
+//! made by the rules themselves, so that no state is tested that could not come about.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use schemas::command::{Command, DeploymentOutcome, Outcome, PlanAsked, Share};
+use schemas::judgement::{Counts, Judged, Measured};
+use schemas::policy::Policy;
+use schemas::run::{Artifact, Capacity};
+use schemas::service::Definition;
+use schemas::{
+    CommitId, DeploymentId, EffectId, Event, Fence, Hash, LedgerId, ServiceName, StackId, Stream, StreamVersion,
+    Timestamp, Version, Weight, genesis,
+};
+use uuid::Uuid;
+
+use crate::decide::{self, Decision, Now, Rejection};
+use crate::judgement::{self, Window};
+use crate::state::{At, State};
+use crate::{Deployment, deployment::Stack};
+
+/// The versions of the tests: the first serves, the second is rolled out, the third has no stack.
+pub(crate) const V1: &str = "1.0.0";
+pub(crate) const V2: &str = "1.1.0";
+pub(crate) const V3: &str = "1.2.0";
+
+/// A ledger without a log: a state, the heads' versions, and a time that only the test moves.
+#[derive(Clone)]
+pub(crate) struct World {
+    pub(crate) state: State,
+    pub(crate) time: Timestamp,
+    versions: BTreeMap<Stream, StreamVersion>,
+    commits: u128,
+}
+
+pub(crate) fn service() -> ServiceName {
+    "api".parse().unwrap()
+}
+
+pub(crate) fn id() -> DeploymentId {
+    "production/api".parse().unwrap()
+}
+
+pub(crate) fn version(text: &str) -> Version {
+    text.parse().unwrap()
+}
+
+pub(crate) fn percent(percent: u16) -> Weight {
+    Weight::from_percent(percent)
+}
+
+/// A service of one node a stack, rolled out over 10, 50 and 100 % in 1,000 s.
+pub(crate) fn definition() -> Definition {
+    let mut policy = Policy::default();
+    policy.rollout.steps = [10, 50, 100].map(percent).to_vec();
+    policy.rollout.duration_ms = 1_000_000;
+    Definition {
+        owner: "team-checkout".to_owned(),
+        description: String::new(),
+        listen: BTreeMap::new(),
+        run: Default::default(),
+        capacity: Capacity { nodes: 1, min_ready: 1 },
+        policy,
+    }
+}
+
+pub(crate) fn artifact(content: &str) -> Artifact {
+    Artifact { sha256: Hash::of(content.as_bytes()), name: "api".to_owned(), size_bytes: content.len() as u64 }
+}
+
+pub(crate) fn apply(definition: Definition) -> Command {
+    Command::Apply { service: service(), definition: Box::new(definition) }
+}
+
+pub(crate) fn release(text: &str) -> Command {
+    release_of(text, text)
+}
+
+pub(crate) fn release_of(text: &str, content: &str) -> Command {
+    Command::Release {
+        service: service(),
+        version: version(text),
+        artifact: artifact(content),
+        args: None,
+        env: BTreeMap::new(),
+        source: Default::default(),
+    }
+}
+
+pub(crate) fn new(text: &str) -> Command {
+    Command::New { deployment: id(), version: version(text), then_roll: None }
+}
+
+pub(crate) fn new_then_roll(text: &str) -> Command {
+    Command::New { deployment: id(), version: version(text), then_roll: Some(PlanAsked::default()) }
+}
+
+pub(crate) fn traffic(shares: &[(&str, u16)], supersede: bool) -> Command {
+    let share = |(text, weight): &(&str, u16)| Share { version: version(text), weight: percent(*weight) };
+    Command::Traffic { deployment: id(), shares: shares.iter().map(share).collect(), supersede }
+}
+
+pub(crate) fn roll(from: &str, to: &str) -> Command {
+    let plan = PlanAsked::default();
+    Command::Roll { deployment: id(), from: version(from), to: version(to), plan, supersede: false }
+}
+
+pub(crate) fn roll_instead(from: &str, to: &str) -> Command {
+    let plan = PlanAsked { steps: Some(vec![percent(20), Weight::FULL]), ..PlanAsked::default() };
+    Command::Roll { deployment: id(), from: version(from), to: version(to), plan, supersede: true }
+}
+
+pub(crate) fn rollback() -> Command {
+    Command::Rollback { deployment: id() }
+}
+
+pub(crate) fn pause() -> Command {
+    Command::Pause { deployment: id() }
+}
+
+pub(crate) fn resume() -> Command {
+    Command::Resume { deployment: id() }
+}
+
+pub(crate) fn abort() -> Command {
+    Command::Abort { deployment: id() }
+}
+
+pub(crate) fn promote() -> Command {
+    Command::Promote { deployment: id() }
+}
+
+pub(crate) fn retire() -> Command {
+    Command::Retire { deployment: id() }
+}
+
+/// Returns the kinds of a decision's events.
+pub(crate) fn kinds(decision: &Decision) -> Vec<&'static str> {
+    decision.events.iter().map(|(_, event)| event.kind()).collect()
+}
+
+impl World {
+    /// A ledger that holds nothing but its own beginning.
+    pub(crate) fn empty() -> Self {
+        let time = "2026-11-01T12:00:00Z".parse().unwrap();
+        let mut world = Self { state: State::default(), time, versions: BTreeMap::new(), commits: 0 };
+        let created = genesis::Created { ledger: LedgerId(Uuid::from_u128(0x1ed6e5)) };
+        world.commit(Decision::on(Stream::Ledger, vec![created.into()]));
+        world
+    }
+
+    /// A declared service with releases of all three versions.
+    pub(crate) fn released() -> Self {
+        let mut world = Self::empty();
+        world.ask(apply(definition()));
+        [V1, V2, V3].into_iter().for_each(|version| drop(world.ask(release(version))));
+        world
+    }
+
+    /// The first version holds all traffic and the second stands warm beside it.
+    pub(crate) fn serving_one_warm_one() -> Self {
+        let mut world = Self::released();
+        world.deploy(V1);
+        world.serve(&[(V1, 100)]);
+        world.deploy(V2);
+        world
+    }
+
+    /// Returns what the next decision may use of the world.
+    pub(crate) fn now(&self) -> Now {
+        Now { time: self.time, commit: CommitId(Uuid::from_u128(self.commits + 1)) }
+    }
+
+    /// Lets time go on.
+    pub(crate) fn pass_ms(&mut self, ms: u64) {
+        self.time += Duration::from_millis(ms);
+    }
+
+    /// Decides a command as it would be now.
+    pub(crate) fn decide(&self, command: &Command) -> Result<Decision, Rejection> {
+        decide::decide(&self.state, command, None, self.now())
+    }
+
+    /// Decides a command that was asked under `fence`.
+    pub(crate) fn decide_under(&self, command: &Command, fence: Fence) -> Result<Decision, Rejection> {
+        decide::decide(&self.state, command, Some(fence), self.now())
+    }
+
+    /// Carries a command out that must be possible.
+    pub(crate) fn ask(&mut self, command: Command) -> Decision {
+        let decision = self.decide(&command).unwrap_or_else(|no| panic!("{command:?}: {no}"));
+        self.commit(decision.clone());
+        decision
+    }
+
+    /// Decides what a worker concludes, as it would be now.
+    pub(crate) fn decide_outcome(&self, outcome: &DeploymentOutcome) -> Result<Decision, Rejection> {
+        let outcome = Outcome::Deployment { deployment: id(), outcome: outcome.clone() };
+        decide::decide_outcome(&self.state, &outcome, self.now())
+    }
+
+    /// Records what a worker concludes, which must be so.
+    pub(crate) fn report(&mut self, outcome: DeploymentOutcome) -> Decision {
+        let decision = self.decide_outcome(&outcome).unwrap_or_else(|no| panic!("{outcome:?}: {no}"));
+        self.commit(decision.clone());
+        decision
+    }
+
+    /// Folds a decision's events as one commit, a millisecond later.
+    pub(crate) fn commit(&mut self, decision: Decision) {
+        if decision.events.is_empty() {
+            return;
+        }
+        self.commits += 1;
+        let commit = CommitId(Uuid::from_u128(self.commits));
+        let streams: BTreeSet<Stream> = decision.events.iter().map(|(on, _)| on.clone()).collect();
+        for stream in streams {
+            let version = self.versions.entry(stream).or_default();
+            *version = version.next();
+        }
+        for (stream, event) in &decision.events {
+            let at = At { time: self.time, commit, version: self.versions[stream] };
+            self.state.evolve(stream, event, &at);
+        }
+        self.pass_ms(1);
+    }
+
+    pub(crate) fn deployment(&self) -> &Deployment {
+        self.state.deployment(&id()).expect("a deployment")
+    }
+
+    /// Returns the version's stack.
+    pub(crate) fn stack(&self, text: &str) -> StackId {
+        let of_version = self.deployment().stacks.iter().filter(|(_, stack)| stack.version == version(text));
+        of_version.max_by_key(|(_, stack)| stack.requested_at).map(|(id, _)| *id).expect("a stack")
+    }
+
+    pub(crate) fn stack_state(&self, text: &str) -> &Stack {
+        &self.deployment().stacks[&self.stack(text)]
+    }
+
+    /// Returns the weights that are set, by version.
+    pub(crate) fn weights(&self) -> BTreeMap<String, u16> {
+        let deployment = self.deployment();
+        let weights = deployment.traffic.set.iter().flat_map(|set| set.weights.iter());
+        weights
+            .map(|(stack, weight)| (deployment.version_of(stack).unwrap().to_string(), weight.basis_points() / 100))
+            .collect()
+    }
+
+    /// Asks for a stack and lets the provisioner bring it up.
+    pub(crate) fn deploy(&mut self, text: &str) {
+        self.ask(new(text));
+        self.bring_up(text);
+    }
+
+    /// Lets the provisioner bring a stack up whose one node is missing, until it is ready.
+    pub(crate) fn bring_up(&mut self, text: &str) -> Decision {
+        self.launch(text);
+        self.report(DeploymentOutcome::StackReady { stack: self.stack(text) })
+    }
+
+    /// Lets the provisioner launch a stack's one node, until that is ready.
+    pub(crate) fn launch(&mut self, text: &str) {
+        let effect = self.start_launch(text);
+        let address = "127.0.0.1:4000".parse().unwrap();
+        self.report(DeploymentOutcome::Launched { effect, address, instance: "process 1".to_owned() });
+        self.report(DeploymentOutcome::NodeReady { effect });
+    }
+
+    /// Lets the provisioner begin to launch a stack's one node.
+    pub(crate) fn start_launch(&mut self, text: &str) -> EffectId {
+        let stack = self.stack(text);
+        let attempt = self.stack_state(text).attempts.get(&0).copied().unwrap_or(0);
+        let effect = EffectId::of_launch(self.state.ledger.unwrap(), stack, 0, attempt);
+        self.report(DeploymentOutcome::StartLaunch { stack, slot: 0, attempt, effect, port: 4_000 });
+        effect
+    }
+
+    /// Lets the stack's node go, so that the stack is unhealthy.
+    pub(crate) fn fall_ill(&mut self, text: &str) {
+        let effect = self.stack_state(text).nodes[&0].effect;
+        self.report(DeploymentOutcome::NodeLost { effect, reason: "it exited".to_owned() });
+        self.report(DeploymentOutcome::StackUnhealthy { stack: self.stack(text) });
+    }
+
+    /// Lets the router confirm what is set.
+    pub(crate) fn applied(&mut self) {
+        let set = self.deployment().traffic.set.clone().expect("weights");
+        self.report(DeploymentOutcome::WeightsApplied { generation: set.version, weights: set.weights });
+    }
+
+    /// Sets weights by hand and lets the router confirm them.
+    pub(crate) fn serve(&mut self, shares: &[(&str, u16)]) {
+        self.ask(traffic(shares, false));
+        self.applied();
+    }
+
+    /// Takes a stack down that is no longer used, with all that leads there.
+    pub(crate) fn collect(&mut self, text: &str) {
+        self.pass_ms(2 * 24 * 3_600_000);
+        let stack = self.stack(text);
+        self.report(DeploymentOutcome::StartCollection { stack, reason: "unused".to_owned() });
+        let nodes: Vec<EffectId> = self.stack_state(text).nodes.values().map(|node| node.effect).collect();
+        nodes.into_iter().for_each(|effect| drop(self.report(DeploymentOutcome::NodeStopped { effect })));
+        self.report(DeploymentOutcome::Collected { stack });
+    }
+
+    /// Returns what the shifter would say of the rollout's next step, when both versions had so many requests and
+    /// errors since the last.
+    pub(crate) fn next_step(&self, baseline: (u64, u64), canary: (u64, u64)) -> DeploymentOutcome {
+        let rollout = self.deployment().rollout.as_ref().expect("a rollout");
+        let (measured, judged) = self.look(baseline, canary);
+        let step = rollout.next_step().expect("a step that is left");
+        DeploymentOutcome::TakeStep { rollout: rollout.id, step, measured, judged }
+    }
+
+    /// Returns the router's counters after so many more requests and errors, and what the judge says of them.
+    pub(crate) fn look(&self, baseline: (u64, u64), canary: (u64, u64)) -> (Measured, Option<Judged>) {
+        let rollout = self.deployment().rollout.as_ref().expect("a rollout");
+        let step = rollout.step.as_ref();
+        let none = Measured { epoch: "1".to_owned(), baseline: Counts::default(), canary: Counts::default() };
+        let mut measured = step.map_or(none, |step| step.counted_from.clone());
+        let add = |to: &mut Counts, (requests, errors): (u64, u64)| {
+            *to = Counts { requests: to.requests + requests, errors: to.errors + errors };
+        };
+        add(&mut measured.baseline, baseline);
+        add(&mut measured.canary, canary);
+        let judged = step.map(|step| {
+            let window = Window::between(&step.counted_from, &measured);
+            judgement::judge(rollout.id, step.number, &rollout.policy.judgement, window)
+        });
+        (measured, judged)
+    }
+
+    /// Waits until the next step is due and takes it after good requests to both.
+    pub(crate) fn step(&mut self) -> Decision {
+        self.pass_ms(500_000);
+        self.report(self.next_step((900, 0), (100, 0)))
+    }
+
+    /// Sends the canary back as the judge says, after bad requests to it.
+    pub(crate) fn send_back(&mut self) -> Decision {
+        let rollout = self.deployment().rollout.as_ref().expect("a rollout").id;
+        let (_, judged) = self.look((900, 0), (100, 50));
+        self.report(DeploymentOutcome::SendBack { rollout, reason: "worse".to_owned(), judged })
+    }
+}
+
+/// Returns the events of a decision that are of `kind`.
+pub(crate) fn events_of<'a>(decision: &'a Decision, kind: &str) -> Vec<&'a Event> {
+    decision.events.iter().map(|(_, event)| event).filter(|event| event.kind() == kind).collect()
+}
