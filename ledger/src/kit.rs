@@ -288,7 +288,11 @@ impl World {
     /// Lets the router confirm what is set.
     pub(crate) fn applied(&mut self) {
         let set = self.deployment().traffic.set.clone().expect("weights");
-        self.report(DeploymentOutcome::WeightsApplied { generation: set.version, weights: set.weights });
+        self.report(DeploymentOutcome::WeightsApplied {
+            generation: set.version,
+            weights: set.weights,
+            listening: None,
+        });
     }
 
     /// Sets weights by hand and lets the router confirm them.

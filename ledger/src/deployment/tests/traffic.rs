@@ -94,7 +94,8 @@ fn only_the_weights_that_are_set_are_confirmed() {
     let old = world.deployment().traffic.set.clone().unwrap();
     world.ask(traffic(&[(V1, 90), (V2, 10)], false));
     let set = world.deployment().traffic.set.clone().unwrap();
-    let confirm = |generation: StreamVersion, weights| DeploymentOutcome::WeightsApplied { generation, weights };
+    let confirm =
+        |generation: StreamVersion, weights| DeploymentOutcome::WeightsApplied { generation, weights, listening: None };
     for late in [confirm(set.version, old.weights), confirm(old.version, set.weights.clone())] {
         assert!(matches!(world.decide_outcome(&late), Err(Rejection::Outdated(_))), "{late:?}");
     }
