@@ -1,7 +1,7 @@
 //! The weighted reverse proxy: a process of its own, so that users' traffic depends on nothing else of ionledger.
 //!
 //! In reading order: `board` says which stack takes a request, `meter` what came of it; `deployment` holds both
-//! beside the routes; `connection`, `headers`, `forward` and `body` are a request's way; `registry`, `disk` and
+//! beside the routes; `connection`, `headers`, `forward`, `link` and `body` are a request's way; `registry`, `disk` and
 //! `control` are a change's way. The values that cross the control socket are in `traffic`.
 
 mod backend;
@@ -14,6 +14,7 @@ mod deployment;
 mod disk;
 mod forward;
 mod headers;
+mod link;
 mod listener;
 mod meter;
 mod registry;
@@ -40,8 +41,8 @@ use registry::Registry;
 /// The longest path of a Unix socket on Linux, in bytes.
 const SOCKET_PATH_MAX: usize = 107;
 
-/// How often an address that is taken is tried again.
-const LISTEN_AGAIN: Duration = Duration::from_secs(1);
+/// How often the house is kept: an address that is taken is tried again, idle connections to nodes are let go.
+const HOUSEKEEPING: Duration = Duration::from_secs(1);
 
 /// What a proxy is started with.
 #[derive(Clone, Debug)]
@@ -174,8 +175,9 @@ impl Proxy {
         let registry = proxy.registry.clone();
         proxy.spawn_aside(async move {
             loop {
-                tokio::time::sleep(LISTEN_AGAIN).await;
+                tokio::time::sleep(HOUSEKEEPING).await;
                 registry.listen_again();
+                registry.sweep();
             }
         });
         tracing::info!(%epoch, deployments = proxy.registry.listening().len(), "the proxy serves");

@@ -20,7 +20,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use schemas::{EffectId, StackId, StreamVersion, Weight, Weights};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use uuid::Uuid;
 use workers::proxy::{Config, Proxy};
 use workers::traffic::{Backends, Node, ProxyControl, Routes, Timeouts};
@@ -49,7 +49,9 @@ async fn main() -> Result<(), Error> {
 
 /// A trivial node: the same words to every request.
 async fn node() -> Result<(), Error> {
-    let socket = TcpListener::bind("127.0.0.1:0").await?;
+    let socket = TcpSocket::new_v4()?;
+    socket.bind("127.0.0.1:0".parse()?)?;
+    let socket = socket.listen(1_024)?; // all users may come at once
     say(socket.local_addr()?)?;
     loop {
         let (stream, _) = socket.accept().await?;
@@ -107,13 +109,13 @@ async fn user(address: SocketAddr, end: Instant) -> Result<Histogram<u64>, Error
             .await?;
         let mut filled = 0;
         while !buffer[..filled].ends_with(BODY.as_bytes()) {
+            if filled > 12 && !buffer.starts_with(b"HTTP/1.1 200") {
+                return Err(String::from_utf8_lossy(&buffer[..filled]).into());
+            }
             match stream.read(&mut buffer[filled..]).await? {
                 0 => return Err("the proxy closed the connection".into()),
                 read => filled += read,
             }
-        }
-        if !buffer.starts_with(b"HTTP/1.1 200 ") {
-            return Err(String::from_utf8_lossy(&buffer[..filled]).into());
         }
         latencies.record(start.elapsed().as_micros() as u64)?;
     }
@@ -140,7 +142,12 @@ impl Helper {
         let mut child = Command::new(std::env::current_exe()?).args(words).stdout(Stdio::piped()).spawn()?;
         let mut line = String::new();
         BufReader::new(child.stdout.take().ok_or("no output")?).read_line(&mut line)?;
-        Ok((Self(child), line.trim_end().to_owned()))
+        let helper = Self(child);
+        if line.is_empty() {
+            Err(format!("{} failed", words.join(" ")).into())
+        } else {
+            Ok((helper, line.trim_end().to_owned()))
+        }
     }
 
     /// Returns the processor time that it has spent.
@@ -165,7 +172,7 @@ impl Contestant {
         let ask = |seconds: u64| {
             Helper::role(&["users", &self.address.to_string(), &connections.to_string(), &seconds.to_string()])
         };
-        ask(WARM_UP.as_secs())?;
+        let (_users, _) = ask(WARM_UP.as_secs())?;
         let before = self.process.processor_time()?;
         let (_users, line) = ask(seconds)?;
         let seen: Seen = serde_json::from_str(&line)?;

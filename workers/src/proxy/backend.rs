@@ -3,22 +3,17 @@
 use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
 use schemas::{EffectId, StackId, Version};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::body::Upload;
 use super::clock::{ms, now_ms};
+use super::link::Link;
 use super::meter::Meter;
-
-/// A connection that can carry one request at a time.
-pub(super) type Sender = http1::SendRequest<Upload>;
 
 /// How long a node that refused a connection is passed over while its stack has another.
 const EJECTION: Duration = Duration::from_secs(1);
@@ -26,6 +21,9 @@ const EJECTION: Duration = Duration::from_secs(1);
 /// How long an idle connection is trusted: less than the five seconds after which common servers close theirs, as
 /// a request sent into a closing connection is lost.
 const IDLE_MAX: Duration = Duration::from_secs(4);
+
+/// How long the end of an exchange may take after its answer, if the rest of its request is still on its way.
+const WIND_UP_MAX: Duration = Duration::from_secs(1);
 
 /// How many idle connections are kept.
 const IDLE_COUNT_MAX: usize = 1_024;
@@ -44,7 +42,7 @@ pub(super) struct Backend {
 
 #[derive(Debug)]
 struct Idle {
-    sender: Sender,
+    link: Link,
     since_ms: u64,
 }
 
@@ -84,43 +82,54 @@ impl Backend {
     }
 
     /// Returns the idle connection that was used last, if there is one that is open.
-    pub(super) fn checkout(&self) -> Option<Sender> {
-        let mut idle = self.idle.lock().unwrap();
-        let mut busy = 0;
-        while idle.len() > busy {
-            let place = idle.len() - 1 - busy;
-            if idle[place].sender.is_ready() {
-                let taken = idle.remove(place)?;
-                if now_ms() < taken.since_ms + ms(IDLE_MAX) {
-                    return Some(taken.sender);
-                }
-            } else if idle[place].sender.is_closed() {
-                idle.remove(place);
-            } else {
-                busy += 1; // its last exchange is being wound up
+    pub(super) fn checkout(&self) -> Option<Link> {
+        loop {
+            let Idle { mut link, since_ms } = self.idle.lock().unwrap().pop_back()?;
+            if now_ms() < since_ms + ms(IDLE_MAX) && link.is_ready() {
+                return Some(link);
             }
         }
-        None
     }
 
-    /// Keeps a connection whose exchange has ended.
-    pub(super) fn checkin(&self, sender: Sender) {
-        if sender.is_closed() || self.retired.load(Relaxed) {
-            return;
+    /// Keeps a connection whose answer has ended.
+    pub(super) fn checkin(self: &Arc<Self>, mut link: Link) {
+        if link.is_ready() {
+            self.keep(link);
+        } else if link.has_task() {
+            let backend = self.clone();
+            tokio::spawn(async move {
+                if timeout(WIND_UP_MAX, link.ready()).await == Ok(true) {
+                    backend.keep(link);
+                }
+            });
         }
+    }
+
+    /// Lets go of the connections that have been idle for too long.
+    pub(super) fn sweep(&self) {
         let now = now_ms();
         let mut idle = self.idle.lock().unwrap();
-        let stale = |idle: &Idle| now >= idle.since_ms + ms(IDLE_MAX);
-        while idle.len() >= IDLE_COUNT_MAX || idle.front().is_some_and(stale) {
+        while idle.front().is_some_and(|idle| now >= idle.since_ms + ms(IDLE_MAX)) {
             idle.pop_front();
         }
-        idle.push_back(Idle { sender, since_ms: now });
+    }
+
+    fn keep(&self, link: Link) {
+        let mut idle = self.idle.lock().unwrap();
+        if self.retired.load(Relaxed) {
+            return;
+        }
+        if idle.len() >= IDLE_COUNT_MAX {
+            idle.pop_front();
+        }
+        idle.push_back(Idle { link, since_ms: now_ms() });
     }
 
     /// Lets go of the idle connections, as no new request will come; those in use carry theirs to the end.
     pub(super) fn retire(&self) {
+        let mut idle = self.idle.lock().unwrap();
         self.retired.store(true, Relaxed);
-        self.idle.lock().unwrap().clear();
+        idle.clear();
     }
 
     /// Takes it into use again.
@@ -129,7 +138,7 @@ impl Backend {
     }
 
     /// Opens a connection.
-    pub(super) async fn connect(&self, limit: Duration) -> Result<Sender, ConnectError> {
+    pub(super) async fn connect(&self, limit: Duration) -> Result<Link, ConnectError> {
         let stream = timeout(limit, TcpStream::connect(self.address)).await;
         let stream = stream.map_err(|_| ConnectError::TimedOut(limit))??;
         // Where nobody listens on a port of the kernel's own range, a socket may come to be connected to itself.
@@ -137,9 +146,6 @@ impl Backend {
             return Err(io::Error::from(io::ErrorKind::ConnectionRefused).into());
         }
         stream.set_nodelay(true)?;
-        let (sender, connection) = http1::Builder::new().handshake(TokioIo::new(stream)).await?;
-        // What goes wrong on it is told to the request that uses it.
-        tokio::spawn(connection);
-        Ok(sender)
+        Ok(Link::new(stream).await?)
     }
 }

@@ -9,9 +9,10 @@ use std::time::{Duration, Instant};
 use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
 use tokio::time::{Instant as TimerInstant, Sleep};
 
-use super::backend::{Backend, Sender};
+use super::backend::Backend;
 use super::clock::now_ms;
 use super::connection::Busy;
+use super::link::Link;
 use super::meter::{Outcome, Place};
 
 /// A request's entry in its node's meter; dropped without a word, the request was abandoned.
@@ -148,7 +149,7 @@ pub(super) enum Reply {
 pub(super) struct Relay {
     body: Incoming,
     status: u16,
-    open: Option<(Ticket, Sender)>,
+    open: Option<(Ticket, Link)>,
     idle: Duration,
     timer: Option<Pin<Box<Sleep>>>,
     waiting: bool,
@@ -157,8 +158,8 @@ pub(super) struct Relay {
 
 impl Relay {
     /// Passes on `body`, for which the node is given `idle` between parts.
-    pub(super) fn new(body: Incoming, status: u16, ticket: Ticket, sender: Sender, idle: Duration, busy: Busy) -> Self {
-        let open = Some((ticket, sender));
+    pub(super) fn new(body: Incoming, status: u16, ticket: Ticket, link: Link, idle: Duration, busy: Busy) -> Self {
+        let open = Some((ticket, link));
         let mut relay = Self { body, status, open, idle, timer: None, waiting: false, _busy: busy };
         relay.note_end();
         relay
@@ -172,9 +173,9 @@ impl Relay {
     }
 
     fn end(&mut self, outcome: Outcome) {
-        let Some((ticket, sender)) = self.open.take() else { return };
+        let Some((ticket, link)) = self.open.take() else { return };
         if matches!(outcome, Outcome::Answered(_)) {
-            ticket.backend.checkin(sender);
+            ticket.backend.checkin(link);
         }
         ticket.end(outcome);
     }
@@ -191,8 +192,18 @@ impl Relay {
         self.timer.as_mut().map_or(Poll::Pending, |timer| timer.as_mut().poll(cx))
     }
 
+    fn poll_part(&mut self, cx: &mut Context<'_>) -> Poll<Option<hyper::Result<Frame<Bytes>>>> {
+        let polled = Pin::new(&mut self.body).poll_frame(cx);
+        let Some((_, link)) = &mut self.open else { return polled };
+        if polled.is_ready() {
+            return polled;
+        }
+        link.drive(cx);
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
-        match Pin::new(&mut self.body).poll_frame(cx) {
+        match self.poll_part(cx) {
             Poll::Ready(Some(Ok(frame))) => {
                 self.waiting = false;
                 self.note_end();

@@ -82,6 +82,11 @@ impl Deployment {
         self.refused.fetch_add(1, Relaxed);
     }
 
+    /// Lets go of connections to nodes that have been idle for too long.
+    pub(super) fn sweep(&self) {
+        self.known.lock().unwrap().backends.values().for_each(|backend| backend.sweep());
+    }
+
     /// Returns what was seen of its requests.
     pub(super) fn measures(&self, epoch: Uuid) -> Measures {
         let (known, now) = (self.known.lock().unwrap(), Instant::now());

@@ -10,23 +10,22 @@ use std::time::{Duration, Instant};
 use http::header::{CONTENT_TYPE, HeaderValue};
 use http::{Request, Response, StatusCode};
 use hyper::body::{Bytes, Incoming};
-use hyper::client::conn::TrySendError;
 use schemas::EffectId;
 use tokio::time::timeout;
 
-use super::backend::{Backend, ConnectError, Sender};
+use super::backend::{Backend, ConnectError};
 use super::body::{Progress, Relay, Reply, Ticket, Upload};
 use super::clock::{ms, now_ms};
 use super::connection::Busy;
 use super::deployment::{Deployment, Table};
 use super::headers::{self, Peer, Refused};
+use super::link::{Link, Sent};
 use super::meter::Outcome;
 
 /// At how many nodes a request is tried before it is given up.
 const NODES_MAX: usize = 3;
 
 type Message = Request<Upload>;
-type Sent = Result<Response<Incoming>, TrySendError<Message>>;
 
 /// Answers `request` with the words of a node, or with the proxy's own where that cannot be.
 pub(super) async fn forward(
@@ -45,10 +44,10 @@ pub(super) async fn forward(
     let table = deployment.table();
     let exchange = Exchange { table: &table, progress: progress.as_deref(), start };
     match exchange.run(Request::from_parts(head, upload)).await {
-        Ok((response, ticket, sender)) => {
+        Ok((response, ticket, link)) => {
             let (mut head, body) = response.into_parts();
             headers::answer(&mut head.headers);
-            let relay = Relay::new(body, head.status.as_u16(), ticket, sender, table.idle, busy);
+            let relay = Relay::new(body, head.status.as_u16(), ticket, link, table.idle, busy);
             Response::from_parts(head, Reply::Node(relay))
         }
         Err(Refused(status, words)) => own(status, words, busy),
@@ -64,7 +63,7 @@ struct Exchange<'a> {
 
 /// What came of one node.
 enum Attempt {
-    Answered(Response<Incoming>, Sender),
+    Answered(Response<Incoming>, Link),
     /// Nothing was sent; another node may have it.
     Unsent(Message, Refused),
     /// Something may have been sent; nobody else may have it.
@@ -72,14 +71,14 @@ enum Attempt {
 }
 
 impl Exchange<'_> {
-    async fn run(&self, mut message: Message) -> Result<(Response<Incoming>, Ticket, Sender), Refused> {
+    async fn run(&self, mut message: Message) -> Result<(Response<Incoming>, Ticket, Link), Refused> {
         let (stack, salt) = self.table.pick();
         let mut tried: Vec<EffectId> = Vec::new();
         let mut node = stack.choose(now_ms(), salt, &tried);
         while let Some(backend) = node {
             let ticket = Ticket::new(backend.clone(), self.start);
             match self.attempt(backend, message).await {
-                Attempt::Answered(response, sender) => return Ok((response, ticket, sender)),
+                Attempt::Answered(response, link) => return Ok((response, ticket, link)),
                 Attempt::Lost(outcome, refused) => {
                     ticket.end(outcome);
                     return Err(refused);
@@ -101,15 +100,15 @@ impl Exchange<'_> {
     }
 
     async fn attempt(&self, backend: &Arc<Backend>, mut message: Message) -> Attempt {
-        while let Some(sender) = backend.checkout() {
-            match self.send(sender, message).await {
+        while let Some(link) = backend.checkout() {
+            match self.send(link, message).await {
                 // It had been closed while it was idle, which says nothing about the node.
                 Attempt::Unsent(unsent, _) => message = unsent,
                 attempt => return attempt,
             }
         }
         match backend.connect(self.table.connect).await {
-            Ok(sender) => self.send(sender, message).await,
+            Ok(link) => self.send(link, message).await,
             Err(error) => {
                 backend.eject(now_ms());
                 let status = match error {
@@ -122,10 +121,10 @@ impl Exchange<'_> {
         }
     }
 
-    async fn send(&self, mut sender: Sender, message: Message) -> Attempt {
-        match self.head(sender.try_send_request(message)).await {
+    async fn send(&self, mut link: Link, message: Message) -> Attempt {
+        match self.head(link.send(message)).await {
             Some(Ok(response)) if response.status() != StatusCode::SWITCHING_PROTOCOLS => {
-                Attempt::Answered(response, sender)
+                Attempt::Answered(response, link)
             }
             Some(Err(mut error)) => match error.take_message() {
                 Some(message) => Attempt::Unsent(message, Refused(StatusCode::BAD_GATEWAY, "the service hung up")),

@@ -164,6 +164,15 @@ impl Registry {
         }
     }
 
+    /// Lets go of connections to nodes that have been idle for too long.
+    pub(super) fn sweep(&self) {
+        let slots = self.slots.lock().unwrap().clone();
+        for slot in slots.values() {
+            let deployment = slot.state.lock().unwrap().deployment.clone();
+            deployment.iter().for_each(|deployment| deployment.sweep());
+        }
+    }
+
     fn slot(&self, id: &DeploymentId) -> Arc<Slot> {
         self.slots.lock().unwrap().entry(id.clone()).or_default().clone()
     }

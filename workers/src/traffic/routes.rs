@@ -51,7 +51,7 @@ pub struct Node {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Timeouts {
-    /// For a connection; default 1,000.
+    /// For a connection; default 2,500: the kernel asks a node whose queue was full for a moment again after 1,000.
     pub connect_ms: u32,
     /// For the head of the response, counted from the end of the request; default 30,000.
     pub response_ms: u32,
@@ -61,7 +61,7 @@ pub struct Timeouts {
 
 impl Default for Timeouts {
     fn default() -> Self {
-        Self { connect_ms: 1_000, response_ms: 30_000, idle_ms: 30_000 }
+        Self { connect_ms: 2_500, response_ms: 30_000, idle_ms: 30_000 }
     }
 }
 
