@@ -39,7 +39,6 @@ impl Failure {
         Self { exit: Exit::Done as u8, message: String::new(), detail: None }
     }
 
-    #[allow(dead_code)]
     /// Adds what is shown below the line: the place in a file.
     #[must_use]
     pub(crate) fn showing(mut self, detail: impl Into<String>) -> Self {

@@ -66,7 +66,6 @@ pub(crate) fn steps(text: &str) -> Result<Steps, String> {
 /// # Errors
 ///
 /// What is wrong with it; a value is not repeated.
-#[allow(dead_code)]
 pub(crate) fn variable(text: &str) -> Result<(String, EnvValue), String> {
     let Some((name, value)) = text.split_once('=').filter(|(name, _)| !name.is_empty()) else {
         return Err("write NAME=value, NAME=from_env:OTHER or NAME=from_file:PATH".to_owned());

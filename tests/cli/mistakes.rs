@@ -62,6 +62,26 @@ fn a_change_where_nothing_runs_names_the_folder_and_the_next_step() {
 }
 
 #[test]
+fn a_wrong_file_is_named_with_its_line_and_the_reason() {
+    let data = tempfile::tempdir().unwrap();
+    let file = data.path().join("api.toml");
+    std::fs::write(&file, "name = \"api\"\nowner = \"team\"\n[retention]\nserving_max = 1\n").unwrap();
+    let name = file.display().to_string();
+    let run = run(data.path(), &["apply", &name]);
+    let line = run.mistake(2);
+    assert!(line.starts_with(&format!("{name}:4:15: retention.serving_max: ")), "{line}");
+    std::fs::write(&file, "name = \"api\n").unwrap();
+    let line = say(data.path(), &format!("apply {name}")).mistake(2).to_owned();
+    assert!(line.starts_with(&format!("{name}:1:")), "{line}");
+    let line = say(data.path(), "apply missing.toml").mistake(1).to_owned();
+    assert!(line.starts_with("cannot read missing.toml: "), "{line}");
+    let line = say(data.path(), "release api 1.2.3 --artifact missing").mistake(1).to_owned();
+    assert!(line.starts_with("cannot read artifact missing: "), "{line}");
+    let secret = say(data.path(), "release api 1.2.3 --artifact x --env hunter2");
+    assert!(!secret.mistake(2).contains("hunter2"), "{secret:?}");
+}
+
+#[test]
 fn the_data_folder_is_the_users_own_unless_one_is_named() {
     let home = tempfile::tempdir().unwrap();
     let told = |command: &mut std::process::Command| {

@@ -34,6 +34,12 @@ pub(crate) async fn change(session: &Session, door: &Door, asking: &Asking, comm
     Ok(answer)
 }
 
+/// Makes sure that a command would not be refused, and changes nothing.
+pub(crate) async fn would(session: &Session, door: &Door, asking: &Asking, command: &Command) -> Outcome<()> {
+    let asking = Asking { dry_run: true, ..asking.clone() };
+    send(session, door, &asking, command).await.map(drop)
+}
+
 async fn send(session: &Session, door: &Door, asking: &Asking, command: &Command) -> Outcome<Answer> {
     let request = Request {
         id: asking.command_id.unwrap_or_else(|| CommandId(uuid::Uuid::now_v7())),

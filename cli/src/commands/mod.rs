@@ -1,6 +1,7 @@
 //! One file per command, or per few that are alike.
 
 mod after;
+mod apply;
 mod change;
 mod completions;
 mod demo;
@@ -9,6 +10,7 @@ mod exit_codes;
 mod new;
 mod node_exec;
 mod proxy;
+mod release;
 mod roll;
 mod steer;
 mod token;
@@ -28,6 +30,8 @@ use crate::session::Session;
 pub(crate) enum Command {
     Up(up::UpArgs),
     Demo(demo::Demo),
+    Apply(apply::Apply),
+    Release(release::Release),
     New(new::New),
     Traffic(traffic::Traffic),
     Roll(roll::Roll),
@@ -53,6 +57,8 @@ impl Command {
         let exit = match self {
             Command::Up(up) => return Ok(up.run(&session.globals.data()?)?),
             Command::Demo(demo) => return Ok(demo.run()?),
+            Command::Apply(apply) => apply.run(session),
+            Command::Release(release) => release.run(session),
             Command::New(new) => new.run(session),
             Command::Traffic(traffic) => traffic.run(session),
             Command::Roll(roll) => roll.run(session),

@@ -3,7 +3,7 @@
 use api::wire::Answer;
 
 use super::table::{self, Cell, paint};
-use super::words::{BUSY, GOOD, IDLE, column, faint, line, style_of};
+use super::words::{BUSY, GOOD, column, faint, line};
 
 /// The columns of [`lines`], for help texts.
 pub(crate) const COLUMNS: &str = "offset, commit, stream, type, summary, data; a line an event";
@@ -11,7 +11,7 @@ pub(crate) const COLUMNS: &str = "offset, commit, stream, type, summary, data; a
 /// Returns what happened, an event a line.
 pub(crate) fn eyes(answer: &Answer, dry_run: bool) -> String {
     if answer.events.is_empty() {
-        return format!("{}\n", paint(&format!("{IDLE} already so, nothing to do"), style_of(IDLE)));
+        return String::new();
     }
     let glyph = if dry_run { BUSY } else { GOOD };
     let rows: Vec<Vec<Cell>> = answer
@@ -47,6 +47,7 @@ pub(crate) fn lines(answer: &Answer) -> String {
 pub(crate) fn talk(answer: &Answer, dry_run: bool) -> Vec<String> {
     let mut lines = Vec::new();
     match (answer.commit, answer.offset) {
+        _ if answer.events.is_empty() => lines.push("already so: nothing was appended".to_owned()),
         _ if dry_run => lines.push("dry run: nothing was appended".to_owned()),
         (Some(commit), Some(offset)) => {
             let repeated = if answer.repeated { ", carried out before under this command id" } else { "" };
