@@ -4,6 +4,8 @@
 mod artifacts;
 #[path = "api/ci.rs"]
 mod ci;
+#[path = "api/bugs.rs"]
+mod bugs;
 #[path = "api/doors.rs"]
 mod doors;
 #[path = "api/raw.rs"]

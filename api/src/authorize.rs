@@ -56,7 +56,8 @@ fn pipeline_may(act: Act<'_>) -> bool {
 }
 
 impl Act<'_> {
-    fn name(self) -> &'static str {
+    /// Returns its name, as the command line has it.
+    pub fn name(self) -> &'static str {
         match self {
             Act::Upload => "upload",
             Act::Command(command) => match command {

@@ -75,8 +75,14 @@ pub(super) async fn carry_out(
     if api.ledger.view().command(request.id).is_none() {
         check_outside(api, &request.command, false).await?;
     }
-    let command = request.command.clone();
-    let done = api.ledger.execute(request, actor, cause).await?;
+    let (id, command, who) = (request.id, request.command.clone(), actor.to_string());
+    let done = api.ledger.execute(request, actor, cause).await;
+    let what = Act::Command(&command).name();
+    match &done {
+        Ok(done) => tracing::info!(%who, what, %id, commit = ?done.commit, "carried out"),
+        Err(refusal) => tracing::info!(%who, what, %id, %refusal, "refused"),
+    }
+    let done = done?;
     let applied = confirm(api, &command, &done, wait).await;
     let mut answer = Answer::of(&done, &names(api, &command));
     if let Some((confirmed, note)) = applied {
@@ -159,7 +165,8 @@ async fn confirm(
     }
     let deadline = tokio::time::Instant::now() + wait;
     let mut trouble = None;
-    if decide::is_rollback(command) && !done.repeated {
+    let mut folded = api.ledger.folded();
+    if decide::is_rollback(command) && matches!(standing(api, deployment, commit), Standing::Waiting) {
         // A rollback waits for no takeover: whoever commits it also applies it.
         match tokio::time::timeout_at(deadline, api.hooks.apply_now(deployment)).await {
             Ok(Ok(())) => return Some((true, None)),
@@ -167,7 +174,6 @@ async fn confirm(
             Err(_) => trouble = Some("the router has not confirmed the weights yet".to_owned()),
         }
     }
-    let mut folded = api.ledger.folded();
     loop {
         folded.borrow_and_update();
         match standing(api, deployment, commit) {

@@ -26,6 +26,9 @@ use crate::problem::Problem;
 /// How often a listener that gets nothing is told that somebody is still there.
 const HEARTBEAT: Duration = Duration::from_secs(15);
 
+/// How long a listener may take nothing before it is let go.
+const STALLED_MAX: Duration = Duration::from_secs(60);
+
 /// How many records are read at once.
 const BATCH: usize = 256;
 
@@ -95,7 +98,7 @@ async fn tell(
             };
             for record in records {
                 next = record.offset.next();
-                if parts.send(Ok(part(&ledger, record.offset, &record.bytes, form))).await.is_err() {
+                if !send(&parts, part(&ledger, record.offset, &record.bytes, form)).await {
                     return;
                 }
             }
@@ -109,12 +112,17 @@ async fn tell(
             () = closing.cancelled() => return,
             () = tokio::time::sleep(HEARTBEAT) => {
                 let beat = match form { Form::ServerSent => &b":\n\n"[..], Form::Lines => b"\n" };
-                if parts.send(Ok(Bytes::from_static(beat))).await.is_err() {
+                if !send(&parts, Bytes::from_static(beat)).await {
                     return;
                 }
             }
         }
     }
+}
+
+/// Sends a part, and says whether the listener still listens.
+async fn send(parts: &Sender<Part>, part: Bytes) -> bool {
+    matches!(tokio::time::timeout(STALLED_MAX, parts.send(Ok(part))).await, Ok(Ok(())))
 }
 
 fn part(ledger: &Ledger, offset: Offset, bytes: &[u8], form: Form) -> Bytes {
