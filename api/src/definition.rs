@@ -28,7 +28,7 @@ use std::net::SocketAddr;
 use schemas::policy::{JudgementPolicy, Policy, RetentionPolicy, RolloutPolicy};
 use schemas::run::{Capacity, EnvValue, HttpCheck, RunSpec};
 use schemas::service::Definition;
-use schemas::{EnvironmentName, ServiceName, Weight};
+use schemas::{EnvironmentName, ServiceName, Weight, text};
 
 use reader::{Document, Item, Section};
 
@@ -40,8 +40,8 @@ pub use schema::json_schema;
 /// # Errors
 ///
 /// [`Error`] with every wrong place, in the file's order.
-pub fn parse(file: &str, text: &str) -> Result<(ServiceName, Definition), Error> {
-    let document = Document::parse(file, text)?;
+pub fn parse(file: &str, contents: &str) -> Result<(ServiceName, Definition), Error> {
+    let document = Document::parse(file, contents)?;
     let mut root = document.root();
     let name = root.required("name", "name the service as its address is written, `api`").and_then(Item::parsed);
     let owner = root.required("owner", "name the team that answers for it").and_then(|item| item.checked(owner));
@@ -55,22 +55,24 @@ pub fn parse(file: &str, text: &str) -> Result<(ServiceName, Definition), Error>
     root.end();
     document.finish()?;
     let policy = Policy { rollout, judgement, retention };
-    match (name, owner) {
-        (Some(name), Some(owner)) => Ok((name, Definition { owner, description, listen, run, capacity, policy })),
-        _ => unreachable!("a missing name or owner is an error"),
-    }
+    let (Some(name), Some(owner)) = (name, owner) else { unreachable!("a missing name or owner is an error") };
+    let definition = Definition { owner, description, listen, run, capacity, policy };
+    // What only the whole can be wrong in has no place of its own.
+    definition.validate().map_err(|reason| Error::of_whole(file, reason))?;
+    Ok((name, definition))
 }
 
-fn owner(text: &str) -> Result<String, String> {
-    match text.trim() {
+fn owner(written: &str) -> Result<String, String> {
+    match written.trim() {
         "" => Err("it is empty; name the team that answers for the service".to_owned()),
-        name if name.len() > 200 => Err("it is longer than 200 bytes".to_owned()),
-        name => Ok(name.to_owned()),
+        name => text::check("it", name, 200).map(|()| name.to_owned()).map_err(|error| error.to_string()),
     }
 }
 
-fn description(text: &str) -> Result<String, String> {
-    if text.len() > 2_000 { Err("it is longer than 2,000 bytes".to_owned()) } else { Ok(text.trim().to_owned()) }
+fn description(written: &str) -> Result<String, String> {
+    // A description may be written on several lines; it is one sentence all the same.
+    let joined = written.split_whitespace().collect::<Vec<_>>().join(" ");
+    text::check("it", &joined, 2_000).map(|()| joined).map_err(|error| error.to_string())
 }
 
 fn listen(section: Section<'_>) -> BTreeMap<EnvironmentName, SocketAddr> {

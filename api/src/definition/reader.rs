@@ -33,6 +33,13 @@ pub struct Error {
     pub places: Vec<Place>,
 }
 
+impl Error {
+    /// Returns what is wrong with a file as a whole.
+    pub(super) fn of_whole(file: &str, reason: String) -> Self {
+        Self { file: file.to_owned(), places: vec![Place { line: 1, column: 1, key: String::new(), reason }] }
+    }
+}
+
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (n, Place { line, column, key, reason }) in self.places.iter().enumerate() {

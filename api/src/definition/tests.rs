@@ -106,6 +106,12 @@ fn every_error_is_one_line_with_its_place_and_reason() {
         ("name = \"api\"", "name = \"a/b\"", "api.toml:2:8: name: `a/b` is not a service name: use 1 to 63"),
         ("name = \"api\"", "", "api.toml:1:1: name: it is missing; name the service"),
         ("\"team-checkout\"", "\" \"", "api.toml:3:9: owner: it is empty"),
+        ("\"team-checkout\"", "\"a\\nb\"", "api.toml:3:9: owner: it holds a line break"),
+        (
+            "\"Takes orders.\"",
+            "\"ghp_16C7e42F292c6912E7710c838347Ae178B4a\"",
+            "api.toml:4:15: description: it looks as if a secret",
+        ),
         ("\"team-checkout\"", "7", "api.toml:3:9: owner: it is of type integer; write a text in quotes"),
         ("127.0.0.1:8080", "localhost:8080", "api.toml:7:14: listen.production: `localhost:8080` is no address"),
         ("127.0.0.1:8080", "127.0.0.1:0", "api.toml:7:14: listen.production: port 0 is no port"),

@@ -17,7 +17,7 @@ use schemas::command::{Command, PlanAsked, Request};
 use schemas::run::{Artifact, EnvValue};
 use schemas::{
     Actor, ActorKind, CommandId, CommitId, DeploymentId, EnvironmentName, Hash, Offset, ServiceName, Stream, Version,
-    release,
+    release, text,
 };
 use serde::Deserialize;
 
@@ -122,9 +122,11 @@ fn delivery(headers: &HeaderMap) -> Result<String, Problem> {
 }
 
 fn actor(pipeline: &Pipeline, key: &str) -> Result<Actor, Problem> {
-    let plain = |text: &str| (1..=200).contains(&text.len()) && !text.chars().any(char::is_control);
-    if !plain(&pipeline.name) || !pipeline.run_id.as_deref().is_none_or(plain) {
-        return Err(Problem::malformed("pipeline: name and run_id have 1 to 200 bytes without control characters"));
+    let checks = text::check("pipeline.name", &pipeline.name, 200)
+        .and_then(|()| text::check("pipeline.run_id", pipeline.run_id.as_deref().unwrap_or_default(), 200));
+    checks.map_err(|error| Problem::malformed(error.to_string()))?;
+    if pipeline.name.trim().is_empty() {
+        return Err(Problem::malformed("pipeline.name is empty; name what history shall call it"));
     }
     Ok(Actor { kind: ActorKind::Pipeline, name: pipeline.name.clone(), proof: format!("hmac key={key}") })
 }
