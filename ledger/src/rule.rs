@@ -249,6 +249,15 @@ impl Ruler {
         &self.tree
     }
 
+    /// Returns the ledger's time as it would be with the next record; nothing is remembered.
+    pub fn time_with(&self, record: &Parsed<'_>) -> Timestamp {
+        let envelope = record.envelope.as_ref();
+        match (envelope, self.void(envelope)) {
+            (Some(envelope), None) => self.time.max(envelope.time),
+            _ => self.time,
+        }
+    }
+
     /// Judges the next record and remembers it.
     ///
     /// # Errors

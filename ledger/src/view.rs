@@ -93,9 +93,41 @@ impl<'a> Decoded<'a> {
         self.parsed.envelope.as_ref()
     }
 
+    /// Returns the events, each with its stream, or why it is not understood.
+    pub fn events(&self) -> &[Result<(Stream, Event), String>] {
+        &self.events
+    }
+
     /// Takes the events, each with its stream, or why it is not understood.
     pub fn take_events(&mut self) -> Vec<Result<(Stream, Event), String>> {
         std::mem::take(&mut self.events)
+    }
+
+    /// Returns the record's leaf in the tree.
+    pub fn hash(&self) -> Hash {
+        self.parsed.hash
+    }
+
+    /// Returns what the record was, given what the rule said of it.
+    pub fn into_folded(self, offset: Offset, judged: Judged) -> Folded {
+        let Self { parsed, events } = self;
+        let commit = parsed.envelope.map(|envelope| Commit {
+            id: envelope.id,
+            command: envelope.command.id,
+            time: judged.time,
+            written_at: envelope.time,
+            extends: envelope.extends.iter().map(|head| (head.stream.to_string(), head.version.next())).collect(),
+            about: serde_json::from_str(envelope.about.get()).unwrap_or_else(|_| unreadable_about()),
+            events: std::iter::zip(&envelope.events, events)
+                .map(|(wire, event)| Read {
+                    stream: wire.stream.to_string(),
+                    kind: wire.kind.to_string(),
+                    data: wire.data.get().to_owned(),
+                    event,
+                })
+                .collect(),
+        });
+        Folded { offset, hash: parsed.hash, time: judged.time, void: judged.void, commit }
     }
 }
 
@@ -151,6 +183,11 @@ impl View {
         &self.read_only
     }
 
+    /// Returns the ledger's time as it would be with the next record.
+    pub fn time_with(&self, decoded: &Decoded<'_>) -> Timestamp {
+        self.ruler.time_with(&decoded.parsed)
+    }
+
     /// Folds the next record and returns what it was.
     ///
     /// # Errors
@@ -159,24 +196,7 @@ impl View {
     pub fn fold(&mut self, offset: Offset, bytes: &Bytes) -> Result<Folded, Halt> {
         let decoded = Decoded::of(bytes);
         let judged = self.advance(offset, &decoded)?;
-        let Decoded { parsed, events } = decoded;
-        let commit = parsed.envelope.map(|envelope| Commit {
-            id: envelope.id,
-            command: envelope.command.id,
-            time: judged.time,
-            written_at: envelope.time,
-            extends: envelope.extends.iter().map(|head| (head.stream.to_string(), head.version.next())).collect(),
-            about: serde_json::from_str(envelope.about.get()).unwrap_or_else(|_| unreadable_about()),
-            events: std::iter::zip(&envelope.events, events)
-                .map(|(wire, event)| Read {
-                    stream: wire.stream.to_string(),
-                    kind: wire.kind.to_string(),
-                    data: wire.data.get().to_owned(),
-                    event,
-                })
-                .collect(),
-        });
-        Ok(Folded { offset, hash: parsed.hash, time: judged.time, void: judged.void, commit })
+        Ok(decoded.into_folded(offset, judged))
     }
 
     /// Folds the next record, already decoded, and returns only what the rule said.

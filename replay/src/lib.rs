@@ -1,10 +1,18 @@
 //! The read side: the log folded into answers, now or at any moment of the past.
 //!
-//! [`answer`] holds the answers as plain values and the pure functions that make them.
+//! [`Reader`] answers; [`answer`] holds the answers as plain values and the pure functions that make them. What it
+//! reads is either the [`Projection`]'s rows, a cache that can be deleted at any time, or the log itself, folded by
+//! [`fold_all`].
 
 pub mod answer;
+pub mod projection;
 pub mod shares;
 
+mod fold;
 mod moment;
+mod reader;
 
+pub use fold::{FoldError, fold_all};
 pub use moment::Moment;
+pub use projection::Projection;
+pub use reader::{Error, HistoryQuery, Reader, Seen};

@@ -1,0 +1,337 @@
+//! What the cache holds, as it is in memory: how far it goes, every entity's present row and every stream's head.
+//! Superseded rows stay in the store and are read from there.
+
+use std::collections::{BTreeMap, HashMap};
+
+use ledger::rule::{Done, Head, Ruler};
+use ledger::tree::Frontier;
+use ledger::{State, View};
+use schemas::{CommandId, CommitId, Hash, LedgerId, Offset, Timestamp};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::row::{
+    COMMITS, Closed, Fields, Open, RECORDS, Rec, Result, Tag, damaged, key, key_at, name_in, number_in, share_of_sum,
+    unseal,
+};
+use super::store::Store;
+use crate::shares::Shares;
+
+/// The form of what is kept. It is another one whenever the fold or its rows may be: a cache of another form is made
+/// again.
+pub(super) fn format() -> String {
+    format!("1/{}", env!("CARGO_PKG_VERSION"))
+}
+
+/// The names of the rows of [`Shares`] begin so.
+const SHARES: &str = "shares/";
+
+/// How far the cache goes.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(super) struct Meta {
+    pub(super) format: String,
+    pub(super) ledger: Option<LedgerId>,
+    /// The offset of the next record.
+    pub(super) next: Offset,
+    /// The leaf of the last one.
+    pub(super) last: Option<Hash>,
+    pub(super) time: Timestamp,
+    pub(super) tree: Frontier,
+    pub(super) voids: u64,
+    pub(super) read_only: BTreeMap<String, String>,
+    /// How many entities there are.
+    pub(super) rows: u64,
+    /// How many streams there are.
+    pub(super) streams: u64,
+    /// The sum over every present row and every stream's head.
+    pub(super) sum: u64,
+}
+
+/// A stream's head, and the offsets of its last commits: those of its last chunk.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Tail {
+    pub(super) head: Head,
+    pub(super) offsets: Vec<Offset>,
+    /// Its share of the sum.
+    pub(super) share: u64,
+}
+
+pub(super) struct Held {
+    pub(super) store: Store,
+    pub(super) meta: Meta,
+    /// Every entity's present row, and its share of the sum.
+    pub(super) rows: BTreeMap<String, (Open, u64)>,
+    pub(super) streams: BTreeMap<String, Tail>,
+    /// The last chunk of records.
+    pub(super) records: Vec<Rec>,
+}
+
+/// The fold that goes with what is held.
+#[derive(Clone, Default)]
+pub(super) struct Fold {
+    pub(super) view: View,
+    pub(super) shares: Shares,
+    /// The leaf of the last record.
+    pub(super) last: Option<Hash>,
+}
+
+impl Held {
+    /// Reads a store and checks it: every checksum, every count, the sum.
+    pub(super) fn load(store: Store) -> Result<(Self, Fold)> {
+        let meta_key = key(Tag::Meta, "");
+        let Some(bytes) = store.get(&meta_key)? else {
+            if !store.is_empty()? {
+                return Err(damaged("it does not say how far it goes"));
+            }
+            let meta = Meta { format: format(), ..Meta::default() };
+            let held = Self { store, meta, rows: BTreeMap::new(), streams: BTreeMap::new(), records: vec![] };
+            return Ok((held, Fold::default()));
+        };
+        let meta: Meta = serde_json::from_slice(&bytes).map_err(|error| damaged(error.to_string()))?;
+        if meta.format != format() {
+            return Err(damaged(format!("its form is {}, this program's is {}", meta.format, format())));
+        }
+        let rows = load_rows(&store)?;
+        let streams = load_streams(&store)?;
+        let shares = rows.values().map(|(_, share)| share).chain(streams.values().map(|tail| &tail.share));
+        let sum = shares.fold(0_u64, |sum, share| sum.wrapping_add(*share));
+        if (rows.len() as u64, streams.len() as u64, sum) != (meta.rows, meta.streams, meta.sum) {
+            return Err(damaged("rows are missing or of another time"));
+        }
+        let (records, commands) = load_records(&store, meta.next)?;
+        if meta.tree.size() != meta.next.0 || records.last().is_some_and(|last| last.time != meta.time) {
+            return Err(damaged("its parts do not go equally far"));
+        }
+        let heads = streams.iter().map(|(name, tail)| (name.clone(), tail.head)).collect();
+        let ruler = Ruler::resume(meta.next, meta.time, heads, commands, meta.tree.clone());
+        let (state, shares) = parts(rows.iter().map(|(name, (open, _))| (name.clone(), open.json.to_vec())))?;
+        let view = View::resume(ruler, state, meta.read_only.clone(), meta.voids);
+        let last = meta.last;
+        Ok((Self { store, meta, rows, streams, records }, Fold { view, shares, last }))
+    }
+
+    /// Returns the state and the shares after the record at `offset`.
+    pub(super) fn state_at(&self, offset: Offset) -> Result<(State, Shares)> {
+        self.parts_at(offset, self.rows.keys().map(String::as_str))
+    }
+
+    /// Returns the state and the shares after the record at `offset`, as far as the entities of `names` go.
+    pub(super) fn parts_at<'a>(&self, offset: Offset, names: impl Iterator<Item = &'a str>) -> Result<(State, Shares)> {
+        let mut rows = Vec::new();
+        for name in names {
+            if let Some(json) = self.row_at(name, offset)? {
+                rows.push((name.to_owned(), json));
+            }
+        }
+        parts(rows)
+    }
+
+    /// Returns the row of an entity that was valid after the record at `offset`; none if there was no entity yet.
+    pub(super) fn row_at(&self, name: &str, offset: Offset) -> Result<Option<Vec<u8>>> {
+        let Some((open, _)) = self.rows.get(name).filter(|(open, _)| open.first <= offset) else { return Ok(None) };
+        if open.from <= offset {
+            return Ok(Some(open.json.to_vec()));
+        }
+        let missing = || damaged(format!("the row of {name} at offset {offset} is missing"));
+        let first = self.store.last(&key_at(Tag::Closed, name, 0), &key_at(Tag::Closed, name, offset.0))?;
+        let (_, bytes) = first.ok_or_else(missing)?;
+        let mut rows = vec![Closed::from_bytes(&bytes)?];
+        if rows[0].until <= offset {
+            return Err(missing());
+        }
+        // A row that is not whole is read back from the next one, and so on to a whole one or the present one.
+        let mut json = loop {
+            let last = rows.last().expect("one at least");
+            if last.is_whole() {
+                break Vec::new();
+            }
+            if last.until == open.from {
+                break open.json.to_vec();
+            }
+            let next = self.store.get(&key_at(Tag::Closed, name, last.until.0))?.ok_or_else(missing)?;
+            let next = Closed::from_bytes(&next)?;
+            if next.row != last.row + 1 || next.until <= last.until {
+                return Err(missing());
+            }
+            rows.push(next);
+        };
+        for row in rows.iter().rev() {
+            json = row.json(&json)?;
+        }
+        Ok(Some(json))
+    }
+
+    /// Returns what the rule said of the record at `offset`, which must be one that is held.
+    pub(super) fn record(&self, offset: Offset) -> Result<Rec> {
+        let place = (offset.0 % RECORDS) as usize;
+        let chunk = self.chunk(offset.0 / RECORDS)?;
+        chunk.get(place).copied().ok_or_else(|| damaged(format!("record {offset} is missing")))
+    }
+
+    /// Returns a chunk of records.
+    pub(super) fn chunk(&self, number: u64) -> Result<Vec<Rec>> {
+        if number == self.meta.next.0.saturating_sub(1) / RECORDS {
+            return Ok(self.records.clone());
+        }
+        let bytes = self.store.get(&key_at(Tag::Records, "", number))?;
+        read_chunk(&bytes.ok_or_else(|| damaged(format!("records from {} on are missing", number * RECORDS)))?)
+    }
+
+    /// Returns the last record whose time is not later than `time`; none if the first is later.
+    pub(super) fn offset_at(&self, time: Timestamp) -> Result<Option<Offset>> {
+        // The chunks that begin at or before it, found by halving.
+        let (mut from, mut to) = (0, self.meta.next.0.div_ceil(RECORDS));
+        while from < to {
+            let middle = from.midpoint(to);
+            if self.chunk(middle)?.first().is_some_and(|first| first.time <= time) {
+                from = middle + 1;
+            } else {
+                to = middle;
+            }
+        }
+        let Some(number) = from.checked_sub(1) else { return Ok(None) };
+        let within = self.chunk(number)?.partition_point(|record| record.time <= time) as u64;
+        Ok(Some(Offset(number * RECORDS + within - 1)))
+    }
+
+    /// Returns the offsets of a stream's last commits, the newest first: at most `max`, none before `since`.
+    pub(super) fn commits_of(&self, stream: &str, since: Offset, max: usize) -> Result<Vec<Offset>> {
+        let Some(tail) = self.streams.get(stream) else { return Ok(vec![]) };
+        let mut number = (tail.head.version.0 - 1) / COMMITS;
+        let mut chunk = tail.offsets.clone();
+        let mut offsets = Vec::new();
+        loop {
+            offsets.extend(chunk.iter().rev().filter(|offset| **offset >= since));
+            if number == 0 || offsets.len() >= max || chunk.first().is_some_and(|first| *first < since) {
+                offsets.truncate(max);
+                return Ok(offsets);
+            }
+            number -= 1;
+            chunk = load_offsets(&self.store, stream, number, COMMITS)?;
+        }
+    }
+
+    /// Returns the offsets of the records that do not count, the newest first, none before `since`.
+    pub(super) fn voids(&self, since: Offset) -> Result<Vec<Offset>> {
+        let mut voids = Vec::new();
+        for number in (since.0 / RECORDS..self.meta.next.0.div_ceil(RECORDS)).rev() {
+            let chunk = self.chunk(number)?;
+            let void = chunk.iter().enumerate().rev().filter(|(_, record)| record.void.is_some());
+            voids.extend(void.map(|(at, _)| Offset(number * RECORDS + at as u64)).filter(|offset| *offset >= since));
+        }
+        Ok(voids)
+    }
+
+    /// Checks that no commit's offset is missing.
+    pub(super) fn check_commits(&self) -> Result<()> {
+        let mut count = 0;
+        self.store.scan(Tag::Commit as u8, |key, sealed| {
+            count += 1;
+            unseal(key, sealed).map(drop)
+        })?;
+        if count != self.meta.next.0 - self.meta.voids {
+            return Err(damaged(format!("the offsets of {count} commits are there")));
+        }
+        Ok(())
+    }
+
+    /// Returns where a commit is said to stand.
+    pub(super) fn offset_of(&self, commit: CommitId) -> Result<Option<Offset>> {
+        let bytes = self.store.get(&commit_key(commit))?;
+        bytes.map(|bytes| Fields(&bytes).number().map(Offset)).transpose()
+    }
+}
+
+pub(super) fn commit_key(commit: CommitId) -> Vec<u8> {
+    let mut key = vec![Tag::Commit as u8];
+    key.extend_from_slice(commit.0.as_bytes());
+    key
+}
+
+/// Returns the name of the row that holds a deployment's shares.
+pub(super) fn shares_name(deployment: &schemas::DeploymentId) -> String {
+    format!("{SHARES}{deployment}")
+}
+
+/// Puts state and shares together from their rows.
+fn parts(rows: impl IntoIterator<Item = (String, Vec<u8>)>) -> Result<(State, Shares)> {
+    let wrong = |error: String| damaged(format!("a row is none: {error}"));
+    let mut shares = Shares::default();
+    let mut values: Vec<(String, Value)> = Vec::new();
+    for (name, json) in rows {
+        if let Some(deployment) = name.strip_prefix(SHARES) {
+            let deployment = deployment.parse().map_err(|_| wrong(name.clone()))?;
+            let shared = serde_json::from_slice(&json).map_err(|error| wrong(error.to_string()))?;
+            shares.0.insert(deployment, std::sync::Arc::new(shared));
+        } else {
+            values.push((name, serde_json::from_slice(&json).map_err(|error| wrong(error.to_string()))?));
+        }
+    }
+    Ok((State::from_rows(values).map_err(wrong)?, shares))
+}
+
+fn load_rows(store: &Store) -> Result<BTreeMap<String, (Open, u64)>> {
+    let mut rows = BTreeMap::new();
+    store.scan(Tag::Open as u8, |key, sealed| {
+        let open = Open::from_bytes(unseal(key, sealed)?)?;
+        rows.insert(name_in(key)?.to_owned(), (open, share_of_sum(key, sealed)));
+        Ok(())
+    })?;
+    Ok(rows)
+}
+
+fn load_streams(store: &Store) -> Result<BTreeMap<String, Tail>> {
+    let mut heads = Vec::new();
+    store.scan(Tag::Stream as u8, |key, sealed| {
+        let mut fields = Fields(unseal(key, sealed)?);
+        let head = Head { version: schemas::StreamVersion(fields.number()?), hash: Hash(fields.bytes()?) };
+        heads.push((name_in(key)?.to_owned(), head, share_of_sum(key, sealed)));
+        Ok(())
+    })?;
+    let mut streams = BTreeMap::new();
+    for (name, head, share) in heads {
+        let last = head.version.0.checked_sub(1).ok_or_else(|| damaged(format!("{name} has no commit")))?;
+        let offsets = load_offsets(store, &name, last / COMMITS, last % COMMITS + 1)?;
+        streams.insert(name, Tail { head, offsets, share });
+    }
+    Ok(streams)
+}
+
+fn load_offsets(store: &Store, stream: &str, number: u64, count: u64) -> Result<Vec<Offset>> {
+    let missing = || damaged(format!("commits of {stream} are missing"));
+    let bytes = store.get(&key_at(Tag::At, stream, number))?.ok_or_else(missing)?;
+    let (offsets, rest) = bytes.as_chunks::<8>();
+    if !rest.is_empty() || offsets.len() as u64 != count {
+        return Err(missing());
+    }
+    Ok(offsets.iter().map(|offset| Offset(u64::from_be_bytes(*offset))).collect())
+}
+
+fn read_chunk(bytes: &[u8]) -> Result<Vec<Rec>> {
+    bytes.chunks(Rec::LEN).map(Rec::read).collect()
+}
+
+/// Reads every record before `next`: the last chunk of them and the commands that counted.
+fn load_records(store: &Store, next: Offset) -> Result<(Vec<Rec>, HashMap<CommandId, Done>)> {
+    let mut commands = HashMap::with_capacity(next.0 as usize);
+    let mut count = 0_u64;
+    let mut last = Vec::new();
+    store.scan(Tag::Records as u8, |key, sealed| {
+        let chunk = read_chunk(unseal(key, sealed)?)?;
+        if number_in(key)? * RECORDS != count {
+            return Err(damaged(format!("records from {count} on are missing")));
+        }
+        for record in &chunk {
+            if record.void.is_none() {
+                commands.insert(record.command, Done { hash: record.command_hash, offset: Offset(count) });
+            }
+            count += 1;
+        }
+        last = chunk;
+        Ok(())
+    })?;
+    if count != next.0 {
+        return Err(damaged(format!("it holds {count} records and says {next}")));
+    }
+    Ok((last, commands))
+}

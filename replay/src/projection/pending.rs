@@ -1,0 +1,193 @@
+//! What folding some records changes in the cache, written in one batch: rows, records, heads and how far it goes.
+
+use std::collections::BTreeMap;
+
+use ledger::View;
+use ledger::view::Folded;
+use schemas::{CommandId, CommitId, Event, Hash, Offset, Stream};
+use uuid::Uuid;
+
+use super::held::{Fold, Held, Meta, Tail, commit_key, shares_name};
+use super::row::{COMMITS, Open, RECORDS, Rec, Result, Tag, key, key_at, share_of_sum};
+use super::store::Batch;
+use crate::shares::{Place, Shares};
+
+/// The changes of some records that were folded and not yet written.
+#[derive(Default)]
+pub(super) struct Pending {
+    rows: BTreeMap<String, Open>,
+    closed: Vec<(Vec<u8>, Vec<u8>)>,
+    records: Vec<Rec>,
+    streams: BTreeMap<String, Vec<Offset>>,
+    commits: Vec<(CommitId, Offset)>,
+}
+
+/// Folds the shares on with a record.
+pub(super) fn evolve_shares(shares: &mut Shares, folded: &Folded) {
+    let Some(commit) = folded.commit.as_ref().filter(|_| folded.void.is_none()) else { return };
+    let place = Place { offset: folded.offset, time: folded.time, commit: commit.id };
+    for (stream, event) in commit.events.iter().flat_map(|read| &read.event) {
+        shares.evolve(stream, event, place);
+    }
+}
+
+impl Pending {
+    /// Adds a record that was just folded into `fold`.
+    pub(super) fn add(&mut self, held: &Held, fold: &Fold, folded: &Folded) {
+        let counted = folded.commit.as_ref().filter(|_| folded.void.is_none());
+        let command = counted.map_or(CommandId(Uuid::nil()), |commit| commit.command);
+        let command_hash = fold.view.command(command).map_or(Hash::ZERO, |done| done.hash);
+        self.records.push(Rec { time: folded.time, void: folded.void, command, command_hash });
+        let Some(commit) = counted else { return };
+        self.commits.push((commit.id, folded.offset));
+        for (stream, _) in &commit.extends {
+            self.streams.entry(stream.clone()).or_default().push(folded.offset);
+        }
+        for (name, json) in touched(fold, folded) {
+            self.set_row(held, folded.offset, name, json);
+        }
+    }
+
+    fn set_row(&mut self, held: &Held, offset: Offset, name: String, json: Vec<u8>) {
+        let old = self.rows.get(&name).or_else(|| held.rows.get(&name).map(|(open, _)| open));
+        let row = match old {
+            Some(old) if *old.json == json => return,
+            Some(old) => {
+                let new = Open { from: offset, first: old.first, rows: old.rows + 1, json: json.into() };
+                self.closed.push((key_at(Tag::Closed, &name, old.from.0), old.close(&new).to_bytes()));
+                new
+            }
+            None => Open { from: offset, first: offset, rows: 0, json: json.into() },
+        };
+        self.rows.insert(name, row);
+    }
+
+    /// Writes everything in one batch.
+    pub(super) fn apply(self, held: &mut Held, fold: &Fold) -> Result<()> {
+        let view = &fold.view;
+        let mut batch = Batch::default();
+        let mut sum = held.meta.sum;
+        let mut rows = Vec::with_capacity(self.rows.len());
+        for (name, open) in self.rows {
+            let key = key(Tag::Open, &name);
+            let share = share_of_sum(&key, &batch.put(key.clone(), &open.to_bytes()));
+            let before = held.rows.get(&name).map_or(0, |(_, share)| *share);
+            sum = sum.wrapping_sub(before).wrapping_add(share);
+            rows.push((name, (open, share)));
+        }
+        for (key, closed) in self.closed {
+            batch.put(key, &closed);
+        }
+        let mut streams = Vec::with_capacity(self.streams.len());
+        for (name, offsets) in self.streams {
+            let before = held.streams.get(&name);
+            let tail = put_stream(&mut batch, &name, before, &offsets, view);
+            sum = sum.wrapping_sub(before.map_or(0, |tail| tail.share)).wrapping_add(tail.share);
+            streams.push((name, tail));
+        }
+        for (commit, offset) in self.commits {
+            batch.put(commit_key(commit), &offset.0.to_be_bytes());
+        }
+        let records = put_records(&mut batch, held, self.records);
+        let new_rows = rows.iter().filter(|(name, _)| !held.rows.contains_key(name)).count();
+        let new_streams = streams.iter().filter(|(name, _)| !held.streams.contains_key(name)).count();
+        let meta = Meta {
+            format: held.meta.format.clone(),
+            ledger: view.state().ledger,
+            next: view.next(),
+            last: fold.last,
+            time: view.time(),
+            tree: view.tree().clone(),
+            voids: view.voids(),
+            read_only: view.read_only().clone(),
+            rows: held.meta.rows + new_rows as u64,
+            streams: held.meta.streams + new_streams as u64,
+            sum,
+        };
+        batch.put(key(Tag::Meta, ""), &to_json(&meta));
+        held.store.apply(batch)?;
+        held.meta = meta;
+        held.rows.extend(rows);
+        held.streams.extend(streams);
+        held.records = records;
+        Ok(())
+    }
+}
+
+/// Returns the rows that a record changed, as they are after it.
+fn touched(fold: &Fold, folded: &Folded) -> BTreeMap<String, Vec<u8>> {
+    let mut rows = BTreeMap::new();
+    let mut seen = Vec::new();
+    for (stream, event) in folded.commit.iter().flat_map(|commit| &commit.events).flat_map(|read| &read.event) {
+        // A stream's own row is the same whichever of its events touched it; a release has a row of its own.
+        if !matches!(event, Event::Release(_)) {
+            if seen.contains(&stream) {
+                continue;
+            }
+            seen.push(stream);
+        }
+        let touched = fold.view.state().rows_touched(stream, event);
+        rows.extend(touched.into_iter().map(|(name, value)| (name, to_json(&value))));
+        if let Stream::Deployment(id) = stream
+            && let Some(shared) = fold.shares.of(id)
+        {
+            rows.insert(shares_name(id), to_json(shared));
+        }
+    }
+    rows
+}
+
+fn to_json(value: &impl serde::Serialize) -> Vec<u8> {
+    serde_json::to_vec(value).expect("plain JSON")
+}
+
+/// Writes a stream's head and the chunks of its commits that change.
+fn put_stream(batch: &mut Batch, name: &str, before: Option<&Tail>, offsets: &[Offset], view: &View) -> Tail {
+    let mut version = before.map_or(0, |tail| tail.head.version.0);
+    let mut chunk: Vec<Offset> = before.map(|tail| tail.offsets.clone()).unwrap_or_default();
+    let put = |batch: &mut Batch, number: u64, chunk: &[Offset]| {
+        let bytes: Vec<u8> = chunk.iter().flat_map(|offset| offset.0.to_be_bytes()).collect();
+        batch.put(key_at(Tag::At, name, number), &bytes);
+    };
+    for offset in offsets {
+        if version > 0 && version.is_multiple_of(COMMITS) {
+            put(batch, version / COMMITS - 1, &chunk);
+            chunk.clear();
+        }
+        chunk.push(*offset);
+        version += 1;
+    }
+    put(batch, (version - 1) / COMMITS, &chunk);
+    let head = view.ruler().head(name);
+    debug_assert_eq!(head.version.0, version, "a stream's version is the number of its commits");
+    let key = key(Tag::Stream, name);
+    let mut bytes = head.version.0.to_be_bytes().to_vec();
+    bytes.extend_from_slice(&head.hash.0);
+    let share = share_of_sum(&key, &batch.put(key.clone(), &bytes));
+    Tail { head, offsets: chunk, share }
+}
+
+/// Writes the chunks of records that change, and returns the last of them.
+fn put_records(batch: &mut Batch, held: &Held, new: Vec<Rec>) -> Vec<Rec> {
+    let mut number = held.meta.next.0 / RECORDS;
+    let whole = held.meta.next.0.is_multiple_of(RECORDS);
+    let mut chunk = if whole { Vec::new() } else { held.records.clone() };
+    if new.is_empty() {
+        return held.records.clone();
+    }
+    let put = |batch: &mut Batch, number: u64, chunk: &[Rec]| {
+        let mut bytes = Vec::with_capacity(chunk.len() * Rec::LEN);
+        chunk.iter().for_each(|record| record.write(&mut bytes));
+        batch.put(key_at(Tag::Records, "", number), &bytes);
+    };
+    for record in new {
+        if chunk.len() as u64 == RECORDS {
+            put(batch, number, &chunk);
+            chunk.clear();
+            number += 1;
+        }
+        chunk.push(record);
+    }
+    put(batch, number, &chunk);
+    chunk
+}

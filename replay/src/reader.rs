@@ -1,0 +1,318 @@
+//! The reader: what the rest of the house asks about the past and the present.
+//!
+//! It answers from the projection's rows where it can and from a full fold of the log else; both give the same
+//! answers, and the tests compare them.
+
+mod collect;
+mod origins;
+mod rows;
+mod verify;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use ledger::log::segments::{self, SegmentsReader};
+use ledger::log::{Log, ReadError};
+use ledger::rule::Halt;
+use ledger::{Ledger, State};
+use schemas::{CommitId, DeploymentId, EnvironmentName, Offset, ServiceName, Timestamp};
+
+use crate::answer::{self, At, History, Production, Status, Verified, WhoShipped};
+use crate::fold::{FoldError, visit_all};
+use crate::moment::Moment;
+use crate::projection::{OpenError, Projection};
+use crate::shares::Shares;
+use collect::Collect;
+use origins::Places;
+
+/// A log with at most this many records is folded from its beginning rather than read through a cache: it is as fast.
+const FOLD_MAX: u64 = 20_000;
+/// How long an answer waits for the projection to have seen what the log holds, before it is folded from the log.
+const BEHIND_MAX: Duration = Duration::from_secs(2);
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The log cannot be opened.
+    #[error(transparent)]
+    Open(#[from] segments::OpenError),
+    /// The log cannot be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// The log cannot be folded.
+    #[error(transparent)]
+    Halt(#[from] Halt),
+    /// A time that has not come.
+    #[error("{asked} has not come yet, it is {now}; ask for a time up to now")]
+    Future {
+        /// The time that was asked for.
+        asked: Timestamp,
+        /// The time it is.
+        now: Timestamp,
+    },
+    /// A record that is not written.
+    #[error("offset {asked} is not written yet; the ledger holds {records} records, the last is at offset {last}")]
+    NoOffset {
+        /// The offset that was asked for.
+        asked: Offset,
+        /// How many records there are.
+        records: u64,
+        /// The last of them.
+        last: u64,
+    },
+    /// An empty log.
+    #[error("the ledger holds no record yet")]
+    Empty,
+    /// A commit that is not in the log, or does not count.
+    #[error("no commit {0} counts in this ledger; `ionledger history` shows those that do")]
+    NoCommit(CommitId),
+}
+
+impl From<FoldError> for Error {
+    fn from(error: FoldError) -> Self {
+        match error {
+            FoldError::Read(error) => Error::Read(error),
+            FoldError::Halt(halt) => Error::Halt(halt),
+        }
+    }
+}
+
+/// The state of production at a moment, with the shares of then.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Seen {
+    /// The moment.
+    pub at: At,
+    /// The state.
+    pub state: State,
+    /// Since when each stack had its traffic.
+    pub shares: Shares,
+}
+
+impl Seen {
+    fn empty() -> Self {
+        Self { at: At::default(), state: State::default(), shares: Shares::default() }
+    }
+}
+
+/// Which part of history is asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HistoryQuery {
+    /// Only this service's; none for all of the ledger.
+    pub service: Option<ServiceName>,
+    /// Only this environment's, and what concerns a service as a whole; none for all.
+    pub environment: Option<EnvironmentName>,
+    /// How many commits at most, the newest; none for all.
+    pub limit: Option<usize>,
+    /// None that are older.
+    pub since: Option<Timestamp>,
+    /// Also the records that do not count.
+    pub voids: bool,
+}
+
+impl HistoryQuery {
+    /// Says whether all of the ledger is asked for.
+    fn is_all(&self) -> bool {
+        self.service.is_none() && self.environment.is_none()
+    }
+}
+
+/// Reads the ledger of a data folder, or of a running process.
+pub struct Reader {
+    log: Arc<dyn Log>,
+    projection: Option<Arc<Projection>>,
+    ledger: Option<Ledger>,
+    /// The data folder, if it was opened there.
+    data: Option<PathBuf>,
+}
+
+impl Reader {
+    /// Opens the ledger in the data folder `data` for reading, beside a running `up` or without one. The log is not
+    /// written. The cache is used where that is faster and no other process holds it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Open`] if there is no ledger or it cannot be read.
+    pub async fn open(data: &Path) -> Result<Self, Error> {
+        let log: Arc<dyn Log> = Arc::new(SegmentsReader::open(data, None)?);
+        let mut reader = Self { data: Some(data.to_owned()), ..Self::from_genesis(Arc::clone(&log)) };
+        if log.end().borrow().0 <= FOLD_MAX || !data.join("replay").exists() {
+            return Ok(reader);
+        }
+        match Projection::open(data) {
+            Ok(projection) => {
+                let sound = projection.resume(&*log).await.is_ok_and(|view| view.next().0 > 0);
+                let behind = log.end().borrow().0.saturating_sub(projection.next().borrow().0);
+                if sound && behind <= FOLD_MAX && projection.catch_up(&*log).await.is_ok() {
+                    reader.projection = Some(Arc::new(projection));
+                }
+            }
+            Err(error) => tracing::debug!(%error, "answers are folded from the log"),
+        }
+        Ok(reader)
+    }
+
+    /// Returns a reader that folds `log` from its beginning for every answer.
+    pub fn from_genesis(log: Arc<dyn Log>) -> Self {
+        Self { log, projection: None, ledger: None, data: None }
+    }
+
+    /// Returns a reader of `log` that uses `projection` where that has seen all of it.
+    pub fn over(log: Arc<dyn Log>, projection: Option<Arc<Projection>>) -> Self {
+        Self { projection, ..Self::from_genesis(log) }
+    }
+
+    /// Returns a reader over a running ledger and the projection that follows the same log.
+    pub fn live(ledger: Ledger, log: Arc<dyn Log>, projection: Option<Arc<Projection>>) -> Self {
+        Self { ledger: Some(ledger), ..Self::over(log, projection) }
+    }
+
+    /// Returns a reader of the same log that uses no cache: `--from-genesis`.
+    #[must_use]
+    pub fn without_cache(&self) -> Self {
+        Self { ledger: self.ledger.clone(), ..Self::from_genesis(Arc::clone(&self.log)) }
+    }
+
+    /// Returns the state at `moment`: an empty one before the ledger's first record.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Future`], [`Error::NoOffset`] or [`Error::NoCommit`] for a moment that is none, and what keeps the log
+    /// from being read.
+    pub async fn state_at(&self, moment: Moment) -> Result<Seen, Error> {
+        self.check(moment)?;
+        if let Some(rows) = self.rows().await
+            && let Some(at) = self.resolve(rows, moment).await?
+            && let Some(seen) = rows::seen(rows, at)
+        {
+            return Ok(seen);
+        }
+        Ok(self.collect(Collect::new(moment)).await?.seen())
+    }
+
+    /// Returns the status of every service, or of one in one environment or all.
+    ///
+    /// # Errors
+    ///
+    /// As [`Reader::state_at`].
+    pub async fn status(
+        &self,
+        moment: Moment,
+        service: Option<&ServiceName>,
+        environment: Option<&EnvironmentName>,
+    ) -> Result<Status, Error> {
+        let of = |state: &State, at| match service {
+            Some(service) => answer::status_of(state, at, service, environment),
+            None => answer::status(state, at),
+        };
+        if let (Some(ledger), Moment::Now) = (&self.ledger, moment) {
+            let view = ledger.view();
+            return Ok(of(view.state(), At::of(&view)));
+        }
+        let seen = self.state_at(moment).await?;
+        Ok(of(&seen.state, seen.at))
+    }
+
+    /// Returns all of production at `moment`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Reader::state_at`].
+    pub async fn production(&self, moment: Moment) -> Result<Production, Error> {
+        let seen = self.state_at(moment).await?;
+        Ok(answer::production(&seen.state, seen.at))
+    }
+
+    /// Returns which versions served what share of a deployment at `moment`, and who put them there.
+    ///
+    /// # Errors
+    ///
+    /// As [`Reader::state_at`].
+    pub async fn who_shipped(&self, deployment: &DeploymentId, moment: Moment) -> Result<WhoShipped, Error> {
+        self.check(moment)?;
+        if let Some(rows) = self.rows().await
+            && let Some(at) = self.resolve(rows, moment).await?
+            && let Some(seen) = rows::seen_of(rows, deployment, at)
+            && let Some(answer) = self.who_shipped_in(&seen, deployment, &Places::Rows(rows)).await?
+        {
+            return Ok(answer);
+        }
+        let mut collected = self.collect(Collect::new(moment).with_places()).await?;
+        let places = Places::Folded(collected.places());
+        let seen = collected.seen();
+        let answer = self.who_shipped_in(&seen, deployment, &places).await?;
+        Ok(answer.expect("a fold knows every commit"))
+    }
+
+    /// Returns a part of history, the newest commit first.
+    ///
+    /// # Errors
+    ///
+    /// What keeps the log from being read.
+    pub async fn history(&self, query: &HistoryQuery) -> Result<History, Error> {
+        if let Some(rows) = self.rows().await
+            && let Some(history) = self.history_of_rows(rows, query).await?
+        {
+            return Ok(history);
+        }
+        let mut collected = self.collect(Collect::new(Moment::Now).with_places().with_history(query.clone())).await?;
+        let (kept, more) = collected.take_kept();
+        let places = Places::Folded(collected.places());
+        let entries = self.entries(kept, &places).await?;
+        Ok(history(query, entries.expect("a fold knows every commit"), more))
+    }
+
+    /// Recomputes hashes, rule and root from the first record on, and compares the cache with them.
+    ///
+    /// # Errors
+    ///
+    /// None for a damaged log, which is the answer; [`Error::Read`] if it cannot be read now.
+    pub async fn verify(&self) -> Result<Verified, Error> {
+        let opened = match (&self.data, &self.projection) {
+            (Some(data), None) if data.join("replay").exists() => Projection::open(data).map(Some),
+            _ => Ok(None),
+        };
+        let in_use = matches!(opened, Err(OpenError::InUse(_)));
+        let opened = opened.ok().flatten();
+        verify::verify(&self.log, self.projection.as_deref().or(opened.as_ref()), in_use).await
+    }
+
+    /// Returns the projection if it has seen all that the log holds now.
+    async fn rows(&self) -> Option<&Projection> {
+        let projection = self.projection.as_deref()?;
+        let end = *self.log.end().borrow();
+        projection.wait_for(end, BEHIND_MAX).await.then_some(projection)
+    }
+
+    async fn collect(&self, collect: Collect) -> Result<Collect, Error> {
+        let (collect, error) = visit_all(Arc::clone(&self.log), collect).await;
+        if let Some(error) = error {
+            return Err(error.into());
+        }
+        collect.reached()
+    }
+
+    fn check(&self, moment: Moment) -> Result<(), Error> {
+        let records = self.log.end().borrow().0;
+        match moment {
+            Moment::Now | Moment::Event(_) => Ok(()),
+            Moment::Offset(_) if records == 0 => Err(Error::Empty),
+            Moment::Offset(asked) if asked.0 >= records => Err(Error::NoOffset { asked, records, last: records - 1 }),
+            Moment::Offset(_) => Ok(()),
+            Moment::Time(asked) => {
+                let now = self.ledger.as_ref().map_or_else(Timestamp::now, |ledger| ledger.clock().now());
+                if asked > now { Err(Error::Future { asked, now }) } else { Ok(()) }
+            }
+        }
+    }
+}
+
+fn history(query: &HistoryQuery, entries: Vec<answer::HistoryEntry>, more: bool) -> History {
+    History {
+        schema_version: answer::SCHEMA_VERSION,
+        service: query.service.clone(),
+        environment: query.environment.clone(),
+        entries,
+        more,
+    }
+}

@@ -1,0 +1,177 @@
+//! Collect: what one pass over the log gathers for an answer: the state up to a moment, where commits stand, history.
+
+use std::collections::{HashMap, VecDeque};
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use ledger::rule::Halt;
+use ledger::view::{Decoded, Folded};
+use ledger::{Deployment, View};
+use schemas::envelope::Envelope;
+use schemas::{CommitId, DeploymentId, Offset, Stream, Timestamp};
+
+use super::{Error, HistoryQuery, Seen};
+use crate::answer::{At, Names};
+use crate::fold::Visit;
+use crate::moment::Moment;
+use crate::shares::{Place, Shares};
+
+/// A record of history, with what its ids stood for.
+pub(super) struct Kept {
+    pub(super) folded: Folded,
+    pub(super) names: Names,
+}
+
+/// Where each commit stands.
+pub(super) type CommitPlaces = HashMap<CommitId, (Offset, Timestamp)>;
+
+pub(super) struct Collect {
+    until: Moment,
+    found: bool,
+    view: View,
+    shares: Shares,
+    places: Option<CommitPlaces>,
+    history: Option<HistoryQuery>,
+    kept: VecDeque<Kept>,
+    more: bool,
+}
+
+impl Collect {
+    /// Gathers the state up to a moment.
+    pub(super) fn new(until: Moment) -> Self {
+        Self {
+            until,
+            found: false,
+            view: View::default(),
+            shares: Shares::default(),
+            places: None,
+            history: None,
+            kept: VecDeque::new(),
+            more: false,
+        }
+    }
+
+    /// Also remembers where each commit stands.
+    pub(super) fn with_places(mut self) -> Self {
+        self.places = Some(CommitPlaces::new());
+        self
+    }
+
+    /// Also keeps the records of `query`.
+    pub(super) fn with_history(mut self, query: HistoryQuery) -> Self {
+        self.history = Some(query);
+        self
+    }
+
+    /// Returns this if the pass came to where it was to end.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoCommit`], or [`Error::NoOffset`] if the log ended before.
+    pub(super) fn reached(self) -> Result<Self, Error> {
+        let records = self.view.next().0;
+        match self.until {
+            Moment::Event(commit) if !self.found => Err(Error::NoCommit(commit)),
+            Moment::Offset(asked) if asked.0 >= records => {
+                Err(Error::NoOffset { asked, records, last: records.saturating_sub(1) })
+            }
+            _ => Ok(self),
+        }
+    }
+
+    pub(super) fn places(&mut self) -> CommitPlaces {
+        self.places.take().unwrap_or_default()
+    }
+
+    pub(super) fn seen(self) -> Seen {
+        Seen { at: At::of(&self.view), state: self.view.state().clone(), shares: self.shares }
+    }
+
+    /// Takes what was kept, the newest first, and whether the limit left out older ones.
+    pub(super) fn take_kept(&mut self) -> (Vec<Kept>, bool) {
+        (std::mem::take(&mut self.kept).into_iter().rev().collect(), self.more)
+    }
+
+    fn keep(&mut self, kept: Kept) {
+        self.kept.push_back(kept);
+        let limit = self.history.as_ref().and_then(|query| query.limit).unwrap_or(usize::MAX);
+        if self.kept.len() > limit {
+            self.kept.pop_front();
+            self.more = true;
+        }
+    }
+
+    fn deployment(&self, id: Option<&DeploymentId>) -> Option<Arc<Deployment>> {
+        self.view.state().deployments.get(id?).cloned()
+    }
+
+    /// Says whether a record at `offset` with `commit`, if it counts, is the one to end after.
+    fn ends(&mut self, offset: Offset, commit: Option<CommitId>) -> bool {
+        match self.until {
+            Moment::Now | Moment::Time(_) => false,
+            Moment::Offset(last) => offset == last,
+            Moment::Event(wanted) => {
+                self.found = commit == Some(wanted);
+                self.found
+            }
+        }
+    }
+}
+
+impl Visit for Collect {
+    fn visit(&mut self, offset: Offset, decoded: Decoded<'_>) -> Result<ControlFlow<()>, Halt> {
+        if let Moment::Time(time) = self.until
+            && self.view.time_with(&decoded) > time
+        {
+            return Ok(ControlFlow::Break(()));
+        }
+        let about_it = self.history.as_ref().is_some_and(|query| is_about(query, decoded.envelope()));
+        let deployment = if about_it { decoded.envelope().and_then(deployment_in) } else { None };
+        let before = self.deployment(deployment.as_ref());
+        let judged = self.view.advance(offset, &decoded)?;
+        let commit = decoded.envelope().map(|envelope| envelope.id).filter(|_| judged.void.is_none());
+        if let Some(commit) = commit {
+            let place = Place { offset, time: judged.time, commit };
+            for (stream, event) in decoded.events().iter().flatten() {
+                self.shares.evolve(stream, event, place);
+            }
+            if let Some(places) = &mut self.places {
+                places.insert(commit, (offset, judged.time));
+            }
+        }
+        let wanted = self.history.as_ref().is_some_and(|query| {
+            let young = query.since.is_none_or(|since| judged.time >= since);
+            about_it && young && (judged.void.is_none() || query.voids)
+        });
+        if wanted {
+            let names = Names { before, after: self.deployment(deployment.as_ref()) };
+            self.keep(Kept { folded: decoded.into_folded(offset, judged), names });
+        }
+        Ok(if self.ends(offset, commit) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+    }
+}
+
+/// Says whether a record is about what is asked for. What is no commit is about nothing but the ledger as a whole.
+pub(super) fn is_about(query: &HistoryQuery, envelope: Option<&Envelope<'_>>) -> bool {
+    query.is_all()
+        || envelope.is_some_and(|envelope| envelope.extends.iter().any(|head| stream_is_about(query, &head.stream)))
+}
+
+/// Says whether a stream is about what is asked for.
+pub(super) fn stream_is_about(query: &HistoryQuery, stream: &str) -> bool {
+    let service = |service| query.service.as_ref().is_none_or(|wanted| wanted.as_str() == service);
+    let environment = |environment| query.environment.as_ref().is_none_or(|wanted| wanted.as_str() == environment);
+    match stream.split('/').collect::<Vec<_>>()[..] {
+        ["service", name] => service(name),
+        ["deployment" | "judgement", env, name] => service(name) && environment(env),
+        _ => query.is_all(),
+    }
+}
+
+/// Returns the deployment that a commit is about, if it is about one.
+pub(super) fn deployment_in(envelope: &Envelope<'_>) -> Option<DeploymentId> {
+    envelope.extends.iter().find_map(|head| match head.stream.parse() {
+        Ok(Stream::Deployment(id) | Stream::Judgement(id)) => Some(id),
+        _ => None,
+    })
+}

@@ -1,0 +1,127 @@
+//! Origins: where a commit stands, who made it, and which person or pipeline is behind it.
+
+use std::collections::{BTreeMap, HashMap};
+
+use ledger::log::{Log, ReadError};
+use ledger::rule::Judged;
+use ledger::view::{Decoded, Folded};
+use schemas::{CommitId, DeploymentId, Offset};
+
+use super::collect::{CommitPlaces, Kept};
+use super::{Error, Reader, Seen};
+use crate::answer::{self, HistoryEntry, OnBehalfOf, Origin, WhoShipped};
+use crate::projection::Projection;
+
+/// How far up the chain of causes is looked.
+const CAUSES_MAX: usize = 32;
+
+/// Where commits stand.
+pub(super) enum Places<'a> {
+    /// As the projection's rows have it.
+    Rows(&'a Projection),
+    /// As a fold found it.
+    Folded(CommitPlaces),
+}
+
+impl Places<'_> {
+    /// Reads a commit that counts: `Some(None)` if there is none of that id, `None` if the rows turn out damaged.
+    pub(super) async fn find(&self, log: &dyn Log, commit: CommitId) -> Result<Option<Option<Folded>>, ReadError> {
+        let rows = match self {
+            Places::Folded(places) => {
+                let Some((offset, time)) = places.get(&commit) else { return Ok(Some(None)) };
+                return Ok(Some(read(log, *offset, Judged { time: *time, void: None }).await?));
+            }
+            Places::Rows(rows) => rows,
+        };
+        let Some(offset) = rows.offset_of(commit) else { return Ok(None) };
+        let Some(offset) = offset else { return Ok(rows.check_commits().map(|()| None)) };
+        let Some(judged) = rows.judged(offset) else { return Ok(None) };
+        let folded = read(log, offset, judged).await?;
+        let found = folded.as_ref().and_then(|folded| folded.commit.as_ref()).map(|commit| commit.id);
+        if found != Some(commit) {
+            rows.condemn("it says that a commit stands where another one does");
+            return Ok(None);
+        }
+        Ok(Some(folded))
+    }
+}
+
+async fn read(log: &dyn Log, offset: Offset, judged: Judged) -> Result<Option<Folded>, ReadError> {
+    let records = log.read(offset, 1).await?;
+    Ok(records.first().map(|record| Decoded::of(&record.bytes).into_folded(offset, judged)))
+}
+
+/// Who is behind each commit, as far as it was looked up.
+struct Behind<'a> {
+    log: &'a dyn Log,
+    places: &'a Places<'a>,
+    known: HashMap<CommitId, Option<OnBehalfOf>>,
+}
+
+impl<'a> Behind<'a> {
+    fn new(log: &'a dyn Log, places: &'a Places<'a>) -> Self {
+        Self { log, places, known: HashMap::new() }
+    }
+
+    /// Returns the nearest person or pipeline up the chain of causes: `None` if the rows turn out damaged.
+    async fn of(&mut self, folded: &Folded) -> Result<Option<Option<OnBehalfOf>>, ReadError> {
+        let mut next = folded.commit.as_ref().and_then(answer::cause);
+        let mut passed = Vec::new();
+        let mut found = None;
+        while let Some(commit) = next.filter(|commit| passed.len() < CAUSES_MAX && !passed.contains(commit)) {
+            if let Some(known) = self.known.get(&commit) {
+                found.clone_from(known);
+                break;
+            }
+            passed.push(commit);
+            let Some(cause) = self.places.find(self.log, commit).await? else { return Ok(None) };
+            let Some(cause) = cause else { break };
+            found = OnBehalfOf::of(&cause);
+            next = cause.commit.as_ref().and_then(answer::cause);
+        }
+        for commit in passed {
+            self.known.insert(commit, found.clone());
+        }
+        Ok(Some(found))
+    }
+}
+
+impl Reader {
+    /// Returns who shipped what: `None` if the rows turn out damaged.
+    pub(super) async fn who_shipped_in(
+        &self,
+        seen: &Seen,
+        deployment: &DeploymentId,
+        places: &Places<'_>,
+    ) -> Result<Option<WhoShipped>, Error> {
+        let mut behind = Behind::new(&*self.log, places);
+        let mut origins = BTreeMap::new();
+        for commit in answer::commits_needed(&seen.state, &seen.shares, deployment) {
+            if origins.contains_key(&commit) {
+                continue;
+            }
+            let Some(found) = places.find(&*self.log, commit).await? else { return Ok(None) };
+            let Some(folded) = found else { continue };
+            let Some(on_behalf_of) = behind.of(&folded).await? else { return Ok(None) };
+            if let Some(origin) = Origin::of(&folded, on_behalf_of) {
+                origins.insert(commit, origin);
+            }
+        }
+        Ok(Some(answer::who_shipped(&seen.state, &seen.shares, deployment, seen.at, &origins)))
+    }
+
+    /// Returns records as history shows them: `None` if the rows turn out damaged.
+    pub(super) async fn entries(
+        &self,
+        kept: Vec<Kept>,
+        places: &Places<'_>,
+    ) -> Result<Option<Vec<HistoryEntry>>, Error> {
+        let mut behind = Behind::new(&*self.log, places);
+        let mut entries = Vec::with_capacity(kept.len());
+        for Kept { folded, names } in kept {
+            let Some(on_behalf_of) = behind.of(&folded).await? else { return Ok(None) };
+            entries.push(answer::entry(&folded, &names, on_behalf_of));
+        }
+        Ok(Some(entries))
+    }
+}

@@ -1,0 +1,419 @@
+//! A busy production, made up from a seed: people release, roll and roll back, workers launch, shift and collect,
+//! everything decided by the ledger's own rules; now and then a record is written that does not count.
+//!
+//! Used by the tests of `replay` and by its bench.
+
+#![allow(dead_code, clippy::print_stdout)] // not every user uses all of it
+
+use bytes::Bytes;
+use jiff::{SignedDuration, Timestamp};
+use ledger::View;
+use ledger::decide::Now;
+use ledger::deployment::stack::{NodePhase, Phase};
+use ledger::deployment::{Deployment, Rollout, retention};
+use ledger::execute::{Asked, Prepared, What, prepare};
+use ledger::judgement::{self, Window};
+use rand::seq::IndexedRandom as _;
+use rand::{Rng as _, SeedableRng as _};
+use rand_chacha::ChaCha8Rng;
+use schemas::command::{Command, DeploymentOutcome, Outcome, PlanAsked, Share};
+use schemas::envelope::{About, CommandRef, Draft, Head};
+use schemas::judgement::{Counts, Measured, Verdict};
+use schemas::release::Source;
+use schemas::run::{Artifact, Capacity};
+use schemas::service::Definition;
+use schemas::{
+    Actor, ActorKind, CommandId, CommitId, DeploymentId, EffectId, Event, Hash, LedgerId, Role, ServiceName, Stream,
+    StreamVersion, Version, Weight, genesis,
+};
+use uuid::Uuid;
+
+/// One worker does all the work.
+const HOLDER: &str = "w1";
+
+/// A production that goes on for ever.
+pub struct Busy {
+    rng: ChaCha8Rng,
+    services: Vec<ServiceName>,
+    view: View,
+    time: Timestamp,
+    made: u64,
+    released: u64,
+    voids: bool,
+    before: Option<(View, Bytes)>,
+}
+
+impl Busy {
+    /// Begins a production of `services` services.
+    pub fn new(seed: u64, services: usize) -> Self {
+        Self {
+            rng: ChaCha8Rng::seed_from_u64(seed),
+            services: (0..services).map(|n| format!("service-{n:03}").parse().unwrap()).collect(),
+            view: View::default(),
+            time: "2026-01-05T08:00:00Z".parse().unwrap(),
+            made: 0,
+            released: 0,
+            voids: true,
+            before: None,
+        }
+    }
+
+    /// Writes nothing that does not count.
+    pub fn without_voids(mut self) -> Self {
+        self.voids = false;
+        self
+    }
+
+    /// The fold of everything so far.
+    pub fn view(&self) -> &View {
+        &self.view
+    }
+
+    /// The next `count` records.
+    pub fn records(&mut self, count: usize) -> Vec<Bytes> {
+        (0..count).map(|_| self.next_record()).collect()
+    }
+
+    /// Makes the next record.
+    pub fn next_record(&mut self) -> Bytes {
+        let bytes = self.make();
+        let next = self.view.next();
+        self.view.fold(next, &bytes).expect("a record of this ledger");
+        bytes
+    }
+
+    fn make(&mut self) -> Bytes {
+        if self.view.next().0 == 0 {
+            return self.genesis();
+        }
+        self.time = self.time.checked_add(SignedDuration::from_millis(self.rng.random_range(1..2_000))).unwrap();
+        if self.voids && self.view.next().0 > 20 && self.rng.random_ratio(1, 60) {
+            return self.void();
+        }
+        if self.voids && self.rng.random_ratio(1, 200) {
+            self.before = self.draft().map(|bytes| (self.view.clone(), bytes));
+        }
+        loop {
+            if let Some(bytes) = self.draft() {
+                return bytes;
+            }
+            self.time = self.time.checked_add(SignedDuration::from_secs(1)).unwrap();
+        }
+    }
+
+    fn genesis(&mut self) -> Bytes {
+        let ledger = LedgerId(self.uuid());
+        let event: Event = genesis::Created { ledger }.into();
+        let draft = Draft {
+            id: CommitId(self.uuid()),
+            command: CommandRef { id: CommandId(ledger.0), hash: Hash::of(b"genesis") },
+            time: self.time,
+            extends: vec![Head { stream: Stream::Ledger, version: StreamVersion(0), hash: Hash::ZERO }],
+            requires: vec![],
+            events: vec![(Stream::Ledger, event)],
+            about: about(actor(ActorKind::System, "ionledger", "makes the ledger"), None),
+        };
+        draft.to_bytes().into()
+    }
+
+    /// Something that does not count: no commit, or one that was decided long ago.
+    fn void(&mut self) -> Bytes {
+        match self.before.take() {
+            Some((_, stale)) if self.rng.random_ratio(2, 3) => stale,
+            _ => format!("{{\"rule\":1,\"what\":\"no commit {}\"}}", self.made).into(),
+        }
+    }
+
+    fn draft(&mut self) -> Option<Bytes> {
+        let now = Now { time: self.time, commit: CommitId(self.uuid()) };
+        let (asked, rollback) = self.ask()?;
+        match prepare(&self.view, &asked, now, rollback) {
+            Ok(Prepared::Commit(draft, _)) => Some(draft.to_bytes().into()),
+            _ => None,
+        }
+    }
+
+    /// Ids that rise with time, as UUIDv7 do, from the seed alone.
+    fn uuid(&mut self) -> Uuid {
+        self.made += 1;
+        let millis = u64::try_from(self.time.as_millisecond()).unwrap();
+        uuid::Builder::from_unix_timestamp_millis(millis, &{
+            let mut random = [0; 10];
+            random[..8].copy_from_slice(&self.made.to_be_bytes());
+            random[8..].copy_from_slice(&self.rng.random::<[u8; 2]>());
+            random
+        })
+        .into_uuid()
+    }
+
+    fn ask(&mut self) -> Option<(Asked, bool)> {
+        for role in Role::ALL {
+            if self.view.state().lease(role).holder.is_none() {
+                let outcome = Outcome::TakeLease { role, holder: HOLDER.to_owned(), reason: "nobody acts".to_owned() };
+                return Some((Asked::outcome(outcome, role, HOLDER, None), false));
+            }
+        }
+        let service = self.services.choose(&mut self.rng).unwrap().clone();
+        let Some(known) = self.view.state().service(&service) else { return Some(self.command(self.apply(&service))) };
+        if known.releases.is_empty() || self.rng.random_ratio(1, 200) {
+            let command = self.release(&service);
+            return Some(self.command(command));
+        }
+        let environment = if self.rng.random_ratio(1, 8) { "test" } else { "production" };
+        let id = DeploymentId { environment: environment.parse().unwrap(), service };
+        let deployment = self.view.state().deployments.get(&id).cloned();
+        let live = deployment.as_ref().and_then(|deployment| deployment.rollout.as_ref()).filter(|r| r.is_live());
+        if live.is_some() && self.rng.random_ratio(1, 12) {
+            let command = self.change_of_mind(&id);
+            return Some(self.command(command));
+        }
+        if let Some(deployment) = &deployment {
+            let work = self.work(&id, deployment);
+            if let Some((role, outcome, cause)) = work {
+                let rollback = matches!(outcome, DeploymentOutcome::SendBack { .. });
+                let outcome = Outcome::Deployment { deployment: id, outcome };
+                return Some((Asked::outcome(outcome, role, HOLDER, cause), rollback));
+            }
+        }
+        let command = self.wish(&id, deployment.as_deref())?;
+        Some(self.command(command))
+    }
+
+    fn command(&mut self, command: Command) -> (Asked, bool) {
+        let people = ["ana", "ben", "caro", "dan"];
+        let actor = if matches!(command, Command::Release { .. }) {
+            actor(ActorKind::Pipeline, "ci", "hmac key=ci")
+        } else {
+            actor(ActorKind::Person, people.choose(&mut self.rng).unwrap(), "unix-peer uid=1000")
+        };
+        let rollback = ledger::decide::is_rollback(&command);
+        let reason = self.rng.random_ratio(1, 3).then(|| "it is time".to_owned());
+        let id = CommandRef { id: CommandId(self.uuid()), hash: command.hash() };
+        let about = About { reason, ..about(actor, None) };
+        (Asked { command: Some(id), what: What::Command { command, fence: None }, about }, rollback)
+    }
+
+    fn apply(&self, service: &ServiceName) -> Command {
+        let mut definition = Definition {
+            owner: format!("team {}", &service.as_str()[8..]),
+            description: "made up".to_owned(),
+            listen: [("production".parse().unwrap(), "127.0.0.1:8080".parse().unwrap())].into(),
+            run: Default::default(),
+            capacity: Capacity { nodes: 2, min_ready: 1 },
+            policy: Default::default(),
+        };
+        definition.run.args = vec!["--port={port}".to_owned(), "--threads=4".to_owned()];
+        definition.policy.rollout.duration_ms = 60_000;
+        definition.policy.retention.warm_for_ms = 120_000;
+        Command::Apply { service: service.clone(), definition: Box::new(definition) }
+    }
+
+    fn release(&mut self, service: &ServiceName) -> Command {
+        self.released += 1;
+        let n = self.released;
+        Command::Release {
+            service: service.clone(),
+            version: format!("1.{}.{}", n / 10, n % 10).parse().unwrap(),
+            artifact: Artifact { sha256: Hash::of(&n.to_be_bytes()), name: service.to_string(), size_bytes: 5_000_000 },
+            args: None,
+            env: Default::default(),
+            source: Source {
+                commit: Some(Hash::of(&n.to_le_bytes()).to_string()[..40].to_owned()),
+                run_url: Some(format!("https://ci.example/runs/{n}")),
+            },
+        }
+    }
+
+    /// What a worker would do next about a deployment.
+    fn work(
+        &mut self,
+        id: &DeploymentId,
+        deployment: &Deployment,
+    ) -> Option<(Role, DeploymentOutcome, Option<CommitId>)> {
+        let ledger = self.view.state().ledger.unwrap();
+        let provision = |outcome| Some((Role::Provisioner, outcome, None));
+        for (stack_id, stack) in &deployment.stacks {
+            if stack.phase == Phase::Starting || stack.phase == Phase::Ready {
+                for slot in 0..stack.capacity.nodes {
+                    if !stack.nodes.contains_key(&slot) {
+                        let attempt = stack.attempts.get(&slot).copied().unwrap_or(0);
+                        let effect = EffectId::of_launch(ledger, *stack_id, slot, attempt);
+                        let port = self.rng.random_range(20_000..60_000);
+                        return provision(DeploymentOutcome::StartLaunch {
+                            stack: *stack_id,
+                            slot,
+                            attempt,
+                            effect,
+                            port,
+                        });
+                    }
+                }
+                for node in stack.nodes.values() {
+                    let effect = node.effect;
+                    match &node.phase {
+                        NodePhase::Launching if self.rng.random_ratio(1, 50) => {
+                            let reason = "exec format error".to_owned();
+                            return provision(DeploymentOutcome::LaunchFailed { effect, reason });
+                        }
+                        NodePhase::Launching => {
+                            let address = format!("127.0.0.1:{}", node.port).parse().unwrap();
+                            let instance = format!("process {}", self.rng.random_range(100..30_000));
+                            return provision(DeploymentOutcome::Launched { effect, address, instance });
+                        }
+                        NodePhase::Launched { .. } => return provision(DeploymentOutcome::NodeReady { effect }),
+                        NodePhase::Ready { .. } if self.rng.random_ratio(1, 200) => {
+                            let reason = "it exited with status 1".to_owned();
+                            return provision(DeploymentOutcome::NodeLost { effect, reason });
+                        }
+                        NodePhase::Ready { .. } | NodePhase::Unhealthy { .. } => {}
+                    }
+                }
+            }
+            if stack.phase == Phase::Starting {
+                return provision(DeploymentOutcome::StackReady { stack: *stack_id });
+            }
+        }
+        if let Some(set) = deployment.traffic.set.as_ref().filter(|_| !deployment.traffic.is_applied()) {
+            let outcome = DeploymentOutcome::WeightsApplied { generation: set.version, weights: set.weights.clone() };
+            return Some((Role::TrafficShifter, outcome, Some(set.commit)));
+        }
+        let waiting =
+            deployment.stacks.iter().find(|(_, stack)| stack.then_roll.is_some() && stack.phase == Phase::Ready);
+        if let Some((stack, _)) = waiting {
+            let cause = Some(CommitId(stack.0));
+            return Some((Role::TrafficShifter, DeploymentOutcome::StartRequestedRollout { stack: *stack }, cause));
+        }
+        if let Some(rollout) = deployment.rollout.as_ref().filter(|rollout| rollout.is_running()) {
+            return Some((Role::TrafficShifter, self.roll_on(rollout)?, Some(CommitId(rollout.id.0))));
+        }
+        self.collect(id, deployment).map(|outcome| (Role::Collector, outcome, None))
+    }
+
+    fn roll_on(&mut self, rollout: &Rollout) -> Option<DeploymentOutcome> {
+        let step = rollout.next_step()?;
+        if self.time < rollout.due_at(step) {
+            return None;
+        }
+        let requests = self.rng.random_range(0..2_000);
+        let bad = self.rng.random_ratio(1, 30);
+        let canary = Counts { requests, errors: if bad { requests / 2 } else { 0 } };
+        let window = Window { baseline: Counts { requests: 10_000, errors: 3 }, canary };
+        let add = |a: Counts, b: Counts| Counts { requests: a.requests + b.requests, errors: a.errors + b.errors };
+        let Some(last) = &rollout.step else {
+            let measured =
+                Measured { epoch: "proxy 1".to_owned(), baseline: Counts::default(), canary: Counts::default() };
+            return Some(DeploymentOutcome::TakeStep { rollout: rollout.id, step, measured, judged: None });
+        };
+        let judged = judgement::judge(rollout.id, last.number, &rollout.policy.judgement, window);
+        let from = &last.counted_from;
+        Some(match judged.verdict {
+            Verdict::NotWorse => DeploymentOutcome::TakeStep {
+                rollout: rollout.id,
+                step,
+                measured: Measured {
+                    epoch: from.epoch.clone(),
+                    baseline: add(from.baseline, window.baseline),
+                    canary: add(from.canary, window.canary),
+                },
+                judged: Some(judged),
+            },
+            Verdict::Inconclusive => {
+                DeploymentOutcome::Hold { rollout: rollout.id, reason: judged.reason.clone(), judged: Some(judged) }
+            }
+            Verdict::Worse => {
+                DeploymentOutcome::SendBack { rollout: rollout.id, reason: judged.reason.clone(), judged: Some(judged) }
+            }
+        })
+    }
+
+    fn collect(&mut self, id: &DeploymentId, deployment: &Deployment) -> Option<DeploymentOutcome> {
+        let service = self.view.state().service(&id.service)?;
+        let policy = service.definition.as_ref()?.policy.retention.clone();
+        for (stack_id, stack) in &deployment.stacks {
+            if matches!(stack.phase, Phase::Collecting { .. }) {
+                return Some(match stack.nodes.values().next() {
+                    Some(node) => DeploymentOutcome::NodeStopped { effect: node.effect },
+                    None => DeploymentOutcome::Collected { stack: *stack_id },
+                });
+            }
+            if let Some((at, why)) = retention::due(deployment, *stack_id, &policy)
+                && self.time >= at
+            {
+                return Some(DeploymentOutcome::StartCollection { stack: *stack_id, reason: why.to_owned() });
+            }
+        }
+        None
+    }
+
+    /// What a person would want of a rollout under way.
+    fn change_of_mind(&mut self, id: &DeploymentId) -> Command {
+        let deployment = id.clone();
+        match self.rng.random_range(0..10) {
+            0..3 => Command::Pause { deployment },
+            3..7 => Command::Resume { deployment },
+            7 => Command::Promote { deployment },
+            8 => Command::Abort { deployment },
+            _ => Command::Rollback { deployment },
+        }
+    }
+
+    /// What a person would want next of a deployment.
+    fn wish(&mut self, id: &DeploymentId, deployment: Option<&Deployment>) -> Option<Command> {
+        let releases: Vec<Version> = self.view.state().service(&id.service)?.releases.keys().cloned().collect();
+        let any = releases.choose(&mut self.rng)?.clone();
+        let new = |then_roll| Command::New { deployment: id.clone(), version: any.clone(), then_roll };
+        let Some(deployment) = deployment else { return Some(new(None)) };
+        if deployment.rollout.as_ref().is_some_and(Rollout::is_live) && self.rng.random_ratio(19, 20) {
+            return None;
+        }
+        let ready: Vec<Version> =
+            deployment.stacks.values().filter(|s| s.phase == Phase::Ready).map(|s| s.version.clone()).collect();
+        let Some(set) = &deployment.traffic.set else {
+            let Some(version) = ready.choose(&mut self.rng) else { return Some(new(None)) };
+            let shares = vec![Share { version: version.clone(), weight: Weight::FULL }];
+            return Some(Command::Traffic { deployment: id.clone(), shares, supersede: false });
+        };
+        let serving = set.weights.sole().and_then(|stack| deployment.version_of(stack)).cloned();
+        let other = ready.iter().find(|version| Some(*version) != serving.as_ref()).cloned();
+        let deployment = id.clone();
+        match (self.rng.random_range(0..100), serving, other) {
+            (0..30, Some(from), Some(to)) => {
+                Some(Command::Roll { deployment, from, to, plan: PlanAsked::default(), supersede: false })
+            }
+            (30..40, Some(from), Some(to)) => {
+                let part = Weight::from_percent(self.rng.random_range(1..100));
+                let shares = [(from, part.rest()), (to, part)].map(|(version, weight)| Share { version, weight });
+                Some(Command::Traffic { deployment, shares: shares.to_vec(), supersede: true })
+            }
+            (40..45, _, Some(to)) => {
+                let shares = vec![Share { version: to, weight: Weight::FULL }];
+                Some(Command::Traffic { deployment, shares, supersede: true })
+            }
+            (45..48, ..) => Some(Command::Rollback { deployment }),
+            (48, ..) if self.rng.random_ratio(1, 10) => Some(Command::Retire { deployment }),
+            (58..70, ..) => Some(new(Some(PlanAsked::default()))),
+            (70..80, ..) => Some(new(None)),
+            _ => None,
+        }
+    }
+}
+
+fn actor(kind: ActorKind, name: &str, proof: &str) -> Actor {
+    Actor { kind, name: name.to_owned(), proof: proof.to_owned() }
+}
+
+fn about(actor: Actor, cause: Option<CommitId>) -> About {
+    About { actor, cause, correlation: None, reason: None, traceparent: None, effective_at: None }
+}
+
+/// What kinds of events a state came from, for a test that the production is busy enough.
+pub fn kinds(records: &[Bytes]) -> std::collections::BTreeMap<String, usize> {
+    let mut kinds = std::collections::BTreeMap::new();
+    for bytes in records {
+        let mut decoded = ledger::view::Decoded::of(bytes);
+        for (_, event) in decoded.take_events().into_iter().flatten() {
+            *kinds.entry(event.kind().to_owned()).or_default() += 1;
+        }
+    }
+    kinds
+}
