@@ -164,7 +164,7 @@ impl Busy {
         let deployment = self.view.state().deployments.get(&id).cloned();
         let live = deployment.as_ref().and_then(|deployment| deployment.rollout.as_ref()).filter(|r| r.is_live());
         if live.is_some() && self.rng.random_ratio(1, 12) {
-            let command = self.change_of_mind(&id);
+            let command = self.change_of_mind(&id, deployment.as_deref()?);
             return Some(self.command(command));
         }
         if let Some(deployment) = &deployment {
@@ -261,7 +261,7 @@ impl Busy {
                             return provision(DeploymentOutcome::Launched { effect, address, instance });
                         }
                         NodePhase::Launched { .. } => return provision(DeploymentOutcome::NodeReady { effect }),
-                        NodePhase::Ready { .. } if self.rng.random_ratio(1, 200) => {
+                        NodePhase::Ready { .. } if self.rng.random_ratio(1, 2_000) => {
                             let reason = "it exited with status 1".to_owned();
                             return provision(DeploymentOutcome::NodeLost { effect, reason });
                         }
@@ -274,7 +274,11 @@ impl Busy {
             }
         }
         if let Some(set) = deployment.traffic.set.as_ref().filter(|_| !deployment.traffic.is_applied()) {
-            let outcome = DeploymentOutcome::WeightsApplied { generation: set.version, weights: set.weights.clone() };
+            let outcome = DeploymentOutcome::WeightsApplied {
+                generation: set.version,
+                weights: set.weights.clone(),
+                listening: None,
+            };
             return Some((Role::TrafficShifter, outcome, Some(set.commit)));
         }
         let waiting =
@@ -346,9 +350,17 @@ impl Busy {
     }
 
     /// What a person would want of a rollout under way.
-    fn change_of_mind(&mut self, id: &DeploymentId) -> Command {
+    fn change_of_mind(&mut self, id: &DeploymentId, now: &Deployment) -> Command {
         let deployment = id.clone();
-        match self.rng.random_range(0..10) {
+        let ready = now.stacks.values().filter(|stack| stack.phase == Phase::Ready);
+        let ready: Vec<Version> = ready.map(|stack| stack.version.clone()).collect();
+        let n = self.rng.random_range(0..11);
+        match n {
+            10 if ready.len() > 1 => {
+                let half = |version: &Version| Share { version: version.clone(), weight: Weight::from_percent(50) };
+                let shares = ready[ready.len() - 2..].iter().map(half).collect();
+                Command::Traffic { deployment, shares, supersede: true }
+            }
             0..3 => Command::Pause { deployment },
             3..7 => Command::Resume { deployment },
             7 => Command::Promote { deployment },
@@ -390,7 +402,7 @@ impl Busy {
                 Some(Command::Traffic { deployment, shares, supersede: true })
             }
             (45..48, ..) => Some(Command::Rollback { deployment }),
-            (48, ..) if self.rng.random_ratio(1, 10) => Some(Command::Retire { deployment }),
+            (48, ..) if self.rng.random_ratio(1, 3) => Some(Command::Retire { deployment }),
             (58..70, ..) => Some(new(Some(PlanAsked::default()))),
             (70..80, ..) => Some(new(None)),
             _ => None,
