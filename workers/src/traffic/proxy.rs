@@ -15,8 +15,8 @@ use schemas::{DeploymentId, StreamVersion};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
-use tokio::process::Command;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::process::{Child, Command};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::measures::Measures;
 use super::routes::{Entry, Held, Problem, Routes, Status};
@@ -197,18 +197,26 @@ pub async fn ensure_running(data: &Path, exe: &Path) -> Result<(ProxyControl, St
         return Ok((control, status));
     }
     // If one runs and is only slow, the lock ends the second one at once, and the first is waited for.
-    start(data, exe, &files)?;
+    let mut child = start(data, exe, &files)?;
     let deadline = Instant::now() + START_MAX;
-    loop {
+    let status = loop {
         match control.status().await {
-            Ok(status) => return Ok((control, status)),
+            Ok(status) => break status,
             Err(cause) if Instant::now() >= deadline => return Err(StartError::Silent { cause, log: files.log }),
             Err(_) => sleep(Duration::from_millis(20)).await,
         }
+    };
+    if child.id() != Some(status.pid) {
+        // One that is still about to find the lock held must not find it free later, when the first has been ended.
+        let ended = timeout_at(deadline, child.wait()).await;
+        if ended.is_err() {
+            let _ = child.kill().await; // it may have ended meanwhile
+        }
     }
+    Ok((control, status))
 }
 
-fn start(data: &Path, exe: &Path, files: &Files) -> Result<(), StartError> {
+fn start(data: &Path, exe: &Path, files: &Files) -> Result<Child, StartError> {
     let at = |path: &Path| {
         let path = path.to_owned();
         |cause| StartError::Spawn { path, cause }
@@ -220,7 +228,7 @@ fn start(data: &Path, exe: &Path, files: &Files) -> Result<(), StartError> {
     command.arg("proxy").arg("--data").arg(data).arg("--own-session");
     command.stdin(Stdio::null()).stdout(log).stderr(errors);
     // Dropped, the child runs on, and tokio reaps it should it end before this process.
-    command.spawn().map(drop).map_err(at(exe))
+    command.spawn().map_err(at(exe))
 }
 
 fn path(what: &str, deployment: &DeploymentId) -> String {
