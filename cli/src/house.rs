@@ -11,6 +11,7 @@ use ledger::Ledger;
 use ledger::execute::SystemClock;
 use ledger::log::segments::{DataFolder, Options, Segments};
 use miette::{IntoDiagnostic, miette};
+use replay::{Projection, Reader};
 use schemas::{DeploymentId, Role};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -58,9 +59,7 @@ impl House {
     pub(crate) async fn open(data: &Path, settings: Settings) -> miette::Result<Self> {
         let folder = DataFolder::hold(data).map_err(report)?;
         let data = folder.path().to_owned();
-        let log = Segments::open(folder, Options::default()).map_err(report)?;
-        let clock = Arc::new(SystemClock::default());
-        let ledger = Ledger::open(Arc::new(log), ledger::View::default(), vec![], clock).await.map_err(report)?;
+        let (ledger, reader) = open_ledger(&data, folder).await?;
 
         let artifacts = Arc::new(Artifacts::open(&data).map_err(report)?);
         let exe = std::env::current_exe().into_diagnostic()?;
@@ -73,7 +72,7 @@ impl House {
 
         let stop = CancellationToken::new();
         let closing = CancellationToken::new();
-        let (server, tcp) = open_door(&data, &ledger, &adapters, artifacts, settings, closing.clone()).await?;
+        let (server, tcp) = open_door(&data, &ledger, reader, &adapters, artifacts, settings, closing.clone()).await?;
         let mut tasks = JoinSet::new();
         for role in Role::ALL {
             let (ledger, adapters, stop) = (ledger.clone(), adapters.clone(), stop.clone());
@@ -137,9 +136,23 @@ fn worker_report(error: WorkerError) -> miette::Report {
     report(error)
 }
 
+/// Opens the log and its projection, each of which says how far the other must go, and the ledger over both.
+async fn open_ledger(data: &Path, folder: DataFolder) -> miette::Result<(Ledger, Reader)> {
+    let projection = Projection::open(data).map_err(report)?;
+    let options = Options { known_end: projection.known_end(), ..Options::default() };
+    let log = Arc::new(Segments::open(folder, options).map_err(report)?);
+    let view = projection.resume(&*log).await.map_err(report)?;
+    let clock = Arc::new(SystemClock::default());
+    let ledger = Ledger::open(Arc::<Segments>::clone(&log), view, clock).await.map_err(report)?;
+    projection.follow(Arc::<Segments>::clone(&log)).into_diagnostic()?;
+    let reader = Reader::live(ledger.clone(), log, Some(Arc::new(projection)));
+    Ok((ledger, reader))
+}
+
 async fn open_door(
     data: &Path,
     ledger: &Ledger,
+    _reader: Reader,
     adapters: &Adapters,
     artifacts: Arc<Artifacts>,
     settings: Settings,

@@ -20,7 +20,7 @@ use uuid::Uuid;
 use crate::decide::{self, Now, Rejection};
 use crate::log::{AppendError, Log, ReadError, Subscription, Urgency};
 use crate::rule::{Done, Halt};
-use crate::view::{Folded, View};
+use crate::view::{Decoded, View};
 
 pub use prepare::{Asked, Prepared, What, prepare};
 
@@ -155,15 +155,6 @@ impl Clock for SystemClock {
     }
 }
 
-/// Somebody who wants to see every record as it is folded: a projection.
-pub trait Observer: Send + 'static {
-    /// Sees a record and the view with it.
-    fn folded(&mut self, view: &View, folded: &Folded);
-
-    /// Is told that there are no more records for now.
-    fn caught_up(&mut self) {}
-}
-
 /// A ledger: a log and its fold, kept up to date. Clones share both.
 #[derive(Clone)]
 pub struct Ledger {
@@ -180,24 +171,21 @@ struct Shared {
     started: (Timestamp, Duration),
 }
 
-/// Folds everything that `log` holds into `view` and tells `observers`.
+/// Folds everything that `log` holds beyond `view` into it.
 ///
 /// # Errors
 ///
 /// [`OpenError`] if the log cannot be read, or going on would be guessing.
-pub async fn catch_up(log: &dyn Log, view: &mut View, observers: &mut [Box<dyn Observer>]) -> Result<(), OpenError> {
+pub async fn catch_up(log: &dyn Log, view: &mut View) -> Result<(), OpenError> {
     loop {
         let records = log.read(view.next(), 4_096).await?;
         if records.is_empty() {
-            break;
+            return Ok(());
         }
         for record in records {
-            let folded = view.fold(record.offset, &record.bytes)?;
-            observers.iter_mut().for_each(|observer| observer.folded(view, &folded));
+            view.advance(record.offset, &Decoded::of(&record.bytes))?;
         }
     }
-    observers.iter_mut().for_each(|observer| observer.caught_up());
-    Ok(())
 }
 
 impl Ledger {
@@ -206,16 +194,11 @@ impl Ledger {
     /// # Errors
     ///
     /// [`OpenError`] if the log cannot be read or written, or is no ledger that this program can follow.
-    pub async fn open(
-        log: Arc<dyn Log>,
-        mut view: View,
-        mut observers: Vec<Box<dyn Observer>>,
-        clock: Arc<dyn Clock>,
-    ) -> Result<Self, OpenError> {
+    pub async fn open(log: Arc<dyn Log>, mut view: View, clock: Arc<dyn Clock>) -> Result<Self, OpenError> {
         if *log.end().borrow() == Offset(0) {
             log.append(genesis(clock.now()), Urgency::Ordinary).await?;
         }
-        catch_up(&*log, &mut view, &mut observers).await?;
+        catch_up(&*log, &mut view).await?;
         let started = (clock.now(), clock.steady());
         let (folded, _) = watch::channel(view.next());
         let shared = Arc::new(Shared {
@@ -226,7 +209,7 @@ impl Ledger {
             clock,
             started,
         });
-        tokio::spawn(follow(Arc::clone(&log), Arc::clone(&shared), observers));
+        tokio::spawn(follow(Arc::clone(&log), Arc::clone(&shared)));
         Ok(Self { log, shared })
     }
 
@@ -446,7 +429,7 @@ impl Ledger {
 }
 
 /// Follows the log for ever: folds each record, then lets everyone know.
-async fn follow(log: Arc<dyn Log>, shared: Arc<Shared>, mut observers: Vec<Box<dyn Observer>>) {
+async fn follow(log: Arc<dyn Log>, shared: Arc<Shared>) {
     let from = *shared.folded.borrow();
     let mut subscription = Subscription::new(&*log, from);
     let why = loop {
@@ -457,17 +440,13 @@ async fn follow(log: Arc<dyn Log>, shared: Arc<Shared>, mut observers: Vec<Box<d
         let mut view = shared.view.write().unwrap_or_else(std::sync::PoisonError::into_inner);
         let mut halt = None;
         for record in records {
-            match view.fold(record.offset, &record.bytes) {
-                Ok(folded) => observers.iter_mut().for_each(|observer| observer.folded(&view, &folded)),
-                Err(error) => {
-                    halt = Some(error.to_string());
-                    break;
-                }
+            if let Err(error) = view.advance(record.offset, &Decoded::of(&record.bytes)) {
+                halt = Some(error.to_string());
+                break;
             }
         }
         let next = view.next();
         drop(view);
-        observers.iter_mut().for_each(|observer| observer.caught_up());
         shared.folded.send_replace(next);
         if let Some(halt) = halt {
             break halt;

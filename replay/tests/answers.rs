@@ -155,7 +155,7 @@ async fn what_is_resumed_and_folded_on_is_what_is_folded_from_the_first_record()
         assert_eq!(projection.found_damaged(), None);
         let mut view = projection.resume(&*log).await.unwrap();
         assert!(view.next().0 >= 700, "it is resumed at {}", view.next());
-        ledger::execute::catch_up(&*log, &mut view, &mut []).await.unwrap();
+        ledger::execute::catch_up(&*log, &mut view).await.unwrap();
         assert_eq!(view, *busy.view());
         assert_eq!(view, fold_all(Arc::<MemoryLog>::clone(&log)).await.unwrap());
         projection.catch_up(&*log).await.unwrap();

@@ -55,7 +55,7 @@ impl World {
             log.push(record.bytes);
         }
         let clock = Arc::new(SystemClock::default());
-        let ledger = Ledger::open(Arc::clone(&log) as _, View::default(), vec![], clock).await.unwrap();
+        let ledger = Ledger::open(Arc::clone(&log) as _, View::default(), clock).await.unwrap();
         let artifacts = Arc::new(Artifacts::open(data.path()).unwrap());
         let mut api = Api::new(ledger.clone(), data.path(), artifacts);
         change(&mut api);
