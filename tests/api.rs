@@ -10,6 +10,8 @@ mod bugs;
 mod doors;
 #[path = "api/raw.rs"]
 mod raw;
+#[path = "api/reads.rs"]
+mod reads;
 #[path = "api/world.rs"]
 mod world;
 
@@ -22,7 +24,7 @@ use api::client::{Error, Options};
 use api::server::Hooks;
 use async_trait::async_trait;
 use ledger::log::memory::Fault;
-use schemas::{DeploymentId, EnvironmentName, Offset};
+use schemas::{DeploymentId, Offset};
 use world::{DEADLINE, World, request};
 
 fn problem(result: Result<api::wire::Answer, Error>) -> api::Problem {
@@ -266,28 +268,6 @@ async fn closing_ends_followers_and_removes_the_socket() {
     while events.next().await.unwrap().is_some() {}
     assert!(!data.path().join("api.sock").exists());
     assert!(matches!(client.standing().await, Err(Error::NotRunning { .. })));
-}
-
-#[tokio::test]
-async fn status_is_of_what_was_asked_for() {
-    let world = World::open().await;
-    world.declare(&["1.0.0"]).await;
-    let stack = world.ready("1.0.0").await;
-    world.send(r#"{"command":"new","deployment":"test/api","version":"1.0.0"}"#).await.unwrap();
-    world.send(r#"{"command":"apply","service":"web","definition":{"owner":"team"}}"#).await.unwrap();
-    let all = world.client.status(None, None).await.unwrap();
-    let names: Vec<_> =
-        all.services.iter().map(|service| (service.service.as_str(), service.deployments.len())).collect();
-    assert_eq!(names, [("api", 2), ("web", 0)]);
-    let (api, production) = ("api".parse().unwrap(), EnvironmentName::production());
-    for one in [
-        world.client.status(Some(&api), Some(&production)).await.unwrap(),
-        world.client.status(None, Some(&production)).await.unwrap(),
-    ] {
-        assert_eq!(one.services[0].deployments.len(), 1);
-        assert_eq!(one.services[0].deployments[0].versions[0].stack, stack);
-    }
-    assert_eq!(world.client.status(Some(&"other".parse().unwrap()), None).await.unwrap().services.len(), 0);
 }
 
 #[tokio::test]

@@ -9,10 +9,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::Method;
-use replay::answer::Status;
+use replay::HistoryQuery;
+use replay::Moment;
+use replay::answer::{History, Production, Status, Verified, WhoShipped};
 use schemas::command::Request;
 use schemas::run::Artifact;
-use schemas::{CommandId, EnvironmentName, Offset, ServiceName};
+use schemas::{CommandId, DeploymentId, EnvironmentName, Offset, ServiceName};
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 
@@ -30,6 +32,9 @@ const TRY_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// How long any other question may take until its answer begins.
 const READ_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How long verifying may take: a hundred million records' time.
+const VERIFY_TIMEOUT: Duration = Duration::from_secs(600);
 
 /// Talks to a server. Every call is a connection of its own.
 #[derive(Clone, Debug)]
@@ -167,19 +172,62 @@ impl Client {
         upload::upload(&self.target, path, sent).await
     }
 
-    /// Returns what runs and what serves now: of every service, or of one, in every environment or in one.
+    /// Returns what runs and what serves at a moment: of every service, or of one, in every environment or in one.
     ///
     /// # Errors
     ///
     /// [`Error`].
     pub async fn status(
         &self,
+        moment: Moment,
         service: Option<&ServiceName>,
         environment: Option<&EnvironmentName>,
     ) -> Result<Status, Error> {
-        let query =
-            [service.map(|name| format!("service={name}")), environment.map(|name| format!("environment={name}"))];
-        self.get(&format!("/v1/status?{}", query.into_iter().flatten().collect::<Vec<_>>().join("&"))).await
+        let service = service.map(|name| ("service", name.to_string()));
+        let environment = environment.map(|name| ("environment", name.to_string()));
+        self.get(&address("/v1/status", service.into_iter().chain(environment).chain(when(moment)))).await
+    }
+
+    /// Returns a part of history, the newest commit first.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`].
+    pub async fn history(&self, query: &HistoryQuery) -> Result<History, Error> {
+        let HistoryQuery { service, environment, limit, since, voids } = query;
+        let path = service.as_ref().map_or("/v1/history".to_owned(), |service| format!("/v1/history/{service}"));
+        let environment = environment.as_ref().map(|name| ("environment", name.to_string()));
+        let limit = limit.map(|limit| ("limit", limit.to_string()));
+        let since = since.map(|since| ("since", since.to_string()));
+        let voids = voids.then(|| ("voids", "true".to_owned()));
+        self.get(&address(&path, environment.into_iter().chain(limit).chain(since).chain(voids))).await
+    }
+
+    /// Returns which versions served what share of a deployment at a moment, and who put them there.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`].
+    pub async fn who_shipped(&self, deployment: &DeploymentId, moment: Moment) -> Result<WhoShipped, Error> {
+        self.get(&address(&format!("/v1/who-shipped/{deployment}"), when(moment))).await
+    }
+
+    /// Returns all of production at a moment.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`].
+    pub async fn production(&self, moment: Moment) -> Result<Production, Error> {
+        self.get(&address("/v1/replay", when(moment))).await
+    }
+
+    /// Returns what the server found when it recomputed its ledger from the first record.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`]; what is wrong with the ledger is in the answer.
+    pub async fn verify(&self) -> Result<Verified, Error> {
+        self.get_within("/v1/verify", VERIFY_TIMEOUT).await
     }
 
     /// Returns what the ledger is and where it stands.
@@ -217,7 +265,11 @@ impl Client {
     ///
     /// [`Error`].
     pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Error> {
-        Ok(self.target.json(Method::GET, path, Bytes::new(), READ_TIMEOUT).await?)
+        self.get_within(path, READ_TIMEOUT).await
+    }
+
+    async fn get_within<T: DeserializeOwned>(&self, path: &str, within: Duration) -> Result<T, Error> {
+        Ok(self.target.json(Method::GET, path, Bytes::new(), within).await?)
     }
 }
 
@@ -229,6 +281,21 @@ impl From<Fault> for Error {
             Fault::Refused(problem) => problem.into(),
         }
     }
+}
+
+/// Returns the query that names a moment.
+fn when(moment: Moment) -> Option<(&'static str, String)> {
+    match moment {
+        Moment::Now => None,
+        Moment::Time(time) => Some(("at", time.to_string())),
+        Moment::Offset(offset) => Some(("offset", offset.to_string())),
+        Moment::Event(commit) => Some(("event", commit.to_string())),
+    }
+}
+
+fn address(path: &str, query: impl IntoIterator<Item = (&'static str, String)>) -> String {
+    let query: Vec<String> = query.into_iter().map(|(name, value)| format!("{name}={}", escape(&value))).collect();
+    if query.is_empty() { path.to_owned() } else { format!("{path}?{}", query.join("&")) }
 }
 
 /// Writes text so that it can stand in a query or a path's part.

@@ -23,7 +23,9 @@ use std::time::Duration;
 use axum::Router;
 use axum::routing::{get, post, put};
 use ledger::Ledger;
+use replay::Reader;
 use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use workers::artifacts::Artifacts;
 
@@ -40,6 +42,8 @@ pub struct Api {
     pub ledger: Ledger,
     /// The data folder.
     pub data: PathBuf,
+    /// What reads are answered from.
+    pub reader: Arc<Reader>,
     /// The files that releases run.
     pub artifacts: Arc<Artifacts>,
     /// What the workers do for the door.
@@ -50,9 +54,14 @@ pub struct Api {
     pub ci: Secrets,
     /// How much is taken at once.
     pub limits: Limits,
+    /// A place for each long read; the others wait.
+    pub long_reads: Semaphore,
     /// Cancelled when the server closes; long answers end then.
     pub closing: CancellationToken,
 }
+
+/// How many reads that may fold the whole log go on at a time.
+const LONG_READS_MAX: usize = 4;
 
 /// How much is taken at once.
 #[derive(Clone, Debug)]
@@ -89,15 +98,17 @@ impl Default for Limits {
 
 impl Api {
     /// Returns the door of `ledger` with no hooks and the usual limits.
-    pub fn new(ledger: Ledger, data: &Path, artifacts: Arc<Artifacts>) -> Self {
+    pub fn new(ledger: Ledger, reader: Arc<Reader>, data: &Path, artifacts: Arc<Artifacts>) -> Self {
         Self {
             ledger,
             data: data.to_owned(),
+            reader,
             artifacts,
             hooks: Arc::new(Unhooked),
             tokens: Tokens::of(data),
             ci: Secrets::default(),
             limits: Limits::default(),
+            long_reads: Semaphore::new(LONG_READS_MAX),
             closing: CancellationToken::new(),
         }
     }
@@ -176,6 +187,11 @@ fn router(api: Arc<Api>) -> Router {
         .route("/v1/ci/releases", post(ci::post))
         .route("/v1/artifacts", put(artifacts::put))
         .route("/v1/status", get(reads::status))
+        .route("/v1/history", get(reads::history))
+        .route("/v1/history/{service}", get(reads::history_of))
+        .route("/v1/who-shipped/{environment}/{service}", get(reads::who_shipped))
+        .route("/v1/replay", get(reads::production))
+        .route("/v1/verify", get(reads::verify))
         .route("/v1/ledger", get(reads::ledger))
         .route("/v1/events", get(events::get))
         .fallback(|| async { Problem::new(Code::NoSuchPath, "no such address; every address is in docs/api.md") })

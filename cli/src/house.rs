@@ -152,13 +152,13 @@ async fn open_ledger(data: &Path, folder: DataFolder) -> miette::Result<(Ledger,
 async fn open_door(
     data: &Path,
     ledger: &Ledger,
-    _reader: Reader,
+    reader: Reader,
     adapters: &Adapters,
     artifacts: Arc<Artifacts>,
     settings: Settings,
     closing: CancellationToken,
 ) -> miette::Result<(tokio::task::JoinHandle<()>, Option<SocketAddr>)> {
-    let mut api = Api::new(ledger.clone(), data, artifacts);
+    let mut api = Api::new(ledger.clone(), Arc::new(reader), data, artifacts);
     api.hooks = Arc::new(Hands { ledger: ledger.clone(), router: Arc::clone(&adapters.router) });
     api.ci = settings.ci;
     api.closing = closing;

@@ -13,6 +13,7 @@ use ledger::execute::SystemClock;
 use ledger::log::Record;
 use ledger::log::memory::MemoryLog;
 use ledger::{Ledger, View};
+use replay::Reader;
 use schemas::command::{Command, DeploymentOutcome, Outcome, Request};
 use schemas::run::Artifact;
 use schemas::{CommandId, DeploymentId, EffectId, Role, StackId, StreamVersion};
@@ -56,8 +57,9 @@ impl World {
         }
         let clock = Arc::new(SystemClock::default());
         let ledger = Ledger::open(Arc::clone(&log) as _, View::default(), clock).await.unwrap();
+        let reader = Arc::new(Reader::live(ledger.clone(), Arc::clone(&log) as _, None));
         let artifacts = Arc::new(Artifacts::open(data.path()).unwrap());
-        let mut api = Api::new(ledger.clone(), data.path(), artifacts);
+        let mut api = Api::new(ledger.clone(), reader, data.path(), artifacts);
         change(&mut api);
         let closing = api.closing.clone();
         let server = Server::listen(Arc::new(api), tcp).await.unwrap();

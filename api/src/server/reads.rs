@@ -1,17 +1,23 @@
-//! Reads that need only the view: health and where the ledger stands.
+//! Reads: health, where the ledger stands, and what the reader answers.
 
 use std::sync::Arc;
 
-use axum::extract::rejection::QueryRejection;
-use axum::extract::{Query, State};
+use axum::extract::rejection::{PathRejection, QueryRejection};
+use axum::extract::{Path, Query, State};
 use axum::response::Response;
-use replay::answer;
-use schemas::{EnvironmentName, ServiceName};
+use jiff::Zoned;
+use jiff::tz::TimeZone;
+use ledger::log::ReadError;
+use replay::HistoryQuery;
+use replay::Moment;
+use schemas::{CommitId, DeploymentId, EnvironmentName, Offset, ServiceName};
 use serde::Deserialize;
 use serde_json::json;
+use tokio::sync::SemaphorePermit;
 
 use super::peer::Caller;
 use super::{Api, respond};
+use crate::moment;
 use crate::problem::{Code, Problem};
 use crate::wire::Standing;
 
@@ -39,34 +45,139 @@ pub(super) async fn ledger(State(api): State<Arc<Api>>, _: Caller) -> Response {
     respond::json(&Standing { ledger: id, next, end, root, time, voids })
 }
 
-#[derive(Deserialize)]
+/// The moment that a query names: `at`, `offset` or `event`, or now.
+#[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Selected {
-    service: Option<ServiceName>,
-    environment: Option<EnvironmentName>,
+pub(super) struct When {
+    at: Option<String>,
+    offset: Option<Offset>,
+    event: Option<CommitId>,
 }
 
-/// `GET /v1/status`: what runs and what serves now.
+impl When {
+    fn moment(self, api: &Api) -> Result<Moment, Problem> {
+        match (self.at, self.offset, self.event) {
+            (None, None, None) => Ok(Moment::Now),
+            (Some(at), None, None) => time(api, &at).map(Moment::Time),
+            (None, Some(offset), None) => Ok(Moment::Offset(offset)),
+            (None, None, Some(event)) => Ok(Moment::Event(event)),
+            _ => Err(Problem::malformed("a moment is one of at, offset and event")),
+        }
+    }
+}
+
+/// Reads a time; one without a zone is in UTC, as the caller's zone is not known here.
+fn time(api: &Api, text: &str) -> Result<schemas::Timestamp, Problem> {
+    let now = Zoned::new(api.ledger.clock().now(), TimeZone::UTC);
+    moment::parse(text, &now).map_err(|error| Problem::malformed(error.to_string()))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct StatusAsked {
+    service: Option<ServiceName>,
+    environment: Option<EnvironmentName>,
+    at: Option<String>,
+    offset: Option<Offset>,
+    event: Option<CommitId>,
+}
+
+/// `GET /v1/status`: what runs and what serves, now or then.
 pub(super) async fn status(
     State(api): State<Arc<Api>>,
     _: Caller,
-    selected: Result<Query<Selected>, QueryRejection>,
+    asked: Result<Query<StatusAsked>, QueryRejection>,
 ) -> Result<Response, Problem> {
-    let Selected { service, environment } = respond::query(selected)?;
-    let view = api.ledger.view();
-    let (state, at) = (view.state().clone(), answer::At::of(&view));
-    drop(view);
-    let status = match &service {
-        Some(service) => answer::status_of(&state, at, service, environment.as_ref()),
-        None => {
-            let mut status = answer::status(&state, at);
-            for service in &mut status.services {
-                service
-                    .deployments
-                    .retain(|found| environment.as_ref().is_none_or(|wanted| *wanted == found.environment));
-            }
-            status
-        }
-    };
+    let StatusAsked { service, environment, at, offset, event } = respond::query(asked)?;
+    let moment = When { at, offset, event }.moment(&api)?;
+    let _place = if moment == Moment::Now { None } else { Some(place(&api).await?) };
+    let mut status = api.reader.status(moment, service.as_ref(), environment.as_ref()).await?;
+    for service in &mut status.services {
+        service.deployments.retain(|found| environment.as_ref().is_none_or(|wanted| *wanted == found.environment));
+    }
     Ok(respond::json(&status))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct HistoryAsked {
+    environment: Option<EnvironmentName>,
+    limit: Option<usize>,
+    since: Option<String>,
+    #[serde(default)]
+    voids: bool,
+}
+
+/// `GET /v1/history`: the commits of the whole ledger, the newest first.
+pub(super) async fn history(
+    State(api): State<Arc<Api>>,
+    _: Caller,
+    asked: Result<Query<HistoryAsked>, QueryRejection>,
+) -> Result<Response, Problem> {
+    tell_history(&api, None, respond::query(asked)?).await
+}
+
+/// `GET /v1/history/SERVICE`: the commits that concern a service.
+pub(super) async fn history_of(
+    State(api): State<Arc<Api>>,
+    _: Caller,
+    service: Result<Path<ServiceName>, PathRejection>,
+    asked: Result<Query<HistoryAsked>, QueryRejection>,
+) -> Result<Response, Problem> {
+    tell_history(&api, Some(respond::path(service)?), respond::query(asked)?).await
+}
+
+async fn tell_history(api: &Api, service: Option<ServiceName>, asked: HistoryAsked) -> Result<Response, Problem> {
+    let HistoryAsked { environment, limit, since, voids } = asked;
+    let since = since.map(|text| time(api, &text)).transpose()?;
+    let _place = place(api).await?;
+    let query = HistoryQuery { service, environment, limit, since, voids };
+    Ok(respond::json(&api.reader.history(&query).await?))
+}
+
+/// `GET /v1/who-shipped/ENVIRONMENT/SERVICE`: which version served what share, and who put it there.
+pub(super) async fn who_shipped(
+    State(api): State<Arc<Api>>,
+    _: Caller,
+    deployment: Result<Path<(EnvironmentName, ServiceName)>, PathRejection>,
+    when: Result<Query<When>, QueryRejection>,
+) -> Result<Response, Problem> {
+    let (environment, service) = respond::path(deployment)?;
+    let moment = respond::query(when)?.moment(&api)?;
+    let _place = place(&api).await?;
+    Ok(respond::json(&api.reader.who_shipped(&DeploymentId { environment, service }, moment).await?))
+}
+
+/// `GET /v1/replay`: all of production as it was.
+pub(super) async fn production(
+    State(api): State<Arc<Api>>,
+    _: Caller,
+    when: Result<Query<When>, QueryRejection>,
+) -> Result<Response, Problem> {
+    let moment = respond::query(when)?.moment(&api)?;
+    let _place = place(&api).await?;
+    Ok(respond::json(&api.reader.production(moment).await?))
+}
+
+/// `GET /v1/verify`: hashes, rule and root recomputed. What is wrong is in the answer.
+pub(super) async fn verify(State(api): State<Arc<Api>>, _: Caller) -> Result<Response, Problem> {
+    let _place = place(&api).await?;
+    Ok(respond::json(&api.reader.verify().await?))
+}
+
+async fn place(api: &Api) -> Result<SemaphorePermit<'_>, Problem> {
+    api.long_reads.acquire().await.map_err(|_| Problem::new(Code::Halted, "this server is closing"))
+}
+
+impl From<replay::Error> for Problem {
+    fn from(error: replay::Error) -> Self {
+        let code = match &error {
+            replay::Error::Future { .. } => Code::Invalid,
+            replay::Error::NoOffset { .. } | replay::Error::Empty | replay::Error::NoCommit(_) => Code::Unknown,
+            replay::Error::Read(ReadError::Damaged { .. }) => Code::Damaged,
+            replay::Error::Read(ReadError::Unavailable(_)) | replay::Error::Open(_) => Code::LogUnavailable,
+            replay::Error::Halt(_) => Code::Halted,
+        };
+        Problem::new(code, error.to_string())
+    }
 }

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::extract::rejection::QueryRejection;
-use axum::extract::{Query, Request};
+use axum::extract::rejection::{PathRejection, QueryRejection};
+use axum::extract::{Path, Query, Request};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
@@ -55,6 +55,11 @@ pub(super) async fn read(headers: &HeaderMap, body: Body, max: usize, within: Du
 /// Returns what the address's query says, or what is wrong with it.
 pub(super) fn query<T>(query: Result<Query<T>, QueryRejection>) -> Result<T, Problem> {
     query.map(|Query(query)| query).map_err(|error| Problem::malformed(error.body_text()))
+}
+
+/// Returns what the address's path says, or what is wrong with it.
+pub(super) fn path<T>(path: Result<Path<T>, PathRejection>) -> Result<T, Problem> {
+    path.map(|Path(path)| path).map_err(|error| Problem::malformed(error.body_text()))
 }
 
 /// Reads JSON, and says where it is wrong.
