@@ -32,6 +32,8 @@ pub(crate) struct World {
     pub(crate) time: Timestamp,
     versions: BTreeMap<Stream, StreamVersion>,
     commits: u128,
+    /// The kinds of all events so far.
+    pub(crate) kinds_seen: Vec<&'static str>,
 }
 
 pub(crate) fn service() -> ServiceName {
@@ -144,7 +146,8 @@ impl World {
     /// A ledger that holds nothing but its own beginning.
     pub(crate) fn empty() -> Self {
         let time = "2026-11-01T12:00:00Z".parse().unwrap();
-        let mut world = Self { state: State::default(), time, versions: BTreeMap::new(), commits: 0 };
+        let mut world =
+            Self { state: State::default(), time, versions: BTreeMap::new(), commits: 0, kinds_seen: vec![] };
         let created = genesis::Created { ledger: LedgerId(Uuid::from_u128(0x1ed6e5)) };
         world.commit(Decision::on(Stream::Ledger, vec![created.into()]));
         world
@@ -222,6 +225,7 @@ impl World {
         for (stream, event) in &decision.events {
             let at = At { time: self.time, commit, version: self.versions[stream] };
             self.state.evolve(stream, event, &at);
+            self.kinds_seen.push(event.kind());
         }
         self.pass_ms(1);
     }
@@ -263,10 +267,17 @@ impl World {
 
     /// Lets the provisioner launch a stack's one node, until that is ready.
     pub(crate) fn launch(&mut self, text: &str) {
-        let effect = self.start_launch(text);
+        self.start_launch(text);
+        let effect = self.launched(text);
+        self.report(DeploymentOutcome::NodeReady { effect });
+    }
+
+    /// Lets the node run whose launch has begun.
+    pub(crate) fn launched(&mut self, text: &str) -> EffectId {
+        let effect = self.stack_state(text).nodes[&0].effect;
         let address = "127.0.0.1:4000".parse().unwrap();
         self.report(DeploymentOutcome::Launched { effect, address, instance: "process 1".to_owned() });
-        self.report(DeploymentOutcome::NodeReady { effect });
+        effect
     }
 
     /// Lets the provisioner begin to launch a stack's one node.
@@ -278,10 +289,15 @@ impl World {
         effect
     }
 
-    /// Lets the stack's node go, so that the stack is unhealthy.
-    pub(crate) fn fall_ill(&mut self, text: &str) {
+    /// Lets the stack's node go.
+    pub(crate) fn lose_node(&mut self, text: &str) {
         let effect = self.stack_state(text).nodes[&0].effect;
         self.report(DeploymentOutcome::NodeLost { effect, reason: "it exited".to_owned() });
+    }
+
+    /// Lets the stack's node go, so that the stack is unhealthy.
+    pub(crate) fn fall_ill(&mut self, text: &str) {
+        self.lose_node(text);
         self.report(DeploymentOutcome::StackUnhealthy { stack: self.stack(text) });
     }
 

@@ -4,9 +4,12 @@
 mod named;
 
 mod matrix;
+mod reports;
 
 mod retention;
 mod rollback;
 mod rollout;
 mod stacks;
 mod traffic;
+
+mod properties;

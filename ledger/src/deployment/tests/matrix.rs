@@ -68,7 +68,8 @@ fn rejection(rejection: &Rejection) -> &'static str {
     }
 }
 
-fn shown(result: &Result<Decision, Rejection>) -> String {
+/// Shows what was decided, as the tables do.
+pub(super) fn shown(result: &Result<Decision, Rejection>) -> String {
     match result {
         Ok(decision) if decision.events.is_empty() => "nothing".to_owned(),
         Ok(decision) => kinds(decision).join(" + "),
@@ -85,113 +86,131 @@ const CELLS: &[(Asked, Results)] = {
         (Asked::ApplySame, &[
             ("service.applied", &[Undeclared]),
             ("nothing", &[
-                Declared, Released, Starting, Failed, Ready, Serving, Warm, Split, Unhealthy, Collecting, Started,
-                StartedAfterRollback, AtStep, Paused, Held, CanaryIll, Completed, CameBack, Aborted, Promoted,
-                Superseded, RolledBack, Awaiting, DriftedOff, DriftedBack, DriftedToTarget, Retired,
+                Declared, Released, Starting, Launching, Launched, Up, Failed, Ready, Serving, Warm, Waiting, Split,
+                Sick, Unhealthy, Mended, Collecting, Emptied, Started, StartedAfterRollback, AtStep, Paused, Held,
+                CanaryIll, Completed, CameBack, Aborted, Promoted, Superseded, RolledBack, Awaiting, DriftedOff,
+                DriftedBack, DriftedToTarget, Retired,
             ]),
         ]),
         (Asked::ApplyOther, &[
             ("service.applied", &[
-                Undeclared, Declared, Released, Starting, Failed, Ready, Serving, Warm, Split, Unhealthy, Collecting,
-                Started, StartedAfterRollback, AtStep, Paused, Held, CanaryIll, Completed, CameBack, Aborted,
-                Promoted, Superseded, RolledBack, Awaiting, DriftedOff, DriftedBack, DriftedToTarget, Retired,
+                Undeclared, Declared, Released, Starting, Launching, Launched, Up, Failed, Ready, Serving, Warm,
+                Waiting, Split, Sick, Unhealthy, Mended, Collecting, Emptied, Started, StartedAfterRollback, AtStep,
+                Paused, Held, CanaryIll, Completed, CameBack, Aborted, Promoted, Superseded, RolledBack, Awaiting,
+                DriftedOff, DriftedBack, DriftedToTarget, Retired,
             ]),
         ]),
         (Asked::ReleaseSame, &[
             ("Unknown", &[Undeclared]),
             ("release.recorded", &[Declared]),
             ("nothing", &[
-                Released, Starting, Failed, Ready, Serving, Warm, Split, Unhealthy, Collecting, Started,
-                StartedAfterRollback, AtStep, Paused, Held, CanaryIll, Completed, CameBack, Aborted, Promoted,
-                Superseded, RolledBack, Awaiting, DriftedOff, DriftedBack, DriftedToTarget, Retired,
+                Released, Starting, Launching, Launched, Up, Failed, Ready, Serving, Warm, Waiting, Split, Sick,
+                Unhealthy, Mended, Collecting, Emptied, Started, StartedAfterRollback, AtStep, Paused, Held,
+                CanaryIll, Completed, CameBack, Aborted, Promoted, Superseded, RolledBack, Awaiting, DriftedOff,
+                DriftedBack, DriftedToTarget, Retired,
             ]),
         ]),
         (Asked::ReleaseOtherContent, &[
             ("Unknown", &[Undeclared]),
             ("release.recorded", &[Declared]),
             ("Immutable", &[
-                Released, Starting, Failed, Ready, Serving, Warm, Split, Unhealthy, Collecting, Started,
-                StartedAfterRollback, AtStep, Paused, Held, CanaryIll, Completed, CameBack, Aborted, Promoted,
-                Superseded, RolledBack, Awaiting, DriftedOff, DriftedBack, DriftedToTarget, Retired,
+                Released, Starting, Launching, Launched, Up, Failed, Ready, Serving, Warm, Waiting, Split, Sick,
+                Unhealthy, Mended, Collecting, Emptied, Started, StartedAfterRollback, AtStep, Paused, Held,
+                CanaryIll, Completed, CameBack, Aborted, Promoted, Superseded, RolledBack, Awaiting, DriftedOff,
+                DriftedBack, DriftedToTarget, Retired,
             ]),
         ]),
         (Asked::ReleaseNext, &[
             ("Unknown", &[Undeclared]),
             ("release.recorded", &[
-                Declared, Released, Starting, Failed, Ready, Serving, Warm, Split, Unhealthy, Collecting, Started,
-                StartedAfterRollback, AtStep, Paused, Held, CanaryIll, Completed, CameBack, Aborted, Promoted,
-                Superseded, RolledBack, Awaiting, DriftedOff, DriftedBack, DriftedToTarget, Retired,
+                Declared, Released, Starting, Launching, Launched, Up, Failed, Ready, Serving, Warm, Waiting, Split,
+                Sick, Unhealthy, Mended, Collecting, Emptied, Started, StartedAfterRollback, AtStep, Paused, Held,
+                CanaryIll, Completed, CameBack, Aborted, Promoted, Superseded, RolledBack, Awaiting, DriftedOff,
+                DriftedBack, DriftedToTarget, Retired,
             ]),
         ]),
         (Asked::NewFirst, &[
             ("Unknown", &[Undeclared, Declared]),
             ("stack.requested", &[Released, Failed, Retired]),
             ("nothing", &[
-                Starting, Ready, Serving, Warm, Split, Unhealthy, Collecting, Started, StartedAfterRollback, AtStep,
-                Paused, Held, CanaryIll, Completed, CameBack, Aborted, Promoted, Superseded, RolledBack, Awaiting,
-                DriftedOff, DriftedBack, DriftedToTarget,
+                Starting, Launching, Launched, Up, Ready, Serving, Warm, Waiting, Split, Sick, Unhealthy, Mended,
+                Collecting, Emptied, Started, StartedAfterRollback, AtStep, Paused, Held, CanaryIll, Completed,
+                CameBack, Aborted, Promoted, Superseded, RolledBack, Awaiting, DriftedOff, DriftedBack,
+                DriftedToTarget,
             ]),
         ]),
         (Asked::NewThird, &[
             ("Unknown", &[Undeclared, Declared]),
             ("stack.requested", &[
-                Released, Starting, Failed, Ready, Serving, Warm, Split, Unhealthy, Collecting, Started,
-                StartedAfterRollback, AtStep, Paused, Held, CanaryIll, Completed, CameBack, Aborted, Promoted,
-                Superseded, RolledBack, Awaiting, DriftedOff, DriftedBack, DriftedToTarget, Retired,
+                Released, Starting, Launching, Launched, Up, Failed, Ready, Serving, Warm, Waiting, Split, Sick,
+                Unhealthy, Mended, Collecting, Emptied, Started, StartedAfterRollback, AtStep, Paused, Held,
+                CanaryIll, Completed, CameBack, Aborted, Promoted, Superseded, RolledBack, Awaiting, DriftedOff,
+                DriftedBack, DriftedToTarget, Retired,
             ]),
         ]),
         (Asked::NewThirdThenRoll, &[
             ("Unknown", &[Undeclared, Declared]),
             ("stack.requested", &[
-                Released, Starting, Failed, Ready, Serving, Warm, Split, Unhealthy, Collecting, Started,
-                StartedAfterRollback, AtStep, Paused, Held, CanaryIll, Completed, CameBack, Aborted, Promoted,
-                Superseded, RolledBack, Awaiting, DriftedOff, DriftedBack, DriftedToTarget, Retired,
+                Released, Starting, Launching, Launched, Up, Failed, Ready, Serving, Warm, Waiting, Split, Sick,
+                Unhealthy, Mended, Collecting, Emptied, Started, StartedAfterRollback, AtStep, Paused, Held,
+                CanaryIll, Completed, CameBack, Aborted, Promoted, Superseded, RolledBack, Awaiting, DriftedOff,
+                DriftedBack, DriftedToTarget, Retired,
             ]),
         ]),
         (Asked::NewSecondThenRoll, &[
             ("Unknown", &[Undeclared, Declared]),
-            ("stack.requested", &[Released, Starting, Failed, Ready, Serving, Collecting, Retired]),
-            ("Invalid", &[Warm, Split, Unhealthy, CameBack, Aborted, Superseded, RolledBack]),
+            ("stack.requested", &[
+                Released, Starting, Launching, Launched, Up, Failed, Ready, Serving, Collecting, Emptied, Retired,
+            ]),
+            ("Invalid", &[Warm, Split, Sick, Unhealthy, Mended, CameBack, Aborted, Superseded, RolledBack]),
             ("nothing", &[
-                Started, StartedAfterRollback, AtStep, Paused, Held, CanaryIll, Completed, Promoted, Awaiting,
-                DriftedOff, DriftedBack, DriftedToTarget,
+                Waiting, Started, StartedAfterRollback, AtStep, Paused, Held, CanaryIll, Completed, Promoted,
+                Awaiting, DriftedOff, DriftedBack, DriftedToTarget,
             ]),
         ]),
         (Asked::TrafficFirst, &[
             ("Unknown", &[Undeclared, Declared, Released]),
-            ("NotReady", &[Starting, Failed, Awaiting]),
+            ("NotReady", &[Starting, Launching, Launched, Up, Failed, Awaiting]),
             ("traffic.weights_set", &[
                 Ready, Split, Completed, Promoted, Superseded, DriftedOff, DriftedToTarget, Retired,
             ]),
-            ("nothing", &[Serving, Warm, Unhealthy, Collecting, CameBack, Aborted, RolledBack]),
+            ("nothing", &[
+                Serving, Warm, Waiting, Sick, Unhealthy, Mended, Collecting, Emptied, CameBack, Aborted, RolledBack,
+            ]),
             ("rollout.aborted + traffic.weights_set", &[
                 Started, StartedAfterRollback, AtStep, Paused, Held, CanaryIll, DriftedBack,
             ]),
         ]),
         (Asked::TrafficSecond, &[
             ("Unknown", &[Undeclared, Declared, Released]),
-            ("NotReady", &[Starting, Failed, Ready, Serving, Collecting, CanaryIll]),
+            ("NotReady", &[
+                Starting, Launching, Launched, Up, Failed, Ready, Serving, Collecting, Emptied, CanaryIll,
+            ]),
             ("traffic.weights_set", &[
-                Warm, Split, Unhealthy, CameBack, Aborted, Superseded, RolledBack, Awaiting, DriftedToTarget, Retired,
+                Warm, Waiting, Split, Sick, Unhealthy, Mended, CameBack, Aborted, Superseded, RolledBack, Awaiting,
+                DriftedToTarget, Retired,
             ]),
             ("RolloutRunning", &[Started, StartedAfterRollback, AtStep, Paused, Held, DriftedBack]),
             ("nothing", &[Completed, Promoted, DriftedOff]),
         ]),
         (Asked::TrafficSplit, &[
             ("Unknown", &[Undeclared, Declared, Released]),
-            ("NotReady", &[Starting, Failed, Ready, Serving, Collecting, Awaiting]),
+            ("NotReady", &[Starting, Launching, Launched, Up, Failed, Ready, Serving, Collecting, Emptied, Awaiting]),
             ("traffic.weights_set", &[
-                Warm, Unhealthy, Completed, CameBack, Aborted, Promoted, Superseded, RolledBack, DriftedOff,
-                DriftedToTarget, Retired,
+                Warm, Waiting, Sick, Unhealthy, Mended, Completed, CameBack, Aborted, Promoted, Superseded,
+                RolledBack, DriftedOff, DriftedToTarget, Retired,
             ]),
             ("nothing", &[Split]),
             ("RolloutRunning", &[Started, StartedAfterRollback, AtStep, Paused, Held, CanaryIll, DriftedBack]),
         ]),
         (Asked::TrafficSecondInstead, &[
             ("Unknown", &[Undeclared, Declared, Released]),
-            ("NotReady", &[Starting, Failed, Ready, Serving, Collecting, CanaryIll]),
+            ("NotReady", &[
+                Starting, Launching, Launched, Up, Failed, Ready, Serving, Collecting, Emptied, CanaryIll,
+            ]),
             ("traffic.weights_set", &[
-                Warm, Split, Unhealthy, CameBack, Aborted, Superseded, RolledBack, Awaiting, DriftedToTarget, Retired,
+                Warm, Waiting, Split, Sick, Unhealthy, Mended, CameBack, Aborted, Superseded, RolledBack, Awaiting,
+                DriftedToTarget, Retired,
             ]),
             ("rollout.superseded + traffic.weights_set", &[
                 Started, StartedAfterRollback, AtStep, Paused, Held, DriftedBack,
@@ -200,8 +219,10 @@ const CELLS: &[(Asked, Results)] = {
         ]),
         (Asked::Roll, &[
             ("Unknown", &[Undeclared, Declared, Released]),
-            ("NotReady", &[Starting, Failed, Ready, Serving, Collecting, CanaryIll]),
-            ("rollout.started", &[Warm, Unhealthy, CameBack, Aborted, RolledBack]),
+            ("NotReady", &[
+                Starting, Launching, Launched, Up, Failed, Ready, Serving, Collecting, Emptied, CanaryIll,
+            ]),
+            ("rollout.started", &[Warm, Waiting, Sick, Unhealthy, Mended, CameBack, Aborted, RolledBack]),
             ("Invalid", &[Split, Superseded, Awaiting, Retired]),
             ("nothing", &[
                 Started, StartedAfterRollback, AtStep, Paused, Held, Completed, Promoted, DriftedOff, DriftedBack,
@@ -210,8 +231,10 @@ const CELLS: &[(Asked, Results)] = {
         ]),
         (Asked::RollInstead, &[
             ("Unknown", &[Undeclared, Declared, Released]),
-            ("NotReady", &[Starting, Failed, Ready, Serving, Collecting, CanaryIll]),
-            ("rollout.started", &[Warm, Unhealthy, CameBack, Aborted, RolledBack]),
+            ("NotReady", &[
+                Starting, Launching, Launched, Up, Failed, Ready, Serving, Collecting, Emptied, CanaryIll,
+            ]),
+            ("rollout.started", &[Warm, Waiting, Sick, Unhealthy, Mended, CameBack, Aborted, RolledBack]),
             ("Invalid", &[Split, Superseded, Awaiting, Retired]),
             ("rollout.superseded + rollout.started", &[Started, StartedAfterRollback]),
             ("rollout.superseded + traffic.weights_set + rollout.started", &[AtStep, Paused, Held, DriftedBack]),
@@ -220,23 +243,29 @@ const CELLS: &[(Asked, Results)] = {
         (Asked::RollOn, &[
             ("Unknown", &[Undeclared, Declared, Released]),
             ("NotReady", &[
-                Starting, Failed, Ready, Serving, Warm, Split, Unhealthy, Collecting, Started, StartedAfterRollback,
-                AtStep, Paused, Held, CanaryIll, Completed, CameBack, Aborted, Promoted, Superseded, RolledBack,
-                DriftedOff, DriftedBack, DriftedToTarget, Retired,
+                Starting, Launching, Launched, Up, Failed, Ready, Serving, Warm, Waiting, Split, Sick, Unhealthy,
+                Mended, Collecting, Emptied, Started, StartedAfterRollback, AtStep, Paused, Held, CanaryIll,
+                Completed, CameBack, Aborted, Promoted, Superseded, RolledBack, DriftedOff, DriftedBack,
+                DriftedToTarget, Retired,
             ]),
             ("Invalid", &[Awaiting]),
         ]),
         (Asked::RollTheOtherWay, &[
             ("Unknown", &[Undeclared, Declared, Released]),
-            ("NotReady", &[Starting, Failed, Ready, Serving, Unhealthy, Collecting]),
-            ("nothing", &[Warm, CameBack, Aborted, RolledBack]),
+            ("NotReady", &[
+                Starting, Launching, Launched, Up, Failed, Ready, Serving, Unhealthy, Mended, Collecting, Emptied,
+            ]),
+            ("nothing", &[Warm, Waiting, Sick, CameBack, Aborted, RolledBack]),
             ("Invalid", &[Split, Superseded, Awaiting, Retired]),
             ("RolloutRunning", &[Started, StartedAfterRollback, AtStep, Paused, Held, CanaryIll, DriftedBack]),
             ("rollout.started", &[Completed, Promoted, DriftedOff, DriftedToTarget]),
         ]),
         (Asked::Rollback, &[
             ("Unknown", &[Undeclared, Declared, Released]),
-            ("NoTarget", &[Starting, Failed, Ready, Serving, Warm, Unhealthy, Collecting, Aborted]),
+            ("NoTarget", &[
+                Starting, Launching, Launched, Up, Failed, Ready, Serving, Warm, Waiting, Sick, Unhealthy, Mended,
+                Collecting, Emptied, Aborted,
+            ]),
             ("traffic.rolled_back + traffic.weights_set", &[
                 Split, Completed, Promoted, Superseded, DriftedOff, DriftedToTarget, Retired,
             ]),
@@ -248,8 +277,9 @@ const CELLS: &[(Asked, Results)] = {
         (Asked::Pause, &[
             ("Unknown", &[Undeclared, Declared, Released]),
             ("NoRollout", &[
-                Starting, Failed, Ready, Serving, Warm, Split, Unhealthy, Collecting, Completed, CameBack, Aborted,
-                Promoted, Superseded, RolledBack, Awaiting, DriftedOff, DriftedToTarget, Retired,
+                Starting, Launching, Launched, Up, Failed, Ready, Serving, Warm, Waiting, Split, Sick, Unhealthy,
+                Mended, Collecting, Emptied, Completed, CameBack, Aborted, Promoted, Superseded, RolledBack, Awaiting,
+                DriftedOff, DriftedToTarget, Retired,
             ]),
             ("rollout.paused", &[Started, StartedAfterRollback, AtStep, Held, CanaryIll]),
             ("nothing", &[Paused, DriftedBack]),
@@ -257,8 +287,9 @@ const CELLS: &[(Asked, Results)] = {
         (Asked::Resume, &[
             ("Unknown", &[Undeclared, Declared, Released]),
             ("NoRollout", &[
-                Starting, Failed, Ready, Serving, Warm, Split, Unhealthy, Collecting, Completed, CameBack, Aborted,
-                Promoted, Superseded, RolledBack, Awaiting, DriftedOff, DriftedToTarget, Retired,
+                Starting, Launching, Launched, Up, Failed, Ready, Serving, Warm, Waiting, Split, Sick, Unhealthy,
+                Mended, Collecting, Emptied, Completed, CameBack, Aborted, Promoted, Superseded, RolledBack, Awaiting,
+                DriftedOff, DriftedToTarget, Retired,
             ]),
             ("nothing", &[Started, StartedAfterRollback, AtStep, Held, CanaryIll]),
             ("rollout.resumed", &[Paused, DriftedBack]),
@@ -266,8 +297,9 @@ const CELLS: &[(Asked, Results)] = {
         (Asked::Abort, &[
             ("Unknown", &[Undeclared, Declared, Released]),
             ("NoRollout", &[
-                Starting, Failed, Ready, Serving, Warm, Split, Unhealthy, Collecting, Completed, CameBack, Promoted,
-                Superseded, RolledBack, Awaiting, DriftedOff, DriftedToTarget, Retired,
+                Starting, Launching, Launched, Up, Failed, Ready, Serving, Warm, Waiting, Split, Sick, Unhealthy,
+                Mended, Collecting, Emptied, Completed, CameBack, Promoted, Superseded, RolledBack, Awaiting,
+                DriftedOff, DriftedToTarget, Retired,
             ]),
             ("rollout.aborted + traffic.weights_set", &[
                 Started, StartedAfterRollback, AtStep, Paused, Held, CanaryIll, DriftedBack,
@@ -277,8 +309,8 @@ const CELLS: &[(Asked, Results)] = {
         (Asked::Promote, &[
             ("Unknown", &[Undeclared, Declared, Released]),
             ("NoRollout", &[
-                Starting, Failed, Ready, Serving, Warm, Split, Unhealthy, Collecting, CameBack, Aborted, Superseded,
-                RolledBack, Awaiting, Retired,
+                Starting, Launching, Launched, Up, Failed, Ready, Serving, Warm, Waiting, Split, Sick, Unhealthy,
+                Mended, Collecting, Emptied, CameBack, Aborted, Superseded, RolledBack, Awaiting, Retired,
             ]),
             ("rollout.promoted + traffic.weights_set", &[
                 Started, StartedAfterRollback, AtStep, Paused, Held, DriftedBack,
@@ -289,8 +321,9 @@ const CELLS: &[(Asked, Results)] = {
         (Asked::Retire, &[
             ("Unknown", &[Undeclared, Declared, Released]),
             ("traffic.retired", &[
-                Starting, Failed, Ready, Serving, Warm, Split, Unhealthy, Collecting, Completed, CameBack, Aborted,
-                Promoted, Superseded, RolledBack, Awaiting, DriftedOff, DriftedToTarget,
+                Starting, Launching, Launched, Up, Failed, Ready, Serving, Warm, Waiting, Split, Sick, Unhealthy,
+                Mended, Collecting, Emptied, Completed, CameBack, Aborted, Promoted, Superseded, RolledBack, Awaiting,
+                DriftedOff, DriftedToTarget,
             ]),
             ("rollout.aborted + traffic.retired", &[
                 Started, StartedAfterRollback, AtStep, Paused, Held, CanaryIll, DriftedBack,
@@ -300,11 +333,13 @@ const CELLS: &[(Asked, Results)] = {
     ]
 };
 
-type Results = &'static [(&'static str, &'static [Named])];
+/// What something comes to, by state.
+pub(super) type Results = &'static [(&'static str, &'static [Named])];
 
-fn cells() -> BTreeMap<(Asked, Named), &'static str> {
+/// Returns the cells of a table, each of which must be given once.
+pub(super) fn cells<K: Copy + Ord + std::fmt::Debug>(table: &[(K, Results)]) -> BTreeMap<(K, Named), &'static str> {
     let mut cells = BTreeMap::new();
-    for (asked, results) in CELLS {
+    for (asked, results) in table {
         for (result, states) in *results {
             for state in *states {
                 let before = cells.insert((*asked, *state), *result);
@@ -317,7 +352,7 @@ fn cells() -> BTreeMap<(Asked, Named), &'static str> {
 
 #[test]
 fn every_command_in_every_state_is_decided_on_purpose() {
-    let mut cells = cells();
+    let mut cells = cells(CELLS);
     let mut wrong = Vec::new();
     for named in Named::ALL {
         let world = given(*named);

@@ -30,6 +30,12 @@ states! {
     Released,
     /// The first version's stack is being brought up.
     Starting,
+    /// Its node is being launched.
+    Launching,
+    /// Its node runs and has not passed its check.
+    Launched,
+    /// Its node is ready, and nobody has said so of the stack.
+    Up,
     /// The first version's stack did not become ready.
     Failed,
     /// The first version's stack is ready and has no traffic.
@@ -38,12 +44,20 @@ states! {
     Serving,
     /// The second stands warm beside it.
     Warm,
+    /// The second stands warm beside it, and a rollout of it was asked for with it.
+    Waiting,
     /// Both have traffic, set by hand, 90 and 10 %.
     Split,
-    /// The first version holds all traffic and is unhealthy; the second stands warm.
+    /// The first version holds all traffic and has lost its node; the second stands warm.
+    Sick,
+    /// The same, and its stack was found unhealthy.
     Unhealthy,
+    /// The same, and its node is back.
+    Mended,
     /// The first version replaced the second, which is being taken down.
     Collecting,
+    /// The same, and its node is gone.
+    Emptied,
     /// A rollout from the first to the second version has begun and taken no step.
     Started,
     /// The same, in a deployment that was rolled back before.
@@ -87,6 +101,9 @@ pub(super) fn given(named: Named) -> World {
         Named::Declared => and(Named::Undeclared, |world| drop(world.ask(apply(definition())))),
         Named::Released => World::released(),
         Named::Starting => and(Named::Released, |world| drop(world.ask(new(V1)))),
+        Named::Launching => and(Named::Starting, |world| _ = world.start_launch(V1)),
+        Named::Launched => and(Named::Launching, |world| _ = world.launched(V1)),
+        Named::Up => and(Named::Starting, |world| world.launch(V1)),
         Named::Failed => and(Named::Starting, |world| {
             let stack = world.stack(V1);
             world.report(DeploymentOutcome::StackFailed { stack, reason: "it took too long".to_owned() });
@@ -96,14 +113,24 @@ pub(super) fn given(named: Named) -> World {
             world.serve(&[(V1, 100)]);
         }),
         Named::Warm => World::serving_one_warm_one(),
+        Named::Waiting => and(Named::Serving, |world| {
+            world.ask(new_then_roll(V2));
+            world.bring_up(V2);
+        }),
         Named::Split => and(Named::Warm, |world| {
             world.serve(&[(V1, 90), (V2, 10)]);
         }),
+        Named::Sick => and(Named::Warm, |world| world.lose_node(V1)),
         Named::Unhealthy => and(Named::Warm, |world| world.fall_ill(V1)),
+        Named::Mended => and(Named::Unhealthy, |world| world.launch(V1)),
         Named::Collecting => and(Named::Warm, |world| {
             world.pass_ms(2 * 24 * 3_600_000);
             let stack = world.stack(V2);
             world.report(DeploymentOutcome::StartCollection { stack, reason: "unused".to_owned() });
+        }),
+        Named::Emptied => and(Named::Collecting, |world| {
+            let effect = world.stack_state(V2).nodes[&0].effect;
+            world.report(DeploymentOutcome::NodeStopped { effect });
         }),
         Named::Started => and(Named::Warm, |world| drop(world.ask(roll(V1, V2)))),
         Named::StartedAfterRollback => and(Named::RolledBack, |world| drop(world.ask(roll(V1, V2)))),

@@ -1,0 +1,426 @@
+//! Every report of a worker in every state: what fits is recorded, what is outdated is refused, what is known is
+//! nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use schemas::command::DeploymentOutcome;
+use schemas::judgement::Measured;
+use schemas::{EffectId, RolloutId, StackId, Weight, Weights};
+use uuid::Uuid;
+
+use super::matrix::{Results, cells, shown};
+use super::named::{Named, given};
+use crate::kit::*;
+
+macro_rules! reports {
+    ($($name:ident = $report:expr),+ $(,)?) => {
+        /// A report with a name.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        enum Report {
+            $($name,)+
+        }
+
+        impl Report {
+            const ALL: &'static [Report] = &[$(Report::$name,)+];
+
+            /// What a worker would say that looks at this world; of things that are not there, it makes them up.
+            fn outcome(self, world: &World) -> DeploymentOutcome {
+                match self { $(Report::$name => $report(world),)+ }
+            }
+        }
+    };
+}
+
+reports! {
+    LaunchStartsFirst = |world: &World| DeploymentOutcome::StartLaunch {
+        stack: stack(world, V1), slot: 0, attempt: attempt(world, V1), effect: EffectId(Uuid::from_u128(7)), port: 4_000,
+    },
+    LaunchedFirst = |world: &World| DeploymentOutcome::Launched {
+        effect: effect(world, V1), address: "127.0.0.1:4001".parse().unwrap(), instance: "process 2".to_owned(),
+    },
+    LaunchFailedFirst = |world: &World| DeploymentOutcome::LaunchFailed { effect: effect(world, V1), reason: why() },
+    NodeReadyFirst = |world: &World| DeploymentOutcome::NodeReady { effect: effect(world, V1) },
+    NodeUnhealthyFirst = |world: &World| DeploymentOutcome::NodeUnhealthy { effect: effect(world, V1), reason: why() },
+    NodeLostSecond = |world: &World| DeploymentOutcome::NodeLost { effect: effect(world, V2), reason: why() },
+    NodeStoppedSecond = |world: &World| DeploymentOutcome::NodeStopped { effect: effect(world, V2) },
+    StackReadyFirst = |world: &World| DeploymentOutcome::StackReady { stack: stack(world, V1) },
+    StackFailedFirst = |world: &World| DeploymentOutcome::StackFailed { stack: stack(world, V1), reason: why() },
+    StackUnhealthyFirst = |world: &World| DeploymentOutcome::StackUnhealthy { stack: stack(world, V1) },
+    StackRecoveredFirst = |world: &World| DeploymentOutcome::StackRecovered { stack: stack(world, V1) },
+    // What is set, at its own generation.
+    Applied = |world: &World| {
+        let set = world.state.deployment(&id()).and_then(|deployment| deployment.traffic.set.clone());
+        let generation = set.as_ref().map(|set| set.version).unwrap_or_default();
+        let weights = set.map_or_else(|| Weights::all_on(stack(world, V1)), |set| set.weights);
+        DeploymentOutcome::WeightsApplied { generation, weights, listening: None }
+    },
+    // What is set, at a generation before the deployment's first commit.
+    AppliedBefore = |world: &World| {
+        let set = world.state.deployment(&id()).and_then(|deployment| deployment.traffic.set.clone());
+        let weights = set.map_or_else(|| Weights::all_on(stack(world, V1)), |set| set.weights);
+        DeploymentOutcome::WeightsApplied { generation: Default::default(), weights, listening: None }
+    },
+    RouterIsEmpty = |_: &World| DeploymentOutcome::DriftSeen { seen: BTreeMap::new() },
+    RouterServesFirst = |world: &World| DeploymentOutcome::DriftSeen { seen: [(stack(world, V1), Weight::FULL)].into() },
+    RequestedRolloutOfSecond = |world: &World| DeploymentOutcome::StartRequestedRollout { stack: stack(world, V2) },
+    // The next step in good time, after good requests.
+    NextStep = |world: &World| match world.state.deployment(&id()).and_then(|deployment| deployment.rollout.as_ref()) {
+        Some(rollout) if rollout.next_step().is_some() => world.next_step((900, 0), (100, 0)),
+        rollout => no_step(rollout.map_or(nobody().1, |rollout| rollout.id)),
+    },
+    NextStepOfAnother = |_: &World| no_step(nobody().1),
+    HoldsOn = |world: &World| DeploymentOutcome::Hold { rollout: rollout(world), reason: why(), judged: None },
+    CanaryIsWorse = |world: &World| {
+        let known = world.state.deployment(&id()).is_some_and(|deployment| deployment.rollout.is_some());
+        let judged = if known { world.look((900, 0), (100, 50)).1 } else { None };
+        DeploymentOutcome::SendBack { rollout: rollout(world), reason: why(), judged }
+    },
+    CanaryIsUnfit = |world: &World| DeploymentOutcome::SendBack { rollout: rollout(world), reason: why(), judged: None },
+    CollectFirst = |world: &World| DeploymentOutcome::StartCollection { stack: stack(world, V1), reason: why() },
+    CollectSecond = |world: &World| DeploymentOutcome::StartCollection { stack: stack(world, V2), reason: why() },
+    CollectedSecond = |world: &World| DeploymentOutcome::Collected { stack: stack(world, V2) },
+}
+
+/// Every kind of report must be in the table: a new one has no name here.
+fn name(outcome: &DeploymentOutcome) -> &'static str {
+    use DeploymentOutcome::*;
+    match outcome {
+        StartLaunch { .. } => "StartLaunch",
+        Launched { .. } => "Launched",
+        LaunchFailed { .. } => "LaunchFailed",
+        NodeReady { .. } => "NodeReady",
+        NodeUnhealthy { .. } => "NodeUnhealthy",
+        NodeLost { .. } => "NodeLost",
+        NodeStopped { .. } => "NodeStopped",
+        StackReady { .. } => "StackReady",
+        StackFailed { .. } => "StackFailed",
+        StackUnhealthy { .. } => "StackUnhealthy",
+        StackRecovered { .. } => "StackRecovered",
+        WeightsApplied { .. } => "WeightsApplied",
+        DriftSeen { .. } => "DriftSeen",
+        StartRequestedRollout { .. } => "StartRequestedRollout",
+        TakeStep { .. } => "TakeStep",
+        Hold { .. } => "Hold",
+        SendBack { .. } => "SendBack",
+        StartCollection { .. } => "StartCollection",
+        Collected { .. } => "Collected",
+    }
+}
+
+/// How many names [`name`] gives.
+const KINDS: usize = 19;
+
+fn nobody() -> (StackId, RolloutId) {
+    (StackId(Uuid::from_u128(u128::MAX)), RolloutId(Uuid::from_u128(u128::MAX)))
+}
+
+fn why() -> String {
+    "it was seen".to_owned()
+}
+
+fn stack(world: &World, text: &str) -> StackId {
+    let deployment = world.state.deployment(&id());
+    let of_version = deployment.iter().flat_map(|deployment| &deployment.stacks);
+    let of_version = of_version.filter(|(_, stack)| stack.version == version(text));
+    of_version.max_by_key(|(_, stack)| stack.requested_at).map_or(nobody().0, |(id, _)| *id)
+}
+
+fn attempt(world: &World, text: &str) -> u32 {
+    let found = world.state.deployment(&id()).and_then(|deployment| deployment.stacks.get(&stack(world, text)));
+    found.and_then(|stack| stack.attempts.get(&0).copied()).unwrap_or(0)
+}
+
+fn effect(world: &World, text: &str) -> EffectId {
+    let found = world.state.deployment(&id()).and_then(|deployment| deployment.stacks.get(&stack(world, text)));
+    found.and_then(|stack| stack.nodes.get(&0)).map_or(EffectId(Uuid::from_u128(u128::MAX)), |node| node.effect)
+}
+
+fn rollout(world: &World) -> RolloutId {
+    let deployment = world.state.deployment(&id());
+    deployment.and_then(|deployment| deployment.rollout.as_ref()).map_or(nobody().1, |rollout| rollout.id)
+}
+
+fn no_step(rollout: RolloutId) -> DeploymentOutcome {
+    let measured = Measured { epoch: "1".to_owned(), baseline: Default::default(), canary: Default::default() };
+    DeploymentOutcome::TakeStep { rollout, step: 0, measured, judged: None }
+}
+
+/// A report comes two days after the state: whatever was due, is.
+fn later(named: Named) -> World {
+    let mut world = given(named);
+    world.pass_ms(2 * 24 * 3_600_000);
+    world
+}
+
+/// What each report comes to, by state: `nothing`, the events, or the name of the rejection.
+#[rustfmt::skip]
+const CELLS: &[(Report, Results)] = {
+    use Named::*;
+    &[
+        (Report::LaunchStartsFirst, &[
+            ("Outdated", &[
+                Undeclared, Declared, Released, Launching, Launched, Up, Failed, Ready, Serving, Warm, Waiting, Split,
+                Mended, Collecting, Emptied, Started, StartedAfterRollback, AtStep, Paused, Held, CanaryIll,
+                Completed, CameBack, Aborted, Promoted, Superseded, RolledBack, DriftedOff, DriftedBack,
+                DriftedToTarget, Retired,
+            ]),
+            ("node.launch_started", &[Starting, Sick, Unhealthy, Awaiting]),
+        ]),
+        (Report::LaunchedFirst, &[
+            ("Outdated", &[Undeclared, Declared, Released, Starting, Failed, Sick, Unhealthy, Awaiting]),
+            ("node.launched", &[Launching]),
+            ("nothing", &[
+                Launched, Up, Ready, Serving, Warm, Waiting, Split, Mended, Collecting, Emptied, Started,
+                StartedAfterRollback, AtStep, Paused, Held, CanaryIll, Completed, CameBack, Aborted, Promoted,
+                Superseded, RolledBack, DriftedOff, DriftedBack, DriftedToTarget, Retired,
+            ]),
+        ]),
+        (Report::LaunchFailedFirst, &[
+            ("Outdated", &[
+                Undeclared, Declared, Released, Starting, Launched, Up, Failed, Ready, Serving, Warm, Waiting, Split,
+                Sick, Unhealthy, Mended, Collecting, Emptied, Started, StartedAfterRollback, AtStep, Paused, Held,
+                CanaryIll, Completed, CameBack, Aborted, Promoted, Superseded, RolledBack, Awaiting, DriftedOff,
+                DriftedBack, DriftedToTarget, Retired,
+            ]),
+            ("node.launch_failed", &[Launching]),
+        ]),
+        (Report::NodeReadyFirst, &[
+            ("Outdated", &[Undeclared, Declared, Released, Starting, Launching, Failed, Sick, Unhealthy, Awaiting]),
+            ("node.ready", &[Launched]),
+            ("nothing", &[
+                Up, Ready, Serving, Warm, Waiting, Split, Mended, Collecting, Emptied, Started, StartedAfterRollback,
+                AtStep, Paused, Held, CanaryIll, Completed, CameBack, Aborted, Promoted, Superseded, RolledBack,
+                DriftedOff, DriftedBack, DriftedToTarget, Retired,
+            ]),
+        ]),
+        (Report::NodeUnhealthyFirst, &[
+            ("Outdated", &[
+                Undeclared, Declared, Released, Starting, Launching, Launched, Failed, Sick, Unhealthy, Awaiting,
+            ]),
+            ("node.unhealthy", &[
+                Up, Ready, Serving, Warm, Waiting, Split, Mended, Collecting, Emptied, Started, StartedAfterRollback,
+                AtStep, Paused, Held, CanaryIll, Completed, CameBack, Aborted, Promoted, Superseded, RolledBack,
+                DriftedOff, DriftedBack, DriftedToTarget, Retired,
+            ]),
+        ]),
+        (Report::NodeLostSecond, &[
+            ("Outdated", &[
+                Undeclared, Declared, Released, Starting, Launching, Launched, Up, Failed, Ready, Serving, Emptied,
+                CanaryIll,
+            ]),
+            ("node.lost", &[
+                Warm, Waiting, Split, Sick, Unhealthy, Mended, Collecting, Started, StartedAfterRollback, AtStep,
+                Paused, Held, Completed, CameBack, Aborted, Promoted, Superseded, RolledBack, Awaiting, DriftedOff,
+                DriftedBack, DriftedToTarget, Retired,
+            ]),
+        ]),
+        (Report::NodeStoppedSecond, &[
+            ("Outdated", &[
+                Undeclared, Declared, Released, Starting, Launching, Launched, Up, Failed, Ready, Serving, Warm,
+                Waiting, Split, Sick, Unhealthy, Mended, Emptied, Started, StartedAfterRollback, AtStep, Paused, Held,
+                CanaryIll, Completed, CameBack, Aborted, Promoted, Superseded, RolledBack, Awaiting, DriftedOff,
+                DriftedBack, DriftedToTarget, Retired,
+            ]),
+            ("node.stopped", &[Collecting]),
+        ]),
+        (Report::StackReadyFirst, &[
+            ("Outdated", &[
+                Undeclared, Declared, Released, Starting, Launching, Launched, Failed, Ready, Serving, Warm, Waiting,
+                Split, Sick, Unhealthy, Mended, Collecting, Emptied, Started, StartedAfterRollback, AtStep, Paused,
+                Held, CanaryIll, Completed, CameBack, Aborted, Promoted, Superseded, RolledBack, Awaiting, DriftedOff,
+                DriftedBack, DriftedToTarget, Retired,
+            ]),
+            ("stack.ready", &[Up]),
+        ]),
+        (Report::StackFailedFirst, &[
+            ("Outdated", &[
+                Undeclared, Declared, Released, Failed, Ready, Serving, Warm, Waiting, Split, Sick, Unhealthy, Mended,
+                Collecting, Emptied, Started, StartedAfterRollback, AtStep, Paused, Held, CanaryIll, Completed,
+                CameBack, Aborted, Promoted, Superseded, RolledBack, DriftedOff, DriftedBack, DriftedToTarget,
+                Retired,
+            ]),
+            ("stack.failed", &[Starting, Launching, Launched, Up, Awaiting]),
+        ]),
+        (Report::StackUnhealthyFirst, &[
+            ("Outdated", &[
+                Undeclared, Declared, Released, Starting, Launching, Launched, Up, Failed, Ready, Serving, Warm,
+                Waiting, Split, Unhealthy, Mended, Collecting, Emptied, Started, StartedAfterRollback, AtStep, Paused,
+                Held, CanaryIll, Completed, CameBack, Aborted, Promoted, Superseded, RolledBack, Awaiting, DriftedOff,
+                DriftedBack, DriftedToTarget, Retired,
+            ]),
+            ("stack.unhealthy", &[Sick]),
+        ]),
+        (Report::StackRecoveredFirst, &[
+            ("Outdated", &[
+                Undeclared, Declared, Released, Starting, Launching, Launched, Up, Failed, Ready, Serving, Warm,
+                Waiting, Split, Sick, Unhealthy, Collecting, Emptied, Started, StartedAfterRollback, AtStep, Paused,
+                Held, CanaryIll, Completed, CameBack, Aborted, Promoted, Superseded, RolledBack, Awaiting, DriftedOff,
+                DriftedBack, DriftedToTarget, Retired,
+            ]),
+            ("stack.recovered", &[Mended]),
+        ]),
+        (Report::Applied, &[
+            ("Outdated", &[
+                Undeclared, Declared, Released, Starting, Launching, Launched, Up, Failed, Ready, Retired,
+            ]),
+            ("nothing", &[
+                Serving, Warm, Waiting, Split, Sick, Unhealthy, Mended, Collecting, Emptied, Started,
+                StartedAfterRollback, AtStep, Paused, Held, CanaryIll, Completed, CameBack, RolledBack, Awaiting,
+            ]),
+            ("traffic.weights_applied", &[Aborted, Promoted, Superseded, DriftedOff, DriftedBack, DriftedToTarget]),
+        ]),
+        (Report::AppliedBefore, &[
+            ("Outdated", &[
+                Undeclared, Declared, Released, Starting, Launching, Launched, Up, Failed, Ready, Serving, Warm,
+                Waiting, Split, Sick, Unhealthy, Mended, Collecting, Emptied, Started, StartedAfterRollback, AtStep,
+                Paused, Held, CanaryIll, Completed, CameBack, Aborted, Promoted, Superseded, RolledBack, Awaiting,
+                DriftedOff, DriftedBack, DriftedToTarget, Retired,
+            ]),
+        ]),
+        (Report::RouterIsEmpty, &[
+            ("Outdated", &[
+                Undeclared, Declared, Released, Starting, Launching, Launched, Up, Failed, Ready, Retired,
+            ]),
+            ("traffic.drift_seen", &[
+                Serving, Warm, Waiting, Split, Sick, Unhealthy, Mended, Collecting, Emptied, Started,
+                StartedAfterRollback, AtStep, Paused, Held, CanaryIll, Completed, CameBack, Aborted, Promoted,
+                Superseded, RolledBack, Awaiting, DriftedBack, DriftedToTarget,
+            ]),
+            ("nothing", &[DriftedOff]),
+        ]),
+        (Report::RouterServesFirst, &[
+            ("Outdated", &[
+                Undeclared, Declared, Released, Starting, Launching, Launched, Up, Failed, Ready, Serving, Warm,
+                Waiting, Sick, Unhealthy, Mended, Collecting, Emptied, Started, StartedAfterRollback, CameBack,
+                Aborted, RolledBack, Retired,
+            ]),
+            ("traffic.drift_seen", &[Split, Paused, Completed, Promoted, Superseded, Awaiting, DriftedOff]),
+            ("traffic.drift_seen + rollout.paused", &[AtStep, Held, CanaryIll]),
+            ("nothing", &[DriftedBack, DriftedToTarget]),
+        ]),
+        (Report::RequestedRolloutOfSecond, &[
+            ("Outdated", &[
+                Undeclared, Declared, Released, Starting, Launching, Launched, Up, Failed, Ready, Serving, Warm,
+                Split, Sick, Unhealthy, Mended, Collecting, Emptied, Started, StartedAfterRollback, AtStep, Paused,
+                Held, CanaryIll, Completed, CameBack, Aborted, Promoted, Superseded, RolledBack, Awaiting, DriftedOff,
+                DriftedBack, DriftedToTarget, Retired,
+            ]),
+            ("rollout.started", &[Waiting]),
+        ]),
+        (Report::NextStep, &[
+            ("Outdated", &[
+                Undeclared, Declared, Released, Starting, Launching, Launched, Up, Failed, Ready, Serving, Warm,
+                Waiting, Split, Sick, Unhealthy, Mended, Collecting, Emptied, Paused, CanaryIll, Completed, CameBack,
+                Aborted, Promoted, Superseded, RolledBack, Awaiting, DriftedOff, DriftedBack, DriftedToTarget,
+                Retired,
+            ]),
+            ("rollout.step_taken + traffic.weights_set", &[Started, StartedAfterRollback]),
+            ("judgement.judged + rollout.step_taken + traffic.weights_set", &[AtStep, Held]),
+        ]),
+        (Report::NextStepOfAnother, &[
+            ("Outdated", &[
+                Undeclared, Declared, Released, Starting, Launching, Launched, Up, Failed, Ready, Serving, Warm,
+                Waiting, Split, Sick, Unhealthy, Mended, Collecting, Emptied, Started, StartedAfterRollback, AtStep,
+                Paused, Held, CanaryIll, Completed, CameBack, Aborted, Promoted, Superseded, RolledBack, Awaiting,
+                DriftedOff, DriftedBack, DriftedToTarget, Retired,
+            ]),
+        ]),
+        (Report::HoldsOn, &[
+            ("Outdated", &[
+                Undeclared, Declared, Released, Starting, Launching, Launched, Up, Failed, Ready, Serving, Warm,
+                Waiting, Split, Sick, Unhealthy, Mended, Collecting, Emptied, Paused, Completed, CameBack, Aborted,
+                Promoted, Superseded, RolledBack, Awaiting, DriftedOff, DriftedBack, DriftedToTarget, Retired,
+            ]),
+            ("rollout.held", &[Started, StartedAfterRollback, AtStep, Held, CanaryIll]),
+        ]),
+        (Report::CanaryIsWorse, &[
+            ("Outdated", &[
+                Undeclared, Declared, Released, Starting, Launching, Launched, Up, Failed, Ready, Serving, Warm,
+                Waiting, Split, Sick, Unhealthy, Mended, Collecting, Emptied, Started, StartedAfterRollback,
+                Completed, CameBack, Aborted, Promoted, Superseded, RolledBack, Awaiting, DriftedOff, DriftedToTarget,
+                Retired,
+            ]),
+            ("judgement.judged + traffic.rolled_back + traffic.weights_set + rollout.came_back", &[
+                AtStep, Paused, Held, CanaryIll, DriftedBack,
+            ]),
+        ]),
+        (Report::CanaryIsUnfit, &[
+            ("Outdated", &[
+                Undeclared, Declared, Released, Starting, Launching, Launched, Up, Failed, Ready, Serving, Warm,
+                Waiting, Split, Sick, Unhealthy, Mended, Collecting, Emptied, Started, StartedAfterRollback, AtStep,
+                Paused, Held, Completed, CameBack, Aborted, Promoted, Superseded, RolledBack, Awaiting, DriftedOff,
+                DriftedBack, DriftedToTarget, Retired,
+            ]),
+            ("traffic.rolled_back + traffic.weights_set + rollout.came_back", &[CanaryIll]),
+        ]),
+        (Report::CollectFirst, &[
+            ("Outdated", &[
+                Undeclared, Declared, Released, Starting, Launching, Launched, Up, Serving, Warm, Waiting, Split,
+                Sick, Unhealthy, Mended, Collecting, Emptied, Started, StartedAfterRollback, AtStep, Paused, Held,
+                CanaryIll, Completed, CameBack, Aborted, Promoted, Superseded, RolledBack, Awaiting, DriftedOff,
+                DriftedBack, DriftedToTarget,
+            ]),
+            ("retention.collection_started", &[Failed, Ready, Retired]),
+        ]),
+        (Report::CollectSecond, &[
+            ("Outdated", &[
+                Undeclared, Declared, Released, Starting, Launching, Launched, Up, Failed, Ready, Serving, Waiting,
+                Split, Started, StartedAfterRollback, AtStep, Paused, Held, CanaryIll, Completed, Aborted, Promoted,
+                Superseded, Awaiting, DriftedOff, DriftedBack, DriftedToTarget,
+            ]),
+            ("retention.collection_started", &[Warm, Sick, Unhealthy, Mended, CameBack, RolledBack, Retired]),
+            ("nothing", &[Collecting, Emptied]),
+        ]),
+        (Report::CollectedSecond, &[
+            ("Outdated", &[
+                Undeclared, Declared, Released, Starting, Launching, Launched, Up, Failed, Ready, Serving, Warm,
+                Waiting, Split, Sick, Unhealthy, Mended, Collecting, Started, StartedAfterRollback, AtStep, Paused,
+                Held, CanaryIll, Completed, CameBack, Aborted, Promoted, Superseded, RolledBack, Awaiting, DriftedOff,
+                DriftedBack, DriftedToTarget, Retired,
+            ]),
+            ("retention.collected", &[Emptied]),
+        ]),
+    ]
+};
+
+#[test]
+fn every_report_in_every_state_is_decided_on_purpose() {
+    let mut cells = cells(CELLS);
+    let mut wrong = Vec::new();
+    for named in Named::ALL {
+        let world = later(*named);
+        for report in Report::ALL {
+            let found = shown(&world.decide_outcome(&report.outcome(&world)));
+            let wanted = cells.remove(&(*report, *named)).unwrap_or("(nobody has decided)");
+            if found != wanted {
+                wrong.push(format!("{report:?} in {named:?}: {found}, not {wanted}"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn every_kind_of_report_is_in_the_table_and_recorded_in_some_state() {
+    let name = |report: &Report| name(&report.outcome(&given(Named::AtStep)));
+    let named: BTreeSet<&str> = Report::ALL.iter().map(name).collect();
+    assert_eq!(named.len(), KINDS);
+    let recorded = CELLS.iter().filter(|(_, results)| results.iter().any(|(result, _)| result.contains('.')));
+    let recorded: BTreeSet<&str> = recorded.map(|(report, _)| name(report)).collect();
+    assert_eq!(recorded, named);
+}
+
+/// A worker that repeats itself after a crash, or whose twin was faster, writes nothing.
+#[test]
+fn a_report_that_was_recorded_is_nothing_or_outdated_a_second_time() {
+    for named in Named::ALL {
+        for report in Report::ALL {
+            let mut world = later(*named);
+            let outcome = report.outcome(&world);
+            let Ok(first) = world.decide_outcome(&outcome) else { continue };
+            world.commit(first);
+            let again = shown(&world.decide_outcome(&outcome));
+            assert!(["nothing", "Outdated"].contains(&again.as_str()), "{report:?} twice in {named:?}: {again}");
+        }
+    }
+}
