@@ -85,10 +85,10 @@ fn of_more_than_the_policys_number_the_longest_unused_goes_first() {
     assert_eq!([V2, V3].map(|text| due_now(&world, text, 1)), [true, false]);
     assert_eq!([V2, V3].map(|text| due_now(&world, text, 0)), [true, true]);
     let mut narrow = definition();
-    narrow.policy.retention.warm_max = 1;
+    narrow.policy.retention.warm_max = 0;
     world.ask(apply(narrow));
-    world.report(DeploymentOutcome::StartCollection { stack: world.stack(V2), reason: "too many".to_owned() });
-    assert!(!due_now(&world, V3, 1), "one that is being taken down is not kept warm");
+    world.report(DeploymentOutcome::StartCollection { stack: world.stack(V3), reason: "too many".to_owned() });
+    assert!(!due_now(&world, V2, 1), "one that is being taken down is not kept warm");
 }
 
 #[test]

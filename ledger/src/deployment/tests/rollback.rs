@@ -65,6 +65,24 @@ fn a_version_that_was_rolled_back_from_is_no_target_until_it_holds_all_traffic_a
     assert_eq!(target(world.deployment()).unwrap().stack(), Some(world.stack(V2)), "it was trusted again since");
 }
 
+/// The release is the same, so it is no better for having a new stack or having served before.
+#[test]
+fn a_version_that_was_rolled_back_from_is_no_target_for_what_an_older_stack_of_it_held() {
+    let mut world = three_served();
+    world.collect(V1);
+    world.deploy(V1);
+    world.serve(&[(V1, 100)]);
+    world.ask(rollback());
+    assert_eq!(world.weights(), [(V3.to_owned(), 100)].into());
+    assert_eq!(target(world.deployment()).unwrap().stack(), Some(world.stack(V2)));
+    world.fall_ill(V2);
+    assert_eq!(
+        target(world.deployment()).unwrap().stack(),
+        Some(world.stack(V2)),
+        "there is nothing older that is fit"
+    );
+}
+
 #[test]
 fn a_target_known_to_be_unhealthy_is_passed_over_for_the_next_older_and_named() {
     let mut world = three_served();
