@@ -237,3 +237,55 @@ fn the_schema_knows_every_key_that_the_parser_knows() {
         assert_eq!(keys(&at), known, "[{section}]");
     }
 }
+
+#[test]
+fn the_documented_file_holds_every_key_with_its_default() {
+    let documented = include_str!("../../../docs/service.toml");
+    let (_, definition) = parse("service.toml", documented).unwrap();
+    let (_, expected) = parse("x", "name = \"api\"\nowner = \"team-checkout\"").unwrap();
+    assert_eq!(definition, expected);
+    // What is written there as a comment only has no default; with them the file holds every key.
+    let whole: String = documented.lines().map(|line| uncommented(line) + "\n").collect();
+    let (_, definition) = parse("service.toml", &whole).unwrap();
+    assert_eq!((definition.listen.len(), definition.run.env.len()), (1, 3));
+    assert_eq!(definition.run.check.latency_ms_max, Some(200));
+    let schema = json_schema();
+    let table: toml::Table = whole.parse().unwrap();
+    for (name, value) in schema["properties"].as_object().unwrap() {
+        let keys = value["properties"].as_object().into_iter().flat_map(|keys| keys.keys());
+        assert!(table.contains_key(name), "{name}");
+        assert!(keys.into_iter().all(|key| table[name].get(key).is_some()), "{name}");
+    }
+}
+
+/// Returns a line with the setting that it holds as a comment.
+fn uncommented(line: &str) -> String {
+    match line.strip_prefix("# ") {
+        Some(setting) if setting.split(' ').nth(1) == Some("=") => setting.to_owned(),
+        _ => line.to_owned(),
+    }
+}
+
+#[test]
+fn the_schema_that_is_checked_in_is_this_one() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/service.schema.json");
+    let now = serde_json::to_string_pretty(&json_schema()).unwrap() + "\n";
+    if std::env::var_os("UPDATE_SCHEMAS").is_some_and(|value| value == "1") {
+        std::fs::write(path, &now).unwrap();
+    }
+    let kept = std::fs::read_to_string(path).unwrap_or_default();
+    assert_eq!(kept, now, "run `UPDATE_SCHEMAS=1 cargo test -p api`");
+}
+
+#[test]
+fn the_schema_takes_what_the_parser_takes_and_refuses_unknown_keys() {
+    let schema = jsonschema::validator_for(&json_schema()).unwrap();
+    let json = |text: &str| serde_json::to_value(text.parse::<toml::Table>().unwrap()).unwrap();
+    for text in [WHOLE, include_str!("../../../docs/service.toml")] {
+        let errors: Vec<String> = schema.iter_errors(&json(text)).map(|error| error.to_string()).collect();
+        assert!(errors.is_empty(), "{errors:?}");
+    }
+    for (from, to) in [("drain =", "dry ="), ("[retention]", "[keeping]"), ("from_env", "from_enw"), ("204", "99")] {
+        assert!(!schema.is_valid(&json(&WHOLE.replacen(from, to, 1))), "{from} -> {to}");
+    }
+}
