@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use schemas::{CommandId, DeploymentId, EnvironmentName, ServiceName};
+use jiff::Zoned;
+use replay::Moment;
+use schemas::{CommandId, CommitId, DeploymentId, EnvironmentName, Offset, ServiceName};
 
 use crate::failure::{Failure, Outcome};
 
@@ -73,6 +75,36 @@ pub(crate) struct Where {
     /// The environment it runs in
     #[arg(long, value_name = "ENVIRONMENT", default_value = "production")]
     pub(crate) env: EnvironmentName,
+}
+
+/// A moment of the past.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct When {
+    /// At this time: 2026-11-01T12:00Z, 2026-11-01T12:00[Europe/Berlin], 2026-11-01, "2 hours ago"
+    #[arg(long, value_name = "TIME", group = "moment")]
+    at: Option<String>,
+    /// After the record at this offset
+    #[arg(long, value_name = "N", group = "moment")]
+    offset: Option<Offset>,
+    /// After this commit
+    #[arg(long, value_name = "ID", group = "moment")]
+    event: Option<CommitId>,
+}
+
+impl When {
+    /// Returns the moment; now if none is named.
+    ///
+    /// # Errors
+    ///
+    /// A usage error for a text that is no time.
+    pub(crate) fn moment(&self, now: &Zoned) -> Outcome<Moment> {
+        match (&self.at, self.offset, self.event) {
+            (Some(text), ..) => api::moment::parse(text, now).map(Moment::Time).map_err(Failure::usage),
+            (None, Some(offset), _) => Ok(Moment::Offset(offset)),
+            (None, None, Some(commit)) => Ok(Moment::Event(commit)),
+            (None, None, None) => Ok(Moment::Now),
+        }
+    }
 }
 
 impl Where {

@@ -3,8 +3,10 @@
 use std::path::PathBuf;
 
 use api::client::{self, Client};
-use replay::answer::{DeploymentStatus, Status};
-use schemas::DeploymentId;
+use api::{Code, Problem};
+use replay::answer::{DeploymentStatus, History, Production, Status, Verified, WhoShipped};
+use replay::{HistoryQuery, Moment, Reader};
+use schemas::{DeploymentId, EnvironmentName, ServiceName};
 
 use crate::args::Globals;
 use crate::failure::{Failure, Outcome};
@@ -42,18 +44,96 @@ impl Door {
         &self.client
     }
 
-    /// Returns how a deployment stands, if there is one.
+    /// Returns how a deployment stands now, if there is one.
     pub(crate) async fn deployment(&self, deployment: &DeploymentId) -> Outcome<Option<DeploymentStatus>> {
-        let path = format!("/v1/status?service={}&environment={}", deployment.service, deployment.environment);
-        let status: Status = self.client.get(&path).await?;
+        let status = self.client.status(Moment::Now, Some(&deployment.service), Some(&deployment.environment)).await?;
         let mut deployments = status.services.into_iter().flat_map(|service| service.deployments);
         Ok(deployments.find(|found| found.deployment == *deployment))
     }
 
-    #[allow(dead_code)]
-    /// Returns the data folder, unless a server was named.
-    pub(crate) fn data(&self) -> Option<&PathBuf> {
-        self.data.as_ref()
+    /// Returns what runs and what serves now.
+    pub(crate) async fn status(
+        &self,
+        service: Option<&ServiceName>,
+        environment: Option<&EnvironmentName>,
+    ) -> Outcome<Status> {
+        let asked = self.client.status(Moment::Now, service, environment).await;
+        match self.or_folder(asked).await? {
+            Source::Answered(status) => Ok(status),
+            Source::Folder(reader) => Ok(reader.status(Moment::Now, service, environment).await?),
+        }
+    }
+
+    /// Returns a part of history.
+    pub(crate) async fn history(&self, query: &HistoryQuery) -> Outcome<History> {
+        let asked = self.client.history(query).await;
+        match self.or_folder(asked).await? {
+            Source::Answered(history) => Ok(history),
+            Source::Folder(reader) => Ok(reader.history(query).await?),
+        }
+    }
+
+    /// Returns which versions served what share of a deployment at a moment, and who put them there.
+    pub(crate) async fn who_shipped(&self, deployment: &DeploymentId, moment: Moment) -> Outcome<WhoShipped> {
+        let asked = self.client.who_shipped(deployment, moment).await;
+        match self.or_folder(asked).await? {
+            Source::Answered(answer) => Ok(answer),
+            Source::Folder(reader) => Ok(reader.who_shipped(deployment, moment).await?),
+        }
+    }
+
+    /// Returns all of production at a moment.
+    pub(crate) async fn production(&self, moment: Moment) -> Outcome<Production> {
+        let asked = self.client.production(moment).await;
+        match self.or_folder(asked).await? {
+            Source::Answered(answer) => Ok(answer),
+            Source::Folder(reader) => Ok(reader.production(moment).await?),
+        }
+    }
+
+    /// Recomputes the ledger: that of the data folder here, whatever runs on it; a server does it itself.
+    pub(crate) async fn verify(&self) -> Outcome<Verified> {
+        match &self.data {
+            Some(data) => Ok(Reader::open(data).await?.verify().await?),
+            None => Ok(self.client.verify().await?),
+        }
+    }
+
+    /// Returns the reader of the data folder.
+    pub(crate) async fn reader(&self) -> Outcome<Reader> {
+        match &self.data {
+            Some(data) => Ok(Reader::open(data).await?),
+            None => Err(Failure::usage("--from-genesis reads the data folder; leave --server out")),
+        }
+    }
+
+    /// Turns to the data folder where nothing runs on it, where this user may read it but not ask, or where an older
+    /// program runs that does not know the question.
+    async fn or_folder<T>(&self, asked: Result<T, client::Error>) -> Outcome<Source<T>> {
+        let error = match asked {
+            Ok(answer) => return Ok(Source::Answered(answer)),
+            Err(error) => error,
+        };
+        let Some(data) = &self.data else { return Err(error.into()) };
+        let unknown = matches!(&error, client::Error::Refused(problem) if problem.code == Code::NoSuchPath);
+        match error {
+            client::Error::NotRunning { .. } | client::Error::NotAllowed { .. } => {}
+            _ if unknown => {}
+            _ => return Err(error.into()),
+        }
+        Ok(Source::Folder(Box::new(Reader::open(data).await?)))
+    }
+}
+
+/// Who answers.
+enum Source<T> {
+    Answered(T),
+    Folder(Box<Reader>),
+}
+
+impl From<replay::Error> for Failure {
+    fn from(error: replay::Error) -> Self {
+        Problem::from(error).into()
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-/// What became of a command.
+/// What became of a command. Code 4, not allowed, comes from the server with its reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Exit {
@@ -12,9 +12,6 @@ pub(crate) enum Exit {
     Error = 1,
     /// The command cannot be understood, or what it asks for cannot be.
     Usage = 2,
-    #[allow(dead_code)]
-    /// Whoever asked may not.
-    NotAllowed = 4,
     /// The release that was waited for came back.
     RolledBack = 5,
     /// The wait ended while the judge could not decide.

@@ -29,7 +29,7 @@ use session::Session;
 /// Releases go out little by little beside the version they replace, are judged against it, and come back in an
 /// instant. Everything that happens is in the ledger, for ever.
 #[derive(Debug, Parser)]
-#[command(name = "ionledger", version, after_help = EXAMPLES, max_term_width = 100)]
+#[command(name = "ionledger", version, after_help = examples(), max_term_width = 100)]
 struct Cli {
     #[command(flatten)]
     globals: Globals,
@@ -37,14 +37,20 @@ struct Cli {
     command: Command,
 }
 
-const EXAMPLES: &str = "\
+fn examples() -> String {
+    format!(
+        "\
 Examples:
+  ionledger demo                             see all of it in a minute
   ionledger up                               start the ledger, the workers and the proxy
   ionledger roll api 1.2.3 1.2.4 24 hours    ship 1.2.4 little by little
   ionledger rollback api                     take it back now
 
-Data goes to stdout, talk to stderr. On a terminal data is a tree, in a pipe tab-separated lines; --json gives JSON.
-`ionledger help exit-codes` explains the exit codes.";
+Data goes to stdout, talk to stderr. On a terminal data is a tree, in a pipe tab-separated lines; \
+--json gives JSON. What a change gives in a pipe: {}. `ionledger help exit-codes` explains the exit codes.",
+        render::written::COLUMNS
+    )
+}
 
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {

@@ -81,7 +81,8 @@ impl Out {
     }
 }
 
-fn written(result: io::Result<()>) -> Outcome<()> {
+/// Returns what became of writing to stdout.
+pub(crate) fn written(result: io::Result<()>) -> Outcome<()> {
     match result {
         Ok(()) => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(Failure::reader_gone()),

@@ -35,7 +35,6 @@ impl Session {
         Zoned::now()
     }
 
-    #[allow(dead_code)]
     /// Reads a moment that is written on the command line.
     pub(crate) fn moment(&self, text: &str) -> Outcome<Timestamp> {
         api::moment::parse(text, &self.now()).map_err(Failure::usage)

@@ -3,20 +3,28 @@
 mod after;
 mod apply;
 mod change;
+mod changes;
 mod completions;
 mod demo;
 mod demo_service;
+pub(crate) mod doctor;
 mod exit_codes;
+mod history;
 mod new;
 mod node_exec;
 mod proxy;
 mod release;
+mod replay;
 mod roll;
+mod status;
 mod steer;
 mod token;
 mod traffic;
 mod up;
+mod verify;
 mod wait;
+mod watch;
+mod who_shipped;
 
 use std::process::ExitCode;
 
@@ -41,6 +49,12 @@ pub(crate) enum Command {
     Abort(steer::Abort),
     Promote(steer::Promote),
     Retire(steer::Retire),
+    Status(status::Status),
+    History(history::History),
+    WhoShipped(who_shipped::WhoShipped),
+    Replay(replay::Replay),
+    Verify(verify::Verify),
+    Doctor(doctor::Doctor),
     Token(token::Token),
     Completions(completions::Completions),
     ExitCodes(exit_codes::ExitCodes),
@@ -68,6 +82,12 @@ impl Command {
             Command::Abort(abort) => abort.run(session),
             Command::Promote(promote) => promote.run(session),
             Command::Retire(retire) => retire.run(session),
+            Command::Status(status) => status.run(session),
+            Command::History(history) => history.run(session),
+            Command::WhoShipped(who_shipped) => who_shipped.run(session),
+            Command::Replay(replay) => replay.run(session),
+            Command::Verify(verify) => verify.run(session),
+            Command::Doctor(doctor) => doctor.run(session),
             Command::Token(token) => token.run(session),
             Command::Completions(completions) => completions.run(session),
             Command::ExitCodes(table) => table.run(session),

@@ -5,18 +5,16 @@ use std::time::Duration;
 use clap::Args;
 use replay::answer::{DeploymentStatus, RolloutPhase, StackPhase};
 use schemas::judgement::Verdict;
-use schemas::{DeploymentId, Offset, Version};
+use schemas::{DeploymentId, Version};
 use tokio::time::Instant;
 
+use super::changes::Changes;
 use crate::door::Door;
 use crate::exit::Exit;
-use crate::failure::{Failure, Outcome};
+use crate::failure::Outcome;
 use crate::progress::Progress;
 use crate::sentence;
 use crate::session::Session;
-
-/// How long to look at a deployment that gets no new events before looking again.
-const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// Whether to wait, and for how long.
 #[derive(Clone, Debug, Args)]
@@ -116,7 +114,7 @@ async fn watch(
     look: impl Fn(&DeploymentStatus) -> Look,
 ) -> Outcome {
     let progress = Progress::begin(session.out, &format!("waiting for {deployment}"));
-    let mut changes = Changes::of(door).await?;
+    let mut changes = Changes::of(door.client()).await?;
     loop {
         let status = door.deployment(deployment).await?;
         let (said, exit) = match status.as_ref().map(&look) {
@@ -135,50 +133,5 @@ async fn watch(
             return Ok(exit);
         }
         changes.next(deadline).await?;
-    }
-}
-
-/// The changes of a ledger, as they come.
-pub(crate) struct Changes<'a> {
-    door: &'a Door,
-    events: api::client::Events,
-    next: Offset,
-}
-
-impl<'a> Changes<'a> {
-    /// Follows the ledger from its end on.
-    pub(crate) async fn of(door: &'a Door) -> Outcome<Self> {
-        let next = door.client().standing().await?.next;
-        let events = door.client().events(next, true).await?;
-        Ok(Self { door, events, next })
-    }
-
-    /// Waits for something new, for a second, or until `deadline`, whichever comes first.
-    pub(crate) async fn next(&mut self, deadline: Option<Instant>) -> Outcome<()> {
-        let until = Instant::now() + LOOK_AGAIN;
-        let until = deadline.map_or(until, |deadline| deadline.min(until));
-        match tokio::time::timeout_at(until, self.events.next()).await {
-            Err(_) => Ok(()),
-            Ok(Ok(Some(record))) => {
-                self.next = record.offset.next();
-                Ok(())
-            }
-            Ok(Ok(None) | Err(_)) => self.again().await,
-        }
-    }
-
-    /// Follows it again after its server went away, for as long as a start may take.
-    async fn again(&mut self) -> Outcome<()> {
-        let until = Instant::now() + Duration::from_secs(15);
-        loop {
-            match self.door.client().events(self.next, true).await {
-                Ok(events) => {
-                    self.events = events;
-                    return Ok(());
-                }
-                Err(error) if Instant::now() >= until => return Err(Failure::from(error)),
-                Err(_) => tokio::time::sleep(Duration::from_millis(250)).await,
-            }
-        }
     }
 }

@@ -2,9 +2,10 @@
 
 use jiff::Zoned;
 use replay::answer::{Happened, History, HistoryEntry};
+use schemas::{Actor, ActorKind};
 
 use super::table::{self, Cell, paint};
-use super::words::{BAD, column, faint, line, moment_in_full, plain, strong, style_of};
+use super::words::{BAD, column, faint, line, moment_and_day, plain, strong, style_of};
 
 /// The columns of [`lines`], for help texts.
 pub(crate) const COLUMNS: &str =
@@ -15,7 +16,10 @@ pub(crate) fn eyes(history: &History, now: &Zoned) -> String {
     if history.entries.is_empty() {
         return "nothing happened\n".to_owned();
     }
-    let rows: Vec<Vec<Cell>> = history.entries.iter().flat_map(|entry| rows(entry, now)).collect();
+    let head = ["offset".to_owned(), format!("time ({})", now.strftime("%:z")), "who".to_owned(), "what".to_owned()];
+    let head: Vec<Cell> = head.iter().map(|name| Cell::styled(name, faint())).collect();
+    let rows = history.entries.iter().flat_map(|entry| rows(entry, now));
+    let rows: Vec<Vec<Cell>> = std::iter::once(head).chain(rows).collect();
     let mut text: String = table::lines(&rows).into_iter().map(|line| line + "\n").collect();
     if history.more {
         text.push_str(&format!("{}\n", paint("there is more; see --limit and --since", faint())));
@@ -25,11 +29,6 @@ pub(crate) fn eyes(history: &History, now: &Zoned) -> String {
 
 /// A commit's rows: its events below each other, beside the first when it was and who, and then why.
 fn rows(entry: &HistoryEntry, now: &Zoned) -> Vec<Vec<Cell>> {
-    let head = [
-        Cell::styled(entry.offset.to_string(), faint()),
-        Cell::new(moment_in_full(entry.effective_at.unwrap_or(entry.time), now)),
-        Cell::styled(column(entry.actor.as_ref()), strong()),
-    ];
     let mut told: Vec<Cell> = match entry.void {
         Some(void) => {
             let what = entry.events.first().map(|event| format!(": {}", event.summary)).unwrap_or_default();
@@ -38,18 +37,30 @@ fn rows(entry: &HistoryEntry, now: &Zoned) -> Vec<Vec<Cell>> {
         None => entry.events.iter().map(|event| Cell::new(&event.summary)).collect(),
     };
     let behind = entry.on_behalf_of.as_ref();
-    if let Some(behind) = behind {
-        told.push(Cell::styled(format!("for {}, who asked at offset {}", behind.actor, behind.offset), faint()));
-    }
     if let Some(reason) = entry.reason.as_ref().or_else(|| behind?.reason.as_ref()) {
-        told.push(Cell::styled(format!("reason: {reason}"), faint()));
+        told.push(Cell::styled(format!("because: {reason}"), faint()));
     }
-    if told.is_empty() {
-        told.push(Cell::new(""));
-    }
-    let blank = || std::array::from_fn::<Cell, 3, _>(|_| Cell::new(""));
-    let heads = std::iter::once(head).chain(std::iter::repeat_with(blank));
-    heads.zip(told).map(|(head, told)| head.into_iter().chain([told]).collect()).collect()
+    let mut who = vec![Cell::styled(column(entry.actor.as_ref().map(short)), strong())];
+    who.extend(behind.map(|behind| Cell::styled(format!("for {} (at {})", behind.actor, behind.offset), faint())));
+    let first = [
+        Cell::styled(entry.offset.to_string(), faint()),
+        Cell::new(moment_and_day(entry.effective_at.unwrap_or(entry.time), now)),
+    ];
+    let blank = || Cell::new("");
+    let count = told.len().max(who.len());
+    let firsts = std::iter::once(first).chain(std::iter::repeat_with(|| [blank(), blank()]));
+    let who = who.into_iter().chain(std::iter::repeat_with(blank));
+    let told = told.into_iter().chain(std::iter::repeat_with(blank));
+    firsts.zip(who).zip(told).take(count).map(|(([offset, time], who), told)| vec![offset, time, who, told]).collect()
+}
+
+/// An actor without the instance that a worker's name ends with.
+fn short(actor: &Actor) -> String {
+    let name = match actor.kind {
+        ActorKind::Worker => actor.name.split('/').next().unwrap_or(&actor.name),
+        ActorKind::Person | ActorKind::Pipeline | ActorKind::System => &actor.name,
+    };
+    format!("{}:{name}", actor.kind)
 }
 
 /// Returns the history as lines, one an event; a record without events has one line.
@@ -75,4 +86,36 @@ fn event_line(entry: &HistoryEntry, event: Option<&Happened>) -> String {
         column(event.map(|event| plain(&event.summary))),
         column(entry.reason.as_ref()),
     ])
+}
+
+#[cfg(test)]
+mod tests {
+    use insta::assert_snapshot;
+
+    use super::super::examples::{bare, history, now};
+    use super::*;
+
+    #[test]
+    fn history_shows_what_who_for_whom_and_why_and_what_does_not_count() {
+        assert_snapshot!(bare(&eyes(&history(), &now())), @r"
+offset  time (+01:00)        who                     what
+33      2026-11-22 14:30:00                          ✖ does not count (malformed)
+32      2026-11-22 14:30:00  worker:traffic-shifter  1.2.4 got 5 % (step 3)
+                             for person:ana (at 30)  traffic was set to 1.2.3 95 %, 1.2.4 5 % (step 3)
+                                                     because: checkout\nis slow
+31      2026-11-22 14:30:00  person:bob              ✖ does not count (stale): traffic was set to 1.2.4 100 %
+                                                     because: hotfix
+there is more; see --limit and --since
+");
+    }
+
+    #[test]
+    fn a_pipe_gets_a_line_an_event() {
+        assert_snapshot!(lines(&history()).replace('\t', "|"), @r"
+33|2026-11-22T13:30:00Z|-|-|-|-|malformed|-|-|-|-
+32|2026-11-22T13:30:00Z|01900000-0000-7000-8000-000000000002|worker:traffic-shifter/41@2026-11-22T13:00:00Z|lease|person:ana|-|deployment/production/api|rollout.step_taken|1.2.4 got 5 % (step 3)|-
+32|2026-11-22T13:30:00Z|01900000-0000-7000-8000-000000000002|worker:traffic-shifter/41@2026-11-22T13:00:00Z|lease|person:ana|-|deployment/production/api|traffic.weights_set|traffic was set to 1.2.3 95 %, 1.2.4 5 % (step 3)|-
+31|2026-11-22T13:30:00Z|01900000-0000-7000-8000-000000000001|person:bob|unix-peer uid=1001|-|stale|deployment/production/api|traffic.weights_set|traffic was set to 1.2.4 100 %|hotfix
+");
+    }
 }

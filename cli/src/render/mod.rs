@@ -1,7 +1,7 @@
 //! How answers look: pure functions from an answer to text. Each answer has a form for eyes and one for pipes; its
 //! form for programs is its own JSON.
-#![allow(dead_code)] // the reads come next
 
+pub(crate) mod doctor;
 pub(crate) mod history;
 pub(crate) mod production;
 pub(crate) mod shipped;
@@ -10,3 +10,6 @@ pub(crate) mod table;
 pub(crate) mod verified;
 pub(crate) mod words;
 pub(crate) mod written;
+
+#[cfg(test)]
+mod examples;

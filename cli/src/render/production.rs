@@ -44,3 +44,34 @@ fn status_of(production: &Production) -> Status {
     let services = production.services.iter().map(|service| service.status.clone()).collect();
     Status { schema_version: production.schema_version, at: production.at, services }
 }
+
+#[cfg(test)]
+mod tests {
+    use insta::assert_snapshot;
+
+    use super::super::examples::{bare, now, production};
+    use super::*;
+
+    /// Ages are those of then: the rollout was 6 minutes old, whenever it is looked at.
+    #[test]
+    fn production_is_shown_as_the_present_is_with_its_moment() {
+        assert_snapshot!(bare(&eyes(&production(), &now())), @r"
+production  at offset 48211, 2026-11-22 14:31:00 +01:00
+1 service, 1 release
+
+production/api  ◌ rolling 1.2.3 -> 1.2.4, step 3 of 7, 5 %
+  users at     http://127.0.0.1:8080
+  next         10 % at 14:42:05 (in 11 min)
+  judge        ✔ not worse at step 2: canary 0 of 61 failed (0.00 %), baseline 4 of 1,204 failed (0.33 %)
+  rollback to  1.2.3, warm
+├─ 1.2.4  canary    5 % (now 2 %)  ✔ ready  1/2 nodes  11 min
+│  ├─ node 3  ✔ ready  127.0.0.1:40002  8 min
+│  └─ node 4  ◌ checking  127.0.0.1:40003  8 min, attempt 2
+└─ 1.2.3  baseline  95 %           ✔ ready  2/2 nodes  11 min
+   ├─ node 1  ✔ ready  127.0.0.1:40000  8 min
+   └─ node 2  ✔ ready  127.0.0.1:40001  8 min
+provisioner: 41@host
+collector: nobody
+");
+    }
+}

@@ -4,7 +4,7 @@ use jiff::Zoned;
 use replay::answer::{At, Origin, ReleaseOrigin, Shipped, WhoShipped};
 
 use super::table::{self, Cell, paint};
-use super::words::{BUSY, GOOD, actor_proved, column, faint, line, moment_in_full, percent, plain, strong, style_of};
+use super::words::{BUSY, GOOD, actor_proved, column, faint, line, moment_in_full, percent, strong, style_of};
 
 /// The columns of [`lines`], for help texts.
 pub(crate) const COLUMNS: &str = "deployment, version, weight set, weight applied, serves since, by, proof, \
@@ -44,25 +44,26 @@ fn shipped_tree(shipped: &Shipped, (branch, below): (&str, &str), now: &Zoned) -
         paint(&version, strong()),
         paint(&shipped.weight_set.to_string(), strong())
     );
-    let mut facts = Vec::new();
-    let mut fact = |name: &str, what: String| facts.push(vec![Cell::styled(name, faint()), Cell::new(what)]);
+    let mut facts: Vec<(&str, String)> = Vec::new();
     if let Some(since) = &shipped.since {
-        fact("shipped", origin_words(since, now));
+        facts.push(("shipped", origin_words(since, now)));
+        facts.extend(behind(since, now));
     }
     match &shipped.weight_since {
-        Some(weight) if Some(weight) != shipped.since.as_ref() => fact("this share", origin_words(weight, now)),
+        Some(weight) if Some(weight) != shipped.since.as_ref() => {
+            facts.push(("this share", origin_words(weight, now)));
+            facts.extend(behind(weight, now));
+        }
         _ => {}
     }
     if let Some(release) = &shipped.release {
-        if let Some(recorded) = &release.recorded {
-            fact("release", origin_words(recorded, now));
-        }
-        fact("artifact", artifact_words(release));
-        if let Some(run) = &release.source.run_url {
-            fact("pipeline", run.clone());
-        }
+        facts.extend(release.recorded.as_ref().map(|recorded| ("release", origin_words(recorded, now))));
+        facts.push(("artifact", artifact_words(release)));
+        facts.extend(release.source.run_url.clone().map(|run| ("pipeline", run)));
     }
-    for line in table::lines(&facts) {
+    let rows: Vec<Vec<Cell>> =
+        facts.into_iter().map(|(name, fact)| vec![Cell::styled(name, faint()), Cell::new(fact)]).collect();
+    for line in table::lines(&rows) {
         text.push_str(&format!("{below}{line}\n"));
     }
     text
@@ -74,29 +75,28 @@ fn artifact_words(release: &ReleaseOrigin) -> String {
     format!("{} sha256:{}{built}", release.artifact.name, &hash[..12])
 }
 
-/// Who, how they proved it, when and why: `person:ana (unix-peer uid=1000) at ..., offset 31; reason: hotfix`.
+/// Who, how they proved it and when: `person:ana (unix-peer uid=1000) at ..., offset 31`.
 fn origin_words(origin: &Origin, now: &Zoned) -> String {
     let when = moment_in_full(origin.effective_at.unwrap_or(origin.time), now);
-    let mut words = format!("{} at {when}, offset {}", actor_proved(&origin.actor), origin.offset);
-    if let Some(behind) = &origin.on_behalf_of {
-        words.push_str(&format!(
-            "; for {}, who asked at {}, offset {}",
-            actor_proved(&behind.actor),
-            moment_in_full(behind.time, now),
-            behind.offset
-        ));
-    }
-    let reason = origin.reason.as_ref().or_else(|| origin.on_behalf_of.as_ref()?.reason.as_ref());
-    if let Some(reason) = reason {
-        words.push_str(&format!("; reason: {}", plain(reason)));
-    }
-    words
+    format!("{} at {when}, offset {}", actor_proved(&origin.actor), origin.offset)
 }
 
-/// The moment that an answer speaks of: `as of 2026-11-21 14:32:05 +01:00, offset 31`.
+/// The person or pipeline behind a worker, and the reason that was given.
+fn behind(origin: &Origin, now: &Zoned) -> Vec<(&'static str, String)> {
+    let mut facts = Vec::new();
+    if let Some(behind) = &origin.on_behalf_of {
+        let who = actor_proved(&behind.actor);
+        facts.push(("  for", format!("{who} at {}, offset {}", moment_in_full(behind.time, now), behind.offset)));
+    }
+    let reason = origin.reason.as_ref().or_else(|| origin.on_behalf_of.as_ref()?.reason.as_ref());
+    facts.extend(reason.map(|reason| ("  because", reason.clone())));
+    facts
+}
+
+/// The moment that an answer speaks of: `at offset 31, 2026-11-21 14:32:05 +01:00`.
 pub(super) fn moment_of(at: At, now: &Zoned) -> String {
     match (at.time, at.offset) {
-        (Some(time), Some(offset)) => format!("after offset {offset}, of {}", moment_in_full(time, now)),
+        (Some(time), Some(offset)) => format!("at offset {offset}, {}", moment_in_full(time, now)),
         _ => "before the ledger began".to_owned(),
     }
 }
@@ -124,4 +124,39 @@ pub(crate) fn lines(answer: &WhoShipped) -> String {
         ])
     };
     answer.shipped.iter().map(of_version).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use insta::assert_snapshot;
+
+    use super::super::examples::{bare, now, who_shipped};
+    use super::*;
+
+    #[test]
+    fn who_shipped_names_the_person_behind_the_worker_and_their_proof() {
+        assert_snapshot!(bare(&eyes(&who_shipped(), &now())), @r"
+production/api  at offset 48211, 2026-11-22 14:31:00 +01:00
+├─ 1.2.3  95 %  ✔ confirmed by the router
+│  shipped     person:bob (lease) at 2026-11-22 14:25:00 +01:00, offset 31
+│  this share  worker:shifter (lease) at 2026-11-22 14:25:00 +01:00, offset 31
+│    for       person:ana (unix-peer uid=1000) at 2026-11-22 14:25:00 +01:00, offset 30
+│    because   checkout\nis slow
+└─ 1.2.4  5 %  ◌ the router confirmed 2 %
+   shipped    worker:shifter (lease) at 2026-11-22 14:25:00 +01:00, offset 31
+     for      person:ana (unix-peer uid=1000) at 2026-11-22 14:25:00 +01:00, offset 30
+     because  checkout\nis slow
+   release    pipeline:ci (lease) at 2026-11-22 14:25:00 +01:00, offset 31
+   artifact   api sha256:9a1c5b3e7d2f, built from 4f2a91c
+   pipeline   https://ci/8812
+");
+    }
+
+    #[test]
+    fn a_pipe_gets_a_line_a_version() {
+        assert_snapshot!(lines(&who_shipped()).replace('\t', "|"), @r"
+production/api|1.2.3|95|95|2026-11-22T13:25:00Z|person:bob|lease|-|31|01900000-0000-7000-8000-000000000002|-|-|-|-
+production/api|1.2.4|5|2|2026-11-22T13:25:00Z|worker:shifter|lease|person:ana|31|01900000-0000-7000-8000-000000000002|9a1c5b3e7d2f4a6b8c0d1e2f3a4b5c6d7e8f9a0b1c2d3e4f5a6b7c8d9e0f1a2b|4f2a91c|https://ci/8812|pipeline:ci
+");
+    }
 }

@@ -287,7 +287,8 @@ fn role(deployment: &DeploymentStatus, version: &VersionStatus) -> &'static str 
         _ if version.weight_set > Weight::ZERO => "serving",
         _ => match version.phase {
             StackPhase::Starting => "new",
-            StackPhase::Ready | StackPhase::Unhealthy => "warm",
+            StackPhase::Ready => "warm",
+            StackPhase::Unhealthy => "unused",
             StackPhase::Failed => "failed",
             StackPhase::Collecting => "leaving",
         },
@@ -301,5 +302,94 @@ fn phase(phase: StackPhase) -> (&'static str, &'static str) {
         StackPhase::Unhealthy => (BAD, "unhealthy"),
         StackPhase::Failed => (BAD, "failed"),
         StackPhase::Collecting => (BUSY, "collecting"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use insta::assert_snapshot;
+    use serde_json::json;
+
+    use super::super::examples::{bare, declared, now, status};
+    use super::*;
+
+    #[test]
+    fn a_rollout_under_way_shows_its_step_its_judgement_and_the_way_back() {
+        assert_snapshot!(bare(&eyes(&status(|_| {}), &now())), @r"
+production/api  ◌ rolling 1.2.3 -> 1.2.4, step 3 of 7, 5 %
+  users at     http://127.0.0.1:8080
+  next         10 % at 14:42:05 (in 10 min)
+  judge        ✔ not worse at step 2: canary 0 of 61 failed (0.00 %), baseline 4 of 1,204 failed (0.33 %)
+  rollback to  1.2.3, warm
+├─ 1.2.4  canary    5 % (now 2 %)  ✔ ready  1/2 nodes  12 min
+│  ├─ node 3  ✔ ready  127.0.0.1:40002  9 min
+│  └─ node 4  ◌ checking  127.0.0.1:40003  9 min, attempt 2
+└─ 1.2.3  baseline  95 %           ✔ ready  2/2 nodes  12 min
+   ├─ node 1  ✔ ready  127.0.0.1:40000  9 min
+   └─ node 2  ✔ ready  127.0.0.1:40001  9 min
+");
+    }
+
+    #[test]
+    fn a_rollout_that_came_back_says_why() {
+        let status = status(|deployment| {
+            deployment["rollout"]["phase"] = json!("came_back");
+            deployment["rollout"]["live"] = json!(false);
+            deployment["rollout"]["reason"] = json!("4.1 % of requests failed\u{1b}[2J");
+            deployment["rollout"]["verdict"] = json!(null);
+            deployment["versions"][0]["weight_set"] = json!(10_000);
+            deployment["versions"][0]["weight_applied"] = json!(10_000);
+            deployment["versions"][1]["weight_set"] = json!(0);
+            deployment["versions"][1]["weight_applied"] = json!(0);
+            deployment["versions"][1]["phase"] = json!("unhealthy");
+            deployment["versions"][1]["unused_since"] = json!("2026-11-22T13:29:05Z");
+        });
+        assert_snapshot!(bare(&eyes(&status, &now())), @r"
+production/api  ✔ 1.2.3 serves
+  users at     http://127.0.0.1:8080
+  rollout      1.2.3 -> 1.2.4 ✖ came back: 4.1 % of requests failed\u{1b}[2J
+  rollback to  1.2.3, warm
+├─ 1.2.4  unused   0 %    ✖ unhealthy  1/2 nodes  12 min  needs 1 node
+│  ├─ node 3  ✔ ready  127.0.0.1:40002  9 min
+│  └─ node 4  ◌ checking  127.0.0.1:40003  9 min, attempt 2
+└─ 1.2.3  serving  100 %  ✔ ready      2/2 nodes  12 min
+   ├─ node 1  ✔ ready  127.0.0.1:40000  9 min
+   └─ node 2  ✔ ready  127.0.0.1:40001  9 min
+");
+    }
+
+    #[test]
+    fn what_is_paused_held_or_empty_says_what_it_waits_for() {
+        let headline = |change: fn(&mut serde_json::Value)| {
+            let text = bare(&eyes(&status(change), &now()));
+            let about = |line: &&str| ["holds", "paused", "next"].iter().any(|word| line.contains(word));
+            text.lines().filter(about).map(str::trim).collect::<Vec<_>>().join("\n")
+        };
+        assert_snapshot!(headline(|deployment| {
+            deployment["rollout"]["held"] = json!("the canary got 12 requests, 50 are needed");
+            deployment["rollout"]["next"]["due_at"] = json!("2026-11-22T13:30:00Z");
+        }), @r"
+production/api  ⚠ 1.2.3 -> 1.2.4 holds at step 3 of 7, 5 %
+holds        the canary got 12 requests, 50 are needed
+next         10 % at 14:30:00 (due)
+");
+        assert_snapshot!(headline(|deployment| {
+            deployment["rollout"]["phase"] = json!("paused");
+            deployment["rollout"]["paused_since"] = json!("2026-11-22T13:30:05Z");
+            deployment["rollout"]["reason"] = json!("looking");
+        }), @r"
+production/api  ‖ 1.2.3 -> 1.2.4 is paused at step 3 of 7, 5 %
+paused       for 2 min: looking
+next         10 % at 14:42:05 (in 10 min)
+");
+        assert_snapshot!(bare(&eyes(&declared(), &now())), @"api  release 1.2.4 runs nowhere; `ionledger new api 1.2.4`");
+    }
+
+    #[test]
+    fn a_pipe_gets_a_line_a_version() {
+        assert_snapshot!(lines(&status(|_| {})).replace('\t', "|"), @r"
+production/api|1.2.3|baseline|95|95|ready|2|2|2026-11-22T13:20:00Z|01900000-0000-7000-8000-000000000001
+production/api|1.2.4|canary|5|2|ready|1|2|2026-11-22T13:20:00Z|01900000-0000-7000-8000-000000000002
+");
     }
 }

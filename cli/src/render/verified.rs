@@ -78,3 +78,60 @@ pub(crate) fn lines(verified: &Verified) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use insta::assert_snapshot;
+    use serde_json::json;
+
+    use super::super::examples::{bare, verified};
+    use super::*;
+
+    #[test]
+    fn a_ledger_that_holds_says_so_first() {
+        assert_snapshot!(bare(&eyes(&verified(|_| {}))), @r"
+✔ every record holds
+  ledger        01900000-0000-7000-8000-000000000001
+  records       48,212, of which 48,210 count
+  do not count  1 duplicate, 1 stale
+  events        51,044 in 12 streams
+  root          9a1c5b3e7d2f4a6b8c0d1e2f3a4b5c6d7e8f9a0b1c2d3e4f5a6b7c8d9e0f1a2b
+  ledger time   2026-11-22T13:31:00Z
+  cache         ✔ agrees, 48,212 records folded
+");
+    }
+
+    #[test]
+    fn a_damaged_ledger_names_the_place() {
+        let verified = verified(|verified| {
+            verified["ok"] = json!(false);
+            verified["bad"] = json!({"offset": 48190, "what": "the line's checksum is wrong; restore it from a copy"});
+            verified["projection"] = json!({"cache": "differs", "records": 48212, "what": "the log is shorter"});
+        });
+        assert_snapshot!(bare(&eyes(&verified)), @r"
+✖ damaged at offset 48190: the line's checksum is wrong; restore it from a copy
+  ledger        01900000-0000-7000-8000-000000000001
+  records       48,212, of which 48,210 count
+  do not count  1 duplicate, 1 stale
+  events        51,044 in 12 streams
+  root          9a1c5b3e7d2f4a6b8c0d1e2f3a4b5c6d7e8f9a0b1c2d3e4f5a6b7c8d9e0f1a2b
+  ledger time   2026-11-22T13:31:00Z
+  cache         ✖ differs after 48,212 records: the log is shorter
+");
+        assert_snapshot!(lines(&verified), @r"
+ok	false
+ledger	01900000-0000-7000-8000-000000000001
+records	48212
+counted	48210
+void.duplicate	1
+void.stale	1
+events	51044
+streams	12
+root	9a1c5b3e7d2f4a6b8c0d1e2f3a4b5c6d7e8f9a0b1c2d3e4f5a6b7c8d9e0f1a2b
+time	2026-11-22T13:31:00Z
+bad.offset	48190
+bad.what	the line's checksum is wrong; restore it from a copy
+cache	differs after 48,212 records: the log is shorter
+");
+    }
+}

@@ -89,6 +89,11 @@ pub(crate) fn moment(then: Timestamp, now: &Zoned) -> String {
     then.strftime(form).to_string()
 }
 
+/// Returns a moment with its day in the zone of `now`: `2026-11-21 14:32:05`.
+pub(crate) fn moment_and_day(then: Timestamp, now: &Zoned) -> String {
+    then.to_zoned(now.time_zone().clone()).strftime("%Y-%m-%d %H:%M:%S").to_string()
+}
+
 /// Returns a moment with its day and zone, as in an audit: `2026-11-21 14:32:05 +01:00`.
 pub(crate) fn moment_in_full(then: Timestamp, now: &Zoned) -> String {
     then.to_zoned(now.time_zone().clone()).strftime("%Y-%m-%d %H:%M:%S %:z").to_string()

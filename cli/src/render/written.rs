@@ -63,3 +63,47 @@ pub(crate) fn talk(answer: &Answer, dry_run: bool) -> Vec<String> {
 pub(crate) fn faintly(lines: &[String]) -> String {
     lines.iter().map(|line| paint(&super::words::plain(line), faint())).collect::<Vec<_>>().join("\n")
 }
+
+#[cfg(test)]
+mod tests {
+    use insta::assert_snapshot;
+    use serde_json::json;
+
+    use super::super::examples::bare;
+    use super::*;
+
+    fn answer(dry_run: bool) -> Answer {
+        let id = "01900000-0000-7000-8000-000000000001";
+        let place = |value| if dry_run { json!(null) } else { value };
+        serde_json::from_value(json!({"commit": place(json!(id)), "offset": place(json!(31)), "events": [
+                {"stream": "deployment/production/api", "type": "traffic.weights_set",
+                    "summary": "traffic was set to 1.2.3 90 %, 1.2.4 10 %", "data": {"weights": {}}},
+            ], "notes": ["the router has not confirmed the weights yet"], "repeated": false}))
+        .unwrap()
+    }
+
+    #[test]
+    fn a_change_says_what_happened_and_where_it_stands() {
+        assert_snapshot!(bare(&eyes(&answer(false), false)), @"✔ traffic was set to 1.2.3 90 %, 1.2.4 10 %");
+        assert_snapshot!(talk(&answer(false), false).join("\n"), @r"
+offset 31, commit 01900000-0000-7000-8000-000000000001
+note: the router has not confirmed the weights yet
+");
+    }
+
+    #[test]
+    fn a_dry_run_names_the_events_that_would_be_appended() {
+        assert_snapshot!(bare(&eyes(&answer(true), true)), @"◌ traffic was set to 1.2.3 90 %, 1.2.4 10 %  traffic.weights_set in deployment/production/api");
+        assert_snapshot!(talk(&answer(true), true)[0], @"dry run: nothing was appended");
+        assert_snapshot!(lines(&answer(true)).replace('\t', "|"), @r#"-|-|deployment/production/api|traffic.weights_set|traffic was set to 1.2.3 90 %, 1.2.4 10 %|{"weights":{}}"#);
+    }
+
+    #[test]
+    fn a_change_that_was_already_so_says_so() {
+        let answer = Answer { events: vec![], notes: vec![], ..answer(true) };
+        assert_eq!(
+            (eyes(&answer, false), talk(&answer, false)),
+            (String::new(), vec!["already so: nothing was appended".into()])
+        );
+    }
+}

@@ -1,0 +1,100 @@
+//! `ionledger doctor`: what is wrong with this machine and this data folder, if something is.
+
+mod folder;
+mod running;
+
+use clap::Args;
+use serde::Serialize;
+
+use crate::exit::Exit;
+use crate::failure::{Failure, Outcome};
+use crate::progress::Progress;
+use crate::render::doctor;
+use crate::session::Session;
+
+/// Look at the data folder, the disk, the clock, what runs and its ports, and say what to do about each.
+///
+/// It changes nothing of the ledger (a damaged cache is set aside), and ends with 1 if something fails.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Columns in a pipe: level (ok, warn, fail), thing, what was found, next step.
+
+Examples:
+  ionledger doctor
+  ionledger doctor --json")]
+pub(crate) struct Doctor;
+
+/// How bad a finding is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Level {
+    /// As it should be.
+    Ok,
+    /// It works, and may not for long.
+    Warn,
+    /// It does not work.
+    Fail,
+}
+
+/// What was found of one thing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct Finding {
+    /// How bad it is.
+    pub(crate) level: Level,
+    /// The thing.
+    pub(crate) thing: &'static str,
+    /// What was found.
+    pub(crate) what: String,
+    /// What to do about it; none where all is well.
+    pub(crate) next: Option<String>,
+}
+
+impl Finding {
+    /// Returns that a thing is as it should be.
+    fn ok(thing: &'static str, what: impl Into<String>) -> Self {
+        Self { level: Level::Ok, thing, what: what.into(), next: None }
+    }
+
+    /// Returns that a thing works, but may not for long.
+    fn warn(thing: &'static str, what: impl Into<String>, next: impl Into<String>) -> Self {
+        Self { level: Level::Warn, thing, what: what.into(), next: Some(next.into()) }
+    }
+
+    /// Returns that a thing does not work.
+    fn fail(thing: &'static str, what: impl Into<String>, next: impl Into<String>) -> Self {
+        Self { level: Level::Fail, thing, what: what.into(), next: Some(next.into()) }
+    }
+}
+
+impl Doctor {
+    pub(crate) fn run(self, session: &Session) -> Outcome {
+        if session.globals.server.is_some() {
+            return Err(Failure::usage("doctor looks at this machine's data folder; leave --server out"));
+        }
+        let data = session.globals.data()?;
+        session.wait_for(async {
+            let progress = Progress::begin(session.out, "looking");
+            let mut findings = folder::findings(&data).await;
+            if data.is_dir() {
+                findings.extend(running::findings(&data, session.door()?.client()).await);
+            }
+            drop(progress);
+            let report = Report { schema_version: 1, data: data.display().to_string(), findings };
+            session.out.answer(
+                &report,
+                |report| doctor::eyes(&report.findings),
+                |report| doctor::lines(&report.findings),
+            )?;
+            let failed = report.findings.iter().any(|finding| finding.level == Level::Fail);
+            Ok(if failed { Exit::Error } else { Exit::Done })
+        })
+    }
+}
+
+/// All that was found.
+#[derive(Debug, Serialize)]
+struct Report {
+    schema_version: u16,
+    data: String,
+    findings: Vec<Finding>,
+}

@@ -1,0 +1,116 @@
+//! What runs: the ledger behind its socket, the proxy, and the ports that users come in by.
+
+use std::collections::BTreeMap;
+use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
+
+use api::client::{self, Client};
+use replay::{Moment, Reader};
+use schemas::DeploymentId;
+use workers::traffic::{ProxyControl, Status};
+
+use super::Finding;
+use super::folder::mode;
+use crate::render::words::count;
+
+/// Looks at what runs on a data folder.
+pub(super) async fn findings(data: &Path, client: &Client) -> Vec<Finding> {
+    let mut findings = vec![server(client).await];
+    findings.extend(socket(data));
+    let proxy = ProxyControl::of(data).status().await;
+    let declared = declared(data).await;
+    findings.push(match &proxy {
+        Ok(status) => {
+            let listeners = count(status.listeners.len() as u64, "listener", "listeners");
+            Finding::ok("proxy", format!("process {}, {listeners}", status.pid))
+        }
+        Err(_) if declared.is_empty() => Finding::ok("proxy", "does not run, and has nothing to serve"),
+        Err(error) => {
+            let log = workers::proxy::Files::of(data).log;
+            let next = format!("start `ionledger up`, which starts it, and look at {}", log.display());
+            Finding::fail("proxy", cause(error), next)
+        }
+    });
+    findings.extend(ports(proxy.ok().as_ref(), &declared));
+    findings
+}
+
+async fn server(client: &Client) -> Finding {
+    const THING: &str = "up";
+    match client.standing().await {
+        Ok(standing) => match standing.end.0 - standing.next.0.min(standing.end.0) {
+            0 => Finding::ok(THING, format!("runs, {} folded", count(standing.next.0, "record", "records"))),
+            behind => {
+                let behind = count(behind, "record", "records");
+                Finding::warn(THING, format!("runs, {behind} behind the log"), "look again")
+            }
+        },
+        Err(client::Error::NotRunning { .. }) => {
+            Finding::warn(THING, "does not run", "reads work; for changes start `ionledger up`")
+        }
+        Err(error) => Finding::fail(THING, cause(&error), "look at what `ionledger up` says"),
+    }
+}
+
+/// An error without its own next step.
+fn cause(error: &impl ToString) -> String {
+    let text = error.to_string();
+    text.split_once("; ").map_or(text.clone(), |(cause, _)| cause.to_owned())
+}
+
+fn socket(data: &Path) -> Option<Finding> {
+    let path = api::server::socket_path(data);
+    let mode = mode(&path)?;
+    let what = format!("{} has mode {mode:03o}", path.display());
+    Some(match mode & 0o002 {
+        0 => Finding::ok("socket", what),
+        _ => Finding::fail(
+            "socket",
+            format!("{what}: anyone on this machine can act as a person"),
+            format!("chmod o-rwx {}", path.display()),
+        ),
+    })
+}
+
+/// The addresses that the services' declarations name, by deployment.
+async fn declared(data: &Path) -> BTreeMap<DeploymentId, SocketAddr> {
+    let Ok(reader) = Reader::open(data).await else { return BTreeMap::new() };
+    let Ok(status) = reader.status(Moment::Now, None, None).await else { return BTreeMap::new() };
+    let deployments = status.services.into_iter().flat_map(|service| service.deployments);
+    deployments
+        .filter(|deployment| deployment.retired_at.is_none() && deployment.weights_set_at.is_some())
+        .filter_map(|deployment| Some((deployment.deployment, deployment.listen?)))
+        .collect()
+}
+
+fn ports(proxy: Option<&Status>, declared: &BTreeMap<DeploymentId, SocketAddr>) -> Vec<Finding> {
+    const THING: &str = "port";
+    let mut findings = Vec::new();
+    let listeners = proxy.map(|status| &status.listeners);
+    for (deployment, listening) in listeners.into_iter().flatten() {
+        let at = format!("{deployment} on {}", listening.address);
+        findings.push(match &listening.error {
+            None => Finding::ok(THING, at),
+            Some(error) => Finding::fail(
+                THING,
+                format!("{at}: {error}"),
+                "end what listens there, or name another in [listen] and apply it",
+            ),
+        });
+    }
+    for (deployment, address) in declared {
+        if listeners.is_some_and(|listeners| listeners.contains_key(deployment)) {
+            continue;
+        }
+        let at = format!("{deployment} on {address}");
+        findings.push(match TcpListener::bind(address) {
+            Ok(_) => Finding::fail(THING, format!("{at}: nobody listens"), "start `ionledger up`"),
+            Err(error) => Finding::fail(
+                THING,
+                format!("{at}: {error}"),
+                "end what listens there, or name another in [listen] and apply it",
+            ),
+        });
+    }
+    findings
+}

@@ -1,0 +1,67 @@
+//! `ionledger status`: what runs and what serves.
+
+use clap::Args;
+use replay::answer;
+use schemas::{EnvironmentName, ServiceName};
+
+use super::watch::watch;
+use crate::door::Door;
+use crate::exit::Exit;
+use crate::failure::{Failure, Outcome};
+use crate::progress::Progress;
+use crate::render::status;
+use crate::session::Session;
+
+/// Show what runs and what serves.
+#[derive(Debug, Args)]
+#[command(after_help = format!("Columns in a pipe: {}.\n\n\
+Examples:
+  ionledger status
+  ionledger status api -w
+  ionledger status api --json", status::COLUMNS))]
+pub(crate) struct Status {
+    /// Only this service
+    #[arg(value_name = "SERVICE")]
+    service: Option<ServiceName>,
+    /// Only this environment [default: all]
+    #[arg(long, value_name = "ENVIRONMENT")]
+    env: Option<EnvironmentName>,
+    /// Go on showing it as it changes: in place on a terminal, appended in a pipe
+    #[arg(short, long)]
+    watch: bool,
+}
+
+impl Status {
+    pub(crate) fn run(self, session: &Session) -> Outcome {
+        session.wait_for(async {
+            let door = session.door()?;
+            if self.watch {
+                return watch(session, &door, || self.look(&door)).await;
+            }
+            let progress = Progress::begin(session.out, "reading the ledger");
+            let status = self.look(&door).await?;
+            drop(progress);
+            let now = session.now();
+            session.out.answer(&status, |answer| status::eyes(answer, &now), status::lines)?;
+            Ok(Exit::Done)
+        })
+    }
+
+    async fn look(&self, door: &Door) -> Outcome<answer::Status> {
+        let mut status = door.status(self.service.as_ref(), self.env.as_ref()).await?;
+        if let (Some(service), true) = (&self.service, status.services.is_empty()) {
+            return Err(unknown(service));
+        }
+        if let Some(env) = &self.env {
+            for service in &mut status.services {
+                service.deployments.retain(|deployment| deployment.environment == *env);
+            }
+        }
+        Ok(status)
+    }
+}
+
+/// Says that a service was never declared, as the ledger says it.
+pub(super) fn unknown(service: &ServiceName) -> Failure {
+    Failure::error(ledger::Rejection::unknown_service(service))
+}
