@@ -1,0 +1,103 @@
+//! Refusals: each is one line with an exit code, and no event.
+
+use super::binary::{ionledger, run, say};
+use super::running::{Up, free_address};
+
+#[test]
+fn what_the_ledger_refuses_is_one_line_and_no_event() {
+    let up = Up::new();
+    up.serving("1.2.2", "");
+    up.release("1.2.3", &["--fail-health"]);
+    up.done("new api 1.2.3");
+    let before = up.asked();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let busy = up.beside("busy.toml");
+    let listen = format!("listen = {{ production = \"{}\" }}", taken.local_addr().unwrap());
+    std::fs::write(&busy, format!("name = \"busy\"\nowner = \"team\"\n{listen}\n")).unwrap();
+    let wrong = up.beside("wrong.toml");
+    std::fs::write(&wrong, "name = \"api\"\nowner = \"team\"\n\n[rollout]\nsteps = [50, 10, 100]\n").unwrap();
+    let (busy, wrong, binary) = (busy.display(), wrong.display(), env!("CARGO_BIN_EXE_ionledger"));
+    for (sentence, code, expected) in [
+        ("new web 1.2.3".to_owned(), 1, "service web is unknown; declare it with `ionledger apply web.toml`"),
+        ("status web".to_owned(), 1, "service web is unknown; declare it with"),
+        ("history web".to_owned(), 1, "service web is unknown; declare it with"),
+        ("who-shipped web".to_owned(), 1, "service web is unknown; declare it with"),
+        ("traffic api 1.2.2 90 1.9 10".to_owned(), 1, "release api 1.9 is unknown; record it with"),
+        ("traffic api 1.2.2 90 1.2.3 10".to_owned(), 1, "production/api 1.2.3 is not ready"),
+        ("traffic api 1.2.2 90".to_owned(), 2, "the weights sum to 90 % instead of 100 %"),
+        ("pause api".to_owned(), 1, "production/api has no rollout under way"),
+        ("rollback api".to_owned(), 1, "production/api has nothing to go back to"),
+        (format!("release api 1.2.2 --artifact {wrong}"), 1, "is already recorded with another artifact"),
+        (format!("release api 1.2.4 --artifact {binary} --env TOKEN=hunter2hunter2"), 2, "looks like a secret"),
+        (format!("apply {busy}"), 1, "port in use"),
+        (format!("apply {wrong}"), 2, "wrong.toml:5:9: rollout.steps: steps must rise"),
+        ("replay --at 2999-01-01".to_owned(), 2, "has not come yet"),
+        ("replay --offset 99999".to_owned(), 1, "offset 99999 is not written yet"),
+        ("replay --event 7a1d9a52-9f43-4b0c-a2b0-0d6f9e1c5b11".to_owned(), 1, "no commit 7a1d9a52"),
+    ] {
+        let run = up.say(&sentence);
+        let line = run.mistake(code);
+        assert!(line.contains(expected), "{sentence}: {line}");
+        assert!(!line.contains("hunter2"), "{sentence}: {line}");
+    }
+    assert_eq!(up.asked(), before, "a refusal left an event");
+}
+
+#[test]
+fn a_folder_that_is_held_and_one_of_a_newer_format_are_left_alone() {
+    let up = Up::new();
+    let second = say(&up.data(), "up");
+    let held = format!("the data folder {} is held by process ", up.data().display());
+    assert!(second.mistake(1).starts_with(&held), "{second:?}");
+    let folder = up.end();
+    let data = folder.path().join("data");
+    std::fs::write(data.join("format.json"), r#"{"format":999}"#).unwrap();
+    let expected = format!("data folder {} has format 999, this program knows 1; upgrade ionledger", data.display());
+    for sentence in ["up", "status", "history", "verify", "replay --offset 0"] {
+        assert_eq!(say(&data, sentence).mistake(1), expected, "{sentence}");
+    }
+    let doctor = say(&data, "doctor");
+    assert_eq!(doctor.code, 1, "{doctor:?}");
+    assert!(doctor.stdout.contains(&format!("fail\tlog\t{expected}\tupgrade ionledger\n")), "{doctor:?}");
+}
+
+#[test]
+fn a_port_that_somebody_has_is_no_place_for_the_api() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let run = say(&data, &format!("up --down --listen {address}"));
+    let line = run.mistake(1);
+    assert!(line.starts_with(&format!("cannot listen on {address}: ")), "{line}");
+    // The folder is as good as before, and what was started on it already is taken down with the next one.
+    assert_eq!(Up::on(folder, &[]).say("status").code, 0);
+}
+
+#[test]
+fn a_pipelines_token_may_not_do_what_is_a_persons() {
+    let address = free_address();
+    let up = Up::with(&["--listen", &address.to_string()]);
+    up.declare("");
+    let token = up.beside("token");
+    std::fs::write(&token, up.done("token create ci --pipeline").stdout).unwrap();
+    let (server, token) = (format!("http://{address}"), token.display().to_string());
+    let over = |words: &[&str]| {
+        let words: Vec<&str> = words.iter().copied().chain(["--server", &server, "--token-file", &token]).collect();
+        run(&up.beside("elsewhere"), &words)
+    };
+    assert_eq!(over(&["status", "api", "--json"]).code, 0);
+    let denied = over(&["retire", "api", "--yes"]);
+    assert!(denied.mistake(4).starts_with("pipeline:ci may not retire"), "{denied:?}");
+    up.done("token revoke ci");
+    assert!(!over(&["status"]).mistake(4).is_empty());
+    assert!(over(&["doctor"]).mistake(2).contains("leave --server out"));
+}
+
+#[test]
+fn colours_are_for_terminals_only() {
+    let up = Up::new();
+    up.declare("");
+    let output = ionledger().env("IONLEDGER_DATA", up.data()).args(["history"]).output().unwrap();
+    assert!(!output.stdout.contains(&0x1b) && !output.stderr.contains(&0x1b));
+}

@@ -1,0 +1,15 @@
+//! The binary with a ledger that runs: the talk's sentences from declaration to history, and what scripts rely on.
+
+mod cli {
+    #[path = "binary.rs"]
+    pub mod binary;
+    #[path = "running.rs"]
+    pub mod running;
+
+    #[path = "refusals.rs"]
+    mod refusals;
+    #[path = "sentences.rs"]
+    mod sentences;
+    #[path = "waiting.rs"]
+    mod waiting;
+}
