@@ -121,7 +121,7 @@ impl Segments {
         let log = folder.path().join("log");
         let shelf = Shelf::open(&log).map_err(|source| OpenError::io(&log, source))?;
         let (segment, end) = recover::recover(&shelf, options.known_end)?;
-        let hint = Hint::open(&log).map_err(|source| OpenError::io(&log, source))?;
+        let hint = Hint::open(&log);
         hint.write(end);
 
         let shared = Arc::new(Shared { shelf, tail: tail::Tail::default(), stopped: OnceLock::new() });

@@ -2,6 +2,7 @@
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -30,8 +31,9 @@ pub struct DataFolder {
 
 impl Drop for DataFolder {
     fn drop(&mut self) {
-        // An empty lock names no holder. A process that is killed leaves its id behind, which then no longer lives.
-        let _ = self.lock.set_len(0);
+        // A blank lock names no holder. A process that is killed leaves its id behind, which then no longer lives.
+        let _ = sign(&self.lock, "");
+        unlock(&self.lock);
     }
 }
 
@@ -68,7 +70,7 @@ impl DataFolder {
 /// Takes the lock of the folder at `path` and writes this process's id into it.
 fn lock(path: &Path) -> Result<File, OpenError> {
     let io = |source| OpenError::io(path, source);
-    let mut file =
+    let file =
         File::options().read(true).write(true).create(true).truncate(false).open(path.join("lock")).map_err(io)?;
     let deadline = Instant::now() + LOOK_MAX;
     loop {
@@ -86,8 +88,13 @@ fn lock(path: &Path) -> Result<File, OpenError> {
             }
         }
     }
-    file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id())).map_err(io)?;
+    sign(&file, &std::process::id().to_string()).map_err(io)?;
     Ok(file)
+}
+
+/// Writes who holds the lock over who did: in place, which needs no space on a full disk.
+fn sign(lock: &File, pid: &str) -> io::Result<()> {
+    lock.write_all_at(format!("{pid:<20}\n").as_bytes(), 0)
 }
 
 fn holder(path: &Path) -> Option<u32> {
@@ -96,7 +103,7 @@ fn holder(path: &Path) -> Option<u32> {
 
 /// A look at a folder that is not held: while it lasts no process can begin to hold it.
 pub(super) struct Look {
-    _lock: Option<File>,
+    lock: Option<File>,
     /// Whether another process holds the folder.
     pub(super) is_held: bool,
 }
@@ -105,10 +112,22 @@ impl Look {
     /// Looks at the folder at `path`. A folder whose lock cannot be read counts as held, the careful answer.
     pub(super) fn at(path: &Path) -> Self {
         match File::open(path.join("lock")) {
-            Ok(lock) => Self { is_held: lock.try_lock_shared().is_err(), _lock: Some(lock) },
-            Err(error) => Self { is_held: error.kind() != io::ErrorKind::NotFound, _lock: None },
+            Ok(lock) => Self { is_held: lock.try_lock_shared().is_err(), lock: Some(lock) },
+            Err(error) => Self { is_held: error.kind() != io::ErrorKind::NotFound, lock: None },
         }
     }
+}
+
+impl Drop for Look {
+    fn drop(&mut self) {
+        self.lock.iter().for_each(unlock);
+    }
+}
+
+/// Gives a lock back at once. Closing its file is not enough: a child that another thread has just forked has the file
+/// open too, until it executes its program.
+fn unlock(lock: &File) {
+    let _ = lock.unlock();
 }
 
 /// Returns the folder's format, nothing for a folder that has none yet.

@@ -4,7 +4,6 @@
 //! acknowledged or about to be, and durable; after a power cut it may say less, or nothing that can be read.
 
 use std::fs::File;
-use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
@@ -15,20 +14,22 @@ use super::folder::read_small;
 const NAME: &str = "end";
 const LEN: usize = 48;
 
-/// The open file.
+/// The open file; none if it could not be made, on a full disk.
 #[derive(Debug)]
-pub(super) struct Hint(File);
+pub(super) struct Hint(Option<File>);
 
 impl Hint {
     /// Opens the file in the folder `log`, and keeps what is in it.
-    pub(super) fn open(log: &Path) -> io::Result<Self> {
-        File::options().write(true).create(true).truncate(false).open(log.join(NAME)).map(Self)
+    pub(super) fn open(log: &Path) -> Self {
+        let file = File::options().write(true).create(true).truncate(false).open(log.join(NAME));
+        Self(file.inspect_err(|error| tracing::warn!(%error, "the log's end cannot be written down")).ok())
     }
 
     /// Says that everything before `end` is durable.
     pub(super) fn write(&self, end: Offset) {
         // Only a hint: a reader that finds an older one sees less.
-        if let Err(error) = self.0.write_all_at(text(end).as_bytes(), 0) {
+        let written = self.0.as_ref().map(|file| file.write_all_at(text(end).as_bytes(), 0));
+        if let Some(Err(error)) = written {
             tracing::debug!(%error, "the log's end was not written down");
         }
     }
@@ -57,7 +58,7 @@ mod tests {
     fn the_end_reads_back_and_every_flipped_bit_of_it_is_found() {
         let log = tempfile::tempdir().unwrap();
         assert_eq!(read(log.path()), None);
-        Hint::open(log.path()).unwrap().write(Offset(12));
+        Hint::open(log.path()).write(Offset(12));
         assert_eq!(read(log.path()), Some(Offset(12)));
         let good = std::fs::read(log.path().join(NAME)).unwrap();
         for bit in 0..good.len() * 8 {

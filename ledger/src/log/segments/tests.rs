@@ -2,6 +2,9 @@
 
 use std::fs;
 
+use rand::{Rng as _, SeedableRng as _};
+use rand_chacha::ChaCha8Rng;
+
 use super::*;
 use crate::log::contract::{Carrier, Commit, step};
 use crate::rule::NO_HEAD;
@@ -157,6 +160,60 @@ async fn a_torn_tail_is_kept_aside_and_cut_off() {
     assert_eq!(log.append(lost[1].clone(), Urgency::Ordinary).await, Ok(Offset(4)));
     drop(log);
     assert_eq!(read_all(&files.open_one()).unwrap(), [&commits[..], &lost[..2]].concat());
+}
+
+/// What the power leaves of bytes written behind `len` and not synced: some sectors are there, some are not, and the
+/// file's length may not have grown as far.
+fn leave_some_sectors(bytes: &mut Vec<u8>, len: usize, random: &mut ChaCha8Rng) {
+    let chance = random.random_range(0.0..1.0);
+    for sector in (len / 512)..bytes.len().div_ceil(512) {
+        let sector = (sector * 512).max(len)..((sector + 1) * 512).min(bytes.len());
+        if random.random_bool(chance) {
+            bytes[sector].fill(0);
+        }
+    }
+    if random.random_bool(0.3) {
+        let cut = random.random_range(len..=bytes.len());
+        bytes.truncate(cut);
+    }
+}
+
+#[tokio::test]
+async fn a_tail_torn_in_any_sectors_keeps_what_was_acknowledged_and_the_lines_before_the_first_hole() {
+    let mut random = ChaCha8Rng::seed_from_u64(3);
+    let files = Files::new();
+    let commits = files.fill(3).await;
+    let base = fs::read(files.segment(0)).unwrap();
+    let mut kept_of_torn = [0; 9];
+    for _ in 0..400 {
+        let mut torn = base.clone();
+        let batch: Vec<Bytes> = (3..3 + random.random_range(1..9)).map(|n| step(n, "service/api", NO_HEAD)).collect();
+        let mut ends = Vec::new();
+        for (n, commit) in batch.iter().enumerate() {
+            line::write(&mut torn, Offset(3 + n as u64), Offset(3), commit);
+            ends.push(torn.len());
+        }
+        let whole = torn.clone();
+        leave_some_sectors(&mut torn, base.len(), &mut random);
+        fs::write(files.segment(0), &torn).unwrap();
+        let hint = if random.random_bool(0.5) { Some(Offset(3)) } else { None };
+        let _ = fs::remove_file(files.log().join("end"));
+        if let Some(end) = hint {
+            hint::Hint::open(&files.log()).write(end);
+        }
+
+        let kept = ends.iter().take_while(|end| torn.get(..**end) == Some(&whole[..**end])).count();
+        let expected = [&commits[..], &batch[..kept]].concat();
+        assert_eq!(bytes_of(files.reader().read_blocking(Offset(0), 99).unwrap()), expected);
+        let log = files.open_one();
+        assert_eq!(read_all(&log).unwrap(), expected);
+        let next = step(99, "service/api", NO_HEAD);
+        assert_eq!(log.append(next.clone(), Urgency::Ordinary).await, Ok(Offset(3 + kept as u64)));
+        drop(log);
+        assert_eq!(read_all(&files.open_one()).unwrap(), [expected, vec![next]].concat());
+        kept_of_torn[kept] += 1;
+    }
+    assert!(kept_of_torn[..4].iter().all(|count| *count > 5), "{kept_of_torn:?}");
 }
 
 #[tokio::test]
