@@ -146,7 +146,11 @@ fn follow_rollout(facts: &Facts, id: &DeploymentId, deployment: &Deployment, now
         return;
     }
     let hold = |reason: String, judged: Option<Judged>| DeploymentOutcome::Hold { rollout: rollout.id, reason, judged };
+    let patient = later(due, ROUTER_PATIENCE);
     let outcome = match (measured, judged) {
+        // A router that was not asked yet, or has just been told, is given a moment before it is called silent.
+        (None, _) if now < patient => return reaction.wake(patient),
+        (Some(_), _) if !deployment.traffic.is_applied() && now < patient => return reaction.wake(patient),
         (None, _) => hold("the router's counters cannot be read".to_owned(), None),
         (Some(_), _) if !deployment.traffic.is_applied() => {
             hold("the router has not confirmed the weights".to_owned(), None)
@@ -160,6 +164,9 @@ fn follow_rollout(facts: &Facts, id: &DeploymentId, deployment: &Deployment, now
         reaction.record(id, outcome);
     }
 }
+
+/// How long after a step was due a router may be silent before the rollout is visibly held.
+const ROUTER_PATIENCE: Duration = Duration::from_secs(5);
 
 /// A rollout that is held for the same reason is not held again.
 fn is_known(rollout: &Rollout, outcome: &DeploymentOutcome) -> bool {

@@ -1,0 +1,102 @@
+//! Users' traffic under weights that change: shares are exact, and no request is lost.
+
+#[path = "support/house.rs"]
+mod house;
+#[path = "support/load.rs"]
+mod load;
+
+use api::client::{Client, Options};
+use house::{House, eventually};
+use load::Load;
+use schemas::command::{Command, Request, Share};
+use schemas::{CommandId, Fence, Weight};
+
+/// 1.0.0 serves and 1.1.0 is ready.
+fn two_versions() -> (House, String) {
+    let house = House::new();
+    let users = house.serving("");
+    house.release("1.1.0", &[]);
+    house.new_stack("1.1.0");
+    (house, users)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ninety_to_ten_gives_ten_percent_of_the_next_ten_thousand_requests() {
+    let (house, users) = two_versions();
+    house.ok(&["traffic", "api", "1.0.0", "90", "1.1.0", "10"]);
+    eventually("the weights are applied", || house.deployment()["weights_applied"] == true);
+
+    let load = Load::start(&users, 1_000);
+    load.answers(10_000).await;
+    let seen = load.stop().await;
+    seen.assert_none_lost();
+    let share = seen.of("1.1.0") as f64 / seen.total() as f64;
+    assert!((share - 0.1).abs() <= 0.001, "{} of {} requests", seen.of("1.1.0"), seen.total());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_hundred_weight_changes_and_a_rollback_lose_no_request() {
+    let (house, users) = two_versions();
+    let load = Load::start(&users, 1_000);
+    for n in 1..=200_u32 {
+        let canary = n % 99 + 1;
+        house.ok(&["traffic", "api", "1.0.0", &(100 - canary).to_string(), "1.1.0", &canary.to_string()]);
+    }
+    house.ok(&["rollback", "api"]);
+    load.answers(200).await;
+    let seen = load.stop().await;
+    seen.assert_none_lost();
+    assert!(seen.of("1.1.0") > 0);
+    assert_eq!(house.weight("1.0.0"), 10_000);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_in_the_middle_of_a_rollout_it_goes_on_and_no_node_is_started_twice() {
+    let mut house = House::new();
+    let quick = "[rollout]\nsteps = [\"10 %\", \"50 %\", \"100 %\"]\n[judgement]\nrequests_min = 20\n";
+    let users = house.serving(quick);
+    house.release("1.1.0", &[]);
+    house.new_stack("1.1.0");
+    let before = house.node_processes();
+    assert_eq!(before.len(), 4);
+
+    let load = Load::start(&users, 1_000);
+    house.ok(&["roll", "api", "1.0.0", "1.1.0", "4 seconds"]);
+    eventually("the rollout is in its middle", || house.weight("1.1.0") >= 1_000);
+    house.kill_up();
+    load.answers(500).await;
+    house.up();
+    assert_eq!(house.rollout_ended(), "completed", "{}", house.log());
+    load.stop().await.assert_none_lost();
+
+    let mut after = house.node_processes();
+    let mut before = before;
+    after.sort_unstable();
+    before.sort_unstable();
+    assert_eq!(after, before, "every node is the process it was");
+    let launches = house.json(&["history", "api"]).to_string().matches("node.launch_started").count();
+    assert_eq!(launches, 4);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_older_traffic_command_does_not_win_after_a_rollback() {
+    let (house, _) = two_versions();
+    house.ok(&["traffic", "api", "1.0.0", "50", "1.1.0", "50"]);
+    let fence = house.deployment()["fence"].as_u64().unwrap();
+    house.ok(&["rollback", "api"]);
+
+    let late = Request {
+        id: CommandId(uuid::Uuid::now_v7()),
+        command: Command::Traffic {
+            deployment: "production/api".parse().unwrap(),
+            shares: vec![Share { version: "1.1.0".parse().unwrap(), weight: Weight::FULL }],
+            supersede: false,
+        },
+        fence: Some(Fence(fence)),
+        reason: None,
+        effective_at: None,
+    };
+    let refused = Client::of_data(&house.data()).execute(&late, Options::default()).await.unwrap_err();
+    assert!(refused.to_string().contains("was rolled back since this was asked for"), "{refused}");
+    assert_eq!(house.weight("1.0.0"), 10_000);
+}
