@@ -142,7 +142,7 @@ async fn open_ledger(data: &Path, folder: DataFolder) -> miette::Result<(Ledger,
     let options = Options { known_end: projection.known_end(), ..Options::default() };
     let log = Arc::new(Segments::open(folder, options).map_err(report)?);
     let view = projection.resume(&*log).await.map_err(report)?;
-    let clock = Arc::new(SystemClock::default());
+    let clock = Arc::new(SystemClock);
     let ledger = Ledger::open(Arc::<Segments>::clone(&log), view, clock).await.map_err(report)?;
     projection.follow(Arc::<Segments>::clone(&log)).into_diagnostic()?;
     let reader = Reader::live(ledger.clone(), log, Some(Arc::new(projection)));

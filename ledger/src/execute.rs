@@ -2,6 +2,8 @@
 //!
 //! A writer learns what became of its commit by folding it when it reads it back, never from the append alone.
 
+mod answer;
+mod clock;
 mod prepare;
 
 use std::collections::HashMap;
@@ -17,143 +19,26 @@ use schemas::{
 use tokio::sync::{OwnedMutexGuard, watch};
 use uuid::Uuid;
 
-use crate::decide::{self, Now, Rejection};
-use crate::log::{AppendError, Log, ReadError, Subscription, Urgency};
-use crate::rule::{Done, Halt};
+use crate::decide::{self, Now};
+use crate::log::{AppendError, Log, Subscription, Urgency};
+use crate::rule::Done;
 use crate::view::{Decoded, View};
 
+pub use answer::{Answer, OpenError, Refusal};
+pub use clock::{Clock, SystemClock};
 pub use prepare::{Asked, Prepared, What, prepare};
 
 /// How long a commit may stay without a verdict before its writer is told that it is unknown.
 const VERDICT_MAX: Duration = Duration::from_secs(10);
 
+/// How long to wait before the same bytes are sent again.
+const APPEND_AGAIN_AFTER: Duration = Duration::from_millis(50);
+
+/// How often something is decided anew before its conflict is given back. Each time somebody else's commit came first.
+const ROUNDS_MAX: u32 = 100;
+
 /// How far a writer's clock may be ahead. Source: design, "The log", Time.
 const AHEAD_MAX: jiff::SignedDuration = jiff::SignedDuration::from_secs(5);
-
-/// What became of a command.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Answer {
-    /// The commit that carries it out; none if it was already true.
-    pub commit: Option<CommitId>,
-    /// Where that stands.
-    pub offset: Option<Offset>,
-    /// What happened.
-    pub events: Vec<(Stream, Event)>,
-    /// What the one who asked should know besides.
-    pub notes: Vec<String>,
-    /// Whether the same command had been carried out before, and this is its first answer.
-    pub repeated: bool,
-}
-
-/// Why a command was not carried out.
-#[derive(Clone, Debug, PartialEq, thiserror::Error)]
-pub enum Refusal {
-    /// The domain says no.
-    #[error(transparent)]
-    Rejected(#[from] Rejection),
-    /// Something else happened first.
-    #[error("{stream} moved on while this was decided: {since}; look at `ionledger status` and ask again")]
-    Conflict {
-        /// The stream.
-        stream: String,
-        /// What happened since.
-        since: String,
-    },
-    /// A command id was used again for something else.
-    #[error("command {id} was already used for another command; make a new id")]
-    OtherContent {
-        /// The id.
-        id: CommandId,
-    },
-    /// The stream holds what this program does not understand.
-    #[error("{stream} is read-only for this program: {why}")]
-    ReadOnly {
-        /// The stream.
-        stream: String,
-        /// The first event that is not understood.
-        why: String,
-    },
-    /// Another instance acts for the role.
-    #[error("{holder} does not hold the lease of {role}; another instance acts")]
-    Deposed {
-        /// The role.
-        role: schemas::Role,
-        /// The instance that tried.
-        holder: String,
-    },
-    /// The commit would be too long.
-    #[error("the commit would be {bytes} bytes, at most {max} are taken; ask for less at once", max = schemas::envelope::COMMIT_BYTES_MAX)]
-    TooLarge {
-        /// Its length.
-        bytes: usize,
-    },
-    /// This machine's clock cannot be right.
-    #[error(
-        "this machine's clock is {ahead_s} s ahead of the ledger and of itself; set it right, only rollbacks are taken"
-    )]
-    ClockAhead {
-        /// How far, in seconds.
-        ahead_s: i64,
-    },
-    /// Nobody knows yet.
-    #[error("no verdict on command {id}: {why}; send the same command id again, it is carried out at most once")]
-    Indeterminate {
-        /// The command.
-        id: CommandId,
-        /// What went wrong.
-        why: String,
-    },
-    /// The log did not take it.
-    #[error(transparent)]
-    NotTaken(AppendError),
-    /// This reader has halted.
-    #[error("the ledger cannot be followed any more: {0}")]
-    Halted(String),
-}
-
-/// Why a ledger could not be opened.
-#[derive(Clone, Debug, PartialEq, thiserror::Error)]
-pub enum OpenError {
-    /// The log cannot be read.
-    #[error(transparent)]
-    Read(#[from] ReadError),
-    /// Going on would be guessing.
-    #[error(transparent)]
-    Halt(#[from] Halt),
-    /// The first record could not be written.
-    #[error(transparent)]
-    Append(#[from] AppendError),
-}
-
-/// The time, as it is told to deciders.
-pub trait Clock: Send + Sync + 'static {
-    /// Returns the wall clock's time.
-    fn now(&self) -> Timestamp;
-
-    /// Returns the time since some fixed moment by a clock that nobody sets.
-    fn steady(&self) -> Duration;
-}
-
-/// The machine's clocks.
-#[derive(Debug)]
-pub struct SystemClock(std::time::Instant);
-
-impl Default for SystemClock {
-    fn default() -> Self {
-        Self(std::time::Instant::now())
-    }
-}
-
-impl Clock for SystemClock {
-    fn now(&self) -> Timestamp {
-        let now = Timestamp::now();
-        Timestamp::from_microsecond(now.as_microsecond()).unwrap_or(now)
-    }
-
-    fn steady(&self) -> Duration {
-        self.0.elapsed()
-    }
-}
 
 /// A ledger: a log and its fold, kept up to date. Clones share both.
 #[derive(Clone)]
@@ -165,7 +50,7 @@ pub struct Ledger {
 struct Shared {
     view: RwLock<View>,
     folded: watch::Sender<Offset>,
-    halted: Mutex<Option<String>>,
+    halted: watch::Sender<Option<String>>,
     queues: Mutex<HashMap<Stream, Arc<tokio::sync::Mutex<()>>>>,
     clock: Arc<dyn Clock>,
     started: (Timestamp, Duration),
@@ -204,7 +89,7 @@ impl Ledger {
         let shared = Arc::new(Shared {
             view: RwLock::new(view),
             folded,
-            halted: Mutex::new(None),
+            halted: watch::Sender::new(None),
             queues: Mutex::default(),
             clock,
             started,
@@ -234,7 +119,7 @@ impl Ledger {
 
     /// Returns why this reader halted, if it did.
     pub fn halted(&self) -> Option<String> {
-        lock(&self.shared.halted).clone()
+        self.shared.halted.borrow().clone()
     }
 
     /// Returns the log.
@@ -326,11 +211,27 @@ impl Ledger {
     }
 
     fn now(&self, view: &View) -> Now {
-        Now { time: self.shared.clock.now().max(view.time()), commit: CommitId(Uuid::now_v7()) }
+        let wall = self.shared.clock.now();
+        // Only rollbacks are taken from a clock that is ahead; they must not take the ledger's time with them.
+        let time = if self.ahead(view, wall) > AHEAD_MAX { self.expected() } else { wall };
+        Now { time: time.max(view.time()), commit: CommitId(Uuid::now_v7()) }
+    }
+
+    /// The time as it should be, by the steady clock since the start.
+    fn expected(&self) -> Timestamp {
+        let (wall, steady) = self.shared.started;
+        let elapsed = self.shared.clock.steady().saturating_sub(steady);
+        wall.checked_add(elapsed).unwrap_or(Timestamp::MAX)
+    }
+
+    /// How far `wall` is ahead of both the ledger's time and the time as it should be.
+    fn ahead(&self, view: &View, wall: Timestamp) -> jiff::SignedDuration {
+        wall.duration_since(self.expected()).min(wall.duration_since(view.time()))
     }
 
     async fn settle(&self, asked: &Asked, again: bool, rollback: bool) -> Result<Answer, Refusal> {
         let urgency = if rollback { Urgency::Rollback } else { Urgency::Ordinary };
+        let mut round = 1;
         loop {
             let (prepared, seen) = self.prepare_now(asked, rollback)?;
             let (draft, notes) = match prepared {
@@ -349,15 +250,22 @@ impl Ledger {
                     let Draft { id, events, .. } = draft;
                     return Ok(Answer { commit: Some(id), offset: Some(done.offset), events, notes, repeated: false });
                 }
-                // The same command was sent twice at once, and the other one counts.
-                Some((done, false)) => return self.first_answer(done).await,
-                None if again => {}
+                // An earlier copy of these bytes counts, or the same command was sent twice at once and the other does.
+                Some((done, false)) => {
+                    let answer = self.first_answer(done).await?;
+                    let own = answer.commit == Some(draft.id);
+                    return Ok(if own { Answer { notes, repeated: false, ..answer } } else { answer });
+                }
+                None if again && round < ROUNDS_MAX => round += 1,
                 None => return Err(self.conflict(&draft, seen).await),
             }
         }
     }
 
     fn prepare_now(&self, asked: &Asked, rollback: bool) -> Result<(Prepared, Offset), Refusal> {
+        if let Some(why) = self.halted() {
+            return Err(Refusal::Halted(why));
+        }
         let view = self.view();
         if !rollback {
             self.check_clock(&view)?;
@@ -371,19 +279,24 @@ impl Ledger {
         let indeterminate = |why: String| Refusal::Indeterminate { id: draft.command.id, why };
         let mut folded = self.shared.folded.subscribe();
         let verdict = async {
+            // Whether an earlier copy may have been kept: the same bytes count at most once, however often they land.
+            let mut unsure = false;
             let offset = loop {
                 match self.log.append(bytes.clone(), urgency).await {
                     Ok(offset) => break offset,
-                    // The same bytes count at most once, however often they land.
-                    Err(AppendError::Ambiguous(_)) if self.halted().is_none() => {
-                        tokio::time::sleep(Duration::from_millis(50)).await;
-                    }
+                    Err(AppendError::Ambiguous(_)) if self.halted().is_none() => unsure = true,
+                    Err(AppendError::Refused(_)) if unsure => {}
                     Err(AppendError::Ambiguous(why)) => return Err(indeterminate(why)),
+                    Err(error) if unsure => return Err(indeterminate(error.to_string())),
                     Err(error) => return Err(Refusal::NotTaken(error)),
                 }
+                tokio::time::sleep(APPEND_AGAIN_AFTER).await;
             };
-            let waited = folded.wait_for(|next| *next > offset).await.map(|_| ());
-            waited.map_err(|_| indeterminate("this reader has stopped".to_owned()))?;
+            let halted = || self.halted();
+            let waited = folded.wait_for(|next| *next > offset || halted().is_some()).await.map(|next| *next > offset);
+            if !matches!(waited, Ok(true)) {
+                return Err(indeterminate(self.halted().unwrap_or_else(|| "this reader has stopped".to_owned())));
+            }
             let done = self.view().command(draft.command.id).filter(|done| done.hash == draft.command.hash);
             Ok(done.map(|done| (done, done.offset == offset)))
         };
@@ -412,18 +325,15 @@ impl Ledger {
         };
         let stream = moved.unwrap_or_else(|| draft.extends[0].stream.to_string());
         let records = self.log.read(seen, 256).await.unwrap_or_default();
-        let since: Vec<String> = records.iter().flat_map(|record| prepare::kinds_on(&record.bytes, &stream)).collect();
+        let view = self.view();
+        let since: Vec<String> = records.iter().flat_map(|record| prepare::kinds_on(&view, record, &stream)).collect();
         let since = if since.is_empty() { "another commit came first".to_owned() } else { since.join(", ") };
         Refusal::Conflict { stream, since }
     }
 
     /// Refuses when this machine's clock has jumped ahead: of the ledger's time and of its own steady clock.
     fn check_clock(&self, view: &View) -> Result<(), Refusal> {
-        let (wall, steady) = self.shared.started;
-        let now = self.shared.clock.now();
-        let elapsed = self.shared.clock.steady().saturating_sub(steady);
-        let expected = wall.checked_add(elapsed).unwrap_or(Timestamp::MAX);
-        let ahead = now.duration_since(expected).min(now.duration_since(view.time()));
+        let ahead = self.ahead(view, self.shared.clock.now());
         if ahead > AHEAD_MAX { Err(Refusal::ClockAhead { ahead_s: ahead.as_secs() }) } else { Ok(()) }
     }
 }
@@ -453,7 +363,9 @@ async fn follow(log: Arc<dyn Log>, shared: Arc<Shared>) {
         }
     };
     tracing::error!(%why, "this reader has halted");
-    *lock(&shared.halted) = Some(why);
+    shared.halted.send_replace(Some(why));
+    // Whoever waits for the next record shall look up.
+    shared.folded.send_modify(|_| ());
 }
 
 /// Returns the bytes of a new ledger's first commit.
@@ -495,13 +407,4 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 #[cfg(test)]
-mod tests {
-    /// What is spawned must be able to move between threads.
-    #[test]
-    fn executing_is_send() {
-        fn send<T: Send>(_: T) {}
-        let check =
-            |ledger: super::Ledger, request, actor| send(async move { ledger.execute(request, actor, None).await });
-        let _ = check;
-    }
-}
+mod tests;

@@ -55,7 +55,7 @@ impl World {
         for record in records {
             log.push(record.bytes);
         }
-        let clock = Arc::new(SystemClock::default());
+        let clock = Arc::new(SystemClock);
         let ledger = Ledger::open(Arc::clone(&log) as _, View::default(), clock).await.unwrap();
         let reader = Arc::new(Reader::live(ledger.clone(), Arc::clone(&log) as _, None));
         let artifacts = Arc::new(Artifacts::open(data.path()).unwrap());

@@ -4,10 +4,11 @@
 use bytes::Bytes;
 use schemas::command::{Command, Outcome};
 use schemas::envelope::{About, CommandRef, Draft, Head as WireHead};
-use schemas::{Actor, ActorKind, CommandId, CommitId, Event, Fence, Role, Stream};
+use schemas::{Actor, ActorKind, CommandId, CommitId, Event, Fence, Role, Stream, text};
 
 use super::Refusal;
-use crate::decide::{self, Decision, Now};
+use crate::decide::{self, Decision, Now, Rejection};
+use crate::log::Record;
 use crate::rule::{Done, Parsed};
 use crate::view::{Decoded, View};
 
@@ -75,6 +76,7 @@ pub fn prepare(view: &View, asked: &Asked, now: Now, rollback: bool) -> Result<P
         let same = done.hash == command.hash;
         return if same { Ok(Prepared::Before(done)) } else { Err(Refusal::OtherContent { id: command.id }) };
     }
+    let about = told(asked, now, rollback)?;
     let mut decision = match &asked.what {
         What::Command { command, fence } => decide::decide(view.state(), command, *fence, now)?,
         What::Outcome { outcome, role, holder } => decide_as(view, outcome, *role, holder, now)?,
@@ -89,25 +91,36 @@ pub fn prepare(view: &View, asked: &Asked, now: Now, rollback: bool) -> Result<P
         check_understood(view, extends.iter().chain(&requires))?;
     }
     let command = asked.command.unwrap_or_else(|| derived(view, &asked.what, &extends));
-    let draft = Draft {
-        id: now.commit,
-        command,
-        time: now.time,
-        extends,
-        requires,
-        events: decision.events,
-        about: asked.about.clone(),
-    };
+    let draft = Draft { id: now.commit, command, time: now.time, extends, requires, events: decision.events, about };
     Ok(Prepared::Commit(Box::new(draft), notes))
+}
+
+/// Checks what is said about a commit and is kept for ever with it. A rollback passes no gate: what cannot be kept of
+/// its reason is left out, and it took effect now at the latest.
+fn told(asked: &Asked, now: Now, rollback: bool) -> Result<About, Rejection> {
+    let mut about = asked.about.clone();
+    if rollback {
+        about.reason = about.reason.as_deref().map(text::tidy);
+        about.effective_at = about.effective_at.map(|at| at.min(now.time));
+        return Ok(about);
+    }
+    text::check("the reason", about.reason.as_deref().unwrap_or_default(), 500).map_err(Rejection::invalid)?;
+    match about.effective_at {
+        Some(at) if at > now.time => Err(Rejection::Invalid(format!(
+            "effective_at {at} has not come yet; it says when something took effect that could not be recorded then"
+        ))),
+        _ => Ok(about),
+    }
 }
 
 /// Decides a worker's outcome; whatever is about a deployment requires the lease that lets the worker act.
 fn decide_as(view: &View, outcome: &Outcome, role: Role, holder: &str, now: Now) -> Result<Decision, Refusal> {
+    let about_deployment = matches!(outcome, Outcome::Deployment { .. });
+    if about_deployment && view.state().lease(role).holder.as_deref() != Some(holder) {
+        return Err(Refusal::Deposed { role, holder: holder.to_owned() });
+    }
     let mut decision = decide::decide_outcome(view.state(), outcome, now)?;
-    if matches!(outcome, Outcome::Deployment { .. }) {
-        if view.state().lease(role).holder.as_deref() != Some(holder) {
-            return Err(Refusal::Deposed { role, holder: holder.to_owned() });
-        }
+    if about_deployment {
         decision.requires.push(Stream::Worker(role));
     }
     Ok(decision)
@@ -150,9 +163,11 @@ pub(super) fn read_back(bytes: &Bytes) -> Option<(CommitId, Vec<(Stream, Event)>
     Some((id, view.take_events().into_iter().flatten().collect()))
 }
 
-/// Returns the types of the events on `stream` in the commit in `bytes`.
-pub(super) fn kinds_on(bytes: &Bytes, stream: &str) -> Vec<String> {
-    let parsed = Parsed::of(bytes);
-    let events = parsed.envelope.iter().flat_map(|envelope| &envelope.events);
+/// Returns the types of the events on `stream` in a record, if that counts.
+pub(super) fn kinds_on(view: &View, record: &Record, stream: &str) -> Vec<String> {
+    let parsed = Parsed::of(&record.bytes);
+    let counts = |id: CommandId| view.command(id).is_some_and(|done| done.offset == record.offset);
+    let envelope = parsed.envelope.iter().filter(|envelope| counts(envelope.command.id));
+    let events = envelope.flat_map(|envelope| &envelope.events);
     events.filter(|event| event.stream == stream).map(|event| event.kind.to_string()).collect()
 }

@@ -1,0 +1,102 @@
+//! What becomes of what is asked: the answer, or why there is none.
+
+use schemas::{CommandId, CommitId, Event, Offset, Stream};
+
+use crate::decide::Rejection;
+use crate::log::{AppendError, ReadError};
+use crate::rule::Halt;
+
+/// What became of a command.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Answer {
+    /// The commit that carries it out; none if it was already true.
+    pub commit: Option<CommitId>,
+    /// Where that stands.
+    pub offset: Option<Offset>,
+    /// What happened.
+    pub events: Vec<(Stream, Event)>,
+    /// What the one who asked should know besides.
+    pub notes: Vec<String>,
+    /// Whether the same command had been carried out by another commit, and this is its answer.
+    pub repeated: bool,
+}
+
+/// Why a command was not carried out.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum Refusal {
+    /// The domain says no.
+    #[error(transparent)]
+    Rejected(#[from] Rejection),
+    /// Something else happened first.
+    #[error("{stream} moved on while this was decided: {since}; look at `ionledger status` and ask again")]
+    Conflict {
+        /// The stream.
+        stream: String,
+        /// What happened since.
+        since: String,
+    },
+    /// A command id was used again for something else.
+    #[error("command {id} was already used for another command; make a new id")]
+    OtherContent {
+        /// The id.
+        id: CommandId,
+    },
+    /// The stream holds what this program does not understand.
+    #[error("{stream} is read-only for this program: {why}")]
+    ReadOnly {
+        /// The stream.
+        stream: String,
+        /// The first event that is not understood.
+        why: String,
+    },
+    /// Another instance acts for the role.
+    #[error("{holder} does not hold the lease of {role}; another instance acts")]
+    Deposed {
+        /// The role.
+        role: schemas::Role,
+        /// The instance that tried.
+        holder: String,
+    },
+    /// The commit would be too long.
+    #[error("the commit would be {bytes} bytes, at most {max} are taken; ask for less at once", max = schemas::envelope::COMMIT_BYTES_MAX)]
+    TooLarge {
+        /// Its length.
+        bytes: usize,
+    },
+    /// This machine's clock cannot be right.
+    #[error(
+        "this machine's clock is {ahead_s} s ahead of the ledger and of itself; set it right, only rollbacks are taken"
+    )]
+    ClockAhead {
+        /// How far, in seconds.
+        ahead_s: i64,
+    },
+    /// Nobody knows yet.
+    #[error("no verdict on command {id}: {why}; send the same command id again, it is carried out at most once")]
+    Indeterminate {
+        /// The command.
+        id: CommandId,
+        /// What went wrong.
+        why: String,
+    },
+    /// The log did not take it.
+    #[error(transparent)]
+    NotTaken(AppendError),
+    /// This reader has halted.
+    #[error("the ledger cannot be followed any more: {0}")]
+    Halted(String),
+}
+
+/// Why a ledger could not be opened.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum OpenError {
+    /// The log cannot be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// Going on would be guessing.
+    #[error(transparent)]
+    Halt(#[from] Halt),
+    /// The first record could not be written.
+    #[error(transparent)]
+    Append(#[from] AppendError),
+}

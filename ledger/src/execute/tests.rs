@@ -1,0 +1,663 @@
+//! What is asked is carried out at most once, in turn, by whoever may, and nobody is left to guess.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use futures::future::join_all;
+use schemas::command::DeploymentOutcome;
+use schemas::{ActorKind, Role, StreamVersion};
+
+use super::*;
+use crate::decide::Rejection;
+use crate::kit;
+use crate::kit::{V1, V2, V3};
+use crate::log::memory::{Fault, MemoryLog};
+use crate::log::{ReadError, Record};
+use crate::rule::Halt;
+
+const HOLDER: &str = "one";
+const WAIT_MAX: Duration = Duration::from_secs(20);
+
+/// A clock that only the test moves: the wall's milliseconds and the steady ones since the start.
+#[derive(Default)]
+struct Hands {
+    wall_ms: AtomicU64,
+    steady_ms: AtomicU64,
+}
+
+impl Clock for Hands {
+    fn now(&self) -> Timestamp {
+        let start: Timestamp = "2026-11-01T12:00:00Z".parse().unwrap();
+        start + Duration::from_millis(self.wall_ms.load(Ordering::SeqCst))
+    }
+
+    fn steady(&self) -> Duration {
+        Duration::from_millis(self.steady_ms.load(Ordering::SeqCst))
+    }
+}
+
+impl Hands {
+    fn pass_ms(&self, ms: u64) {
+        self.wall_ms.fetch_add(ms, Ordering::SeqCst);
+        self.steady_ms.fetch_add(ms, Ordering::SeqCst);
+    }
+
+    fn jump_ms(&self, ms: u64) {
+        self.wall_ms.fetch_add(ms, Ordering::SeqCst);
+    }
+}
+
+struct House {
+    log: Arc<MemoryLog>,
+    clock: Arc<Hands>,
+    ledger: Ledger,
+}
+
+async fn open(log: &Arc<MemoryLog>, clock: &Arc<Hands>) -> Ledger {
+    let log: Arc<dyn Log> = Arc::<MemoryLog>::clone(log);
+    let clock: Arc<dyn Clock> = Arc::<Hands>::clone(clock);
+    Ledger::open(log, View::default(), clock).await.unwrap()
+}
+
+fn id(n: u128) -> CommandId {
+    CommandId(Uuid::from_u128(n))
+}
+
+fn request(command: Command) -> Request {
+    Request { id: CommandId(Uuid::now_v7()), command, fence: None, reason: None, effective_at: None }
+}
+
+fn ana() -> Actor {
+    Actor { kind: ActorKind::Person, name: "ana".to_owned(), proof: "unix-peer uid=1000".to_owned() }
+}
+
+impl House {
+    async fn empty() -> Self {
+        let (log, clock) = (Arc::new(MemoryLog::new()), Arc::new(Hands::default()));
+        let ledger = open(&log, &clock).await;
+        Self { log, clock, ledger }
+    }
+
+    /// Two versions are ready, the first holds all traffic, and the worker `one` holds every role.
+    async fn serving() -> Self {
+        let house = Self::empty().await;
+        house.take(HOLDER).await;
+        house.ask(kit::apply(kit::definition())).await.unwrap();
+        for version in [V1, V2, V3] {
+            house.ask(kit::release(version)).await.unwrap();
+            house.ask(kit::new(version)).await.unwrap();
+            house.bring_up(version).await;
+        }
+        house.ask(kit::traffic(&[(V1, 100)], false)).await.unwrap();
+        house
+    }
+
+    async fn take(&self, holder: &str) {
+        for role in Role::ALL {
+            let taken = Outcome::TakeLease { role, holder: holder.to_owned(), reason: "started".to_owned() };
+            self.ledger.record(taken, role, holder, None).await.unwrap();
+        }
+    }
+
+    async fn ask(&self, command: Command) -> Result<Answer, Refusal> {
+        self.send(request(command)).await
+    }
+
+    async fn send(&self, request: Request) -> Result<Answer, Refusal> {
+        let answer = self.ledger.execute(request, ana(), None);
+        tokio::time::timeout(WAIT_MAX, answer).await.expect("an answer")
+    }
+
+    async fn report(&self, outcome: DeploymentOutcome) -> Result<Answer, Refusal> {
+        self.report_as(HOLDER, outcome).await
+    }
+
+    async fn report_as(&self, holder: &str, outcome: DeploymentOutcome) -> Result<Answer, Refusal> {
+        let outcome = Outcome::Deployment { deployment: kit::id(), outcome };
+        self.ledger.record(outcome, Role::Provisioner, holder, None).await
+    }
+
+    fn stack(&self, version: &str) -> schemas::StackId {
+        let view = self.ledger.view();
+        let deployment = view.state().deployment(&kit::id()).unwrap();
+        deployment.stack_for(&kit::version(version)).unwrap().0
+    }
+
+    async fn bring_up(&self, version: &str) {
+        let stack = self.stack(version);
+        let effect = schemas::EffectId::of_launch(self.ledger.id(), stack, 0, 0);
+        let address = "127.0.0.1:4000".parse().unwrap();
+        for outcome in [
+            DeploymentOutcome::StartLaunch { stack, slot: 0, attempt: 0, effect, port: 4_000 },
+            DeploymentOutcome::Launched { effect, address, instance: "process 1".to_owned() },
+            DeploymentOutcome::NodeReady { effect },
+            DeploymentOutcome::StackReady { stack },
+        ] {
+            self.report(outcome).await.unwrap();
+        }
+    }
+
+    fn end(&self) -> Offset {
+        *self.log.end().borrow()
+    }
+
+    fn fence(&self) -> Fence {
+        self.ledger.view().state().deployment(&kit::id()).unwrap().traffic.fence
+    }
+
+    fn serves(&self, version: &str) -> bool {
+        let stack = self.stack(version);
+        let view = self.ledger.view();
+        let traffic = &view.state().deployment(&kit::id()).unwrap().traffic;
+        traffic.set.as_ref().is_some_and(|set| set.weights.sole() == Some(stack))
+    }
+
+    async fn folded(&self, at_least: Offset) {
+        let mut folded = self.ledger.folded();
+        let waited = folded.wait_for(|next| *next >= at_least);
+        tokio::time::timeout(WAIT_MAX, waited).await.expect("it is folded").unwrap();
+    }
+
+    /// Appends what another program decided: a commit on the deployment's head, of `kind`.
+    async fn other_program(&self, kind: &str) -> Offset {
+        let head = self.ledger.view().head(&Stream::Deployment(kit::id()));
+        let commit = format!(
+            concat!(
+                r#"{{"rule":1,"id":"{id}","command":{{"id":"{id}","hash":"{zero}"}},"time":"2026-11-01T12:00:00Z","#,
+                r#""extends":[{{"stream":"deployment/production/api","version":{version},"hash":"{hash}"}}],"#,
+                r#""requires":[],"events":[{{"stream":"deployment/production/api","type":"{kind}","v":1,"data":{{}}}}],"#,
+                r#""about":{{}}}}"#
+            ),
+            id = Uuid::now_v7(),
+            zero = Hash::ZERO,
+            version = head.version,
+            hash = head.hash,
+            kind = kind,
+        );
+        let offset = self.log.push(Bytes::from(commit));
+        self.folded(offset.next()).await;
+        offset
+    }
+}
+
+fn kinds(answer: &Answer) -> Vec<&'static str> {
+    answer.events.iter().map(|(_, event)| event.kind()).collect()
+}
+
+/// What is spawned must be able to move between threads.
+#[test]
+fn executing_is_send() {
+    fn send<T: Send>(_: T) {}
+    let check = |ledger: Ledger, request, actor| send(async move { ledger.execute(request, actor, None).await });
+    let _ = check;
+}
+
+mod a_command_id {
+    use super::*;
+
+    #[tokio::test]
+    async fn again_with_the_same_content_gives_the_first_answer() {
+        let house = House::serving().await;
+        let asked = Request { id: id(1), ..request(kit::traffic(&[(V2, 100)], false)) };
+        let first = house.send(asked.clone()).await.unwrap();
+        house.ask(kit::traffic(&[(V1, 100)], false)).await.unwrap();
+        let end = house.end();
+        let again = house.send(asked).await.unwrap();
+        assert_eq!((again.repeated, again.commit, again.offset), (true, first.commit, first.offset));
+        assert_eq!(again.events, first.events);
+        assert_eq!(house.end(), end, "nothing was appended");
+        assert!(house.serves(V1), "and nothing was done again");
+    }
+
+    #[tokio::test]
+    async fn again_with_other_content_is_refused() {
+        let house = House::serving().await;
+        house.send(Request { id: id(1), ..request(kit::traffic(&[(V2, 100)], false)) }).await.unwrap();
+        let other = house.send(Request { id: id(1), ..request(kit::traffic(&[(V1, 100)], false)) }).await;
+        assert_eq!(other, Err(Refusal::OtherContent { id: id(1) }));
+    }
+
+    #[tokio::test]
+    async fn is_forgotten_by_no_restart() {
+        let house = House::serving().await;
+        let asked = Request { id: id(1), ..request(kit::rollback()) };
+        house.ask(kit::traffic(&[(V2, 100)], false)).await.unwrap();
+        let first = house.send(asked.clone()).await.unwrap();
+        let reopened = open(&house.log, &house.clock).await;
+        let again = reopened.execute(asked, ana(), None).await.unwrap();
+        assert_eq!((again.repeated, again.commit), (true, first.commit));
+    }
+
+    #[tokio::test]
+    async fn sent_twice_at_once_counts_once() {
+        let house = House::serving().await;
+        let twin = House { ledger: open(&house.log, &house.clock).await, ..House::empty().await };
+        let asked = Request { id: id(1), ..request(kit::rollback()) };
+        house.ask(kit::traffic(&[(V2, 100)], false)).await.unwrap();
+        twin.folded(house.end()).await;
+        let (one, two) = futures::join!(house.send(asked.clone()), twin.send(asked));
+        let (one, two) = (one.unwrap(), two.unwrap());
+        assert_eq!((one.commit, &one.events), (two.commit, &two.events));
+        assert_eq!(house.fence(), Fence(1));
+    }
+}
+
+mod a_conflict {
+    use super::*;
+
+    /// A log on which another program's commit always comes first, as often as it is told to.
+    struct Contested {
+        inner: Arc<MemoryLog>,
+        rivals: Mutex<Vec<Bytes>>,
+    }
+
+    #[async_trait::async_trait]
+    impl Log for Contested {
+        async fn append(&self, bytes: Bytes, urgency: Urgency) -> Result<Offset, AppendError> {
+            let rival = lock(&self.rivals).pop();
+            rival.into_iter().for_each(|rival| _ = self.inner.push(rival));
+            self.inner.append(bytes, urgency).await
+        }
+
+        async fn read(&self, from: Offset, max: usize) -> Result<Vec<Record>, ReadError> {
+            self.inner.read(from, max).await
+        }
+
+        fn end(&self) -> watch::Receiver<Offset> {
+            self.inner.end()
+        }
+    }
+
+    fn asked(command: Command) -> Asked {
+        let command_ref = CommandRef { id: id(u128::MAX), hash: command.hash() };
+        let about =
+            About { actor: ana(), cause: None, correlation: None, reason: None, traceparent: None, effective_at: None };
+        Asked { command: Some(command_ref), what: What::Command { command, fence: None }, about }
+    }
+
+    /// The house, but the next append comes behind the one of another program that does what is asked.
+    fn contested(house: House, rival: &Asked) -> impl Future<Output = House> {
+        let now = Now { time: house.clock.now(), commit: CommitId(Uuid::now_v7()) };
+        let prepared = prepare(&house.ledger.view(), rival, now, false).unwrap();
+        let Prepared::Commit(draft, _) = prepared else { panic!("the rival changes nothing") };
+        let rivals = Mutex::new(vec![Bytes::from(draft.to_bytes())]);
+        let log = Contested { inner: Arc::clone(&house.log), rivals };
+        async move {
+            let clock: Arc<dyn Clock> = Arc::<Hands>::clone(&house.clock);
+            let ledger = Ledger::open(Arc::new(log), View::default(), clock).await.unwrap();
+            House { ledger, ..house }
+        }
+    }
+
+    #[tokio::test]
+    async fn comes_back_to_a_person_with_what_happened_since() {
+        let half = kit::traffic(&[(V1, 50), (V2, 50)], false);
+        let house = contested(House::serving().await, &asked(half)).await;
+        let lost = house.ask(kit::traffic(&[(V2, 100)], false)).await;
+        let (stream, since) = ("deployment/production/api".to_owned(), "traffic.weights_set".to_owned());
+        assert_eq!(lost, Err(Refusal::Conflict { stream, since }));
+        assert!(!house.serves(V2));
+    }
+
+    #[tokio::test]
+    async fn on_what_was_only_required_comes_back_too() {
+        let house = contested(House::serving().await, &asked(kit::release("1.3.0"))).await;
+        let lost = house.ask(kit::traffic(&[(V2, 100)], false)).await;
+        let (stream, since) = ("service/api".to_owned(), "release.recorded".to_owned());
+        assert_eq!(lost, Err(Refusal::Conflict { stream, since }));
+    }
+
+    #[tokio::test]
+    async fn of_a_rollback_is_decided_again_on_what_came_first() {
+        let house = House::serving().await;
+        house.ask(kit::traffic(&[(V2, 100)], false)).await.unwrap();
+        let house = contested(house, &asked(kit::traffic(&[(V3, 100)], false))).await;
+        let back = house.ask(kit::rollback()).await.unwrap();
+        assert_eq!(kinds(&back), ["traffic.rolled_back", "traffic.weights_set"]);
+        assert!(house.serves(V2), "the target before the third version, not the one it was decided on first");
+        assert_eq!(house.ledger.view().voids(), 1);
+    }
+
+    #[tokio::test]
+    async fn of_a_worker_is_decided_again() {
+        let second = kit::traffic(&[(V2, 100)], false);
+        let house = contested(House::serving().await, &asked(second)).await;
+        let effect = schemas::EffectId::of_launch(house.ledger.id(), house.stack(V1), 0, 0);
+        let lost = DeploymentOutcome::NodeLost { effect, reason: "it exited".to_owned() };
+        let answer = house.report(lost).await.unwrap();
+        assert_eq!(kinds(&answer), ["node.lost"]);
+        assert!(house.serves(V2), "and what came first stays");
+        assert_eq!(house.ledger.view().voids(), 1);
+    }
+
+    #[tokio::test]
+    async fn with_a_takeover_voids_what_the_deposed_worker_wrote() {
+        let (role, holder) = (Role::Provisioner, "two".to_owned());
+        let taken = Outcome::TakeLease { role, holder, reason: "one is silent".to_owned() };
+        let house = contested(House::serving().await, &Asked::outcome(taken, role, "two", None)).await;
+        let effect = schemas::EffectId::of_launch(house.ledger.id(), house.stack(V1), 0, 0);
+        let lost = DeploymentOutcome::NodeLost { effect, reason: "it exited".to_owned() };
+        let answer = house.report(lost).await;
+        assert_eq!(answer, Err(Refusal::Deposed { role: Role::Provisioner, holder: HOLDER.to_owned() }));
+        assert_eq!(house.ledger.view().voids(), 1, "the commit landed and does not count");
+        let stack = house.stack(V1);
+        assert_eq!(house.ledger.view().state().deployments[&kit::id()].stacks[&stack].ready_nodes(), 1);
+    }
+}
+
+mod turns {
+    use super::*;
+
+    #[tokio::test]
+    async fn are_taken_in_the_order_of_asking() {
+        let house = House::serving().await;
+        let weights: Vec<u16> = (1..=20).collect();
+        let asking = weights.iter().map(|weight| house.ask(kit::traffic(&[(V1, 100 - weight), (V2, *weight)], false)));
+        for answer in join_all(asking).await {
+            answer.expect("in turn, so nobody conflicts");
+        }
+        let view = house.ledger.view();
+        assert_eq!(view.voids(), 0);
+        let set = view.state().deployment(&kit::id()).unwrap().traffic.set.clone().unwrap();
+        let stack = view.state().deployment(&kit::id()).unwrap().stack_for(&kit::version(V2)).unwrap().0;
+        assert_eq!(set.weights.of(stack), kit::percent(20), "the last to ask is the last to be carried out");
+    }
+
+    #[tokio::test]
+    async fn are_not_waited_for_by_a_rollback_and_what_stood_in_line_is_refused_after_it() {
+        let house = House::serving().await;
+        house.ask(kit::traffic(&[(V2, 100)], false)).await.unwrap();
+        let turn = house.ledger.queue(&[Stream::Deployment(kit::id())]).await;
+        let older = kit::traffic(&[(V3, 100)], false);
+        let mut standing = Box::pin(house.ask(older));
+        assert!(futures::poll!(&mut standing).is_pending(), "it stands in line");
+        house.ask(kit::rollback()).await.unwrap();
+        assert!(house.serves(V1));
+        drop(turn);
+        let answer = standing.await;
+        assert!(matches!(answer, Err(Refusal::Rejected(Rejection::Fenced { .. }))), "{answer:?}");
+        assert!(house.serves(V1));
+    }
+}
+
+#[tokio::test]
+async fn a_fence_that_the_sender_saw_is_taken_over_the_one_at_arrival() {
+    let house = House::serving().await;
+    let seen = house.fence();
+    house.ask(kit::traffic(&[(V2, 100)], false)).await.unwrap();
+    house.ask(kit::rollback()).await.unwrap();
+    let late = Request { fence: Some(seen), ..request(kit::traffic(&[(V2, 100)], false)) };
+    let answer = house.send(late).await;
+    assert!(matches!(answer, Err(Refusal::Rejected(Rejection::Fenced { .. }))), "{answer:?}");
+    house.ask(kit::traffic(&[(V2, 100)], false)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_worker_without_the_lease_writes_nothing() {
+    let house = House::serving().await;
+    house.take("two").await;
+    let end = house.end();
+    let ready = DeploymentOutcome::StackReady { stack: house.stack(V1) };
+    let answer = house.report(ready).await;
+    assert_eq!(answer, Err(Refusal::Deposed { role: Role::Provisioner, holder: HOLDER.to_owned() }));
+    assert_eq!(house.end(), end);
+}
+
+mod a_clock {
+    use super::*;
+
+    #[tokio::test]
+    async fn that_jumps_ahead_takes_only_rollbacks_and_those_at_the_true_time() {
+        let house = House::serving().await;
+        house.ask(kit::traffic(&[(V2, 100)], false)).await.unwrap();
+        house.clock.jump_ms(3_600_000);
+        let refused = house.ask(kit::traffic(&[(V1, 100)], false)).await;
+        assert_eq!(refused, Err(Refusal::ClockAhead { ahead_s: 3_600 }));
+        let lost = DeploymentOutcome::StackReady { stack: house.stack(V1) };
+        assert_eq!(house.report(lost).await, Err(Refusal::ClockAhead { ahead_s: 3_600 }));
+        house.ask(kit::rollback()).await.unwrap();
+        assert!(house.serves(V1));
+        let jumped = house.clock.now().duration_since(house.ledger.view().time());
+        assert!(jumped.as_secs() >= 3_600, "the ledger's time did not jump with it");
+    }
+
+    #[tokio::test]
+    async fn that_only_went_on_is_fine_however_old_the_last_commit_is() {
+        let house = House::serving().await;
+        house.clock.pass_ms(3_600_000);
+        house.ask(kit::traffic(&[(V2, 100)], false)).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn that_is_a_little_ahead_or_behind_is_fine_and_time_never_goes_back() {
+        let house = House::serving().await;
+        house.clock.jump_ms(5_000);
+        house.ask(kit::traffic(&[(V2, 100)], false)).await.unwrap();
+        let time = house.ledger.view().time();
+        house.clock.wall_ms.store(0, Ordering::SeqCst);
+        house.ask(kit::traffic(&[(V1, 100)], false)).await.unwrap();
+        assert_eq!(house.ledger.view().time(), time);
+    }
+
+    #[test]
+    fn of_the_machine_is_steady() {
+        let before = SystemClock.steady();
+        assert!(before > Duration::ZERO && SystemClock.steady() >= before);
+    }
+}
+
+mod a_stream {
+    use super::*;
+
+    #[tokio::test]
+    async fn with_an_event_that_is_not_understood_is_read_only_but_for_rollbacks() {
+        let house = House::serving().await;
+        house.ask(kit::traffic(&[(V2, 100)], false)).await.unwrap();
+        house.other_program("traffic.mirrored").await;
+        let refused = house.ask(kit::traffic(&[(V1, 100)], false)).await;
+        let why = "event type `traffic.mirrored` version 1 is unknown to this program; upgrade ionledger".to_owned();
+        let stream = "deployment/production/api".to_owned();
+        assert_eq!(refused, Err(Refusal::ReadOnly { stream: stream.clone(), why: why.clone() }));
+        let effect = schemas::EffectId::of_launch(house.ledger.id(), house.stack(V1), 0, 0);
+        let lost = house.report(DeploymentOutcome::NodeLost { effect, reason: "it exited".to_owned() }).await;
+        assert_eq!(lost, Err(Refusal::ReadOnly { stream, why }));
+        house.ask(kit::rollback()).await.unwrap();
+        assert!(house.serves(V1));
+        house.ask(kit::release("1.3.0")).await.expect("other streams are not concerned");
+    }
+
+    #[tokio::test]
+    async fn that_is_read_only_stays_so_after_a_restart() {
+        let house = House::serving().await;
+        house.other_program("traffic.mirrored").await;
+        let reopened = House { ledger: open(&house.log, &house.clock).await, ..house };
+        let refused = reopened.ask(kit::traffic(&[(V2, 100)], false)).await;
+        assert!(matches!(refused, Err(Refusal::ReadOnly { .. })), "{refused:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_commit_that_would_be_too_large_is_refused_and_nothing_is_written() {
+    let house = House::serving().await;
+    let mut huge = kit::definition();
+    huge.run.args = (0..4_000).map(|n| format!("--argument-number-{n}")).collect();
+    let end = house.end();
+    let answer = house.ask(kit::apply(huge)).await;
+    assert!(matches!(answer, Err(Refusal::TooLarge { bytes }) if bytes > 60 * 1024), "{answer:?}");
+    assert_eq!(house.end(), end);
+}
+
+mod an_append_without_an_answer {
+    use super::*;
+
+    async fn settles_with(faults: &[Fault]) -> House {
+        let house = House::serving().await;
+        faults.iter().for_each(|fault| house.log.fail_next(*fault));
+        let before = house.ledger.view().head(&Stream::Deployment(kit::id())).version;
+        let answer = house.ask(kit::traffic(&[(V2, 100)], false)).await.unwrap();
+        assert_eq!((kinds(&answer), answer.repeated), (vec!["traffic.weights_set"], false), "{faults:?}");
+        assert!(house.serves(V2));
+        house.log.land();
+        house.folded(house.end()).await;
+        let after = house.ledger.view().head(&Stream::Deployment(kit::id())).version;
+        assert_eq!(after, StreamVersion(before.0 + 1), "exactly one copy counts after {faults:?}");
+        house
+    }
+
+    #[tokio::test]
+    async fn settles_to_exactly_one_commit_whether_it_was_kept_lost_or_late() {
+        for faults in [
+            &[Fault::Kept][..],
+            &[Fault::Lost],
+            &[Fault::Late],
+            &[Fault::Kept, Fault::Kept, Fault::Lost],
+            &[Fault::Late, Fault::Lost, Fault::Kept],
+            &[Fault::Lost, Fault::Refused],
+        ] {
+            settles_with(faults).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn leaves_its_copies_as_harmless_duplicates() {
+        let house = settles_with(&[Fault::Kept]).await;
+        assert_eq!(house.ledger.view().voids(), 1);
+    }
+
+    /// The first copy may have been kept: "nothing was written" would be a guess.
+    #[tokio::test]
+    async fn is_never_called_refused_because_a_later_try_was() {
+        let house = House::serving().await;
+        house.log.fail_next(Fault::Kept);
+        house.log.fail_next(Fault::Full);
+        let asked = Request { id: id(1), ..request(kit::traffic(&[(V2, 100)], false)) };
+        let answer = house.send(asked.clone()).await;
+        assert!(matches!(answer, Err(Refusal::Indeterminate { id: of, .. }) if of == id(1)), "{answer:?}");
+        assert!(house.send(asked).await.unwrap().repeated, "the same id again tells");
+    }
+
+    #[tokio::test]
+    async fn is_told_from_one_that_was_refused() {
+        let house = House::serving().await;
+        for fault in [Fault::Refused, Fault::Full] {
+            house.log.fail_next(fault);
+            let answer = house.ask(kit::traffic(&[(V2, 100)], false)).await;
+            assert!(matches!(answer, Err(Refusal::NotTaken(_))), "{answer:?}");
+            assert!(house.serves(V1));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_full_disk_still_takes_a_rollback() {
+        let house = House::serving().await;
+        house.ask(kit::traffic(&[(V2, 100)], false)).await.unwrap();
+        house.log.fail_next(Fault::Full);
+        house.ask(kit::rollback()).await.unwrap();
+        assert!(house.serves(V1));
+    }
+}
+
+mod a_reader {
+    use super::*;
+
+    fn of_the_future(house: &House) {
+        let mut genesis = serde_json::from_slice::<serde_json::Value>(&house.log.records(Offset(0))[0].bytes).unwrap();
+        genesis["rule"] = 2.into();
+        house.log.push(Bytes::from(genesis.to_string()));
+    }
+
+    async fn halted(house: &House) -> String {
+        let mut folded = house.ledger.folded();
+        let waited = folded.wait_for(|_| house.ledger.halted().is_some());
+        tokio::time::timeout(WAIT_MAX, waited).await.expect("it halts").unwrap();
+        house.ledger.halted().unwrap()
+    }
+
+    #[tokio::test]
+    async fn halts_at_a_rule_it_does_not_know_and_takes_nothing_more() {
+        let house = House::serving().await;
+        of_the_future(&house);
+        let why = halted(&house).await;
+        assert!(why.contains("follows rule 2, this program knows rule 1"), "{why}");
+        let end = house.end();
+        for command in [kit::traffic(&[(V2, 100)], false), kit::rollback()] {
+            assert_eq!(house.ask(command).await, Err(Refusal::Halted(why.clone())));
+        }
+        assert_eq!(house.end(), end, "nothing is appended that this reader could not judge");
+    }
+
+    #[tokio::test]
+    async fn that_halts_while_a_commit_waits_for_its_verdict_says_at_once_that_nobody_knows() {
+        let house = House::serving().await;
+        house.log.fail_next(Fault::Lost);
+        let asked = request(kit::traffic(&[(V2, 100)], false));
+        let (answer, ()) = futures::join!(house.send(asked), async { of_the_future(&house) });
+        assert!(matches!(answer, Err(Refusal::Indeterminate { .. })), "{answer:?}");
+    }
+
+    #[tokio::test]
+    async fn does_not_open_a_log_whose_rule_it_does_not_know() {
+        let house = House::serving().await;
+        of_the_future(&house);
+        let log: Arc<dyn Log> = Arc::<MemoryLog>::clone(&house.log);
+        let opened = Ledger::open(log, View::default(), Arc::new(Hands::default())).await;
+        assert!(matches!(opened.err(), Some(OpenError::Halt(Halt::UnknownRule { rule: 2, .. }))));
+    }
+
+    #[tokio::test]
+    async fn survives_a_record_that_claims_the_last_of_all_versions() {
+        let house = House::serving().await;
+        let genesis = String::from_utf8(house.log.records(Offset(0))[0].bytes.to_vec()).unwrap();
+        let claims = genesis.replace(r#""version":0"#, &format!(r#""version":{}"#, u64::MAX));
+        let offset = house.log.push(Bytes::from(claims));
+        house.folded(offset.next()).await;
+        assert_eq!((house.ledger.halted(), house.ledger.view().voids()), (None, 1));
+    }
+}
+
+mod what_is_said_about_a_commit {
+    use super::*;
+
+    fn about(house: &House, answer: &Answer) -> About {
+        let record = house.log.records(answer.offset.unwrap()).remove(0);
+        let parsed = crate::rule::Parsed::of(&record.bytes);
+        serde_json::from_str(parsed.envelope.unwrap().about.get()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn is_kept_with_it() {
+        let house = House::serving().await;
+        let cause = CommitId(Uuid::from_u128(3));
+        let reason = Some("the pager rang".to_owned());
+        let asked = Request { reason: reason.clone(), ..request(kit::traffic(&[(V2, 100)], false)) };
+        let answer = house.ledger.execute(asked, ana(), Some(cause)).await.unwrap();
+        let about = about(&house, &answer);
+        assert_eq!((about.actor, about.cause, about.reason), (ana(), Some(cause), reason));
+    }
+
+    #[tokio::test]
+    async fn is_refused_if_it_holds_a_secret_or_the_future_but_never_for_a_rollback() {
+        let house = House::serving().await;
+        let reason = Some("log in with password=hunter2hunter2".to_owned());
+        let asked = |command| Request { reason: reason.clone(), ..request(command) };
+        let refused = house.send(asked(kit::traffic(&[(V2, 100)], false))).await;
+        assert!(matches!(&refused, Err(Refusal::Rejected(Rejection::Invalid(why))) if !why.contains("hunter2")));
+        let tomorrow = Some(house.clock.now() + Duration::from_secs(86_400));
+        let ahead = Request { effective_at: tomorrow, ..request(kit::traffic(&[(V2, 100)], false)) };
+        assert!(matches!(house.send(ahead).await, Err(Refusal::Rejected(Rejection::Invalid(_)))));
+        house.ask(kit::traffic(&[(V2, 100)], false)).await.unwrap();
+        let back = Request { effective_at: tomorrow, ..asked(kit::rollback()) };
+        let answer = house.send(back).await.unwrap();
+        let about = about(&house, &answer);
+        assert_eq!(about.reason.as_deref(), Some("log in with [...]"));
+        assert!(about.effective_at.unwrap() <= house.clock.now());
+    }
+}
+
+#[tokio::test]
+async fn a_dry_run_says_what_would_happen_and_appends_nothing() {
+    let house = House::serving().await;
+    let end = house.end();
+    let decision = house.ledger.dry_run(&request(kit::roll(V1, V2))).unwrap();
+    assert_eq!(kit::kinds(&decision), ["rollout.started"]);
+    assert_eq!(house.end(), end);
+}
