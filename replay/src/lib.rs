@@ -10,9 +10,11 @@ pub mod shares;
 
 mod fold;
 mod moment;
+mod open;
 mod reader;
 
 pub use fold::{FoldError, fold_all};
 pub use moment::Moment;
+pub use open::{OpenError, Opened, open};
 pub use projection::Projection;
 pub use reader::{Error, HistoryQuery, Reader, Seen};

@@ -1,0 +1,85 @@
+//! Opening a ledger on a data folder together with its projection.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use ledger::execute::{self, Clock};
+use ledger::log::Log;
+use ledger::log::segments::{self, DataFolder, Options, Segments};
+use ledger::{Ledger, View};
+use schemas::Offset;
+
+use crate::fold::{FoldError, fold_all};
+use crate::projection::{self, Projection, ResumeError};
+use crate::reader::Reader;
+
+/// Why a ledger could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Its log.
+    #[error(transparent)]
+    Log(#[from] segments::OpenError),
+    /// The log does not go on from where it was folded to.
+    #[error(transparent)]
+    Resume(#[from] ResumeError),
+    /// It cannot be folded.
+    #[error(transparent)]
+    Fold(#[from] FoldError),
+    /// It is no ledger that this program can follow.
+    #[error(transparent)]
+    Ledger(#[from] execute::OpenError),
+}
+
+/// A ledger that runs in this process, with its log and its projection.
+pub struct Opened {
+    /// The ledger.
+    pub ledger: Ledger,
+    /// Its log.
+    pub log: Arc<dyn Log>,
+    /// Its projection, following the log; none if it cannot be had, and answers are folded from the log.
+    pub projection: Option<Arc<Projection>>,
+}
+
+impl Opened {
+    /// Returns a reader over them.
+    pub fn reader(&self) -> Reader {
+        Reader::live(self.ledger.clone(), Arc::clone(&self.log), self.projection.clone())
+    }
+}
+
+/// Opens the ledger in a data folder, or makes it. With a projection it need not be folded from its first record;
+/// without one it is folded on every core, and the projection is made again beside it.
+///
+/// # Errors
+///
+/// [`OpenError`]; the log's damage and a log that was cut or changed are named, and nothing is guessed.
+pub async fn open(folder: DataFolder, options: Options, clock: Arc<dyn Clock>) -> Result<Opened, OpenError> {
+    let projection = open_projection(folder.path());
+    let known_end = projection.as_ref().and_then(Projection::known_end).max(options.known_end);
+    let log: Arc<dyn Log> = Arc::new(Segments::open(folder, Options { known_end, ..options })?);
+    let mut view = match &projection {
+        Some(projection) => projection.resume(&*log).await?,
+        None => View::default(),
+    };
+    if view.next() == Offset(0) {
+        view = fold_all(Arc::clone(&log)).await?;
+    }
+    let ledger = Ledger::open(Arc::clone(&log), view, vec![], clock).await?;
+    let projection = projection.filter(|projection| match projection.follow(Arc::clone(&log)) {
+        Ok(()) => true,
+        Err(error) => {
+            tracing::warn!(%error, "there is no thread for the projection; answers are folded from the log");
+            false
+        }
+    });
+    Ok(Opened { ledger, log, projection: projection.map(Arc::new) })
+}
+
+/// A cache that cannot be had keeps nobody from the ledger.
+fn open_projection(data: &Path) -> Option<Projection> {
+    Projection::open(data)
+        .inspect_err(|error: &projection::OpenError| {
+            tracing::warn!(%error, "there is no projection; answers are folded from the log");
+        })
+        .ok()
+}

@@ -1,0 +1,265 @@
+//! The cache can be flipped, cut, deleted, replaced by an older or another one: the answers stay those of the log.
+
+mod busy;
+
+use std::fs;
+use std::panic::AssertUnwindSafe;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use busy::Busy;
+use futures::FutureExt as _;
+use ledger::log::memory::MemoryLog;
+use ledger::{View, execute};
+use rand::{Rng as _, SeedableRng as _};
+use rand_chacha::ChaCha8Rng;
+use replay::{HistoryQuery, Moment, Projection, Reader, Seen, answer};
+use schemas::Offset;
+
+const RECORDS: usize = 500;
+
+/// Everything that is asked of a cache, as the log alone answers it.
+#[derive(PartialEq, Debug)]
+struct Answers {
+    states: Vec<Seen>,
+    shipped: Vec<answer::WhoShipped>,
+    history: Vec<answer::History>,
+}
+
+struct Asked {
+    moments: Vec<Moment>,
+    queries: Vec<HistoryQuery>,
+}
+
+impl Asked {
+    /// Different moments and questions for every seed.
+    fn of(seed: u64) -> Self {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let mut moments: Vec<Moment> =
+            (0..2).map(|_| Moment::Offset(Offset(rng.random_range(0..RECORDS as u64)))).collect();
+        moments.push(Moment::Now);
+        let service = (seed % 2 == 0).then(|| "service-001".parse().unwrap());
+        let queries = vec![HistoryQuery { service, limit: Some(5), voids: seed % 3 == 0, ..HistoryQuery::default() }];
+        Self { moments, queries }
+    }
+
+    async fn ask(&self, reader: &Reader) -> Answers {
+        let deployment = "production/service-000".parse().unwrap();
+        let mut answers = Answers { states: vec![], shipped: vec![], history: vec![] };
+        for moment in &self.moments {
+            answers.states.push(reader.state_at(*moment).await.unwrap());
+            answers.shipped.push(reader.who_shipped(&deployment, *moment).await.unwrap());
+        }
+        for query in &self.queries {
+            answers.history.push(reader.history(query).await.unwrap());
+        }
+        answers
+    }
+}
+
+/// A ledger, its fold, and a sound cache of it in a folder.
+struct World {
+    log: Arc<MemoryLog>,
+    view: View,
+    data: tempfile::TempDir,
+    asked: Vec<(Asked, Answers)>,
+}
+
+impl World {
+    async fn new(seed: u64) -> Self {
+        let mut busy = Busy::new(seed, 3);
+        let log = Arc::new(MemoryLog::new());
+        for bytes in busy.records(RECORDS) {
+            log.push(bytes);
+        }
+        let data = tempfile::tempdir().unwrap();
+        let projection = Projection::open(data.path()).unwrap();
+        projection.catch_up(&*log).await.unwrap();
+        drop(projection);
+        let fold = Reader::from_genesis(Arc::<MemoryLog>::clone(&log));
+        let mut asked = Vec::new();
+        for seed in 0..12 {
+            let questions = Asked::of(seed);
+            let answers = questions.ask(&fold).await;
+            asked.push((questions, answers));
+        }
+        Self { log, view: busy.view().clone(), data, asked }
+    }
+
+    /// Copies the cache into an empty data folder.
+    fn copy(&self) -> tempfile::TempDir {
+        let data = tempfile::tempdir().unwrap();
+        copy_folder(&self.data.path().join("replay"), &data.path().join("replay"));
+        data
+    }
+
+    /// Starts on a data folder as `up` does, asks, and says whether the cache was sound.
+    async fn check(&self, data: &Path, round: usize) -> bool {
+        let projection = Arc::new(Projection::open(data).unwrap());
+        let mut view = projection.resume(&*self.log).await.unwrap();
+        let resumed = view.next() > Offset(0);
+        execute::catch_up(&*self.log, &mut view, &mut []).await.unwrap();
+        assert_eq!(view, self.view, "a start from the cache");
+        projection.catch_up(&*self.log).await.unwrap();
+        let reader = Reader::over(Arc::<MemoryLog>::clone(&self.log), Some(Arc::clone(&projection)));
+        let (questions, answers) = &self.asked[round % self.asked.len()];
+        assert_eq!(questions.ask(&reader).await, *answers);
+        resumed && projection.known_end() == Some(Offset(RECORDS as u64))
+    }
+}
+
+fn copy_folder(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy_folder(&entry.path(), &target);
+        } else {
+            fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
+
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let mut files: Vec<PathBuf> = entries
+        .flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] })
+        .filter(|path| path.metadata().unwrap().len() > 0)
+        .collect();
+    files.sort();
+    files
+}
+
+/// Flips a bit, or replaces a byte, somewhere in the cache's files; three of four times where something is written.
+fn damage(folder: &Path, rng: &mut ChaCha8Rng) -> String {
+    let files = files(folder);
+    let path = &files[rng.random_range(0..files.len())];
+    let mut bytes = fs::read(path).unwrap();
+    let mut at = rng.random_range(0..bytes.len());
+    for _ in 0..200 {
+        if bytes[at] != 0 || rng.random_ratio(1, 4) {
+            break;
+        }
+        at = rng.random_range(0..bytes.len());
+    }
+    let (old, bit) = (bytes[at], 1 << rng.random_range(0..8));
+    bytes[at] = if rng.random_bool(0.5) { old ^ bit } else { old.wrapping_add(rng.random_range(1..=255)) };
+    let what = format!("{} byte {at}: {old:02x} -> {:02x}", path.display(), bytes[at]);
+    fs::write(path, bytes).unwrap();
+    what
+}
+
+/// sled prints its panics, which are caught: a thousand of them help nobody.
+fn quietly() {
+    let loud = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        let here = info.location().is_some_and(|location| !location.file().contains("sled"));
+        if here && !std::thread::current().name().is_some_and(|name| name.contains("sled")) {
+            loud(info);
+        }
+    }));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_any_of_a_thousand_flips_the_answers_are_those_of_the_log() {
+    quietly();
+    let rounds: usize = std::env::var("FLIPS").ok().and_then(|n| n.parse().ok()).unwrap_or(1_000);
+    let first: u64 = std::env::var("SEED").ok().and_then(|n| n.parse().ok()).unwrap_or(0);
+    let world = World::new(1).await;
+    let mut rebuilt = 0;
+    for round in 0..rounds {
+        let seed = first + round as u64;
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let data = world.copy();
+        let what = damage(&data.path().join("replay"), &mut rng);
+        let checked = AssertUnwindSafe(world.check(data.path(), round)).catch_unwind().await;
+        match checked {
+            Ok(sound) => rebuilt += usize::from(!sound),
+            Err(panic) => {
+                eprintln!("SEED={seed} FLIPS=1: {what}");
+                std::panic::resume_unwind(panic);
+            }
+        }
+    }
+    println!("{rounds} flips, {rebuilt} of them made it rebuild");
+    assert!(rounds < 100 || rebuilt * 20 > rounds, "only {rebuilt} of {rounds} flips hit something");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_deleted_cache_is_made_again() {
+    let world = World::new(2).await;
+    let data = tempfile::tempdir().unwrap();
+    assert!(!world.check(data.path(), 0).await, "there was none");
+    assert!(world.check(data.path(), 1).await, "now there is one");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cut_cache_is_made_again() {
+    quietly();
+    let world = World::new(3).await;
+    for round in 0..20 {
+        let mut rng = ChaCha8Rng::seed_from_u64(round as u64);
+        let data = world.copy();
+        for path in files(&data.path().join("replay")) {
+            let len = path.metadata().unwrap().len();
+            if rng.random_bool(0.5) {
+                fs::File::options().write(true).open(path).unwrap().set_len(rng.random_range(0..len)).unwrap();
+            }
+        }
+        world.check(data.path(), round).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_half_written_snapshot_is_swept_away() {
+    let world = World::new(4).await;
+    let data = world.copy();
+    fs::write(data.path().join("replay/snap.0000000000000042.generating"), b"half").unwrap();
+    assert!(world.check(data.path(), 0).await, "the cache is still good");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_older_cache_is_folded_on() {
+    let world = World::new(5).await;
+    let data = tempfile::tempdir().unwrap();
+    let projection = Projection::open(data.path()).unwrap();
+    let older = MemoryLog::new();
+    world.log.records(Offset(0)).into_iter().take(300).for_each(|record| {
+        older.push(record.bytes);
+    });
+    projection.catch_up(&older).await.unwrap();
+    drop(projection);
+    let projection = Projection::open(data.path()).unwrap();
+    assert_eq!(projection.known_end(), Some(Offset(300)));
+    drop(projection);
+    assert!(world.check(data.path(), 0).await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cache_of_another_ledger_is_set_aside() {
+    use ledger::log::Log as _;
+    use ledger::log::segments::{DataFolder, Options, Segments};
+    let (world, other) = (World::new(6).await, World::new(7).await);
+    let data = other.copy();
+    let folder = DataFolder::hold(data.path()).unwrap();
+    let log = Segments::open(folder, Options::default()).unwrap();
+    for record in world.log.records(Offset(0)) {
+        log.append(record.bytes, ledger::log::Urgency::Ordinary).await.unwrap();
+    }
+    let projection = Projection::open(data.path()).unwrap();
+    assert_eq!(projection.known_end(), None);
+    let why = projection.found_damaged().unwrap();
+    assert!(why.starts_with("it is of ledger "), "{why}");
+    assert!(data.path().join("replay.aside").exists());
+    drop((log, projection));
+    world.check(data.path(), 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cache_that_another_one_holds_is_in_use() {
+    let data = tempfile::tempdir().unwrap();
+    let _held = Projection::open(data.path()).unwrap();
+    let again = Projection::open(data.path());
+    assert!(matches!(again, Err(replay::projection::OpenError::InUse(_))));
+}
