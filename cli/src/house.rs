@@ -9,9 +9,9 @@ use api::ci::Secrets;
 use api::server::{Api, Hooks, Server};
 use ledger::Ledger;
 use ledger::execute::SystemClock;
-use ledger::log::segments::{DataFolder, Options, Segments};
+use ledger::log::segments::{DataFolder, Options};
 use miette::{IntoDiagnostic, miette};
-use replay::{Projection, Reader};
+use replay::Reader;
 use schemas::{DeploymentId, Role};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -59,7 +59,9 @@ impl House {
     pub(crate) async fn open(data: &Path, settings: Settings) -> miette::Result<Self> {
         let folder = DataFolder::hold(data).map_err(report)?;
         let data = folder.path().to_owned();
-        let (ledger, reader) = open_ledger(&data, folder).await?;
+        let opened =
+            replay::open(folder, Options::default(), Arc::new(SystemClock)).await.map_err(report)?;
+        let (ledger, reader) = (opened.ledger.clone(), opened.reader());
 
         let artifacts = Arc::new(Artifacts::open(&data).map_err(report)?);
         let exe = std::env::current_exe().into_diagnostic()?;
@@ -134,19 +136,6 @@ fn report(error: impl std::fmt::Display) -> miette::Report {
 
 fn worker_report(error: WorkerError) -> miette::Report {
     report(error)
-}
-
-/// Opens the log and its projection, each of which says how far the other must go, and the ledger over both.
-async fn open_ledger(data: &Path, folder: DataFolder) -> miette::Result<(Ledger, Reader)> {
-    let projection = Projection::open(data).map_err(report)?;
-    let options = Options { known_end: projection.known_end(), ..Options::default() };
-    let log = Arc::new(Segments::open(folder, options).map_err(report)?);
-    let view = projection.resume(&*log).await.map_err(report)?;
-    let clock = Arc::new(SystemClock);
-    let ledger = Ledger::open(Arc::<Segments>::clone(&log), view, clock).await.map_err(report)?;
-    projection.follow(Arc::<Segments>::clone(&log)).into_diagnostic()?;
-    let reader = Reader::live(ledger.clone(), log, Some(Arc::new(projection)));
-    Ok((ledger, reader))
 }
 
 async fn open_door(

@@ -64,7 +64,7 @@ pub async fn open(folder: DataFolder, options: Options, clock: Arc<dyn Clock>) -
     if view.next() == Offset(0) {
         view = fold_all(Arc::clone(&log)).await?;
     }
-    let ledger = Ledger::open(Arc::clone(&log), view, vec![], clock).await?;
+    let ledger = Ledger::open(Arc::clone(&log), view, clock).await?;
     let projection = projection.filter(|projection| match projection.follow(Arc::clone(&log)) {
         Ok(()) => true,
         Err(error) => {

@@ -10,7 +10,7 @@
 //! ```
 
 use std::borrow::Cow;
-use std::fmt::Display;
+use std::fmt::{Display, Write};
 use std::str::FromStr;
 
 use serde::de::Error as _;
@@ -104,8 +104,21 @@ fn spelt_one_way<'de, D: Deserializer<'de>, T: FromStr + Display>(deserializer: 
     struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
     let Text(text) = Text::deserialize(deserializer)?;
-    let value = text.parse::<T>().ok().filter(|value| value.to_string() == text);
+    let value = text.parse::<T>().ok().filter(|value| {
+        let mut rest = Rest(&text);
+        write!(rest, "{value}").is_ok() && rest.0.is_empty()
+    });
     value.ok_or_else(|| D::Error::custom(format_args!("`{text}` is not spelt as it would be written")))
+}
+
+/// What is left of a text after what was written so far, as long as that is how it begins.
+struct Rest<'a>(&'a str);
+
+impl Write for Rest<'_> {
+    fn write_str(&mut self, part: &str) -> std::fmt::Result {
+        self.0 = self.0.strip_prefix(part).ok_or(std::fmt::Error)?;
+        Ok(())
+    }
 }
 
 /// Borrows the JSON instead of copying it, which serde does by itself for text alone.

@@ -40,7 +40,7 @@ pub struct Busy {
     made: u64,
     released: u64,
     voids: bool,
-    before: Option<(View, Bytes)>,
+    before: Option<Bytes>,
 }
 
 impl Busy {
@@ -91,7 +91,7 @@ impl Busy {
             return self.void();
         }
         if self.voids && self.rng.random_ratio(1, 200) {
-            self.before = self.draft().map(|bytes| (self.view.clone(), bytes));
+            self.before = self.draft();
         }
         loop {
             if let Some(bytes) = self.draft() {
@@ -119,7 +119,7 @@ impl Busy {
     /// Something that does not count: no commit, or one that was decided long ago.
     fn void(&mut self) -> Bytes {
         match self.before.take() {
-            Some((_, stale)) if self.rng.random_ratio(2, 3) => stale,
+            Some(stale) if self.rng.random_ratio(2, 3) => stale,
             _ => format!("{{\"rule\":1,\"what\":\"no commit {}\"}}", self.made).into(),
         }
     }

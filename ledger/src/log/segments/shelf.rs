@@ -178,6 +178,8 @@ impl Cursor<'_> {
             self.at += len as u64;
             used += len;
         }
+        // Whoever goes on from here need not look for it.
+        self.shelf.place(self.first, self.next, self.at);
         Ok(())
     }
 

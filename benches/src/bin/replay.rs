@@ -1,0 +1,151 @@
+//! Replay of a million events from disk: read, checksum, hash, rule, tree and fold; and what the projection saves.
+//!
+//! `cargo run --release -p benches --bin replay [-- EVENTS SERVICES ROUNDS]`. The history is made up by the ledger's
+//! own rules from a seed (releases, stacks, nodes, weights, rollouts, rollbacks, collections, and records that do not
+//! count) and lies in segment files. It is read from the page cache: this measures the processor, not the disk.
+
+#![allow(clippy::print_stdout)] // its results
+
+#[path = "../../../replay/tests/busy/mod.rs"]
+mod busy;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use busy::Busy;
+use futures::future::join_all;
+use ledger::log::segments::{DataFolder, Options, Segments, SegmentsReader};
+use ledger::log::{Log, Urgency};
+use ledger::view::Decoded;
+use replay::{Moment, Projection, Reader};
+use schemas::Offset;
+
+type Error = Box<dyn std::error::Error + Send + Sync>;
+
+/// How many commits are under way at once while the history is written.
+const TOGETHER: usize = 512;
+
+#[tokio::main]
+async fn main() -> Result<(), Error> {
+    let numbers: Vec<usize> = std::env::args().skip(1).map(|word| word.parse()).collect::<Result<_, _>>()?;
+    let [events, services, rounds] = match numbers[..] {
+        [] => [1_000_000, 300, 5],
+        [events] => [events, 300, 5],
+        [events, services, rounds] => [events, services, rounds],
+        _ => return Err("usage: replay [EVENTS SERVICES ROUNDS]".into()),
+    };
+    let data = tempfile::tempdir()?;
+    let root = write_history(data.path(), events, services).await?;
+    full_folds(data.path(), rounds, &root).await?;
+    through_the_projection(data.path(), rounds).await
+}
+
+/// Writes a history and returns its root.
+async fn write_history(data: &Path, events: usize, services: usize) -> Result<String, Error> {
+    let started = Instant::now();
+    let log = Segments::open(DataFolder::hold(data)?, Options::default())?;
+    let mut busy = Busy::new(1, services);
+    let (mut written, mut bytes) = (0, 0);
+    while written < events {
+        let mut batch = Vec::with_capacity(TOGETHER);
+        while batch.len() < TOGETHER && written < events {
+            let voids = busy.view().voids();
+            let record = busy.next_record();
+            bytes += record.len();
+            written += if busy.view().voids() == voids { Decoded::of(&record).events().len() } else { 0 };
+            batch.push(record);
+        }
+        // Without tokio's budget, which would let later appends pass earlier ones.
+        let appends = join_all(batch.into_iter().map(|record| log.append(record, Urgency::Ordinary)));
+        let appended = tokio::task::unconstrained(appends).await;
+        appended.into_iter().collect::<Result<Vec<_>, _>>()?;
+    }
+    let (records, voids) = (busy.view().next(), busy.view().voids());
+    println!(
+        "{written} events of {services} services in {records} records ({voids} do not count), {} MB, made and written in {:.0?}",
+        bytes / 1_000_000,
+        started.elapsed()
+    );
+    Ok(busy.view().tree().root().to_string())
+}
+
+/// Verifies the whole log, again and again.
+async fn full_folds(data: &Path, rounds: usize, root: &str) -> Result<(), Error> {
+    let mut took = Vec::new();
+    for _ in 0..rounds {
+        let (started, busy_before) = (Instant::now(), processor_time()?);
+        let verified = Reader::open(data).await?.without_cache().verify().await?;
+        took.push(started.elapsed());
+        let busy = processor_time()? - busy_before;
+        assert!(verified.ok && verified.root.to_string() == root, "the log verifies to the root it was written with");
+        println!(
+            "verify {} events: {:.2?} ({:.2?} of processor time)",
+            verified.events,
+            took.last().unwrap_or(&Duration::ZERO),
+            busy
+        );
+    }
+    took.sort();
+    println!("verify, median of {rounds}: {:.2?}", took[rounds / 2]);
+    Ok(())
+}
+
+/// Builds the projection, starts from it, and reads the past through it.
+async fn through_the_projection(data: &Path, rounds: usize) -> Result<(), Error> {
+    let log: Arc<dyn Log> = Arc::new(SegmentsReader::open(data, None)?);
+    let end = log.end().borrow().0;
+    let started = Instant::now();
+    let projection = Projection::open(data)?;
+    projection.catch_up(&*log).await?;
+    drop(projection);
+    println!(
+        "projection made from nothing: {:.1?}, {} MB",
+        started.elapsed(),
+        size_of(&data.join("replay"))? / 1_000_000
+    );
+    let started = Instant::now();
+    let projection = Projection::open(data)?;
+    let view = projection.resume(&*log).await?;
+    println!("start from the projection at offset {}: {:.2?}", view.next(), started.elapsed());
+    let reader = Reader::over(log, Some(Arc::new(projection)));
+    for percent in [1, 50, 99] {
+        let moment = Moment::Offset(Offset(end * percent / 100));
+        let deployment = "production/service-001".parse()?;
+        let mut state = Vec::new();
+        let mut shipped = Vec::new();
+        for _ in 0..rounds.max(3) {
+            let started = Instant::now();
+            reader.state_at(moment).await?;
+            state.push(started.elapsed());
+            let started = Instant::now();
+            reader.who_shipped(&deployment, moment).await?;
+            shipped.push(started.elapsed());
+        }
+        state.sort();
+        shipped.sort();
+        println!(
+            "all of production at {percent} % of history: {:.1?}; who shipped one service: {:.2?}",
+            state[state.len() / 2],
+            shipped[shipped.len() / 2]
+        );
+    }
+    Ok(())
+}
+
+/// Returns the processor time this process has used.
+fn processor_time() -> Result<Duration, Error> {
+    let stat = std::fs::read_to_string("/proc/self/stat")?;
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+    let ticks: u64 = fields[11].parse::<u64>()? + fields[12].parse::<u64>()?;
+    Ok(Duration::from_millis(ticks * 10))
+}
+
+fn size_of(folder: &Path) -> std::io::Result<u64> {
+    let mut size = 0;
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        size += if entry.file_type()?.is_dir() { size_of(&entry.path())? } else { entry.metadata()?.len() };
+    }
+    Ok(size)
+}
