@@ -21,7 +21,7 @@ pub(crate) struct Progress {
 impl Progress {
     /// Begins a thing. Nothing is shown for two seconds, and nothing at all if nobody looks.
     pub(crate) fn begin(out: Out, what: &str) -> Self {
-        let style = ProgressStyle::with_template("{spinner:.cyan} {msg} {elapsed:.dim}").expect("a right template");
+        let style = ProgressStyle::with_template("{spinner} {msg} {elapsed}").expect("a right template");
         let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden()).with_style(style);
         bar.set_message(plain(what));
         let shown = out.shows_progress().then(|| {

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 /// Why a text is not a name of the kind that was asked for.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{shown}` is not a {kind}: {rule}")]
+#[error("`{shown}` is not {kind}: {rule}")]
 pub struct InvalidName {
     kind: &'static str,
     shown: String,
@@ -88,17 +88,17 @@ fn is_version(text: &str) -> bool {
 
 name!(
     /// The name of something a team owns and releases, as `api`.
-    ServiceName, "service name", "^[a-z0-9][a-z0-9-]{0,62}$",
+    ServiceName, "a service name", "^[a-z0-9][a-z0-9-]{0,62}$",
     "use 1 to 63 lower-case letters, digits and `-`, and begin with a letter or digit", is_label
 );
 name!(
     /// Where a service runs: `production`, `test`.
-    EnvironmentName, "environment name", "^[a-z0-9][a-z0-9-]{0,62}$",
+    EnvironmentName, "an environment name", "^[a-z0-9][a-z0-9-]{0,62}$",
     "use 1 to 63 lower-case letters, digits and `-`, and begin with a letter or digit", is_label
 );
 name!(
     /// A release's version as its team writes it, `1.2.3`; two versions are only ever compared for equality.
-    Version, "version", "^[A-Za-z0-9][A-Za-z0-9._+-]{0,63}$",
+    Version, "a version", "^[A-Za-z0-9][A-Za-z0-9._+-]{0,63}$",
     "use 1 to 64 letters, digits and `.`, `_`, `+`, `-`, and begin with a letter or digit", is_version
 );
 
@@ -131,7 +131,7 @@ impl FromStr for DeploymentId {
 
     fn from_str(text: &str) -> Result<Self, InvalidName> {
         let (environment, service) =
-            text.split_once('/').ok_or_else(|| InvalidName::new("deployment", text, "write ENVIRONMENT/SERVICE"))?;
+            text.split_once('/').ok_or_else(|| InvalidName::new("a deployment", text, "write ENVIRONMENT/SERVICE"))?;
         Ok(Self { environment: environment.parse()?, service: service.parse()? })
     }
 }
@@ -313,7 +313,7 @@ impl FromStr for Hash {
     type Err = InvalidName;
 
     fn from_str(text: &str) -> Result<Self, InvalidName> {
-        let wrong = || InvalidName::new("SHA-256 hash", text, "write 64 lower-case hexadecimal digits");
+        let wrong = || InvalidName::new("a SHA-256 hash", text, "write 64 lower-case hexadecimal digits");
         let (pairs, rest) = text.as_bytes().as_chunks::<2>();
         let mut hash = [0; 32];
         if pairs.len() != hash.len() || !rest.is_empty() {

@@ -74,7 +74,7 @@ impl FromStr for Stream {
 
     fn from_str(text: &str) -> Result<Self, InvalidName> {
         let unknown = || {
-            InvalidName::new("stream", text, "write ledger, service/S, deployment/E/S, judgement/E/S or worker/ROLE")
+            InvalidName::new("a stream", text, "write ledger, service/S, deployment/E/S, judgement/E/S or worker/ROLE")
         };
         if text == "ledger" {
             return Ok(Stream::Ledger);

@@ -68,6 +68,26 @@ fn the_exit_codes_are_explained() {
     assert_eq!(codes, ["0", "1", "2", "4", "5", "6", "8"]);
 }
 
+/// What scripts rely on stands in `docs/cli.md` as the binary says it.
+#[test]
+fn the_page_about_the_command_line_says_what_the_binary_says() {
+    let page = include_str!("../../docs/cli.md");
+    let nowhere = tempfile::tempdir().unwrap();
+    assert!(page.contains(&say(nowhere.path(), "exit-codes").stdout), "other exit codes");
+    let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+    for command in commands() {
+        assert!(page.contains(&format!("`{command}")), "{command} is not on the page");
+        let help = words(&say(nowhere.path(), &format!("{command} --help")).stdout);
+        if let Some((_, columns)) = help.split_once("Columns in a pipe: ") {
+            let columns = columns.split('.').next().unwrap();
+            assert!(page.contains(&format!("| {columns} |")), "{command} has other columns: {columns}");
+        }
+    }
+    let help = words(&say(nowhere.path(), "-h").stdout);
+    let changed = help.split_once("What a change gives in a pipe: ").unwrap().1.split('.').next().unwrap();
+    assert!(page.contains(&format!("| {changed} |")), "changes have other columns: {changed}");
+}
+
 #[test]
 fn completions_are_printed_for_every_shell() {
     let nowhere = tempfile::tempdir().unwrap();

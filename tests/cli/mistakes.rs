@@ -20,7 +20,7 @@ fn a_sentence_that_is_none_is_a_usage_error_in_one_line() {
         ("new api 1.2.3 --steps 1,100", "missing --roll <DURATION>"),
         ("rollback api/v2", "`api/v2` is not a service name"),
         (&format!("rollback {long}"), "aaa...` is not a service name: use 1 to 63"),
-        ("rollback api --env Production", "`Production` is not a"),
+        ("rollback api --env Production", "`Production` is not an environment name: use"),
         ("rollback api --command-id 7", "--command-id <UUID>:"),
         ("rollback", "missing <SERVICE>; see `ionledger rollback --help`"),
         ("rolback api", "no command `rolback`, did you mean `roll` or `rollback`?"),
@@ -58,6 +58,22 @@ fn a_change_where_nothing_runs_names_the_folder_and_the_next_step() {
         let expected = format!("nothing runs on {}; start `ionledger up`", data.display());
         assert_eq!(run.mistake(1), expected, "{sentence}");
     }
+    assert!(!data.exists());
+}
+
+#[test]
+fn a_question_where_no_ledger_is_names_the_folder_and_the_next_step() {
+    let nowhere = tempfile::tempdir().unwrap();
+    let data = nowhere.path().join("data");
+    for sentence in ["status", "status api", "history", "who-shipped api", "replay", "verify"] {
+        let run = say(&data, sentence);
+        let expected = format!("no ledger is in {}; name its folder, or make one with `ionledger up`", data.display());
+        assert_eq!(run.mistake(1), expected, "{sentence}");
+    }
+    assert_eq!(say(&data, "status -w").mistake(1), format!("nothing runs on {}; start `ionledger up`", data.display()));
+    let doctor = say(&data, "doctor");
+    assert_eq!((doctor.code, doctor.stderr.as_str()), (1, ""), "{doctor:?}");
+    assert!(doctor.stdout.starts_with("fail\tdata folder\t"), "{doctor:?}");
     assert!(!data.exists());
 }
 

@@ -50,6 +50,26 @@ fn a_wait_that_ends_first_says_whether_it_is_going_or_cannot_be_judged() {
 }
 
 #[test]
+fn whoever_stops_waiting_is_told_that_it_goes_on() {
+    let up = Up::new();
+    up.serving("1.0.0", QUICK);
+    up.ready("1.1.0", &[]);
+    let mut roll = ionledger();
+    roll.env("IONLEDGER_DATA", up.data()).args(["roll", "api", "1.0.0", "1.1.0", "24", "hours", "--wait"]);
+    let mut roll = roll.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut said = BufReader::new(roll.stderr.take().unwrap()).lines().map(Result::unwrap);
+    assert!(said.any(|line| line == "undo: ionledger abort api"));
+    up.until("begun", |deployment| deployment["rollout"]["steps_taken"] == 1);
+    let pid = Pid::from_raw(roll.id().try_into().unwrap()).unwrap();
+    kill_process(pid, Signal::INT).unwrap();
+    let ended = roll.wait().unwrap();
+    assert_eq!(ended.code(), Some(8));
+    let last = said.last().unwrap();
+    assert!(last.ends_with("it goes on, look with `ionledger status api -w`"), "{last}");
+    assert_eq!(up.json("status api")["services"][0]["deployments"][0]["rollout"]["live"], true);
+}
+
+#[test]
 fn watching_in_a_pipe_appends_what_changes() {
     let up = Up::new();
     up.serving("1.0.0", "");

@@ -116,7 +116,7 @@ fn every_error_is_one_line_with_its_place_and_reason() {
         ("127.0.0.1:8080", "localhost:8080", "api.toml:7:14: listen.production: `localhost:8080` is no address"),
         ("127.0.0.1:8080", "127.0.0.1:0", "api.toml:7:14: listen.production: port 0 is no port"),
         ("[::1]:8081", "127.0.0.1:8080", "api.toml:8:8: listen.test: another environment listens on 127.0.0.1:8080"),
-        ("test =", "Test =", "api.toml:8:1: listen.Test: `Test` is not a environment name"),
+        ("test =", "Test =", "api.toml:8:1: listen.Test: `Test` is not an environment name"),
         ("\"--verbose\"", "7", "api.toml:11:26: run.args: it is of type integer"),
         ("\"--verbose\"", "\"--token=abcdef123456\"", "api.toml:11:8: run.args: argument 2 looks like a secret"),
         ("\"2 minutes\"", "\"2 days\"", "api.toml:12:18: run.start_deadline: the start deadline must be"),

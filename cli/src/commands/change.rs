@@ -23,7 +23,8 @@ pub(crate) async fn change(session: &Session, door: &Door, asking: &Asking, comm
         None => None,
     };
     let answer = send(session, door, asking, &command).await?;
-    session.out.answer(&answer, |answer| written::eyes(answer, asking.dry_run), written::lines)?;
+    let shown = written::Written { schema_version: 1, answer: &answer };
+    session.out.answer(&shown, |_| written::eyes(&answer, asking.dry_run), |_| written::lines(&answer))?;
     let mut said = written::talk(&answer, asking.dry_run);
     if !asking.dry_run && !answer.events.is_empty() {
         said.extend(after(&command, before.as_ref()));

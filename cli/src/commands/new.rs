@@ -47,13 +47,11 @@ impl New {
         let command = Command::New { deployment: deployment.clone(), version: self.version.clone(), then_roll };
         session.wait_for(async {
             let door = session.door()?;
+            let wait = self.patience.begin()?;
             change(session, &door, &self.asking, command).await?;
-            if !self.patience.wait || self.asking.dry_run {
-                return Ok(Exit::Done);
-            }
-            let deadline = self.patience.deadline();
-            match stack_ready(session, &door, &deployment, &self.version, deadline).await? {
-                Exit::Done if rolls => rollout_ended(session, &door, &deployment, &self.version, deadline).await,
+            let Some(mut wait) = wait.filter(|_| !self.asking.dry_run) else { return Ok(Exit::Done) };
+            match stack_ready(session, &door, &deployment, &self.version, &mut wait).await? {
+                Exit::Done if rolls => rollout_ended(session, &door, &deployment, &self.version, &mut wait).await,
                 exit => Ok(exit),
             }
         })

@@ -57,11 +57,14 @@ impl Roll {
         let command = Command::Roll { deployment: deployment.clone(), from, to, plan, supersede: self.supersede };
         session.wait_for(async {
             let door = session.door()?;
+            let wait = self.patience.begin()?;
             change(session, &door, &self.asking, command).await?;
-            if !self.patience.wait || self.asking.dry_run {
-                return Ok(Exit::Done);
+            match wait {
+                Some(mut wait) if !self.asking.dry_run => {
+                    rollout_ended(session, &door, &deployment, &self.to, &mut wait).await
+                }
+                _ => Ok(Exit::Done),
             }
-            rollout_ended(session, &door, &deployment, &self.to, self.patience.deadline()).await
         })
     }
 }

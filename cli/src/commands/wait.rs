@@ -6,12 +6,13 @@ use clap::Args;
 use replay::answer::{DeploymentStatus, RolloutPhase, StackPhase};
 use schemas::judgement::Verdict;
 use schemas::{DeploymentId, Version};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::Instant;
 
 use super::changes::Changes;
 use crate::door::Door;
 use crate::exit::Exit;
-use crate::failure::Outcome;
+use crate::failure::{Failure, Outcome};
 use crate::progress::Progress;
 use crate::sentence;
 use crate::session::Session;
@@ -28,10 +29,26 @@ pub(crate) struct Patience {
 }
 
 impl Patience {
-    /// Returns when the wait ends.
-    pub(crate) fn deadline(&self) -> Option<Instant> {
-        self.timeout.map(|ms| Instant::now() + Duration::from_millis(ms))
+    /// Begins the wait, if there is one. From now on Ctrl-C ends it, and not the program.
+    ///
+    /// # Errors
+    ///
+    /// An error if signals cannot be heard.
+    pub(crate) fn begin(&self) -> Outcome<Option<Wait>> {
+        if !self.wait {
+            return Ok(None);
+        }
+        let interrupt = signal(SignalKind::interrupt())
+            .map_err(|error| Failure::error(format!("signals cannot be heard: {error}; leave --wait out")))?;
+        let deadline = self.timeout.map(|ms| Instant::now() + Duration::from_millis(ms));
+        Ok(Some(Wait { deadline, interrupt }))
     }
+}
+
+/// A wait under way.
+pub(crate) struct Wait {
+    deadline: Option<Instant>,
+    interrupt: Signal,
 }
 
 /// What a look at a deployment says.
@@ -49,9 +66,9 @@ pub(crate) async fn stack_ready(
     door: &Door,
     deployment: &DeploymentId,
     version: &Version,
-    deadline: Option<Instant>,
+    wait: &mut Wait,
 ) -> Outcome {
-    watch(session, door, deployment, deadline, |status| look_at_stack(status, version)).await
+    watch(session, door, deployment, wait, |status| look_at_stack(status, version)).await
 }
 
 /// Waits until the rollout to a version has ended.
@@ -60,9 +77,9 @@ pub(crate) async fn rollout_ended(
     door: &Door,
     deployment: &DeploymentId,
     canary: &Version,
-    deadline: Option<Instant>,
+    wait: &mut Wait,
 ) -> Outcome {
-    watch(session, door, deployment, deadline, |status| look_at_rollout(status, canary)).await
+    watch(session, door, deployment, wait, |status| look_at_rollout(status, canary)).await
 }
 
 fn look_at_stack(status: &DeploymentStatus, version: &Version) -> Look {
@@ -110,7 +127,7 @@ async fn watch(
     session: &Session,
     door: &Door,
     deployment: &DeploymentId,
-    deadline: Option<Instant>,
+    wait: &mut Wait,
     look: impl Fn(&DeploymentStatus) -> Look,
 ) -> Outcome {
     let progress = Progress::begin(session.out, &format!("waiting for {deployment}"));
@@ -127,11 +144,22 @@ async fn watch(
             None => (format!("{deployment} is not there"), Exit::StillGoing),
         };
         progress.say(&said);
-        if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+        if wait.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
             drop(progress);
-            session.out.say(&format!("{said}; it goes on, look with `ionledger status {} -w`", deployment.service));
+            session.out.say(&format!("{said}; {}", goes_on(deployment)));
             return Ok(exit);
         }
-        changes.next(deadline).await?;
+        tokio::select! {
+            next = changes.next(wait.deadline) => next?,
+            _ = wait.interrupt.recv() => {
+                drop(progress);
+                session.out.say(&format!("{said}; {}", goes_on(deployment)));
+                return Ok(Exit::StillGoing);
+            }
+        }
     }
+}
+
+fn goes_on(deployment: &DeploymentId) -> String {
+    format!("it goes on, look with `ionledger status {} -w`", deployment.service)
 }

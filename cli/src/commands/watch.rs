@@ -5,17 +5,21 @@ use std::io::Write as _;
 
 use replay::answer::Status;
 use rustix::termios::tcgetwinsize;
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::changes::Changes;
 use crate::door::Door;
 use crate::exit::Exit;
-use crate::failure::Outcome;
+use crate::failure::{Failure, Outcome};
 use crate::out::Form;
 use crate::render::status;
 use crate::session::Session;
 
 /// Shows the status until the person has seen enough (Ctrl-C).
 pub(crate) async fn watch(session: &Session, door: &Door, look: impl AsyncFn() -> Outcome<Status>) -> Outcome {
+    let terminate = signal(SignalKind::terminate());
+    let mut terminate =
+        terminate.map_err(|error| Failure::error(format!("signals cannot be heard: {error}; leave -w out")))?;
     let mut changes = Changes::of(door.client()).await?;
     let mut shown = Shown::new(session);
     loop {
@@ -34,6 +38,10 @@ pub(crate) async fn watch(session: &Session, door: &Door, look: impl AsyncFn() -
                 return Err(failure);
             },
             _ = tokio::signal::ctrl_c() => {
+                shown.leave()?;
+                return Ok(Exit::Done);
+            }
+            _ = terminate.recv() => {
                 shown.leave()?;
                 return Ok(Exit::Done);
             }
@@ -121,10 +129,10 @@ fn fitting(frame: &str, rows: usize, columns: usize) -> String {
         let width = anstream::adapter::strip_str(line).to_string().chars().count();
         used += width.div_ceil(columns).max(1);
         if used + 1 >= rows && n + 1 < lines.len() {
-            text.push_str(&format!("... {} more lines\u{1b}[K\r\n", lines.len() - n));
+            text.push_str(&format!("... {} more lines\u{1b}[K\n", lines.len() - n));
             break;
         }
-        text.push_str(&format!("{line}\u{1b}[K\r\n"));
+        text.push_str(&format!("{line}\u{1b}[K\n"));
     }
     text
 }
@@ -137,10 +145,10 @@ mod tests {
     fn a_frame_never_scrolls_its_head_off_the_screen() {
         let frame: String = (1..=30).map(|n| format!("line {n}\n")).collect();
         let shown = fitting(&frame, 10, 80);
-        assert!(shown.starts_with("line 1\u{1b}[K\r\n"));
-        assert!(shown.ends_with("... 22 more lines\u{1b}[K\r\n"), "{shown:?}");
+        assert!(shown.starts_with("line 1\u{1b}[K\n"));
+        assert!(shown.ends_with("... 22 more lines\u{1b}[K\n"), "{shown:?}");
         assert!(shown.lines().count() < 10);
         let wrapped = fitting(&format!("{}\n{}\n{}\n", "a".repeat(100), "b".repeat(100), "c"), 5, 40);
-        assert!(wrapped.contains("a\u{1b}[K") && wrapped.ends_with("... 2 more lines\u{1b}[K\r\n"), "{wrapped:?}");
+        assert!(wrapped.contains("a\u{1b}[K") && wrapped.ends_with("... 2 more lines\u{1b}[K\n"), "{wrapped:?}");
     }
 }

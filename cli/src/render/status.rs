@@ -3,7 +3,7 @@
 use jiff::Zoned;
 use replay::answer::{
     DeploymentStatus, NodePhase, NodeStatus, RolloutPhase, RolloutStatus, ServiceStatus, StackPhase, Status,
-    VersionStatus,
+    VerdictStatus, VersionStatus,
 };
 use schemas::judgement::{Counts, Verdict};
 use schemas::{Version, Weight};
@@ -162,7 +162,7 @@ fn rollout_facts(facts: &mut Vec<(&'static str, String)>, rollout: &RolloutStatu
         RolloutPhase::Promoted => facts.push(("rollout", format!("{} {GOOD} promoted{because}", rolling(rollout)))),
         RolloutPhase::Superseded => facts.push(("rollout", format!("{} {IDLE} superseded", rolling(rollout)))),
     }
-    if let Some(held) = &rollout.held {
+    if let Some(held) = rollout.held.as_ref().filter(|_| rollout.live) {
         facts.push(("holds", held.clone()));
     }
     if let Some(next) = rollout.next.as_ref().filter(|_| rollout.live) {
@@ -170,7 +170,9 @@ fn rollout_facts(facts: &mut Vec<(&'static str, String)>, rollout: &RolloutStatu
         let when = if left.is_positive() { format!("in {}", length(left)) } else { "due".to_owned() };
         facts.push(("next", format!("{} at {} ({when})", next.weight, moment(next.due_at, now))));
     }
-    if let Some(verdict) = &rollout.verdict {
+    // What was said of a rollout that has ended well says nothing of how it stands.
+    let told = |verdict: &&VerdictStatus| rollout.live || verdict.verdict == Verdict::Worse;
+    if let Some(verdict) = rollout.verdict.as_ref().filter(told) {
         let said = match verdict.verdict {
             Verdict::NotWorse => format!("{GOOD} not worse"),
             Verdict::Worse => format!("{BAD} worse"),

@@ -1,12 +1,23 @@
 //! What a command made happen, or would in a dry run, for eyes and pipes.
 
 use api::wire::Answer;
+use serde::Serialize;
 
 use super::table::{self, Cell, paint};
 use super::words::{BUSY, GOOD, column, faint, line};
 
 /// The columns of [`lines`], for help texts.
 pub(crate) const COLUMNS: &str = "offset, commit, stream, type, summary, data; a line an event";
+
+/// What happened, as JSON.
+#[derive(Serialize)]
+pub(crate) struct Written<'a> {
+    /// The version of this form.
+    pub(crate) schema_version: u16,
+    /// What happened.
+    #[serde(flatten)]
+    pub(crate) answer: &'a Answer,
+}
 
 /// Returns what happened, an event a line.
 pub(crate) fn eyes(answer: &Answer, dry_run: bool) -> String {
@@ -54,6 +65,9 @@ pub(crate) fn talk(answer: &Answer, dry_run: bool) -> Vec<String> {
             lines.push(format!("offset {offset}, commit {commit}{repeated}"));
         }
         _ => {}
+    }
+    if answer.applied == Some(true) {
+        lines.push("the router confirmed it".to_owned());
     }
     lines.extend(answer.notes.iter().map(|note| format!("note: {note}")));
     lines
