@@ -1,0 +1,154 @@
+//! Rollback from command to applied weight, under load, beside what the disk costs in the same run.
+//!
+//! `cargo run --release -p benches --bin rollback [-- ROLLBACKS [FOLDER]]`, with `ionledger` built in the same profile.
+//! It runs the real `ionledger up` on a folder of its own below FOLDER (the temporary folder), which must be on a disk.
+//! Timed is what a caller waits for: from connecting until the answer says that the router confirmed the weights.
+//! Ends with 1 if the bound is missed, a request is lost, or a rollback did not do what its answer says.
+
+#![allow(clippy::print_stdout)] // its results
+
+mod up;
+mod users;
+
+use std::fs::File;
+use std::io::Write as _;
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use hdrhistogram::Histogram;
+use up::{NEW, OLD, Up};
+use users::Users;
+
+/// How many rollbacks are measured; the bound is on the 99th percentile of 500 or more.
+const ROLLBACKS: u64 = 600;
+
+/// How long that may take.
+const TIME_MAX: Duration = Duration::from_secs(100);
+
+/// What users send, in requests per second.
+const REQUESTS_PER_SECOND: u32 = 1_000;
+
+/// What a rollback may take beside two syncs. Source: the bench's bound.
+const BESIDE_SYNCS: Duration = Duration::from_millis(20);
+
+/// The length of what is appended bare, in bytes: about a rollback's commit.
+const COMMIT_BYTES: usize = 1_200;
+
+type Error = Box<dyn std::error::Error + Send + Sync>;
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    match run().await {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run() -> Result<bool, Error> {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let (rollbacks, folder) = match &words[..] {
+        [] => (ROLLBACKS, std::env::temp_dir()),
+        [rollbacks] => (rollbacks.parse()?, std::env::temp_dir()),
+        [rollbacks, folder] => (rollbacks.parse()?, folder.into()),
+        _ => return Err("usage: rollback [ROLLBACKS [FOLDER]]".into()),
+    };
+    on_disk(&folder)?;
+    if cfg!(debug_assertions) {
+        eprintln!("note: not a release build; its figures say little");
+    }
+    let folder = tempfile::tempdir_in(folder)?;
+    let mut up = Up::start(folder.path()).await?;
+    let users = Users::start(up.address(), REQUESTS_PER_SECOND)?;
+    let measured = measure(&mut up, folder.path(), rollbacks).await;
+    let seen = users.stop();
+    up.stop()?;
+    report(&measured?, &seen?)
+}
+
+/// Refuses a folder in memory, where a sync costs nothing.
+fn on_disk(folder: &Path) -> Result<(), Error> {
+    const TMPFS: i64 = 0x0102_1994;
+    #[allow(clippy::unnecessary_cast)] // its type differs from machine to machine
+    if rustix::fs::statfs(folder)?.f_type as i64 == TMPFS {
+        return Err(format!("{} is in memory; name a folder on a disk: `rollback 600 FOLDER`", folder.display()).into());
+    }
+    Ok(())
+}
+
+/// Times, in microseconds.
+struct Measured {
+    rollbacks: Histogram<u64>,
+    syncs: Histogram<u64>,
+}
+
+/// Moves all traffic to the new version and rolls back, again and again; each time the disk is measured in between,
+/// when the ledger is at rest.
+async fn measure(up: &mut Up, folder: &Path, rollbacks: u64) -> Result<Measured, Error> {
+    let mut measured = Measured { rollbacks: Histogram::new(3)?, syncs: Histogram::new(3)? };
+    let mut bare = File::create_new(folder.join("bare"))?;
+    let started = Instant::now();
+    for done in 0..rollbacks {
+        if started.elapsed() > TIME_MAX {
+            return Err(format!("only {done} of {rollbacks} rollbacks in {} s", TIME_MAX.as_secs()).into());
+        }
+        up.traffic(NEW).await?;
+        up.check(NEW).await?;
+
+        let begun = Instant::now();
+        bare.write_all(&[b'x'; COMMIT_BYTES])?;
+        bare.sync_data()?;
+        measured.syncs.record(micros(begun.elapsed()))?;
+
+        let begun = Instant::now();
+        up.rollback().await?;
+        measured.rollbacks.record(micros(begun.elapsed()))?;
+        up.check(OLD).await?;
+    }
+    Ok(measured)
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// Prints the results and says whether they are within the bound.
+fn report(measured: &Measured, seen: &users::Seen) -> Result<bool, Error> {
+    println!("| {} times each | p50, ms | p99, ms | longest, ms |", measured.rollbacks.len());
+    println!("| --- | --- | --- | --- |");
+    row("rollback, from command to applied", &measured.rollbacks);
+    row("a bare file, append and sync", &measured.syncs);
+    row("a user's request meanwhile", &seen.latencies);
+    let (sent, lost, rate) = (seen.sent, seen.lost, seen.sent as f64 / seen.time.as_secs_f64());
+    println!("\nusers sent {sent} requests, {rate:.0} a second; {lost} were lost");
+    if let Some(first) = &seen.first_loss {
+        println!("the first that was lost: {first}");
+    }
+    let p99 = measured.rollbacks.value_at_quantile(0.99);
+    let bound = micros(BESIDE_SYNCS) + 2 * measured.syncs.value_at_quantile(0.99);
+    let (p99_ms, bound_ms) = (p99 as f64 / 1e3, bound as f64 / 1e3);
+    let within = p99 <= bound;
+    println!("p99 {p99_ms:.2} ms, bound 20 ms + 2 syncs' p99 = {bound_ms:.2} ms: {}", verdict(within));
+    let loaded = rate >= 0.98 * f64::from(REQUESTS_PER_SECOND);
+    if !loaded {
+        println!("the load was not what it should be: run it again on a quieter machine");
+    }
+    if measured.rollbacks.len() < 500 {
+        println!("note: the bound is on 500 rollbacks or more");
+    }
+    Ok(within && lost == 0 && loaded)
+}
+
+fn row(what: &str, times: &Histogram<u64>) {
+    let ms = |micros: u64| micros as f64 / 1e3;
+    let (p50, p99, max) = (times.value_at_quantile(0.5), times.value_at_quantile(0.99), times.max());
+    println!("| {what} | {:.2} | {:.2} | {:.2} |", ms(p50), ms(p99), ms(max));
+}
+
+fn verdict(within: bool) -> &'static str {
+    if within { "within" } else { "MISSED" }
+}
