@@ -54,7 +54,7 @@ async fn damaged_routes_are_set_aside_and_the_others_are_served() {
     let (stage, node) = (Stage::new().await, Echo::new("old").await);
     let held = stage.apply(&routes(1, &[node.address], &[], 0)).await;
     let Stage { proxy, data, .. } = stage;
-    let damaged = proxy.files().routes.join("production.web.json");
+    let damaged = proxy.files().routes.join("production.web.routes");
     proxy.stop().await;
     fs::write(&damaged, "half a li").unwrap();
     let stage = Stage::on(data).await;
