@@ -59,8 +59,7 @@ impl House {
     pub(crate) async fn open(data: &Path, settings: Settings) -> miette::Result<Self> {
         let folder = DataFolder::hold(data).map_err(report)?;
         let data = folder.path().to_owned();
-        let opened =
-            replay::open(folder, Options::default(), Arc::new(SystemClock)).await.map_err(report)?;
+        let opened = replay::open(folder, Options::default(), Arc::new(SystemClock)).await.map_err(report)?;
         let (ledger, reader) = (opened.ledger.clone(), opened.reader());
 
         let artifacts = Arc::new(Artifacts::open(&data).map_err(report)?);

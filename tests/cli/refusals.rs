@@ -100,4 +100,31 @@ fn colours_are_for_terminals_only() {
     up.declare("");
     let output = ionledger().env("IONLEDGER_DATA", up.data()).args(["history"]).output().unwrap();
     assert!(!output.stdout.contains(&0x1b) && !output.stderr.contains(&0x1b));
+    let Some(on_terminal) = on_terminal(&up) else { return };
+    assert!(on_terminal.contains("\u{1b}[2moffset\u{1b}[0m"), "{on_terminal:?}");
+    for plain in [["NO_COLOR=1", ""], ["", "--no-color"]] {
+        let plain = on_terminal_with(&up, plain).unwrap();
+        assert!(plain.contains("api was declared, owned by team") && !plain.contains('\u{1b}'), "{plain:?}");
+        assert!(!plain.contains('\t'), "a table for eyes: {plain:?}");
+    }
+}
+
+/// Returns what `history` shows on a terminal, for which `script` (util-linux) makes one.
+fn on_terminal(up: &Up) -> Option<String> {
+    let found = std::process::Command::new("script").arg("--version").output().is_ok();
+    if !found {
+        eprintln!("SKIPPED colours_are_for_terminals_only: no program `script`");
+        assert!(std::env::var_os("CI").is_none(), "CI has `script`");
+        return None;
+    }
+    on_terminal_with(up, ["", ""])
+}
+
+fn on_terminal_with(up: &Up, [environment, option]: [&str; 2]) -> Option<String> {
+    let binary = env!("CARGO_BIN_EXE_ionledger");
+    let script = format!("TERM=xterm {environment} {binary} history {option}");
+    let mut command = std::process::Command::new("script");
+    command.args(["-qec", &script, "/dev/null"]).env("IONLEDGER_DATA", up.data()).env_remove("NO_COLOR");
+    let output = command.stdin(std::process::Stdio::null()).output().ok()?;
+    Some(String::from_utf8(output.stdout).unwrap())
 }

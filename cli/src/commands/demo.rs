@@ -21,6 +21,10 @@ use users::Users;
 
 /// Ship a good version and a bad one with live traffic, and ask history about it; takes under a minute.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  ionledger demo
+  ionledger demo --stay")]
 pub(crate) struct Demo {
     /// Leave everything running at the end, to go on with by hand.
     #[arg(long)]

@@ -16,6 +16,11 @@ use crate::house::{House, Settings};
 /// Users' traffic is served by a proxy that `up` starts as a process of its own; it and the nodes go on when `up` ends and
 /// are taken over by the next one.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  ionledger up
+  ionledger up --data ./ledger --listen 127.0.0.1:7070
+  ionledger up --ci-secret-file ./ci.secret")]
 pub(crate) struct UpArgs {
     /// Also answer the HTTP API on this address; callers need a token (`ionledger token create`).
     #[arg(long, value_name = "ADDRESS:PORT")]
