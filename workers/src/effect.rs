@@ -5,8 +5,8 @@ use std::time::Duration;
 use schemas::command::Outcome;
 use schemas::{DeploymentId, EffectId, StreamVersion, Timestamp};
 
-use crate::nodes::Launch;
-use crate::traffic::Routes;
+use crate::nodes::{Fault, Instance, Launch};
+use crate::traffic::{ApplyError, Held, Routes};
 
 /// Something to do outside.
 #[derive(Clone, Debug, PartialEq)]
@@ -71,6 +71,19 @@ impl Effect {
             Effect::Unroute { .. } => "unroute",
         }
     }
+}
+
+/// How an effect ended.
+#[derive(Clone, Debug)]
+pub enum Done {
+    /// A launch.
+    Launched(Result<Instance, Fault>),
+    /// A stop.
+    Stopped(Result<(), Fault>),
+    /// A routing.
+    Routed(Result<Held, ApplyError>),
+    /// Anything else; what came of it is seen at the next look.
+    Other,
 }
 
 /// What a worker makes of the state and the facts.

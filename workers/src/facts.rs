@@ -10,9 +10,9 @@ use schemas::judgement::{Counts, Measured};
 use schemas::{DeploymentId, EffectId, StackId, Timestamp};
 
 use crate::checks::Probe;
-use crate::effect::Key;
+use crate::effect::{Done, Key};
 use crate::nodes::{Fault, Instance, Seen};
-use crate::traffic::Entry;
+use crate::traffic::{ApplyError, Entry};
 
 /// How long a look may be old and still say something, unless something newer is under way.
 pub const FRESH_MAX: Duration = Duration::from_secs(15);
@@ -127,6 +127,49 @@ impl Facts {
         self.launches.retain(|effect, _| owned.contains(effect));
         self.stops.retain(|effect, _| owned.contains(effect) || nodes.contains_key(effect));
         self.nodes = Some(nodes);
+    }
+
+    /// Takes in what a router said it serves, and its counters if they could be read.
+    pub fn read_router(
+        &mut self,
+        id: DeploymentId,
+        entry: Result<Option<Entry>, ApplyError>,
+        measures: Option<Measures>,
+    ) {
+        if let Some(measures) = measures {
+            self.measures.insert(id.clone(), Measures { at: self.steady, ..measures });
+        }
+        match entry {
+            // A read that began before an effect on the same deployment says nothing of what comes after it.
+            Ok(_) if self.in_flight.contains(&Key::Route(id.clone())) => {}
+            Ok(entry) => drop(self.routers.insert(id, entry)),
+            Err(error) => {
+                tracing::warn!(deployment = %id, %error, "the router cannot be read");
+                self.routers.remove(&id);
+            }
+        }
+    }
+
+    /// Takes in how an effect ended.
+    pub fn take_in(&mut self, key: Key, done: Done) {
+        let at = self.steady;
+        self.in_flight.remove(&key);
+        match (key, done) {
+            (Key::Launch(effect), Done::Launched(result)) => drop(self.launches.insert(effect, (result, at))),
+            (Key::Stop(effect), Done::Stopped(result)) => drop(self.stops.insert(effect, (result, at))),
+            (Key::Route(id), Done::Routed(Ok(held))) => {
+                self.route_failures.remove(&id);
+                self.routers.insert(id, Some(Entry::Routed(held)));
+            }
+            (Key::Route(id), Done::Routed(Err(error))) => {
+                tracing::warn!(deployment = %id, %error, "routes were not applied");
+                // What it holds now is not known until it is read.
+                self.routers.remove(&id);
+                self.route_failures.insert(id, (error.to_string(), at));
+            }
+            (Key::Route(id), _) => drop(self.routers.remove(&id)),
+            _ => {}
+        }
     }
 
     /// Says whether a failure at `at` is old enough to try again.

@@ -16,13 +16,14 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::checks::Checks;
-use crate::effect::{Effect, Key, Reaction};
+use crate::effect::{Done, Effect, Key, Reaction};
 use crate::facts::Facts;
-use crate::nodes::{Fault, Instance, Nodes};
+use crate::looks::Sight;
+use crate::nodes::Nodes;
 use crate::traffic::{ApplyError, Held, Router};
 use crate::{collector, provisioner, traffic_shifter};
 
-use lookout::{Lookout, News};
+use lookout::Lookout;
 
 /// The outside world's ports.
 #[derive(Clone)]
@@ -68,20 +69,19 @@ pub enum WorkerError {
     },
 }
 
-/// How an effect ended.
-#[derive(Debug)]
-enum Done {
-    Launched(Result<Instance, Fault>),
-    Stopped(Result<(), Fault>),
-    Routed(Result<Held, ApplyError>),
-    Other,
+/// Something a worker hears of.
+enum News {
+    /// An effect ended.
+    Done(Key, Done),
+    /// A look showed something.
+    Seen(Sight),
 }
 
 /// The longest time between two reactions.
-const IDLE_MAX: Duration = Duration::from_secs(5);
+pub const IDLE_MAX: Duration = Duration::from_secs(5);
 
 /// The shortest time between two reactions that changed nothing.
-const IDLE_MIN: Duration = Duration::from_millis(20);
+pub const IDLE_MIN: Duration = Duration::from_millis(20);
 
 /// Runs a worker until `stop`: takes the role's lease, then reacts. Effects under way at the end are abandoned; whoever
 /// acts next looks first and repeats them.
@@ -208,33 +208,10 @@ impl Worker {
     }
 
     fn take_in(&mut self, state: &State, news: News) {
-        let at = self.ledger.clock().steady();
-        self.facts.steady = at;
+        self.facts.steady = self.ledger.clock().steady();
         match news {
-            News::Done(key, done) => {
-                self.facts.in_flight.remove(&key);
-                self.take_in_done(key, done, at);
-            }
-            seen => self.lookout.take_in(&mut self.facts, state, seen),
-        }
-    }
-
-    fn take_in_done(&mut self, key: Key, done: Done, at: Duration) {
-        match (key, done) {
-            (Key::Launch(effect), Done::Launched(result)) => drop(self.facts.launches.insert(effect, (result, at))),
-            (Key::Stop(effect), Done::Stopped(result)) => drop(self.facts.stops.insert(effect, (result, at))),
-            (Key::Route(id), Done::Routed(Ok(held))) => {
-                self.facts.route_failures.remove(&id);
-                self.facts.routers.insert(id, Some(crate::traffic::Entry::Routed(held)));
-            }
-            (Key::Route(id), Done::Routed(Err(error))) => {
-                tracing::warn!(deployment = %id, %error, "routes were not applied");
-                // What it holds now is not known until it is read.
-                self.facts.routers.remove(&id);
-                self.facts.route_failures.insert(id, (error.to_string(), at));
-            }
-            (Key::Route(id), _) => drop(self.facts.routers.remove(&id)),
-            _ => {}
+            News::Done(key, done) => self.facts.take_in(key, done),
+            News::Seen(sight) => self.lookout.take_in(&mut self.facts, state, sight),
         }
     }
 }
@@ -260,7 +237,7 @@ async fn carry_out(adapters: &Adapters, effect: &Effect) -> Done {
 }
 
 /// Returns the commit that a worker's outcome goes back to: the stack's, the rollout's or the weights' own.
-fn cause_of(state: &State, outcome: &Outcome) -> Option<schemas::CommitId> {
+pub fn cause_of(state: &State, outcome: &Outcome) -> Option<schemas::CommitId> {
     use schemas::command::DeploymentOutcome as O;
     let Outcome::Deployment { deployment, outcome } = outcome else { return None };
     let deployment = state.deployment(deployment)?;

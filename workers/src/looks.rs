@@ -1,0 +1,224 @@
+//! Looks: what a worker looks at outside, and when next. Pure; the runtime carries the looks out, the simulation
+//! answers them itself.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use ledger::State;
+use ledger::deployment::{Deployment, NodePhase, Phase, retention};
+use schemas::run::HttpCheck;
+use schemas::{DeploymentId, EffectId, Role};
+
+use crate::checks::Probe;
+use crate::facts::{Facts, Measures};
+use crate::nodes::{Fault, Seen};
+use crate::traffic::{ApplyError, Entry};
+
+/// How many ports are offered at a time.
+const PORTS: u16 = 32;
+
+/// How often is looked at what.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pace {
+    /// At all nodes.
+    pub nodes: Duration,
+    /// At a node that was launched and is not yet ready, at the longest; afterwards its check's interval counts.
+    pub starting: Duration,
+    /// At the router of a deployment whose traffic is moving.
+    pub moving: Duration,
+    /// At the router of a deployment whose traffic is not.
+    pub quiet: Duration,
+    /// At the router of a deployment with a stack that may be taken down.
+    pub unused: Duration,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        let ms = Duration::from_millis;
+        Self { nodes: ms(500), starting: ms(250), moving: ms(250), quiet: ms(2_000), unused: ms(1_000) }
+    }
+}
+
+/// Something to look at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Look {
+    /// At all nodes, and for as many free ports.
+    Nodes {
+        /// How many ports are wanted.
+        ports: u16,
+    },
+    /// At one node, with its check.
+    Probe {
+        /// The node.
+        effect: EffectId,
+        /// Where it listens.
+        address: SocketAddr,
+        /// The check.
+        check: HttpCheck,
+    },
+    /// At what a router serves.
+    Router {
+        /// Whose requests.
+        deployment: DeploymentId,
+        /// Whether its counters are wanted too.
+        measures: bool,
+    },
+}
+
+/// What a look showed.
+#[derive(Clone, Debug)]
+pub enum Sight {
+    /// All nodes and the free ports, or why they could not be looked at.
+    Nodes(Result<BTreeMap<EffectId, Seen>, Fault>, Vec<u16>),
+    /// What a probe found.
+    Probe(EffectId, Probe),
+    /// What a router serves, and its counters if they could be read.
+    Router(DeploymentId, Result<Option<Entry>, ApplyError>, Option<Measures>),
+}
+
+/// What is looked at, and when next.
+#[derive(Debug)]
+pub struct Looks {
+    role: Role,
+    pace: Pace,
+    nodes: Due,
+    probes: BTreeMap<EffectId, Due>,
+    routers: BTreeMap<DeploymentId, Due>,
+}
+
+/// When something is looked at next, and whether a look is under way.
+#[derive(Clone, Copy, Debug, Default)]
+struct Due {
+    at: Duration,
+    busy: bool,
+}
+
+impl Due {
+    fn begin(&mut self, now: Duration, every: Duration) -> bool {
+        let due = !self.busy && now >= self.at;
+        if due {
+            *self = Due { at: now + every, busy: true };
+        }
+        due
+    }
+
+    fn next(&self) -> Option<Duration> {
+        (!self.busy).then_some(self.at)
+    }
+}
+
+impl Looks {
+    /// Returns the looks of a worker that has looked at nothing yet.
+    pub fn new(role: Role, pace: Pace) -> Self {
+        Self { role, pace, nodes: Due::default(), probes: BTreeMap::new(), routers: BTreeMap::new() }
+    }
+
+    /// Begins the looks that are due at `now`, by the steady clock, and returns them with when the next one is.
+    pub fn begin(&mut self, state: &State, now: Duration) -> (Vec<Look>, Duration) {
+        let mut looks = Vec::new();
+        if self.role != Role::TrafficShifter {
+            self.begin_nodes(state, now, &mut looks);
+        }
+        if self.role == Role::Provisioner {
+            self.begin_probes(state, now, &mut looks);
+        } else {
+            self.begin_routers(state, now, &mut looks);
+        }
+        let nodes = (self.role != Role::TrafficShifter).then(|| self.nodes.next()).flatten();
+        let all = self.probes.values().chain(self.routers.values()).filter_map(Due::next).chain(nodes);
+        (looks, all.min().unwrap_or(now + self.pace.nodes))
+    }
+
+    fn begin_nodes(&mut self, state: &State, now: Duration, looks: &mut Vec<Look>) {
+        if self.nodes.begin(now, self.pace.nodes) {
+            let wanted = self.role == Role::Provisioner && state.deployments.values().any(|d| has_empty_place(d));
+            looks.push(Look::Nodes { ports: if wanted { PORTS } else { 0 } });
+        }
+    }
+
+    fn begin_probes(&mut self, state: &State, now: Duration, looks: &mut Vec<Look>) {
+        let stacks = state.deployments.values().flat_map(|deployment| deployment.stacks.values());
+        let live = stacks.filter(|stack| is_live(&stack.phase));
+        let mut wanted = BTreeSet::new();
+        for (node, check) in live.flat_map(|stack| stack.nodes.values().map(|node| (node, &stack.run.check))) {
+            let Some(address) = node.address() else { continue };
+            let effect = node.effect;
+            wanted.insert(effect);
+            // A node that is not yet ready is probed faster, so that a stack does not wait for its check's interval.
+            let interval = Duration::from_millis(check.interval_ms);
+            let starting = matches!(node.phase, NodePhase::Launched { .. });
+            let every = if starting { interval.min(self.pace.starting) } else { interval };
+            if self.probes.entry(effect).or_default().begin(now, every) {
+                looks.push(Look::Probe { effect, address, check: check.clone() });
+            }
+        }
+        self.probes.retain(|effect, _| wanted.contains(effect));
+    }
+
+    fn begin_routers(&mut self, state: &State, now: Duration, looks: &mut Vec<Look>) {
+        for (id, deployment) in &state.deployments {
+            let Some(every) = self.router_interval(deployment) else {
+                self.routers.remove(id);
+                continue;
+            };
+            let due = self.routers.entry(id.clone()).or_default();
+            // Something began to move: do not wait for the quiet interval to end.
+            due.at = due.at.min(now + every);
+            if due.begin(now, every) {
+                let measures = deployment.rollout.as_ref().is_some_and(|rollout| rollout.is_live());
+                looks.push(Look::Router { deployment: id.clone(), measures });
+            }
+        }
+        self.routers.retain(|id, _| state.deployments.contains_key(id));
+    }
+
+    /// Returns how often the router is asked about a deployment, or nothing if there is nothing to know.
+    fn router_interval(&self, deployment: &Deployment) -> Option<Duration> {
+        if self.role == Role::Collector {
+            let unused = |id| retention::in_use(deployment, id).is_none();
+            return deployment.stacks.keys().any(|id| unused(*id)).then_some(self.pace.unused);
+        }
+        let traffic = &deployment.traffic;
+        let live = deployment.rollout.as_ref().is_some_and(|rollout| rollout.is_live());
+        if live || !traffic.is_applied() || traffic.drift.is_some() {
+            return Some(self.pace.moving);
+        }
+        (traffic.set.is_some() || traffic.retired_at.is_some()).then_some(self.pace.quiet)
+    }
+
+    /// Takes what a look showed into the facts.
+    pub fn take_in(&mut self, facts: &mut Facts, state: &State, sight: Sight) {
+        match sight {
+            Sight::Nodes(seen, ports) => {
+                self.nodes.busy = false;
+                facts.free_ports = ports;
+                match seen {
+                    Ok(seen) => facts.looked(state, seen),
+                    Err(error) => tracing::warn!(role = %self.role, %error, "nodes cannot be looked at"),
+                }
+            }
+            Sight::Probe(effect, probe) => {
+                if let Some(due) = self.probes.get_mut(&effect) {
+                    due.busy = false;
+                }
+                facts.probes.entry(effect).or_default().add(probe);
+            }
+            Sight::Router(id, entry, measures) => {
+                if let Some(due) = self.routers.get_mut(&id) {
+                    due.busy = false;
+                }
+                facts.read_router(id, entry, measures);
+            }
+        }
+    }
+}
+
+fn is_live(phase: &Phase) -> bool {
+    matches!(phase, Phase::Starting | Phase::Ready | Phase::Unhealthy)
+}
+
+fn has_empty_place(deployment: &Deployment) -> bool {
+    let mut live = deployment.stacks.values().filter(|stack| is_live(&stack.phase));
+    live.any(|stack| stack.nodes.len() < usize::from(stack.capacity.nodes))
+}
