@@ -1,0 +1,335 @@
+//! The book: what the log says, kept by hand from its bytes. It shares no code with the ledger's rule and state, so
+//! that it can find them wrong.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use schemas::envelope::About;
+use schemas::traffic::Purpose;
+use schemas::{
+    CommandId, CommitId, DeploymentId, EffectId, Event, Fence, Hash, RolloutId, ServiceName, StackId, Timestamp,
+    Version, Weights, node, release, retention, rollout, service, stack, traffic,
+};
+use serde_json::Value;
+use sha2::{Digest as _, Sha256};
+
+/// What a record is.
+pub enum Entry {
+    Malformed,
+    Void,
+    Counts(Box<Counted>),
+}
+
+/// A commit that counts.
+pub struct Counted {
+    pub id: CommitId,
+    pub command: CommandId,
+    pub time: Timestamp,
+    /// The streams it extends.
+    pub extends: Vec<String>,
+    pub events: Vec<(String, Result<Event, String>)>,
+    pub about: About,
+}
+
+/// The book.
+#[derive(Default)]
+pub struct Book {
+    heads: BTreeMap<String, (u64, Hash)>,
+    commands: BTreeSet<CommandId>,
+    pub commits: BTreeSet<CommitId>,
+    /// The leaf of every record.
+    pub leaves: Vec<Hash>,
+    pub holders: BTreeMap<String, String>,
+    pub services: BTreeMap<ServiceName, Service>,
+    pub deployments: BTreeMap<DeploymentId, Deployment>,
+}
+
+#[derive(Default)]
+pub struct Service {
+    pub serving_max: u16,
+    pub releases: BTreeMap<Version, Value>,
+}
+
+#[derive(Default)]
+pub struct Deployment {
+    pub version: u64,
+    pub stacks: BTreeMap<StackId, Stack>,
+    pub set: Option<Weights>,
+    /// The weights set, or none, from each version of the stream on.
+    pub sets: Vec<(u64, Option<Weights>)>,
+    pub purpose: Option<Purpose>,
+    pub applied: Option<Weights>,
+    pub drifted_home: bool,
+    pub fence: Fence,
+    pub rollout: Option<Rollout>,
+    pub retired: bool,
+    /// Every launch there was.
+    pub launches: BTreeMap<EffectId, node::LaunchStarted>,
+}
+
+pub struct Stack {
+    pub version: Version,
+    pub phase: Phase,
+    pub nodes: BTreeSet<EffectId>,
+    pub ready: BTreeSet<EffectId>,
+    pub wanted: u16,
+    pub requested_at: Timestamp,
+    pub deadline_ms: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Phase {
+    Starting,
+    Ready,
+    Unhealthy,
+    Failed,
+    Collecting,
+}
+
+pub struct Rollout {
+    pub id: RolloutId,
+    pub canary: StackId,
+    pub live: bool,
+    pub paused: bool,
+    pub held: bool,
+    pub requests_min: u64,
+    pub interval_ms: u64,
+    /// When something was last heard of it.
+    pub heard_at: Timestamp,
+    /// When its last step was taken, in virtual time.
+    pub step_at: Option<(u16, Timestamp)>,
+}
+
+impl Book {
+    /// Reads a record, judges it, and remembers it if it counts. Events are applied by [`Book::apply`].
+    pub fn read(&mut self, bytes: &[u8]) -> Entry {
+        let leaf = leaf(bytes);
+        self.leaves.push(leaf);
+        let Ok(commit) = serde_json::from_slice::<Value>(bytes) else { return Entry::Malformed };
+        if commit["rule"] != 1 {
+            return Entry::Malformed;
+        }
+        let command: CommandId = from(&commit["command"]["id"]);
+        if self.commands.contains(&command) {
+            return Entry::Void;
+        }
+        let none = vec![];
+        let list = |field: &str| commit[field].as_array().unwrap_or(&none).clone();
+        for head in list("extends").iter().chain(&list("requires")) {
+            let (version, hash) = self.heads.get(&text(&head["stream"])).copied().unwrap_or((0, Hash::ZERO));
+            if head["version"] != version || from::<Hash>(&head["hash"]) != hash {
+                return Entry::Void;
+            }
+        }
+        self.commands.insert(command);
+        let id: CommitId = from(&commit["id"]);
+        self.commits.insert(id);
+        let extends: Vec<String> = list("extends").iter().map(|head| text(&head["stream"])).collect();
+        for stream in &extends {
+            let head = self.heads.entry(stream.clone()).or_insert((0, leaf));
+            *head = (head.0 + 1, leaf);
+        }
+        let events = list("events");
+        let events = events.iter().map(|event| {
+            let version = u16::try_from(event["v"].as_u64().unwrap_or(0)).unwrap_or(0);
+            let decoded = Event::decode(&text(&event["type"]), version, &event["data"].to_string());
+            (text(&event["stream"]), decoded.map_err(|error| error.to_string()))
+        });
+        let (events, time, about) = (events.collect(), from(&commit["time"]), from(&commit["about"]));
+        Entry::Counts(Box::new(Counted { id, command, time, extends, events, about }))
+    }
+
+    /// Applies a counting commit's events.
+    pub fn apply(&mut self, commit: &Counted) {
+        for stream in &commit.extends {
+            if let Some(id) = deployment_of(stream) {
+                self.deployments.entry(id).or_default().version += 1;
+            }
+        }
+        for (stream, event) in &commit.events {
+            let Ok(event) = event else { continue };
+            match event {
+                Event::Service(service::Event::Applied(applied)) => {
+                    let service = self.services.entry(service_of(stream)).or_default();
+                    service.serving_max = applied.definition.policy.retention.serving_max;
+                }
+                Event::Release(release::Event::Recorded(recorded)) => {
+                    let service = self.services.entry(service_of(stream)).or_default();
+                    service.releases.insert(recorded.version.clone(), content(recorded));
+                }
+                Event::Lease(schemas::lease::Event::Taken(taken)) => {
+                    self.holders.insert(taken.role.to_string(), taken.holder.clone());
+                }
+                Event::Lease(schemas::lease::Event::Released(released)) => {
+                    self.holders.remove(&released.role.to_string());
+                }
+                Event::Judgement(schemas::judgement::Event::Judged(_)) | Event::Ledger(_) => {}
+                other => {
+                    if let Some(id) = deployment_of(stream) {
+                        self.deployments.entry(id).or_default().apply(other, commit.time);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Returns the stack that owns a node now, if any does.
+    pub fn owner(&self, effect: EffectId) -> Option<(&DeploymentId, &Deployment, StackId, &Stack)> {
+        self.deployments.iter().find_map(|(id, deployment)| {
+            let mut stacks = deployment.stacks.iter();
+            stacks
+                .find(|(_, stack)| stack.nodes.contains(&effect))
+                .map(|(stack, found)| (id, deployment, *stack, found))
+        })
+    }
+}
+
+impl Deployment {
+    fn apply(&mut self, event: &Event, time: Timestamp) {
+        match event {
+            Event::Stack(stack::Event::Requested(requested)) => {
+                let stack = Stack {
+                    version: requested.version.clone(),
+                    phase: Phase::Starting,
+                    nodes: BTreeSet::new(),
+                    ready: BTreeSet::new(),
+                    wanted: requested.capacity.nodes,
+                    requested_at: time,
+                    deadline_ms: requested.run.start_deadline_ms,
+                };
+                self.stacks.insert(requested.stack, stack);
+            }
+            Event::Stack(stack::Event::Ready(ready)) => self.phase(ready.stack, Phase::Ready),
+            Event::Stack(stack::Event::Failed(failed)) => self.phase(failed.stack, Phase::Failed),
+            Event::Stack(stack::Event::Unhealthy(unhealthy)) => self.phase(unhealthy.stack, Phase::Unhealthy),
+            Event::Stack(stack::Event::Recovered(recovered)) => self.phase(recovered.stack, Phase::Ready),
+            Event::Retention(retention::Event::CollectionStarted(started)) => {
+                self.phase(started.stack, Phase::Collecting);
+            }
+            Event::Retention(retention::Event::Collected(collected)) => drop(self.stacks.remove(&collected.stack)),
+            Event::Node(event) => self.apply_node(event),
+            Event::Traffic(event) => self.apply_traffic(event),
+            Event::Rollout(event) => self.apply_rollout(event, time),
+            _ => {}
+        }
+    }
+
+    fn phase(&mut self, stack: StackId, phase: Phase) {
+        if let Some(stack) = self.stacks.get_mut(&stack) {
+            stack.phase = phase;
+        }
+    }
+
+    fn apply_node(&mut self, event: &node::Event) {
+        let mut with = |effect: EffectId, change: fn(&mut Stack, EffectId)| {
+            self.stacks.values_mut().filter(|stack| stack.nodes.contains(&effect)).for_each(|s| change(s, effect));
+        };
+        let gone = |stack: &mut Stack, effect: EffectId| {
+            stack.nodes.remove(&effect);
+            stack.ready.remove(&effect);
+        };
+        match event {
+            node::Event::LaunchStarted(started) => {
+                if let Some(stack) = self.stacks.get_mut(&started.stack) {
+                    stack.nodes.insert(started.effect);
+                }
+                self.launches.insert(started.effect, started.clone());
+            }
+            node::Event::Launched(_) => {}
+            node::Event::Ready(ready) => with(ready.effect, |stack, effect| _ = stack.ready.insert(effect)),
+            node::Event::Unhealthy(sick) => with(sick.effect, |stack, effect| _ = stack.ready.remove(&effect)),
+            node::Event::LaunchFailed(failed) => with(failed.effect, gone),
+            node::Event::Lost(lost) => with(lost.effect, gone),
+            node::Event::Stopped(stopped) => with(stopped.effect, gone),
+        }
+    }
+
+    fn apply_traffic(&mut self, event: &traffic::Event) {
+        match event {
+            traffic::Event::WeightsSet(set) => {
+                self.set = Some(set.weights.clone());
+                self.purpose = Some(set.purpose.clone());
+                self.sets.push((self.version, self.set.clone()));
+                (self.retired, self.drifted_home) = (false, false);
+            }
+            traffic::Event::WeightsApplied(applied) => {
+                self.applied = Some(applied.weights.clone());
+                self.drifted_home = false;
+            }
+            traffic::Event::DriftSeen(drift) => self.drifted_home = drift.towards_target,
+            traffic::Event::RolledBack(back) => self.fence = back.fence,
+            traffic::Event::Retired(retired) => {
+                self.fence = retired.fence;
+                (self.set, self.applied, self.purpose) = (None, None, None);
+                self.sets.push((self.version, None));
+                (self.retired, self.drifted_home) = (true, false);
+            }
+        }
+    }
+
+    fn apply_rollout(&mut self, event: &rollout::Event, time: Timestamp) {
+        if let rollout::Event::Started(started) = event {
+            let steps = started.plan.steps.len().max(2) as u64 - 1;
+            self.rollout = Some(Rollout {
+                id: started.rollout,
+                canary: started.canary,
+                live: true,
+                paused: false,
+                held: false,
+                requests_min: started.policy.judgement.requests_min,
+                interval_ms: started.plan.duration_ms / steps,
+                heard_at: time,
+                step_at: None,
+            });
+            return;
+        }
+        let Some(rollout) = &mut self.rollout else { return };
+        rollout.heard_at = time;
+        match event {
+            rollout::Event::Started(_) => {}
+            rollout::Event::StepTaken(taken) => {
+                rollout.held = false;
+                rollout.step_at = Some((taken.step, time));
+            }
+            rollout::Event::Held(_) => rollout.held = true,
+            rollout::Event::Paused(_) => rollout.paused = true,
+            rollout::Event::Resumed(_) => rollout.paused = false,
+            rollout::Event::Completed(_)
+            | rollout::Event::CameBack(_)
+            | rollout::Event::Aborted(_)
+            | rollout::Event::Promoted(_)
+            | rollout::Event::Superseded(_) => rollout.live = false,
+        }
+    }
+
+    /// Returns the weights that were set as of `version` of the stream.
+    pub fn set_at(&self, version: u64) -> Option<&Weights> {
+        let n = self.sets.partition_point(|(at, _)| *at <= version);
+        n.checked_sub(1).and_then(|n| self.sets[n].1.as_ref())
+    }
+}
+
+/// Returns what two releases of a version must have in common.
+pub fn content(recorded: &release::Recorded) -> Value {
+    serde_json::json!([recorded.artifact.sha256, recorded.run])
+}
+
+pub fn deployment_of(stream: &str) -> Option<DeploymentId> {
+    stream.strip_prefix("deployment/").and_then(|id| id.parse().ok())
+}
+
+fn service_of(stream: &str) -> ServiceName {
+    stream.trim_start_matches("service/").parse().expect("a service's stream")
+}
+
+/// Returns the leaf of a record in the tree: SHA-256(0x00, its bytes).
+pub fn leaf(bytes: &[u8]) -> Hash {
+    Hash(Sha256::new().chain_update([0]).chain_update(bytes).finalize().into())
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_default().to_owned()
+}
+
+fn from<T: serde::de::DeserializeOwned>(value: &Value) -> T {
+    serde_json::from_value(value.clone()).expect("what a commit says can be read")
+}

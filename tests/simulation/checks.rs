@@ -1,0 +1,527 @@
+//! The checks: what must hold after every step, found out from the log's bytes and the cloud's truth alone.
+//!
+//! The numbers are those of the design's invariants.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+use ledger::View;
+use ledger::execute::Refusal;
+use ledger::view::Folded;
+use schemas::command::Command;
+use schemas::judgement::{Judged, Verdict};
+use schemas::traffic::Purpose;
+use schemas::{
+    Actor, ActorKind, CommandId, CommitId, DeploymentId, EffectId, Event, Fence, Offset, StackId, StreamVersion,
+    Weight, Weights, judgement, release, rollout, traffic,
+};
+use workers::nodes::Launch;
+use workers::traffic::{Entry as Routed, Routes};
+
+use crate::book::{self, Book, Counted, Entry, Phase};
+use crate::cloud::{Cloud, EndedBy};
+use crate::network::Kept;
+use crate::people::{Answer, People, Request};
+use crate::world::{HOUR, MINUTE, Ms, time_at};
+
+/// How long a node may run without an owner. Source: design, invariant 6.
+const UNOWNED_MAX: Ms = 10 * MINUTE;
+
+/// How long something may be overdue without a word. Longer than any trouble lasts.
+const SILENT_MAX: Ms = 10 * MINUTE;
+
+/// An invariant that did not hold.
+#[derive(Clone, Debug)]
+pub struct Broken {
+    pub invariant: u8,
+    pub what: String,
+}
+
+/// The checks and what they remember.
+#[derive(Default)]
+pub struct Checks {
+    pub broken: Option<Broken>,
+    pub book: Book,
+    /// What is on its way: by whom it was drafted, and whether it is a rollback.
+    drafted: BTreeMap<CommitId, (Actor, bool)>,
+    /// The fence each command was last decided under, and what it is.
+    asked: BTreeMap<CommandId, (Fence, Command)>,
+    /// Commands that counted.
+    counted: BTreeMap<CommandId, CommitId>,
+    launched: BTreeMap<EffectId, Launch>,
+    unowned_since: BTreeMap<EffectId, Ms>,
+    /// Streams with events that this program does not know.
+    alien: BTreeSet<String>,
+    /// The highest generation each router entry ever held.
+    held: BTreeMap<DeploymentId, StreamVersion>,
+    /// Deployments that somebody turned by hand, until we write again.
+    by_hand: BTreeSet<DeploymentId>,
+    pub commits: u64,
+    pub voids: u64,
+    pub rollouts: u64,
+    pub rollbacks: u64,
+}
+
+impl Checks {
+    /// Remembers the first thing that is wrong.
+    pub fn fail(&mut self, invariant: u8, what: String) {
+        self.broken.get_or_insert(Broken { invariant, what });
+    }
+
+    fn must(&mut self, invariant: u8, holds: bool, what: impl FnOnce() -> String) {
+        if !holds {
+            self.fail(invariant, what());
+        }
+    }
+
+    /// Somebody put a commit together.
+    pub fn drafted(&mut self, commit: CommitId, by: Actor, rollback: bool) {
+        self.drafted.insert(commit, (by, rollback));
+    }
+
+    /// A door is about to decide a command under a fence.
+    pub fn asked(&mut self, id: CommandId, command: &Command, fence: Fence) {
+        self.asked.insert(id, (fence, command.clone()));
+    }
+
+    /// A record landed.
+    pub fn landed(&mut self, sent: &Bytes, folded: &Folded, before: &View, after: &View, cloud: &Cloud, now: Ms) {
+        let entry = self.book.read(sent);
+        let offset = folded.offset;
+        let counts = matches!(entry, Entry::Counts(_));
+        self.must(2, counts == folded.void.is_none(), || format!("#{offset}: readers disagree whether it counts"));
+        if !matches!(entry, Entry::Malformed) {
+            let leaf = *self.book.leaves.last().expect("just read");
+            self.must(2, leaf == folded.hash, || format!("#{offset}: its bytes are not what was sent"));
+        }
+        let Entry::Counts(commit) = entry else {
+            self.voids += 1;
+            self.must(13, before.state() == after.state(), || format!("#{offset} is void and changed something"));
+            return;
+        };
+        self.commits += 1;
+        self.counted.insert(commit.command, commit.id);
+        self.check_author(offset, &commit);
+        self.check_streams(offset, &commit);
+        self.check_events(offset, &commit, cloud, now);
+        self.book.apply(&commit);
+        for (stream, event) in &commit.events {
+            if event.is_err() {
+                self.alien.insert(stream.clone());
+                self.must(13, after.read_only().contains_key(stream), || format!("{stream} is not set aside"));
+            }
+        }
+    }
+
+    /// 10 and 12: it is by who made it; a worker's has a cause and was made by the one who holds the lease.
+    fn check_author(&mut self, offset: Offset, commit: &Counted) {
+        let actor = &commit.about.actor;
+        let drafted = self.drafted.get(&commit.id).map(|(by, _)| by.clone());
+        self.must(12, drafted.as_ref() == Some(actor), || {
+            format!("#{offset} is said to be by {actor}, not {drafted:?}")
+        });
+        self.must(12, !actor.proof.is_empty(), || format!("#{offset}: {actor} proved nothing"));
+        if actor.kind != ActorKind::Worker {
+            return;
+        }
+        let lease = commit.events.iter().all(|(stream, _)| stream.starts_with("worker/"));
+        let (role, holder) = actor.name.split_once('/').unwrap_or_default();
+        let held = self.book.holders.get(role).map(String::as_str) == Some(holder);
+        self.must(10, lease || held, || format!("#{offset} counts, and {actor} was deposed"));
+        let cause = commit.about.cause.is_some_and(|cause| self.book.commits.contains(&cause));
+        self.must(12, lease || cause, || format!("#{offset} by {actor} has no cause in the log"));
+    }
+
+    /// 13: nothing of ours follows what our program does not understand, but for a rollback.
+    fn check_streams(&mut self, offset: Offset, commit: &Counted) {
+        let rollback = self.drafted.get(&commit.id).is_some_and(|(_, rollback)| *rollback);
+        let known = commit.events.iter().all(|(_, event)| event.is_ok());
+        let alien = commit.extends.iter().find(|stream| self.alien.contains(*stream));
+        self.must(13, rollback || !known || alien.is_none(), || format!("#{offset} goes on over what is unknown"));
+    }
+
+    fn check_events(&mut self, offset: Offset, commit: &Counted, cloud: &Cloud, now: Ms) {
+        let mut judged: Option<Judged> = None;
+        for (stream, event) in &commit.events {
+            let Ok(event) = event else { continue };
+            let id = book::deployment_of(stream);
+            match (event, id) {
+                (Event::Judgement(judgement::Event::Judged(said)), _) => judged = Some(said.clone()),
+                (Event::Release(release::Event::Recorded(recorded)), _) => {
+                    let service = stream.trim_start_matches("service/").parse().expect("a service's stream");
+                    let known = self.book.services.get(&service).and_then(|s| s.releases.get(&recorded.version));
+                    let same = known.is_none_or(|known| *known == book::content(recorded));
+                    self.must(11, same, || format!("#{offset}: {stream} {} has other content", recorded.version));
+                }
+                (Event::Traffic(traffic::Event::WeightsSet(set)), Some(id)) => {
+                    self.check_weights(offset, &id, set);
+                    self.check_fence(offset, &id, commit, "sets weights");
+                }
+                (Event::Traffic(traffic::Event::RolledBack(back)), Some(id)) => {
+                    self.rollbacks += 1;
+                    let of = self.book.deployments.get(&id);
+                    let again = of.is_some_and(|of| of.purpose == Some(Purpose::Rollback));
+                    let live = of.is_some_and(|of| of.rollout.as_ref().is_some_and(|rollout| rollout.live));
+                    let fence = of.map_or(Fence(0), |of| of.fence);
+                    self.must(7, !again || live, || format!("#{offset}: {id} was rolled back and is again"));
+                    self.must(7, back.fence > fence, || format!("#{offset}: a rollback does not raise the fence"));
+                }
+                (Event::Rollout(rollout::Event::Started(_)), Some(id)) => {
+                    self.rollouts += 1;
+                    self.check_fence(offset, &id, commit, "starts a rollout");
+                }
+                (Event::Rollout(rollout::Event::StepTaken(taken)), Some(id)) => {
+                    self.check_step(offset, &id, taken, judged.as_ref(), cloud, now);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// 3 and 5: all traffic, over stacks that can take it, and not too many of them.
+    fn check_weights(&mut self, offset: Offset, id: &DeploymentId, set: &traffic::WeightsSet) {
+        let Some(of) = self.book.deployments.get(id) else {
+            return self.fail(3, format!("#{offset}: {id} has weights and no stacks"));
+        };
+        let (max, sum): (u16, u32) = (
+            self.book.services.get(&id.service).map_or(2, |service| service.serving_max),
+            set.weights.iter().map(|(_, weight)| u32::from(weight.basis_points())).sum(),
+        );
+        let back = matches!(set.purpose, Purpose::Rollback | Purpose::Abort { .. });
+        let unfit = set.weights.iter().find_map(|(stack, weight)| {
+            let before = of.set.as_ref().map_or(Weight::ZERO, |set| set.of(stack));
+            let phase = of.stacks.get(&stack).map(|stack| stack.phase);
+            let fit = phase == Some(Phase::Ready) || (phase == Some(Phase::Unhealthy) && (back || weight <= before));
+            (!fit).then(|| format!("#{offset}: {id} gives {weight} to {stack}, which is {phase:?}"))
+        });
+        let many = set.weights.len() > usize::from(max);
+        self.must(3, sum == 10_000, || format!("#{offset}: {id} sets {sum} basis points"));
+        self.must(5, !many, || format!("#{offset}: {id} serves {} versions, {max} are allowed", set.weights.len()));
+        if let Some(unfit) = unfit {
+            self.fail(3, unfit);
+        }
+    }
+
+    /// 7: what was asked for under an older fence comes to nothing.
+    fn check_fence(&mut self, offset: Offset, id: &DeploymentId, commit: &Counted, does: &str) {
+        let Some((asked, command)) = self.asked.get(&commit.command) else { return };
+        if matches!(command, Command::Rollback { .. }) {
+            return;
+        }
+        let (asked, fence) = (*asked, self.book.deployments.get(id).map_or(Fence(0), |of| of.fence));
+        self.must(7, asked >= fence, || format!("#{offset} {does} for {id} under fence {asked}, it is {fence}"));
+    }
+
+    /// 8: a step after the first rests on requests that truly happened, enough of them, and a verdict.
+    fn check_step(
+        &mut self,
+        offset: Offset,
+        id: &DeploymentId,
+        taken: &rollout::StepTaken,
+        judged: Option<&Judged>,
+        cloud: &Cloud,
+        now: Ms,
+    ) {
+        let Some(of) = self.book.deployments.get(id).and_then(|of| of.rollout.as_ref()) else { return };
+        let Some((_, last_at)) = of.step_at else { return };
+        let (canary, min) = (of.canary, of.requests_min);
+        // Counters are read a while before the step that they are written into.
+        let began = last_at.duration_since(time_at(0)).as_millis();
+        let from = Ms::try_from(began).unwrap_or(0).saturating_sub(MINUTE);
+        let router = &cloud.router;
+        let true_requests = router.truth_at(canary, now).saturating_sub(router.truth_at(canary, from));
+        let step = taken.step;
+        let Some(judged) = judged else {
+            return self.fail(8, format!("#{offset}: {id} takes step {step} without a verdict"));
+        };
+        self.must(8, judged.verdict == Verdict::NotWorse && judged.canary.requests >= min, || {
+            format!("#{offset}: {id} takes step {step} on {} of {min} requests", judged.canary.requests)
+        });
+        self.must(8, judged.canary.requests <= true_requests, || {
+            format!("#{offset}: {id} counts {} requests, there were {true_requests}", judged.canary.requests)
+        });
+    }
+
+    /// 6: a launch has an intent in the log, and the same effect is always the same launch.
+    pub fn launching(&mut self, launch: &Launch, _now: Ms) {
+        let effect = launch.effect;
+        let intent = self.book.deployments.get(&launch.deployment).and_then(|of| of.launches.get(&effect));
+        let meant = intent.is_some_and(|intent| {
+            (intent.stack, intent.slot, intent.attempt, intent.port)
+                == (launch.stack, launch.slot, launch.attempt, launch.port)
+        });
+        self.must(6, meant, || format!("{effect} is launched, and no intent in the log says so"));
+        let first = self.launched.entry(effect).or_insert_with(|| launch.clone());
+        let same = first == launch;
+        self.must(6, same, || format!("{effect} is launched twice, with different parameters"));
+    }
+
+    /// 4: nothing that has traffic is taken down.
+    pub fn stopping(&mut self, effect: EffectId, cloud: &Cloud, now: Ms) {
+        let Some(node) = cloud.nodes.get(&effect).filter(|node| node.runs(now)) else { return };
+        let (id, stack) = (&node.launch.deployment, node.launch.stack);
+        let mut why = None;
+        if let Some((_, of, _, found)) = self.book.owner(effect) {
+            let weight = |weights: &Option<Weights>| weights.as_ref().map_or(Weight::ZERO, |w| w.of(stack));
+            if found.phase != Phase::Collecting {
+                why = Some(format!("no intent says so, its stack is {:?}", found.phase));
+            } else if weight(&of.set) > Weight::ZERO || weight(&of.applied) > Weight::ZERO {
+                why = Some("its stack has weight set or applied".to_owned());
+            }
+        }
+        if cloud
+            .router
+            .entries
+            .get(id)
+            .and_then(Routed::held)
+            .is_some_and(|held| gives_it_traffic(&held.routes, stack, effect))
+        {
+            why = Some("the router gives it traffic".to_owned());
+        }
+        if let Some(why) = why {
+            self.fail(4, format!("node {effect} of {id} {} is taken down: {why}", node.launch.version));
+        }
+    }
+
+    /// 7 and 10: the router holds what the log set, and never goes back.
+    pub fn routed(&mut self, routes: &Routes, cloud: &Cloud) {
+        let id = &routes.deployment;
+        let Some(held) = cloud.router.entries.get(id).and_then(Routed::held) else { return };
+        let generation = held.routes.generation;
+        let before = self.held.get(id).copied().unwrap_or_default();
+        self.must(7, generation >= before, || format!("{id}: a late call brings generation {generation} back"));
+        if generation > before {
+            self.by_hand.remove(id);
+        }
+        self.held.insert(id.clone(), generation.max(before));
+        if self.by_hand.contains(id) {
+            return;
+        }
+        let set = self.book.deployments.get(id).and_then(|of| of.set_at(generation.0)).cloned();
+        self.must(10, set.as_ref() == Some(&held.routes.weights), || {
+            format!("{id}: the router serves {:?} of generation {generation}, set was {set:?}", held.routes.weights)
+        });
+    }
+
+    /// 15: users are cut off only when the deployment was retired.
+    pub fn unrouted(&mut self, id: &DeploymentId, cloud: &Cloud) {
+        let Some(Routed::Retired { generation }) = cloud.router.entries.get(id) else { return };
+        let before = self.held.get(id).copied().unwrap_or_default();
+        self.must(7, *generation >= before, || format!("{id}: a late call brings generation {generation} back"));
+        self.held.insert(id.clone(), (*generation).max(before));
+        let meant = self.book.deployments.get(id).is_some_and(|of| of.set_at(generation.0).is_none());
+        self.must(15, meant, || format!("{id} is served no more, and nobody retired it"));
+    }
+
+    /// Somebody else changed the router.
+    pub fn turned_by_hand(&mut self, routes: &Routes) {
+        self.by_hand.insert(routes.deployment.clone());
+    }
+
+    /// 15: users are served by nodes that run, unless the cloud ended them.
+    pub fn users(&mut self, cloud: &mut Cloud, now: Ms) {
+        for held in cloud.router.entries.values().filter_map(Routed::held) {
+            for (stack, _) in held.routes.weights.iter() {
+                let nodes = held.routes.backends.get(&stack).into_iter().flat_map(|of| &of.nodes);
+                let mut ours = None;
+                for node in nodes {
+                    match cloud.nodes.get(&node.effect) {
+                        Some(found) if found.runs(now) => {
+                            ours = None;
+                            break;
+                        }
+                        Some(found) if found.ended.is_some_and(|(_, by)| by == EndedBy::Us) => ours = Some(node.effect),
+                        _ => {}
+                    }
+                }
+                if let Some(effect) = ours {
+                    let id = &held.routes.deployment;
+                    let what = format!("users of {id} are sent to {stack}, whose node {effect} we took down");
+                    return self.fail(15, what);
+                }
+            }
+        }
+    }
+
+    /// What depends on time alone.
+    pub fn tick(&mut self, cloud: &Cloud, people: &People, now: Ms) {
+        self.check_orphans(cloud, now);
+        self.check_silence(people, now);
+    }
+
+    /// 6: no node runs long without an owner.
+    fn check_orphans(&mut self, cloud: &Cloud, now: Ms) {
+        let running = cloud.nodes.iter().filter(|(_, node)| node.runs(now)).map(|(effect, _)| *effect);
+        let unowned: Vec<EffectId> = running.filter(|effect| self.book.owner(*effect).is_none()).collect();
+        self.unowned_since.retain(|effect, _| unowned.contains(effect));
+        for effect in unowned {
+            let since = *self.unowned_since.entry(effect).or_insert(now);
+            let what = || format!("node {effect} runs without an owner for more than 10 minutes");
+            self.must(6, now - since <= UNOWNED_MAX, what);
+        }
+    }
+
+    /// 9: everything that was asked for ends, or says why not.
+    fn check_silence(&mut self, people: &People, now: Ms) {
+        let mut silent = None;
+        for (id, of) in &self.book.deployments {
+            for (stack, found) in &of.stacks {
+                let since = age(found.requested_at, now);
+                if found.phase == Phase::Starting && since > found.deadline_ms + SILENT_MAX {
+                    silent = Some(format!("stack {stack} of {id} {} is starting and starting", found.version));
+                }
+            }
+            if let Some(rollout) =
+                of.rollout.as_ref().filter(|rollout| rollout.live && !rollout.paused && !rollout.held)
+                && age(rollout.heard_at, now) > rollout.interval_ms + SILENT_MAX
+            {
+                silent = Some(format!("rollout {} of {id} is due and says nothing", rollout.id));
+            }
+        }
+        let waits = |request: &&Request| request.end.is_none() && now - request.asked_at > HOUR / 2;
+        if let Some(request) = people.requests.iter().find(waits) {
+            silent = Some(format!("{} has no answer to {:?} for half an hour", request.actor, request.command));
+        }
+        if let Some(silent) = silent {
+            self.fail(9, silent);
+        }
+    }
+
+    /// 7 and 13: an answer is true, says why not, and a rollback is held up by nothing.
+    pub fn answered(&mut self, request: &Request, answer: &Answer) {
+        let counted = self.counted.get(&request.id).copied();
+        let command = &request.command;
+        match answer {
+            Ok(settled) => {
+                let told = settled.commit.is_none() || counted.is_some();
+                self.must(2, told, || format!("{command:?} is said to be done and is not in the log"));
+            }
+            Err(refusal) => {
+                self.must(13, refusal.to_string().len() > 10, || format!("{command:?} is refused without a word"));
+                let clear = matches!(refusal, Refusal::OtherContent { .. }) || counted.is_none();
+                self.must(13, clear, || format!("{command:?} is refused and was carried out"));
+            }
+        }
+        if let (Command::Rollback { .. }, Err(refusal)) = (command, answer) {
+            let allowed = match refusal {
+                Refusal::Rejected(rejection) => {
+                    matches!(rejection, ledger::Rejection::NoTarget { .. } | ledger::Rejection::Unknown { .. })
+                }
+                other => matches!(other, Refusal::OtherContent { .. }),
+            };
+            self.must(7, allowed, || format!("a rollback is held up: {refusal}"));
+        }
+    }
+
+    /// 2: what the log kept is what was sent.
+    pub fn reread(&mut self, log: &Kept) {
+        if self.commits % 8 == 0 {
+            self.check_bytes(log);
+        }
+    }
+
+    fn check_bytes(&mut self, log: &Kept) {
+        let records = log.read();
+        self.must(2, records.len() == self.book.leaves.len(), || "the log has lost records".to_owned());
+        let changed = std::iter::zip(&records, &self.book.leaves)
+            .position(|(bytes, leaf)| book::leaf(bytes) != *leaf && !bytes.starts_with(b"{\"malformed\""));
+        if let Some(offset) = changed {
+            self.fail(2, format!("#{offset} was changed after it was kept"));
+        }
+    }
+
+    /// 2: the log gives the same answer to a reader who begins anew.
+    pub fn refold(&mut self, log: &Kept) {
+        self.check_bytes(log);
+        let mut anew = View::default();
+        for (offset, bytes) in log.read().iter().enumerate() {
+            if let Err(halt) = anew.fold(Offset(offset as u64), bytes) {
+                return self.fail(2, format!("a new reader halts: {halt}"));
+            }
+        }
+        self.must(2, anew == *log.last(), || "a new reader comes to another state".to_owned());
+        let (root, same) = (anew.tree().root(), log.last().tree().root());
+        self.must(2, root == same, || "a new reader comes to another root".to_owned());
+    }
+
+    /// After an hour without trouble everything has come right.
+    pub fn converged(&mut self, cloud: &Cloud, people: &People, now: Ms) {
+        let mut wrong: Vec<(u8, String)> = Vec::new();
+        for (id, of) in &self.book.deployments {
+            let held = cloud.router.entries.get(id).and_then(Routed::held);
+            match &of.set {
+                Some(set) if !of.drifted_home => {
+                    if held.is_none_or(|held| held.routes.weights != *set) {
+                        wrong.push((
+                            9,
+                            format!("{id} has {set:?} set, the router serves {:?}", held.map(|h| &h.routes.weights)),
+                        ));
+                    }
+                    if of.applied.as_ref() != Some(set) {
+                        wrong.push((9, format!("{id}: the weights set were never confirmed")));
+                    }
+                }
+                None if held.is_some() => wrong.push((9, format!("{id} is retired and still served"))),
+                _ => {}
+            }
+            for held in held.into_iter().filter(|_| of.set.is_some()) {
+                for (stack, _) in held.routes.weights.iter() {
+                    let nodes = held.routes.backends.get(&stack).into_iter().flat_map(|of| &of.nodes);
+                    let mut running =
+                        nodes.map(|node| cloud.nodes.get(&node.effect).is_some_and(|node| node.runs(now)));
+                    if !running.any(|runs| runs) {
+                        wrong.push((15, format!("{id}: users are sent to {stack}, of which nothing runs")));
+                    }
+                }
+            }
+            wrong.extend(self.stacks_wrong(id, of));
+            if let Some(rollout) = of.rollout.as_ref().filter(|rollout| rollout.live)
+                && !rollout.paused
+                && !rollout.held
+            {
+                wrong.push((9, format!("rollout {} of {id} goes on and on", rollout.id)));
+            }
+        }
+        for (effect, node) in &cloud.nodes {
+            let owned = self.book.owner(*effect).is_some();
+            if !owned && node.runs(now) {
+                wrong.push((6, format!("node {effect} runs and belongs to nobody")));
+            } else if !owned && node.removed_at.is_none() {
+                wrong.push((6, format!("node {effect} left something behind that nobody cleaned up")));
+            }
+        }
+        if let Some(request) = people.requests.iter().find(|request| request.end.is_none()) {
+            wrong.push((9, format!("{:?} was never answered", request.command)));
+        }
+        if let Some((invariant, what)) = wrong.into_iter().next() {
+            self.fail(invariant, format!("after an hour without trouble: {what}"));
+        }
+    }
+
+    fn stacks_wrong(&self, id: &DeploymentId, of: &book::Deployment) -> Vec<(u8, String)> {
+        let wrong = |stack: &StackId, found: &book::Stack| {
+            let what = match found.phase {
+                Phase::Starting => "is still starting".to_owned(),
+                Phase::Collecting => "is still being taken down".to_owned(),
+                Phase::Failed => "failed and is still there".to_owned(),
+                Phase::Ready | Phase::Unhealthy if of.retired => "is still there after retiring".to_owned(),
+                Phase::Ready if found.ready.len() < usize::from(found.wanted) => {
+                    format!("has {} of {} nodes ready", found.ready.len(), found.wanted)
+                }
+                Phase::Unhealthy => "is still unhealthy".to_owned(),
+                Phase::Ready => return None,
+            };
+            Some((9, format!("stack {stack} of {id} {} {what}", found.version)))
+        };
+        of.stacks.iter().filter_map(|(stack, found)| wrong(stack, found)).collect()
+    }
+}
+
+fn gives_it_traffic(routes: &Routes, stack: StackId, effect: EffectId) -> bool {
+    routes.weights.of(stack) > Weight::ZERO
+        && routes.backends.get(&stack).is_some_and(|of| of.nodes.iter().any(|node| node.effect == effect))
+}
+
+fn age(since: schemas::Timestamp, now: Ms) -> Ms {
+    Ms::try_from(time_at(now).duration_since(since).as_millis()).unwrap_or(0)
+}

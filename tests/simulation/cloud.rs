@@ -1,0 +1,265 @@
+//! The fake cloud: nodes, their checks, and the router with its users. It knows the truth; `calls.rs` lies about it.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use schemas::judgement::Counts;
+use schemas::{DeploymentId, EffectId, StackId, StreamVersion, Version};
+use workers::checks::Probe;
+use workers::nodes::{Exit, Fault, Instance, Launch, Seen, Stopped};
+use workers::traffic::routes::{Admission, Refusal};
+use workers::traffic::{Entry, Held, Routes};
+
+use crate::rules::Rules;
+use crate::world::{Ms, time_at};
+
+/// How a version behaves, whatever anybody thinks of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Nature {
+    /// Errors per million requests.
+    pub errors_ppm: u64,
+    /// How long a node takes from its start to its first passed check.
+    pub slow_ms: Ms,
+    /// It ends as soon as it is started.
+    pub crashes: bool,
+    /// It cannot be started at all.
+    pub broken: bool,
+}
+
+/// Who ended a node.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum EndedBy {
+    Us,
+    Cloud,
+}
+
+/// A node as it is.
+#[derive(Clone, Debug)]
+pub struct Node {
+    pub launch: Launch,
+    pub instance: Instance,
+    pub created_at: Ms,
+    /// Before this it is in no look.
+    pub visible_at: Ms,
+    pub healthy_at: Ms,
+    /// It fails its checks from, and until.
+    pub sick: (Ms, Ms),
+    pub ended: Option<(Ms, EndedBy)>,
+    pub removed_at: Option<Ms>,
+}
+
+impl Node {
+    /// Says whether it runs at `now`.
+    pub fn runs(&self, now: Ms) -> bool {
+        self.ended.is_none_or(|(at, _)| at > now)
+    }
+
+    fn is_healthy(&self, now: Ms) -> bool {
+        self.runs(now) && self.healthy_at <= now && !(self.sick.0..self.sick.1).contains(&now)
+    }
+}
+
+/// The cloud's truth.
+pub struct Cloud {
+    pub nodes: BTreeMap<EffectId, Node>,
+    /// Effects that were stopped: no launch of them succeeds any more.
+    pub fenced: BTreeMap<EffectId, Ms>,
+    pub natures: BTreeMap<(String, Version), Nature>,
+    pub router: Router,
+    next_port: u16,
+}
+
+/// The router's truth.
+pub struct Router {
+    pub entries: BTreeMap<DeploymentId, Entry>,
+    /// It answers nobody until then. Users are served all the same.
+    pub deaf_until: Ms,
+    pub epoch: u64,
+    counted: BTreeMap<StackId, Counts>,
+    /// Parts of requests that were not counted yet, in ten-millionths.
+    rest: BTreeMap<StackId, u64>,
+    /// Everything that ever happened to a stack: when, and its requests in all.
+    pub truth: BTreeMap<StackId, Vec<(Ms, u64)>>,
+    flowed_at: Ms,
+    pub requests_per_s: u64,
+}
+
+impl Cloud {
+    pub fn new(requests_per_s: u64) -> Self {
+        let router = Router {
+            entries: BTreeMap::new(),
+            deaf_until: 0,
+            epoch: 1,
+            counted: BTreeMap::new(),
+            rest: BTreeMap::new(),
+            truth: BTreeMap::new(),
+            flowed_at: 0,
+            requests_per_s,
+        };
+        Self { nodes: BTreeMap::new(), fenced: BTreeMap::new(), natures: BTreeMap::new(), router, next_port: 20_000 }
+    }
+
+    pub fn nature(&self, launch: &Launch) -> Nature {
+        let key = (launch.deployment.service.to_string(), launch.version.clone());
+        self.natures.get(&key).copied().unwrap_or_default()
+    }
+
+    /// Launches a node once an effect; `visible_after` later it can be seen.
+    pub fn launch(&mut self, launch: &Launch, now: Ms, visible_after: Ms) -> Result<Instance, Fault> {
+        if self.fenced.contains_key(&launch.effect) {
+            return Err(Fault::Permanent("it was stopped; its effect starts no more".to_owned()));
+        }
+        if let Some(node) = self.nodes.get(&launch.effect) {
+            let ended = || Fault::Permanent("it has ended; its effect starts no more".to_owned());
+            return if node.runs(now) { Ok(node.instance.clone()) } else { Err(ended()) };
+        }
+        let nature = self.nature(launch);
+        if nature.broken {
+            return Err(Fault::Permanent("the artifact cannot be executed".to_owned()));
+        }
+        let address = SocketAddr::from(([10, 0, 0, 1], launch.port));
+        let taken = self.nodes.values().any(|node| node.runs(now) && node.instance.address == address);
+        let instance = Instance { name: format!("i-{}", launch.effect), address, started_at: time_at(now) };
+        let dead = (nature.crashes || taken).then_some((now + 200, EndedBy::Cloud));
+        let node = Node {
+            launch: launch.clone(),
+            instance: instance.clone(),
+            created_at: now,
+            visible_at: now + visible_after,
+            healthy_at: now + nature.slow_ms,
+            sick: (0, 0),
+            ended: dead,
+            removed_at: None,
+        };
+        self.nodes.insert(launch.effect, node);
+        Ok(instance)
+    }
+
+    /// Ends a node within `within` and fences its effect.
+    pub fn stop(&mut self, effect: EffectId, now: Ms, within: Ms) -> Stopped {
+        self.fenced.entry(effect).or_insert(now);
+        match self.nodes.get_mut(&effect) {
+            Some(node) if node.runs(now) => {
+                node.ended = Some((now + within, EndedBy::Us));
+                Stopped::Ended
+            }
+            _ => Stopped::NotRunning,
+        }
+    }
+
+    /// Removes what an ended node left.
+    pub fn clean_up(&mut self, effect: EffectId, now: Ms) -> Result<(), Fault> {
+        match self.nodes.get_mut(&effect) {
+            Some(node) if node.runs(now) => Err(Fault::Permanent("it still runs".to_owned())),
+            Some(node) => {
+                node.removed_at.get_or_insert(now);
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Returns the nodes as they could be seen at `then`.
+    pub fn look(&self, then: Ms) -> BTreeMap<EffectId, Seen> {
+        let there = self.nodes.iter().filter(|(_, node)| {
+            node.created_at <= then && node.visible_at <= then && node.removed_at.is_none_or(|at| at > then)
+        });
+        let seen = |node: &Node| match node.ended {
+            Some((at, by)) if at <= then => {
+                let code = (by == EndedBy::Cloud).then_some(1);
+                Seen::Exited(Exit { code, stopped: by == EndedBy::Us, ..Exit::default() })
+            }
+            _ => Seen::Running(node.instance.clone()),
+        };
+        there.map(|(effect, node)| (*effect, seen(node))).collect()
+    }
+
+    pub fn probe(&self, effect: EffectId, now: Ms) -> Probe {
+        match self.nodes.get(&effect) {
+            Some(node) if node.is_healthy(now) => Probe::Passed { latency_ms: 3 },
+            Some(node) if node.runs(now) => Probe::Failed { reason: "status 503 instead of 200".to_owned() },
+            _ => Probe::Failed { reason: "connection refused".to_owned() },
+        }
+    }
+
+    /// Returns ports that nobody listens on.
+    pub fn free_ports(&mut self, n: u16) -> Vec<u16> {
+        let first = self.next_port;
+        self.next_port = if first > 60_000 { 20_000 } else { first + n };
+        (first..first + n).collect()
+    }
+
+    /// Lets the users' requests flow up to `now`.
+    pub fn flow(&mut self, now: Ms) {
+        let elapsed = now - self.router.flowed_at;
+        if elapsed == 0 {
+            return;
+        }
+        self.router.flowed_at = now;
+        let requests = self.router.requests_per_s * elapsed;
+        for held in self.router.entries.values().filter_map(Entry::held) {
+            for (stack, weight) in held.routes.weights.iter() {
+                let rest = self.router.rest.entry(stack).or_default();
+                *rest += requests * u64::from(weight.basis_points());
+                let share = *rest / 10_000_000;
+                *rest %= 10_000_000;
+                let backends = held.routes.backends.get(&stack);
+                let nodes = || backends.into_iter().flat_map(|of| &of.nodes).map(|node| self.nodes.get(&node.effect));
+                let running = nodes().filter(|node| node.is_some_and(|node| node.runs(now))).count();
+                let all = nodes().count().max(1);
+                let nature = nodes().flatten().next().map(|node| self.nature(&node.launch)).unwrap_or_default();
+                let dead = (all - running) as u64 * share / all as u64;
+                let errors = dead + (share - dead) * nature.errors_ppm / 1_000_000;
+                let counts = self.router.counted.entry(stack).or_default();
+                *counts = Counts { requests: counts.requests + share, errors: counts.errors + errors };
+                let truth = self.router.truth.entry(stack).or_default();
+                let before = truth.last().map_or(0, |(_, requests)| *requests);
+                truth.push((now, before + share));
+            }
+        }
+    }
+}
+
+impl Router {
+    /// Takes routes as the real one does.
+    pub fn apply(&mut self, rules: &Rules, routes: &Routes) -> Result<Held, Refusal> {
+        let entry = self.entries.get(&routes.deployment);
+        let admission = (rules.admit)(entry, routes)?;
+        let listening = SocketAddr::from(([10, 0, 0, 2], 80));
+        let held = Held { routes: routes.clone(), listening };
+        if admission == Admission::Apply {
+            self.entries.insert(routes.deployment.clone(), Entry::Routed(held.clone()));
+        }
+        Ok(held)
+    }
+
+    /// Takes a removal as the real one does.
+    pub fn remove(&mut self, rules: &Rules, id: &DeploymentId, generation: StreamVersion) -> Result<(), Refusal> {
+        if (rules.admit_removal)(self.entries.get(id), id, generation)? == Admission::Apply {
+            self.entries.insert(id.clone(), Entry::Retired { generation });
+        }
+        Ok(())
+    }
+
+    /// Starts anew: its routes are on disk, its counters are not.
+    pub fn restart(&mut self) {
+        self.epoch += 1;
+        self.counted.clear();
+    }
+
+    /// Returns its counters since its start.
+    pub fn measures(&self) -> workers::facts::Measures {
+        workers::facts::Measures {
+            epoch: format!("run {}", self.epoch),
+            stacks: self.counted.clone(),
+            at: std::time::Duration::ZERO,
+        }
+    }
+
+    /// Returns how many requests a stack had truly got by `then`.
+    pub fn truth_at(&self, stack: StackId, then: Ms) -> u64 {
+        let Some(truth) = self.truth.get(&stack) else { return 0 };
+        let n = truth.partition_point(|(at, _)| *at <= then);
+        n.checked_sub(1).map_or(0, |n| truth[n].1)
+    }
+}

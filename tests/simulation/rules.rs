@@ -1,0 +1,39 @@
+//! The rules under test, as values: the product's own, or one of them broken.
+
+use bytes::Bytes;
+use ledger::decide::Now;
+use ledger::execute;
+use ledger::execute::{Asked, Prepared, Refusal};
+use ledger::rule::Halt;
+use ledger::view::{Folded, View};
+use schemas::{DeploymentId, Offset, Role, StreamVersion};
+use workers::runtime::{React, react_of};
+use workers::traffic::routes::{self, Admission};
+use workers::traffic::{Entry, Routes};
+
+/// What the simulation runs.
+#[derive(Clone, Copy)]
+pub struct Rules {
+    /// A worker's pure centre.
+    pub react: fn(Role) -> React,
+    /// From a view and what is asked to a commit.
+    pub prepare: fn(&View, &Asked, Now, bool) -> Result<Prepared, Refusal>,
+    /// From a view and a record to the next view.
+    pub fold: fn(&mut View, Offset, &Bytes) -> Result<Folded, Halt>,
+    /// What the log keeps of what it is given.
+    pub keep: fn(Offset, Bytes) -> Bytes,
+    /// Which routes replace which.
+    pub admit: fn(Option<&Entry>, &Routes) -> Result<Admission, routes::Refusal>,
+    /// Which removal replaces which routes.
+    pub admit_removal: fn(Option<&Entry>, &DeploymentId, StreamVersion) -> Result<Admission, routes::Refusal>,
+}
+
+/// The product's own.
+pub const REAL: Rules = Rules {
+    react: react_of,
+    prepare: execute::prepare,
+    fold: |view, offset, bytes| view.fold(offset, bytes),
+    keep: |_, bytes| bytes,
+    admit: routes::admit,
+    admit_removal: routes::admit_removal,
+};

@@ -1,0 +1,75 @@
+//! The tally: how often what happened, over all runs.
+
+use std::collections::BTreeMap;
+
+/// Where a process can be killed around an effect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Point {
+    /// Decided, and not yet called.
+    BeforeCall,
+    /// Done outside, and no reply yet.
+    BeforeReply,
+    /// Replied, and the next commit is not yet sent.
+    BeforeAppend,
+    /// The next commit is in the log, and its verdict is not yet seen.
+    BeforeVerdict,
+}
+
+pub const POINTS: [Point; 4] = [Point::BeforeCall, Point::BeforeReply, Point::BeforeAppend, Point::BeforeVerdict];
+pub const KINDS: [&str; 5] = ["launch", "stop", "clean-up", "route", "unroute"];
+
+/// What happened.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Tally {
+    /// Kills by effect and point.
+    pub crashes_at: BTreeMap<(&'static str, Point), u64>,
+    /// Kills of api nodes between the append of a command and its answer.
+    pub doors_before_answer: u64,
+    pub crashes: u64,
+    pub commits: u64,
+    pub voids: u64,
+    pub rollouts: u64,
+    pub rollbacks: u64,
+    pub effects: u64,
+    pub reactions: u64,
+    pub hours: u64,
+}
+
+impl Tally {
+    /// Adds another run's.
+    pub fn add(&mut self, other: &Tally) {
+        for (cell, n) in &other.crashes_at {
+            *self.crashes_at.entry(*cell).or_default() += n;
+        }
+        self.doors_before_answer += other.doors_before_answer;
+        self.crashes += other.crashes;
+        self.commits += other.commits;
+        self.voids += other.voids;
+        self.rollouts += other.rollouts;
+        self.rollbacks += other.rollbacks;
+        self.effects += other.effects;
+        self.reactions += other.reactions;
+        self.hours += other.hours;
+    }
+
+    /// Returns the table of kills, and the cells that are empty.
+    pub fn table(&self) -> (String, Vec<(&'static str, Point)>) {
+        let mut text = format!("{:<10}", "killed");
+        for point in POINTS {
+            text += &format!("{:>15}", format!("{point:?}"));
+        }
+        let mut empty = Vec::new();
+        for kind in KINDS {
+            text += &format!("\n{kind:<10}");
+            for point in POINTS {
+                let n = self.crashes_at.get(&(kind, point)).copied().unwrap_or(0);
+                text += &format!("{n:>15}");
+                if n == 0 {
+                    empty.push((kind, point));
+                }
+            }
+        }
+        text += &format!("\n{:<10}{:>15} between append and answer", "api", self.doors_before_answer);
+        (text, empty)
+    }
+}
