@@ -82,6 +82,16 @@ pub trait Log: Send + Sync + 'static {
     /// Returns the end of what is durable, the offset of the next record, and every change of it.
     fn end(&self) -> watch::Receiver<Offset>;
 
+    /// Asks for the end of what is durable now. Who has folded that much knows everything that was kept before the
+    /// question; a log in another process is asked there, so that one who is cut off from it is told so.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError::Unavailable`] if the log cannot be asked.
+    async fn latest(&self) -> Result<Offset, ReadError> {
+        Ok(*self.end().borrow())
+    }
+
     /// Subscribes to every durable record from `from` on, without gaps or duplicates.
     fn subscribe(&self, from: Offset) -> Subscription<'_>
     where

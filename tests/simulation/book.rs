@@ -138,35 +138,34 @@ impl Book {
         Entry::Counts(Box::new(Counted { id, command, time, extends, events, about }))
     }
 
-    /// Applies a counting commit's events.
-    pub fn apply(&mut self, commit: &Counted) {
-        for stream in &commit.extends {
-            if let Some(id) = deployment_of(stream) {
-                self.deployments.entry(id).or_default().version += 1;
-            }
+    /// Moves the streams that a counting commit extends on.
+    pub fn extend(&mut self, commit: &Counted) {
+        for id in commit.extends.iter().filter_map(|stream| deployment_of(stream)) {
+            self.deployments.entry(id).or_default().version += 1;
         }
-        for (stream, event) in &commit.events {
-            let Ok(event) = event else { continue };
-            match event {
-                Event::Service(service::Event::Applied(applied)) => {
-                    let service = self.services.entry(service_of(stream)).or_default();
-                    service.serving_max = applied.definition.policy.retention.serving_max;
-                }
-                Event::Release(release::Event::Recorded(recorded)) => {
-                    let service = self.services.entry(service_of(stream)).or_default();
-                    service.releases.insert(recorded.version.clone(), content(recorded));
-                }
-                Event::Lease(schemas::lease::Event::Taken(taken)) => {
-                    self.holders.insert(taken.role.to_string(), taken.holder.clone());
-                }
-                Event::Lease(schemas::lease::Event::Released(released)) => {
-                    self.holders.remove(&released.role.to_string());
-                }
-                Event::Judgement(schemas::judgement::Event::Judged(_)) | Event::Ledger(_) => {}
-                other => {
-                    if let Some(id) = deployment_of(stream) {
-                        self.deployments.entry(id).or_default().apply(other, commit.time);
-                    }
+    }
+
+    /// Applies an event of a counting commit.
+    pub fn apply(&mut self, stream: &str, event: &Event, time: Timestamp) {
+        match event {
+            Event::Service(service::Event::Applied(applied)) => {
+                let service = self.services.entry(service_of(stream)).or_default();
+                service.serving_max = applied.definition.policy.retention.serving_max;
+            }
+            Event::Release(release::Event::Recorded(recorded)) => {
+                let service = self.services.entry(service_of(stream)).or_default();
+                service.releases.insert(recorded.version.clone(), content(recorded));
+            }
+            Event::Lease(schemas::lease::Event::Taken(taken)) => {
+                self.holders.insert(taken.role.to_string(), taken.holder.clone());
+            }
+            Event::Lease(schemas::lease::Event::Released(released)) => {
+                self.holders.remove(&released.role.to_string());
+            }
+            Event::Judgement(schemas::judgement::Event::Judged(_)) | Event::Ledger(_) => {}
+            other => {
+                if let Some(id) = deployment_of(stream) {
+                    self.deployments.entry(id).or_default().apply(other, time);
                 }
             }
         }
@@ -197,6 +196,7 @@ impl Deployment {
                     deadline_ms: requested.run.start_deadline_ms,
                 };
                 self.stacks.insert(requested.stack, stack);
+                self.retired = false;
             }
             Event::Stack(stack::Event::Ready(ready)) => self.phase(ready.stack, Phase::Ready),
             Event::Stack(stack::Event::Failed(failed)) => self.phase(failed.stack, Phase::Failed),

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use schemas::{DeploymentId, EffectId};
+use schemas::{DeploymentId, EffectId, Offset};
 use workers::checks::Probe;
 use workers::effect::{Done, Effect};
 use workers::looks::{Look, Sight};
@@ -116,7 +116,7 @@ impl World {
     pub fn look(&mut self, pid: Pid, look: &Look) {
         let lie = !self.calm && self.dice.chance(60);
         let sight = match look {
-            Look::Nodes { ports } => self.look_at_nodes(*ports, lie),
+            Look::Nodes { ports } => self.look_at_nodes(pid, *ports, lie),
             Look::Probe { effect, .. } if lie => {
                 let probes =
                     [Probe::Unknown { reason: "no route".to_owned() }, Probe::Failed { reason: "timeout".to_owned() }];
@@ -129,9 +129,9 @@ impl World {
         self.after(back, Event::News(pid, Box::new(News::Seen(sight))));
     }
 
-    fn look_at_nodes(&mut self, ports: u16, lie: bool) -> Sight {
+    fn look_at_nodes(&mut self, pid: Pid, ports: u16, lie: bool) -> Sight {
         if self.now < self.blind_until || (lie && self.dice.chance(300)) {
-            return Sight::Nodes(Err(Fault::Unknown("the cloud cannot be looked at".to_owned())), vec![]);
+            return Sight::Nodes(Err(Fault::Unknown("the cloud cannot be looked at".to_owned())), vec![], None);
         }
         let ago = if lie { self.dice.range(0, 25 * SECOND) } else { 0 };
         let mut seen = self.cloud.look(self.now.saturating_sub(ago));
@@ -142,7 +142,9 @@ impl World {
             }
         }
         let ports = if ports > 0 { self.cloud.free_ports(ports) } else { vec![] };
-        Sight::Nodes(Ok(seen), ports)
+        let cut_off = self.processes.get(&pid).is_none_or(|process| process.cut_until > self.now);
+        let end = (!cut_off).then(|| Offset(self.log.end() as u64));
+        Sight::Nodes(Ok(seen), ports, end)
     }
 
     fn look_at_router(&mut self, id: &DeploymentId, measures: bool, lie: bool) -> Sight {

@@ -47,7 +47,7 @@ pub struct Checks {
     /// The fence each command was last decided under, and what it is.
     asked: BTreeMap<CommandId, (Fence, Command)>,
     /// Commands that counted.
-    counted: BTreeMap<CommandId, CommitId>,
+    counted: BTreeMap<CommandId, (CommitId, Offset)>,
     launched: BTreeMap<EffectId, Launch>,
     unowned_since: BTreeMap<EffectId, Ms>,
     /// Streams with events that this program does not know.
@@ -100,16 +100,22 @@ impl Checks {
             return;
         };
         self.commits += 1;
-        self.counted.insert(commit.command, commit.id);
+        self.counted.insert(commit.command, (commit.id, offset));
         self.check_author(offset, &commit);
         self.check_streams(offset, &commit);
-        self.check_events(offset, &commit, cloud, now);
-        self.book.apply(&commit);
+        self.book.extend(&commit);
+        let mut judged: Option<Judged> = None;
         for (stream, event) in &commit.events {
-            if event.is_err() {
+            let Ok(event) = event else {
                 self.alien.insert(stream.clone());
                 self.must(13, after.read_only().contains_key(stream), || format!("{stream} is not set aside"));
+                continue;
+            };
+            if let Event::Judgement(judgement::Event::Judged(said)) = event {
+                judged = Some(said.clone());
             }
+            self.check_event(offset, &commit, stream, event, judged.as_ref(), cloud, now);
+            self.book.apply(stream, event, commit.time);
         }
     }
 
@@ -140,42 +146,51 @@ impl Checks {
         self.must(13, rollback || !known || alien.is_none(), || format!("#{offset} goes on over what is unknown"));
     }
 
-    fn check_events(&mut self, offset: Offset, commit: &Counted, cloud: &Cloud, now: Ms) {
-        let mut judged: Option<Judged> = None;
-        for (stream, event) in &commit.events {
-            let Ok(event) = event else { continue };
-            let id = book::deployment_of(stream);
-            match (event, id) {
-                (Event::Judgement(judgement::Event::Judged(said)), _) => judged = Some(said.clone()),
-                (Event::Release(release::Event::Recorded(recorded)), _) => {
-                    let service = stream.trim_start_matches("service/").parse().expect("a service's stream");
-                    let known = self.book.services.get(&service).and_then(|s| s.releases.get(&recorded.version));
-                    let same = known.is_none_or(|known| *known == book::content(recorded));
-                    self.must(11, same, || format!("#{offset}: {stream} {} has other content", recorded.version));
-                }
-                (Event::Traffic(traffic::Event::WeightsSet(set)), Some(id)) => {
-                    self.check_weights(offset, &id, set);
-                    self.check_fence(offset, &id, commit, "sets weights");
-                }
-                (Event::Traffic(traffic::Event::RolledBack(back)), Some(id)) => {
-                    self.rollbacks += 1;
-                    let of = self.book.deployments.get(&id);
-                    let again = of.is_some_and(|of| of.purpose == Some(Purpose::Rollback));
-                    let live = of.is_some_and(|of| of.rollout.as_ref().is_some_and(|rollout| rollout.live));
-                    let fence = of.map_or(Fence(0), |of| of.fence);
-                    self.must(7, !again || live, || format!("#{offset}: {id} was rolled back and is again"));
-                    self.must(7, back.fence > fence, || format!("#{offset}: a rollback does not raise the fence"));
-                }
-                (Event::Rollout(rollout::Event::Started(_)), Some(id)) => {
-                    self.rollouts += 1;
-                    self.check_fence(offset, &id, commit, "starts a rollout");
-                }
-                (Event::Rollout(rollout::Event::StepTaken(taken)), Some(id)) => {
-                    self.check_step(offset, &id, taken, judged.as_ref(), cloud, now);
-                }
-                _ => {}
+    #[allow(clippy::too_many_arguments)]
+    fn check_event(
+        &mut self,
+        offset: Offset,
+        commit: &Counted,
+        stream: &str,
+        event: &Event,
+        judged: Option<&Judged>,
+        cloud: &Cloud,
+        now: Ms,
+    ) {
+        match (event, book::deployment_of(stream)) {
+            (Event::Release(release::Event::Recorded(recorded)), _) => {
+                let service = stream.trim_start_matches("service/").parse().expect("a service's stream");
+                let known = self.book.services.get(&service).and_then(|s| s.releases.get(&recorded.version));
+                let same = known.is_none_or(|known| *known == book::content(recorded));
+                self.must(11, same, || format!("#{offset}: {stream} {} has other content", recorded.version));
             }
+            (Event::Traffic(traffic::Event::WeightsSet(set)), Some(id)) => {
+                self.check_weights(offset, &id, set);
+                self.check_fence(offset, &id, commit, "sets weights");
+            }
+            (Event::Traffic(traffic::Event::RolledBack(back)), Some(id)) => {
+                self.check_rollback(offset, &id, back);
+            }
+            (Event::Rollout(rollout::Event::Started(_)), Some(id)) => {
+                self.rollouts += 1;
+                self.check_fence(offset, &id, commit, "starts a rollout");
+            }
+            (Event::Rollout(rollout::Event::StepTaken(taken)), Some(id)) => {
+                self.check_step(offset, &id, taken, judged, cloud, now);
+            }
+            _ => {}
         }
+    }
+
+    /// 7: what is rolled back is not rolled back again, and the fence rises.
+    fn check_rollback(&mut self, offset: Offset, id: &DeploymentId, back: &traffic::RolledBack) {
+        self.rollbacks += 1;
+        let of = self.book.deployments.get(id);
+        let again = of.is_some_and(|of| of.purpose == Some(Purpose::Rollback));
+        let live = of.is_some_and(|of| of.rollout.as_ref().is_some_and(|rollout| rollout.live));
+        let fence = of.map_or(Fence(0), |of| of.fence);
+        self.must(7, !again || live, || format!("#{offset}: {id} was rolled back and is again"));
+        self.must(7, back.fence > fence, || format!("#{offset}: a rollback does not raise the fence"));
     }
 
     /// 3 and 5: all traffic, over stacks that can take it, and not too many of them.
@@ -387,6 +402,14 @@ impl Checks {
         }
     }
 
+    /// 13: a door refuses nothing that it knows to be done.
+    pub fn decided(&mut self, request: &Request, seen: usize, answer: &Answer) {
+        let Err(refusal) = answer else { return };
+        let done = self.counted.get(&request.id).is_some_and(|(_, offset)| (offset.0 as usize) < seen);
+        let clear = !done || matches!(refusal, Refusal::OtherContent { .. });
+        self.must(13, clear, || format!("{:?} is refused and was carried out: {refusal}", request.command));
+    }
+
     /// 7 and 13: an answer is true, says why not, and a rollback is held up by nothing.
     pub fn answered(&mut self, request: &Request, answer: &Answer) {
         let counted = self.counted.get(&request.id).copied();
@@ -398,8 +421,6 @@ impl Checks {
             }
             Err(refusal) => {
                 self.must(13, refusal.to_string().len() > 10, || format!("{command:?} is refused without a word"));
-                let clear = matches!(refusal, Refusal::OtherContent { .. }) || counted.is_none();
-                self.must(13, clear, || format!("{command:?} is refused and was carried out"));
             }
         }
         if let (Command::Rollback { .. }, Err(refusal)) = (command, answer) {

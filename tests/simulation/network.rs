@@ -281,10 +281,12 @@ impl World {
             let Some(settling) = self.settlings.remove(&id) else { return };
             let view = self.log.view(seen);
             let Some((commit, command)) = settling.commit else { return };
-            let counts = view.command(command.id).is_some_and(|done| done.hash == command.hash);
+            let done = view.command(command.id).filter(|done| done.hash == command.hash);
             let owner = settling.owner.clone();
-            let result = if counts {
-                Ok(Settled { commit: Some(commit), repeated: false })
+            let result = if let Some(done) = done {
+                // Another copy of it may be the one that counts.
+                let this = settling.offset == usize::try_from(done.offset.0).ok();
+                Ok(Settled { commit: Some(commit), repeated: !this })
             } else if settling.again {
                 match self.begin(settling, &view) {
                     Begun::Pending => continue,

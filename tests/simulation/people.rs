@@ -171,6 +171,8 @@ impl World {
     /// A door knows what became of a request.
     pub fn executed(&mut self, pid: Pid, request: usize, result: Answer) {
         let rollback = is_rollback(&self.people.requests[request].command);
+        let seen = self.processes.get(&pid).map_or(0, |process| process.seen);
+        self.checks.decided(&self.people.requests[request], seen, &result);
         if rollback && result.is_ok() {
             self.apply_now(pid, request);
         }

@@ -273,7 +273,7 @@ impl World {
             let state = view.state();
             worker.facts.steady = Duration::from_millis(self.now - worker.born);
             for news in std::mem::take(&mut worker.inbox) {
-                worker.take_in(state, news);
+                worker.take_in(&view, news);
             }
             let (role, steady) = (worker.role, worker.facts.steady);
             if state.lease(role).holder.as_ref() != Some(&process.name) {
@@ -293,8 +293,9 @@ impl World {
                 let after = self.dice.range(1, 200);
                 self.after(after, Event::Look(process.pid, Box::new(look)));
             }
-            for effect in reaction.effects {
-                self.start_effect(process, effect)?;
+            let doomed = self.dice.range(0, reaction.effects.len() as u64);
+            for (n, effect) in (0..).zip(reaction.effects) {
+                self.start_effect(process, effect, n == doomed)?;
             }
             let Some(worker) = process.worker() else { return Ok(()) };
             worker.plan = (reaction.wake_at, next_look);
@@ -400,21 +401,24 @@ impl World {
             "route" => 15,
             _ => 250,
         };
-        let killed = !self.calm && self.dice.chance(permille);
+        let spared = self.spared.get(kind).is_some_and(|until| *until > self.now);
+        let killed = !self.calm && !spared && self.dice.chance(permille);
         if killed {
+            // Long enough for somebody to get something done before it happens again.
+            self.spared.insert(kind, self.now + 100 * SECOND);
             *self.tally.crashes_at.entry((kind, point)).or_default() += 1;
         }
         killed
     }
 
-    fn start_effect(&mut self, process: &mut Process, effect: Effect) -> Result<(), Gone> {
+    fn start_effect(&mut self, process: &mut Process, effect: Effect, doomed: bool) -> Result<(), Gone> {
         let (key, kind) = (effect.key(), effect.kind());
         let Some(worker) = process.worker() else { return Ok(()) };
         if !worker.facts.in_flight.insert(key) {
             return Ok(());
         }
         self.tally.effects += 1;
-        if self.killed(kind, Point::BeforeCall) {
+        if doomed && self.killed(kind, Point::BeforeCall) {
             return Err(Gone::Crashed("before its call"));
         }
         let (pid, name) = (process.pid, process.name.clone());
@@ -430,13 +434,13 @@ pub enum Gone {
 }
 
 impl Worker {
-    fn take_in(&mut self, state: &ledger::State, news: News) {
+    fn take_in(&mut self, view: &View, news: News) {
         match news {
             News::Done(key, kind, done) => {
                 self.replied.push(kind);
                 self.facts.take_in(key, done);
             }
-            News::Seen(sight) => self.looks.take_in(&mut self.facts, state, sight),
+            News::Seen(sight) => self.looks.take_in(&mut self.facts, view.state(), view.next(), sight),
         }
     }
 

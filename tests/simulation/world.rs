@@ -84,6 +84,8 @@ pub struct World {
     pub blind_until: Ms,
     /// Appends take long until then.
     pub slow_until: Ms,
+    /// Nobody is killed around an effect of this kind until then.
+    pub spared: BTreeMap<&'static str, Ms>,
     queue: BTreeMap<(Ms, u64), Event>,
     numbers: u64,
 }
@@ -108,6 +110,7 @@ impl World {
             calm: false,
             blind_until: 0,
             slow_until: 0,
+            spared: BTreeMap::new(),
             queue: BTreeMap::new(),
             numbers: 0,
         };

@@ -26,7 +26,8 @@ pub struct Facts {
     pub nodes: Option<BTreeMap<EffectId, Seen>>,
     /// For how many looks in a row, and since when, a node that the ledger has as running was not seen at all.
     pub missing: BTreeMap<EffectId, Looks>,
-    /// For how many looks in a row, and since when, a node was seen that the ledger does not have.
+    /// For how many looks in a row, and since when, a node was seen that the ledger does not have. Looks by a reader who
+    /// lagged behind the log do not count: the ledger may have known better.
     pub unowned: BTreeMap<EffectId, Looks>,
     /// For how many looks in a row, and since when, a ready stack was under its `min_ready`.
     pub under: BTreeMap<StackId, Looks>,
@@ -108,8 +109,9 @@ impl Probes {
 }
 
 impl Facts {
-    /// Takes a look at all nodes in, and counts what it says about what the ledger has.
-    pub fn looked(&mut self, state: &State, nodes: BTreeMap<EffectId, Seen>) {
+    /// Takes a look at all nodes in, and counts what it says about what the ledger has. `current`: the state holds
+    /// everything that was in the log when the look ended.
+    pub fn looked(&mut self, state: &State, nodes: BTreeMap<EffectId, Seen>, current: bool) {
         let now = self.steady;
         let stacks = || state.deployments.values().flat_map(|deployment| &deployment.stacks);
         let owned: BTreeSet<EffectId> =
@@ -117,7 +119,9 @@ impl Facts {
         let running = |stack: &&ledger::deployment::Node| stack.address().is_some();
         let gone = stacks().flat_map(|(_, stack)| stack.nodes.values().filter(running).map(|node| node.effect));
         self.missing = count(&self.missing, gone.filter(|effect| !nodes.contains_key(effect)), now);
-        self.unowned = count(&self.unowned, nodes.keys().filter(|effect| !owned.contains(effect)).copied(), now);
+        if current {
+            self.unowned = count(&self.unowned, nodes.keys().filter(|effect| !owned.contains(effect)).copied(), now);
+        }
         let under =
             stacks().filter(|(_, stack)| stack.phase == Phase::Ready && stack.ready_nodes() < stack.capacity.min_ready);
         self.under = count(&self.under, under.map(|(id, _)| *id), now);
@@ -168,6 +172,12 @@ impl Facts {
                 self.route_failures.insert(id, (error.to_string(), at));
             }
             (Key::Route(id), _) => drop(self.routers.remove(&id)),
+            (Key::CleanUp(effect), _) => {
+                // It is gone unless the next look shows it still.
+                if let Some(nodes) = &mut self.nodes {
+                    nodes.remove(&effect);
+                }
+            }
             _ => {}
         }
     }

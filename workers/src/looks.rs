@@ -8,7 +8,7 @@ use std::time::Duration;
 use ledger::State;
 use ledger::deployment::{Deployment, NodePhase, Phase, retention};
 use schemas::run::HttpCheck;
-use schemas::{DeploymentId, EffectId, Role};
+use schemas::{DeploymentId, EffectId, Offset, Role};
 
 use crate::checks::Probe;
 use crate::facts::{Facts, Measures};
@@ -69,8 +69,8 @@ pub enum Look {
 /// What a look showed.
 #[derive(Clone, Debug)]
 pub enum Sight {
-    /// All nodes and the free ports, or why they could not be looked at.
-    Nodes(Result<BTreeMap<EffectId, Seen>, Fault>, Vec<u16>),
+    /// All nodes and the free ports, or why they could not be looked at; and the log's end, asked for afterwards.
+    Nodes(Result<BTreeMap<EffectId, Seen>, Fault>, Vec<u16>, Option<Offset>),
     /// What a probe found.
     Probe(EffectId, Probe),
     /// What a router serves, and its counters if they could be read.
@@ -187,14 +187,15 @@ impl Looks {
         (traffic.set.is_some() || traffic.retired_at.is_some()).then_some(self.pace.quiet)
     }
 
-    /// Takes what a look showed into the facts.
-    pub fn take_in(&mut self, facts: &mut Facts, state: &State, sight: Sight) {
+    /// Takes what a look showed into the facts; `state` is what the log says before `folded`.
+    pub fn take_in(&mut self, facts: &mut Facts, state: &State, folded: Offset, sight: Sight) {
         match sight {
-            Sight::Nodes(seen, ports) => {
+            Sight::Nodes(seen, ports, end) => {
+                let current = end.is_some_and(|end| folded >= end);
                 self.nodes.busy = false;
                 facts.free_ports = ports;
                 match seen {
-                    Ok(seen) => facts.looked(state, seen),
+                    Ok(seen) => facts.looked(state, seen, current),
                     Err(error) => tracing::warn!(role = %self.role, %error, "nodes cannot be looked at"),
                 }
             }

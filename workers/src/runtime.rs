@@ -119,7 +119,7 @@ struct Worker {
 impl Worker {
     fn new(role: Role, holder: String, ledger: Ledger, adapters: Adapters) -> Self {
         let (send, news) = mpsc::unbounded_channel();
-        let lookout = Lookout::new(role, adapters.clone(), send.clone());
+        let lookout = Lookout::new(role, ledger.clone(), adapters.clone(), send.clone());
         Self { role, holder, ledger, adapters, react: react_of(role), facts: Facts::default(), lookout, news, send }
     }
 
@@ -148,12 +148,12 @@ impl Worker {
             let wake = reaction.wake_at.map_or(IDLE_MAX, |at| until(now, at));
             let idle = wake.min(next_look.saturating_sub(steady)).clamp(IDLE_MIN, IDLE_MAX);
             tokio::select! {
-                news = self.news.recv() => if let Some(news) = news { self.take_in(&state, news) },
+                news = self.news.recv() => if let Some(news) = news { self.take_in(news) },
                 changed = folded.changed() => changed.map_err(|_| self.ledger_lost())?,
                 () = tokio::time::sleep(idle) => {}
             }
             while let Ok(news) = self.news.try_recv() {
-                self.take_in(&state, news);
+                self.take_in(news);
             }
         }
     }
@@ -207,11 +207,14 @@ impl Worker {
         Ok(changed)
     }
 
-    fn take_in(&mut self, state: &State, news: News) {
+    fn take_in(&mut self, news: News) {
         self.facts.steady = self.ledger.clock().steady();
         match news {
             News::Done(key, done) => self.facts.take_in(key, done),
-            News::Seen(sight) => self.lookout.take_in(&mut self.facts, state, sight),
+            News::Seen(sight) => {
+                let view = self.ledger.view();
+                self.lookout.take_in(&mut self.facts, view.state(), view.next(), sight);
+            }
         }
     }
 }

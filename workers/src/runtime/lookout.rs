@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use ledger::State;
-use schemas::{DeploymentId, Role};
+use ledger::{Ledger, State};
+use schemas::{DeploymentId, Offset, Role};
 use tokio::sync::mpsc;
 
 use super::{Adapters, News};
@@ -15,21 +15,22 @@ use crate::traffic::router;
 pub(super) struct Lookout {
     looks: Looks,
     adapters: Adapters,
+    ledger: Ledger,
     send: mpsc::UnboundedSender<News>,
 }
 
 impl Lookout {
-    pub(super) fn new(role: Role, adapters: Adapters, send: mpsc::UnboundedSender<News>) -> Self {
-        Self { looks: Looks::new(role, Pace::default()), adapters, send }
+    pub(super) fn new(role: Role, ledger: Ledger, adapters: Adapters, send: mpsc::UnboundedSender<News>) -> Self {
+        Self { looks: Looks::new(role, Pace::default()), adapters, ledger, send }
     }
 
     /// Begins the looks that are due and returns when the next one is.
     pub(super) fn look(&mut self, state: &State, now: Duration) -> Duration {
         let (looks, next) = self.looks.begin(state, now);
         for look in looks {
-            let (adapters, send) = (self.adapters.clone(), self.send.clone());
+            let (adapters, ledger, send) = (self.adapters.clone(), self.ledger.clone(), self.send.clone());
             tokio::spawn(async move {
-                let sight = see(&adapters, look).await;
+                let sight = see(&adapters, &ledger, look).await;
                 // A worker that has ended needs no news.
                 let _ = send.send(News::Seen(sight));
             });
@@ -38,17 +39,17 @@ impl Lookout {
     }
 
     /// Takes what a look showed into the facts.
-    pub(super) fn take_in(&mut self, facts: &mut Facts, state: &State, sight: Sight) {
-        self.looks.take_in(facts, state, sight);
+    pub(super) fn take_in(&mut self, facts: &mut Facts, state: &State, folded: Offset, sight: Sight) {
+        self.looks.take_in(facts, state, folded, sight);
     }
 }
 
-async fn see(adapters: &Adapters, look: Look) -> Sight {
+async fn see(adapters: &Adapters, ledger: &Ledger, look: Look) -> Sight {
     match look {
         Look::Nodes { ports } => {
             let seen = adapters.nodes.look().await;
             let ports = if ports > 0 { adapters.nodes.free_ports(ports).await.unwrap_or_default() } else { vec![] };
-            Sight::Nodes(seen, ports)
+            Sight::Nodes(seen, ports, ledger.log().latest().await.ok())
         }
         Look::Probe { effect, address, check } => Sight::Probe(effect, adapters.checks.probe(address, &check).await),
         Look::Router { deployment, measures } => {
