@@ -7,6 +7,7 @@
 //! What it cannot prove: real disks, real clouds, the proxy's own code, and async code around the pure centre.
 
 mod book;
+mod broken;
 mod calls;
 mod checks;
 mod cloud;

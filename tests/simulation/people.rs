@@ -257,7 +257,7 @@ impl World {
         let ready: Vec<(StackId, Version)> = of
             .stacks
             .iter()
-            .filter(|(_, stack)| stack.phase == Phase::Ready)
+            .filter(|(_, stack)| stack.phase == Phase::Ready || self.dice.chance(60))
             .map(|(stack, found)| (*stack, found.version.clone()))
             .collect();
         let live = of.rollout.as_ref().filter(|rollout| rollout.is_live());
@@ -347,7 +347,7 @@ impl World {
         policy.retention.drain_ms = self.dice.range(0, 20 * SECOND);
         let nodes = u16::try_from(self.dice.range(1, 4)).unwrap_or(1);
         let min_ready = u16::try_from(self.dice.range(1, u64::from(nodes) + 1)).unwrap_or(1);
-        let check = HttpCheck { interval_ms: 4 * SECOND, ..HttpCheck::default() };
+        let check = HttpCheck { interval_ms: 8 * SECOND, ..HttpCheck::default() };
         let definition = Definition {
             owner: "team".to_owned(),
             description: String::new(),

@@ -112,7 +112,7 @@ const GATHER: Ms = 60;
 /// Slower than the product's, so that a virtual day is short.
 fn pace() -> Pace {
     let s = Duration::from_secs;
-    Pace { nodes: s(4), starting: s(2), moving: s(3), quiet: s(8), unused: s(6) }
+    Pace { nodes: s(5), starting: s(2), moving: s(3), quiet: s(10), unused: s(8) }
 }
 
 impl Process {

@@ -37,7 +37,7 @@ fn outcome(world: &World) -> Outcome {
 }
 
 fn go(world: &mut World) {
-    while world.now < 40 * MINUTE || (!is_enough(world) && world.now < 6 * HOUR) {
+    while world.now < 30 * MINUTE || (!is_enough(world) && world.now < 6 * HOUR) {
         if !world.step() {
             return;
         }

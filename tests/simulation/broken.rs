@@ -1,0 +1,342 @@
+//! Broken rules: for each invariant a rule that is wrong in one place, to show that the checks find it. They are
+//! values that a test passes in; the product has no switch for them.
+
+use bytes::Bytes;
+use ledger::View;
+use ledger::decide::Now;
+use ledger::deployment::Phase;
+use ledger::execute::{Asked, Prepared, Refusal, What, prepare};
+use ledger::state::State;
+use schemas::command::DeploymentOutcome as O;
+use schemas::command::Outcome;
+use schemas::{Actor, ActorKind, Offset, Role, Stream, Timestamp, Weight};
+use std::sync::Arc;
+use workers::effect::{Effect, Reaction};
+use workers::facts::Facts;
+use workers::runtime::React;
+use workers::traffic::routes::Admission;
+use workers::{collector, provisioner, traffic_shifter};
+
+use crate::rules::{REAL, Rules};
+use crate::run::run;
+
+/// Within how many seeds a broken rule must be found.
+const SEEDS_MAX: u64 = 60;
+
+/// Runs seeds until one finds that `invariant` does not hold.
+fn find(invariant: u8, rules: Rules) {
+    let mut others = Vec::new();
+    for seed in 0..SEEDS_MAX {
+        match run(seed, rules).broken {
+            Some(broken) if broken.invariant == invariant => {
+                return println!("invariant {invariant}, seed {seed}: {}", broken.what);
+            }
+            Some(other) => others.push(format!("seed {seed}, invariant {}: {}", other.invariant, other.what)),
+            None => {}
+        }
+    }
+    panic!("{SEEDS_MAX} seeds did not find it; they found {others:#?}");
+}
+
+type Prepare = Result<Prepared, Refusal>;
+
+/// Prepares on a state that is not so.
+fn on_another_state(view: &View, asked: &Asked, now: Now, rollback: bool, change: fn(&mut State)) -> Prepare {
+    let mut state = view.state().clone();
+    change(&mut state);
+    let view = View::resume(view.ruler().clone(), state, view.read_only().clone(), view.voids());
+    prepare(&view, asked, now, rollback)
+}
+
+#[test]
+fn a_log_that_changes_what_it_kept_is_found() {
+    fn keep(offset: Offset, bytes: Bytes) -> Bytes {
+        let text = String::from_utf8_lossy(&bytes);
+        if offset.0 > 100 && offset.0 % 50 == 7 { Bytes::from(text.replace("unix-peer", "unix-pear")) } else { bytes }
+    }
+    find(2, Rules { keep, ..REAL });
+}
+
+#[test]
+fn a_reader_that_folds_what_is_void_is_found() {
+    find(
+        2,
+        Rules {
+            fold: |view, offset, bytes| {
+                let before = view.clone();
+                let folded = view.fold(offset, bytes)?;
+                if folded.void != Some(ledger::rule::Void::Stale) {
+                    return Ok(folded);
+                }
+                // It takes the stale commit for a good one: as if it stood on the present heads.
+                let anew = restack(&before, bytes);
+                *view = before;
+                view.fold(offset, &anew)
+            },
+            ..REAL
+        },
+    );
+}
+
+fn restack(view: &View, bytes: &Bytes) -> Bytes {
+    let mut commit: serde_json::Value = serde_json::from_slice(bytes).expect("a commit");
+    for heads in ["extends", "requires"] {
+        for head in commit[heads].as_array_mut().expect("heads") {
+            let found = view.ruler().head(head["stream"].as_str().expect("a stream"));
+            head["version"] = serde_json::json!(found.version);
+            head["hash"] = serde_json::json!(found.hash);
+        }
+    }
+    serde_json::to_vec(&commit).expect("plain JSON").into()
+}
+
+#[test]
+fn traffic_on_stacks_that_are_not_ready_is_found() {
+    fn all_ready(state: &mut State) {
+        for deployment in state.deployments.values_mut() {
+            for stack in Arc::make_mut(deployment).stacks.values_mut() {
+                if stack.phase == Phase::Starting && stack.nodes.values().any(|node| node.address().is_some()) {
+                    stack.phase = Phase::Ready;
+                }
+            }
+        }
+    }
+    fn for_people(view: &View, asked: &Asked, now: Now, rollback: bool) -> Prepare {
+        match asked.what {
+            What::Command { .. } => on_another_state(view, asked, now, rollback, all_ready),
+            What::Outcome { .. } => prepare(view, asked, now, rollback),
+        }
+    }
+    find(3, Rules { prepare: for_people, ..REAL });
+}
+
+#[test]
+fn a_collector_that_asks_nobody_is_found() {
+    fn react(state: &State, facts: &Facts, now: Timestamp) -> Reaction {
+        let mut reaction = collector::react(state, facts, now);
+        for deployment in state.deployments.values() {
+            let unset = deployment.stacks.iter().filter(|(id, stack)| {
+                stack.phase == Phase::Ready && deployment.traffic.set_weight(**id) == Weight::ZERO
+            });
+            for node in unset.flat_map(|(_, stack)| stack.nodes.values()) {
+                reaction.effects.push(Effect::Stop { node: node.effect, grace: collector::STOP_GRACE });
+            }
+        }
+        reaction
+    }
+    find(4, Rules { react: |role| if role == Role::Collector { react as React } else { (REAL.react)(role) }, ..REAL });
+}
+
+#[test]
+fn a_collector_that_does_not_care_whether_it_lags_is_found() {
+    fn react(state: &State, facts: &Facts, now: Timestamp) -> Reaction {
+        let mut facts = facts.clone();
+        // Every look counts, however old the state is that it is compared with.
+        if let Some(nodes) = facts.nodes.clone() {
+            let owned = |effect| state.deployments.values().any(|deployment| deployment.node(effect).is_some());
+            for effect in nodes.keys().copied().filter(|effect| !owned(*effect)) {
+                let looks = workers::facts::Looks { count: 9, since: std::time::Duration::ZERO };
+                facts.unowned.insert(effect, looks);
+            }
+        }
+        collector::react(state, &facts, now)
+    }
+    find(4, Rules { react: |role| if role == Role::Collector { react as React } else { (REAL.react)(role) }, ..REAL });
+}
+
+#[test]
+fn more_versions_than_the_policy_allows_are_found() {
+    fn any_number(state: &mut State) {
+        for service in state.services.values_mut() {
+            if let Some(definition) = &mut Arc::make_mut(service).definition {
+                definition.policy.retention.serving_max = 100;
+            }
+        }
+    }
+    find(5, Rules { prepare: |v, a, n, r| on_another_state(v, a, n, r, any_number), ..REAL });
+}
+
+#[test]
+fn a_launch_under_another_effect_id_is_found() {
+    fn react(state: &State, facts: &Facts, now: Timestamp) -> Reaction {
+        let mut reaction = provisioner::react(state, facts, now);
+        for effect in &mut reaction.effects {
+            // A repeated launch is another launch.
+            if let Effect::Launch(launch) = effect
+                && facts.launches.contains_key(&launch.effect)
+                && let Some(ledger) = state.ledger
+            {
+                launch.effect = schemas::EffectId::of_launch(ledger, launch.stack, launch.slot, launch.attempt + 100);
+            }
+        }
+        reaction
+    }
+    find(
+        6,
+        Rules { react: |role| if role == Role::Provisioner { react as React } else { (REAL.react)(role) }, ..REAL },
+    );
+}
+
+#[test]
+fn nodes_that_nobody_sweeps_up_are_found() {
+    fn react(state: &State, facts: &Facts, now: Timestamp) -> Reaction {
+        let facts = Facts { unowned: Default::default(), ..facts.clone() };
+        collector::react(state, &facts, now)
+    }
+    find(6, Rules { react: |role| if role == Role::Collector { react as React } else { (REAL.react)(role) }, ..REAL });
+}
+
+#[test]
+fn a_router_that_takes_late_calls_is_found() {
+    find(7, Rules { admit: |_, _| Ok(Admission::Apply), ..REAL });
+}
+
+#[test]
+fn a_command_that_outlives_a_rollback_is_found() {
+    fn without_fence(view: &View, asked: &Asked, now: Now, rollback: bool) -> Prepare {
+        let mut asked = asked.clone();
+        if let What::Command { fence, .. } = &mut asked.what {
+            *fence = None;
+        }
+        prepare(view, &asked, now, rollback)
+    }
+    find(7, Rules { prepare: without_fence, ..REAL });
+}
+
+#[test]
+fn a_promotion_without_data_is_found() {
+    fn no_minimum(state: &mut State) {
+        for deployment in state.deployments.values_mut() {
+            if let Some(rollout) = &mut Arc::make_mut(deployment).rollout {
+                rollout.policy.judgement.requests_min = 0;
+            }
+        }
+    }
+    fn react(state: &State, facts: &Facts, now: Timestamp) -> Reaction {
+        let mut state = state.clone();
+        no_minimum(&mut state);
+        traffic_shifter::react(&state, facts, now)
+    }
+    find(
+        8,
+        Rules {
+            react: |role| if role == Role::TrafficShifter { react as React } else { (REAL.react)(role) },
+            prepare: |v, a, n, r| on_another_state(v, a, n, r, no_minimum),
+            ..REAL
+        },
+    );
+}
+
+#[test]
+fn a_rollout_that_waits_without_a_word_is_found() {
+    fn react(state: &State, facts: &Facts, now: Timestamp) -> Reaction {
+        let mut reaction = traffic_shifter::react(state, facts, now);
+        reaction.outcomes.retain(|outcome| {
+            !matches!(outcome, Outcome::Deployment { outcome: O::Hold { .. } | O::TakeStep { .. }, .. })
+        });
+        reaction
+    }
+    find(
+        9,
+        Rules { react: |role| if role == Role::TrafficShifter { react as React } else { (REAL.react)(role) }, ..REAL },
+    );
+}
+
+#[test]
+fn a_stack_that_never_fails_is_found() {
+    fn react(state: &State, facts: &Facts, now: Timestamp) -> Reaction {
+        let mut reaction = provisioner::react(state, facts, now);
+        reaction
+            .outcomes
+            .retain(|outcome| !matches!(outcome, Outcome::Deployment { outcome: O::StackFailed { .. }, .. }));
+        reaction
+    }
+    find(
+        9,
+        Rules { react: |role| if role == Role::Provisioner { react as React } else { (REAL.react)(role) }, ..REAL },
+    );
+}
+
+#[test]
+fn a_deposed_worker_whose_commits_count_is_found() {
+    fn without_lease(view: &View, asked: &Asked, now: Now, rollback: bool) -> Prepare {
+        let mut prepared = prepare(view, asked, now, rollback)?;
+        if let Prepared::Commit(draft, _) = &mut prepared {
+            draft.requires.retain(|head| !matches!(head.stream, Stream::Worker(_)));
+        }
+        Ok(prepared)
+    }
+    find(10, Rules { prepare: without_lease, ..REAL });
+}
+
+#[test]
+fn a_release_that_changes_is_found() {
+    fn forget(state: &mut State) {
+        for service in state.services.values_mut() {
+            Arc::make_mut(service).releases.clear();
+        }
+    }
+    fn prepare_release(view: &View, asked: &Asked, now: Now, rollback: bool) -> Prepare {
+        let release = matches!(&asked.what, What::Command { command: schemas::command::Command::Release { .. }, .. });
+        if release { on_another_state(view, asked, now, rollback, forget) } else { prepare(view, asked, now, rollback) }
+    }
+    find(11, Rules { prepare: prepare_release, ..REAL });
+}
+
+#[test]
+fn a_commit_under_another_name_is_found() {
+    fn as_system(view: &View, asked: &Asked, now: Now, rollback: bool) -> Prepare {
+        let mut asked = asked.clone();
+        if asked.about.actor.kind == ActorKind::Pipeline {
+            asked.about.actor = Actor { kind: ActorKind::System, name: "ci".to_owned(), proof: "none".to_owned() };
+        }
+        prepare(view, &asked, now, rollback)
+    }
+    find(12, Rules { prepare: as_system, ..REAL });
+}
+
+#[test]
+fn a_commit_without_a_cause_is_found() {
+    fn without_cause(view: &View, asked: &Asked, now: Now, rollback: bool) -> Prepare {
+        let mut asked = asked.clone();
+        asked.about.cause = None;
+        prepare(view, &asked, now, rollback)
+    }
+    find(12, Rules { prepare: without_cause, ..REAL });
+}
+
+#[test]
+fn a_reader_that_skips_what_it_does_not_know_is_found() {
+    find(
+        13,
+        Rules {
+            fold: |view, offset, bytes| {
+                let folded = view.fold(offset, bytes)?;
+                *view = View::resume(view.ruler().clone(), view.state().clone(), Default::default(), view.voids());
+                Ok(folded)
+            },
+            ..REAL
+        },
+    );
+}
+
+#[test]
+fn a_shifter_that_cuts_users_off_is_found() {
+    fn react(state: &State, facts: &Facts, now: Timestamp) -> Reaction {
+        let mut reaction = traffic_shifter::react(state, facts, now);
+        for effect in &mut reaction.effects {
+            // It makes room before it changes anything.
+            if let Effect::Route(routes) = effect
+                && routes.weights.len() > 1
+            {
+                let (deployment, generation) = (routes.deployment.clone(), routes.generation);
+                *effect = Effect::Unroute { deployment, generation };
+            }
+        }
+        reaction
+    }
+    find(
+        15,
+        Rules { react: |role| if role == Role::TrafficShifter { react as React } else { (REAL.react)(role) }, ..REAL },
+    );
+}
