@@ -23,6 +23,8 @@ pub enum Entry {
 pub struct Counted {
     pub id: CommitId,
     pub command: CommandId,
+    /// The hash of the command's content.
+    pub content: Hash,
     pub time: Timestamp,
     /// The streams it extends.
     pub extends: Vec<String>,
@@ -135,7 +137,15 @@ impl Book {
             (text(&event["stream"]), decoded.map_err(|error| error.to_string()))
         });
         let (events, time, about) = (events.collect(), from(&commit["time"]), from(&commit["about"]));
-        Entry::Counts(Box::new(Counted { id, command, time, extends, events, about }))
+        Entry::Counts(Box::new(Counted {
+            id,
+            command,
+            content: from(&commit["command"]["hash"]),
+            time,
+            extends,
+            events,
+            about,
+        }))
     }
 
     /// Moves the streams that a counting commit extends on.

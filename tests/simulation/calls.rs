@@ -60,7 +60,7 @@ impl World {
         if !answered || !self.processes.contains_key(&pid) {
             return;
         }
-        if self.killed(effect.kind(), Point::BeforeReply) {
+        if self.killed(effect.kind(), Point::Reply) {
             return self.crash(pid, "its effect was done, the reply was not heard");
         }
         let back = takes + self.dice.range(1, 100);
@@ -104,7 +104,7 @@ impl World {
         }
         let applied = self.cloud.router.apply(&self.rules, routes);
         if applied.is_ok() {
-            self.checks.routed(routes, &self.cloud);
+            self.checks.routed(routes, &self.cloud, self.now);
         }
         applied.map_err(|refusal| match refusal {
             Refusal::Superseded { held, .. } => ApplyError::Superseded { held },

@@ -12,7 +12,7 @@ use schemas::command::Command;
 use schemas::judgement::{Judged, Verdict};
 use schemas::traffic::Purpose;
 use schemas::{
-    Actor, ActorKind, CommandId, CommitId, DeploymentId, EffectId, Event, Fence, Offset, StackId, StreamVersion,
+    Actor, ActorKind, CommandId, CommitId, DeploymentId, EffectId, Event, Fence, Hash, Offset, StackId, StreamVersion,
     Weight, Weights, judgement, release, rollout, traffic,
 };
 use workers::nodes::Launch;
@@ -45,7 +45,7 @@ pub struct Checks {
     /// What is on its way: by whom it was drafted, and whether it is a rollback.
     drafted: BTreeMap<CommitId, (Actor, bool)>,
     /// The fence each command was last decided under, and what it is.
-    asked: BTreeMap<CommandId, (Fence, Command)>,
+    asked: BTreeMap<(CommandId, Hash), (Fence, Command)>,
     /// Commands that counted.
     counted: BTreeMap<CommandId, (CommitId, Offset)>,
     launched: BTreeMap<EffectId, Launch>,
@@ -54,6 +54,10 @@ pub struct Checks {
     alien: BTreeSet<String>,
     /// The highest generation each router entry ever held.
     held: BTreeMap<DeploymentId, StreamVersion>,
+    /// What the router served of each deployment, from when on.
+    served: BTreeMap<DeploymentId, Vec<(Ms, BTreeMap<StackId, Weight>)>>,
+    /// When weights were last confirmed.
+    applied_at: BTreeMap<DeploymentId, Ms>,
     /// Deployments that somebody turned by hand, until we write again.
     by_hand: BTreeSet<DeploymentId>,
     pub commits: u64,
@@ -81,7 +85,7 @@ impl Checks {
 
     /// A door is about to decide a command under a fence.
     pub fn asked(&mut self, id: CommandId, command: &Command, fence: Fence) {
-        self.asked.insert(id, (fence, command.clone()));
+        self.asked.insert((id, command.hash()), (fence, command.clone()));
     }
 
     /// A record landed.
@@ -171,6 +175,10 @@ impl Checks {
             (Event::Traffic(traffic::Event::RolledBack(back)), Some(id)) => {
                 self.check_rollback(offset, &id, back);
             }
+            (Event::Traffic(traffic::Event::DriftSeen(drift)), Some(id)) => self.check_drift(offset, &id, &drift.seen),
+            (Event::Traffic(traffic::Event::WeightsApplied(_)), Some(id)) => {
+                self.applied_at.insert(id, now);
+            }
             (Event::Rollout(rollout::Event::Started(_)), Some(id)) => {
                 self.rollouts += 1;
                 self.check_fence(offset, &id, commit, "starts a rollout");
@@ -219,7 +227,7 @@ impl Checks {
 
     /// 7: what was asked for under an older fence comes to nothing.
     fn check_fence(&mut self, offset: Offset, id: &DeploymentId, commit: &Counted, does: &str) {
-        let Some((asked, command)) = self.asked.get(&commit.command) else { return };
+        let Some((asked, command)) = self.asked.get(&(commit.command, commit.content)) else { return };
         if matches!(command, Command::Rollback { .. }) {
             return;
         }
@@ -299,9 +307,10 @@ impl Checks {
     }
 
     /// 7 and 10: the router holds what the log set, and never goes back.
-    pub fn routed(&mut self, routes: &Routes, cloud: &Cloud) {
+    pub fn routed(&mut self, routes: &Routes, cloud: &Cloud, now: Ms) {
         let id = &routes.deployment;
         let Some(held) = cloud.router.entries.get(id).and_then(Routed::held) else { return };
+        self.serves(&held.routes, now);
         let generation = held.routes.generation;
         let before = self.held.get(id).copied().unwrap_or_default();
         self.must(7, generation >= before, || format!("{id}: a late call brings generation {generation} back"));
@@ -329,8 +338,24 @@ impl Checks {
     }
 
     /// Somebody else changed the router.
-    pub fn turned_by_hand(&mut self, routes: &Routes) {
+    pub fn turned_by_hand(&mut self, routes: &Routes, now: Ms) {
         self.by_hand.insert(routes.deployment.clone());
+        self.serves(routes, now);
+    }
+
+    /// From now on the router serves so.
+    fn serves(&mut self, routes: &Routes, now: Ms) {
+        let served = self.served.entry(routes.deployment.clone()).or_default();
+        served.push((now, routes.weights.iter().collect()));
+    }
+
+    /// 12: what is recorded as drift was truly served after the weights before it were confirmed.
+    fn check_drift(&mut self, offset: Offset, id: &DeploymentId, seen: &BTreeMap<StackId, Weight>) {
+        let since = self.applied_at.get(id).copied().unwrap_or_default();
+        let served = self.served.get(id).map(Vec::as_slice).unwrap_or_default();
+        let first = served.partition_point(|(at, _)| *at <= since).saturating_sub(1);
+        let true_ = seen.is_empty() || served[first..].iter().any(|(_, weights)| weights == seen);
+        self.must(12, true_, || format!("#{offset}: {id} is said to have served {seen:?}, and did not"));
     }
 
     /// 15: users are served by nodes that run, unless the cloud ended them.
@@ -371,6 +396,12 @@ impl Checks {
         self.unowned_since.retain(|effect, _| unowned.contains(effect));
         for effect in unowned {
             let since = *self.unowned_since.entry(effect).or_insert(now);
+            // Users come first: as long as a router sends them there, it is left alone.
+            let launch = &cloud.nodes[&effect].launch;
+            let held = cloud.router.entries.get(&launch.deployment).and_then(Routed::held);
+            if held.is_some_and(|held| gives_it_traffic(&held.routes, launch.stack, effect)) {
+                continue;
+            }
             let what = || format!("node {effect} runs without an owner for more than 10 minutes");
             self.must(6, now - since <= UNOWNED_MAX, what);
         }
@@ -406,7 +437,7 @@ impl Checks {
     pub fn decided(&mut self, request: &Request, seen: usize, answer: &Answer) {
         let Err(refusal) = answer else { return };
         let done = self.counted.get(&request.id).is_some_and(|(_, offset)| (offset.0 as usize) < seen);
-        let clear = !done || matches!(refusal, Refusal::OtherContent { .. });
+        let clear = !done || matches!(refusal, Refusal::OtherContent { .. } | Refusal::Indeterminate { .. });
         self.must(13, clear, || format!("{:?} is refused and was carried out: {refusal}", request.command));
     }
 
@@ -436,7 +467,7 @@ impl Checks {
 
     /// 2: what the log kept is what was sent.
     pub fn reread(&mut self, log: &Kept) {
-        if self.commits % 8 == 0 {
+        if self.commits.is_multiple_of(8) {
             self.check_bytes(log);
         }
     }

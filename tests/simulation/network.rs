@@ -150,7 +150,7 @@ impl World {
             Ok(Prepared::Commit(draft, _)) => draft,
         };
         for kind in settling.after.clone() {
-            if settling.sent == 0 && self.killed(kind, Point::BeforeAppend) {
+            if settling.sent == 0 && self.killed(kind, Point::Append) {
                 return Begun::Crashed;
             }
         }
@@ -207,7 +207,7 @@ impl World {
             return;
         };
         for kind in after {
-            if self.killed(kind, Point::BeforeVerdict) {
+            if self.killed(kind, Point::Verdict) {
                 return self.crash(pid, "its append landed, its verdict was not seen");
             }
         }

@@ -275,12 +275,12 @@ impl World {
             for news in std::mem::take(&mut worker.inbox) {
                 worker.take_in(&view, news);
             }
-            let (role, steady) = (worker.role, worker.facts.steady);
+            let role = worker.role;
             if state.lease(role).holder.as_ref() != Some(&process.name) {
                 return Err(Gone::Ended("another instance took over"));
             }
             let Some(worker) = process.worker() else { return Ok(()) };
-            let (looks, next_look) = worker.looks.begin(state, steady);
+            let (looks, next_look) = worker.looks.begin(state, &worker.facts);
             let now = wall.max(view.time());
             let reaction = (self.rules.react)(role)(state, &worker.facts, now);
             self.tally.reactions += 1;
@@ -418,7 +418,7 @@ impl World {
             return Ok(());
         }
         self.tally.effects += 1;
-        if doomed && self.killed(kind, Point::BeforeCall) {
+        if doomed && self.killed(kind, Point::Call) {
             return Err(Gone::Crashed("before its call"));
         }
         let (pid, name) = (process.pid, process.name.clone());

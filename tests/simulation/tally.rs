@@ -2,20 +2,20 @@
 
 use std::collections::BTreeMap;
 
-/// Where a process can be killed around an effect.
+/// Where a process can be killed around an effect: before
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Point {
-    /// Decided, and not yet called.
-    BeforeCall,
-    /// Done outside, and no reply yet.
-    BeforeReply,
-    /// Replied, and the next commit is not yet sent.
-    BeforeAppend,
-    /// The next commit is in the log, and its verdict is not yet seen.
-    BeforeVerdict,
+    /// Its call: it is decided, and nothing was sent.
+    Call,
+    /// The reply: it is done outside, and nobody here knows.
+    Reply,
+    /// The append of the next commit: the reply is known, and nothing is in the log.
+    Append,
+    /// The verdict on that commit: it is in the log, and its writer does not know.
+    Verdict,
 }
 
-pub const POINTS: [Point; 4] = [Point::BeforeCall, Point::BeforeReply, Point::BeforeAppend, Point::BeforeVerdict];
+pub const POINTS: [Point; 4] = [Point::Call, Point::Reply, Point::Append, Point::Verdict];
 pub const KINDS: [&str; 5] = ["launch", "stop", "clean-up", "route", "unroute"];
 
 /// What happened.
@@ -52,24 +52,33 @@ impl Tally {
         self.hours += other.hours;
     }
 
+    /// Returns what happened in one line.
+    pub fn summary(&self) -> String {
+        let Tally { hours, commits, voids, effects, reactions, crashes, rollouts, rollbacks, .. } = self;
+        format!(
+            "{hours} virtual hours, {commits} commits that count and {voids} that do not, {reactions} reactions, \
+             {effects} effects, {crashes} kills, {rollouts} rollouts, {rollbacks} rollbacks"
+        )
+    }
+
     /// Returns the table of kills, and the cells that are empty.
     pub fn table(&self) -> (String, Vec<(&'static str, Point)>) {
-        let mut text = format!("{:<10}", "killed");
+        let mut text = format!("{:<15}", "killed before");
         for point in POINTS {
-            text += &format!("{:>15}", format!("{point:?}"));
+            text += &format!("{:>10}", format!("{point:?}"));
         }
         let mut empty = Vec::new();
         for kind in KINDS {
-            text += &format!("\n{kind:<10}");
+            text += &format!("\n{kind:<15}");
             for point in POINTS {
                 let n = self.crashes_at.get(&(kind, point)).copied().unwrap_or(0);
-                text += &format!("{n:>15}");
+                text += &format!("{n:>10}");
                 if n == 0 {
                     empty.push((kind, point));
                 }
             }
         }
-        text += &format!("\n{:<10}{:>15} between append and answer", "api", self.doors_before_answer);
+        text += &format!("\n{:<15}{:>10} between an append and its answer", "api", self.doors_before_answer);
         (text, empty)
     }
 }

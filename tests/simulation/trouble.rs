@@ -132,7 +132,7 @@ impl World {
         let stacks: Vec<_> = held.routes.backends.keys().copied().collect();
         if let Some(stack) = self.dice.pick(&stacks) {
             held.routes.weights = Weights::all_on(*stack);
-            self.checks.turned_by_hand(&held.routes);
+            self.checks.turned_by_hand(&held.routes, self.now);
             self.trace.add(self.now, format_args!("somebody turns {} to {stack} by hand", held.routes.deployment));
         }
     }

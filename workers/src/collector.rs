@@ -10,7 +10,7 @@ use schemas::{DeploymentId, EffectId, StackId, Timestamp, Weight};
 use crate::effect::{Effect, Key, Reaction};
 use crate::facts::{Facts, RETRY_AFTER, later};
 use crate::nodes::Seen;
-use crate::traffic::Entry;
+use crate::traffic::{Entry, Held};
 
 /// How long a node may take to end by itself.
 pub const STOP_GRACE: Duration = Duration::from_secs(10);
@@ -37,7 +37,7 @@ pub fn react(state: &State, facts: &Facts, now: Timestamp) -> Reaction {
             }
         }
     }
-    sweep(facts, now, &mut reaction);
+    sweep(state, facts, now, &mut reaction);
     reaction
 }
 
@@ -62,8 +62,7 @@ fn start(
 
 /// Returns the weight the router serves a stack with; nothing if that is unknown.
 fn observed_weight(facts: &Facts, id: &DeploymentId, stack: StackId) -> Option<Weight> {
-    let entry = facts.routers.get(id)?.as_ref();
-    Some(entry.and_then(Entry::held).map_or(Weight::ZERO, |held| held.routes.weights.of(stack)))
+    Some(facts.router(id)?.and_then(Entry::held).map_or(Weight::ZERO, |held| held.routes.weights.of(stack)))
 }
 
 /// Takes a stack's nodes down once it has drained: the wait is counted by this instance, on a clock that nobody sets.
@@ -113,7 +112,7 @@ fn stop(facts: &Facts, node: EffectId, failed_at: Option<Duration>, now: Timesta
 
 /// Takes nodes down that nobody owns: a launch that landed after its place was given up, or was lost and came back.
 /// An ended one is stopped too, since it may have left children behind; then what is left of it is cleaned up.
-fn sweep(facts: &Facts, now: Timestamp, reaction: &mut Reaction) {
+fn sweep(state: &State, facts: &Facts, now: Timestamp, reaction: &mut Reaction) {
     let Some(nodes) = &facts.nodes else { return };
     for (effect, looks) in &facts.unowned {
         if looks.count < UNOWNED_LOOKS || facts.steady.saturating_sub(looks.since) < UNOWNED_FOR {
@@ -128,10 +127,20 @@ fn sweep(facts: &Facts, now: Timestamp, reaction: &mut Reaction) {
                 }
             }
             // One that was stopped and is still seen is stopped again.
-            Some(Seen::Running(_) | Seen::Starting | Seen::Exited(_)) => {
+            Some(Seen::Running(_) | Seen::Starting | Seen::Exited(_)) if !may_be_called(state, facts, *effect) => {
                 stop(facts, *effect, last.map(|(_, at)| *at), now, reaction);
             }
-            Some(Seen::Unknown { .. }) | None => {}
+            Some(Seen::Running(_) | Seen::Starting | Seen::Exited(_) | Seen::Unknown { .. }) | None => {}
         }
     }
+}
+
+/// Says whether a router may send requests to a node, though the ledger gave it up: it may hold older routes. One that
+/// cannot be read might.
+fn may_be_called(state: &State, facts: &Facts, effect: EffectId) -> bool {
+    let calls = |held: &Held| held.routes.backends.values().any(|of| of.nodes.iter().any(|node| node.effect == effect));
+    state
+        .deployments
+        .keys()
+        .any(|id| facts.router(id).is_none_or(|entry| entry.and_then(Entry::held).is_some_and(calls)))
 }

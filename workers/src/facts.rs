@@ -37,6 +37,10 @@ pub struct Facts {
     pub probes: BTreeMap<EffectId, Probes>,
     /// What routers said they serve: nothing is unknown, `Some(None)` is a deployment they do not know.
     pub routers: BTreeMap<DeploymentId, Option<Entry>>,
+    /// When that was.
+    pub routers_at: BTreeMap<DeploymentId, Duration>,
+    /// When the last routing of a deployment ended.
+    pub routed_at: BTreeMap<DeploymentId, Duration>,
     /// The routers' counters.
     pub measures: BTreeMap<DeploymentId, Measures>,
     /// How the last launch of a node ended, and when.
@@ -133,10 +137,18 @@ impl Facts {
         self.nodes = Some(nodes);
     }
 
-    /// Takes in what a router said it serves, and its counters if they could be read.
+    /// Returns what a router was lately seen to serve; nothing if that is unknown, or long ago.
+    pub fn router(&self, id: &DeploymentId) -> Option<Option<&Entry>> {
+        let at = self.routers_at.get(id)?;
+        let fresh = self.steady.saturating_sub(*at) <= FRESH_MAX;
+        self.routers.get(id).filter(|_| fresh).map(Option::as_ref)
+    }
+
+    /// Takes in what a router said it serves, to a look that began at `began`, and its counters if they could be read.
     pub fn read_router(
         &mut self,
         id: DeploymentId,
+        began: Duration,
         entry: Result<Option<Entry>, ApplyError>,
         measures: Option<Measures>,
     ) {
@@ -144,9 +156,13 @@ impl Facts {
             self.measures.insert(id.clone(), Measures { at: self.steady, ..measures });
         }
         match entry {
-            // A read that began before an effect on the same deployment says nothing of what comes after it.
+            // A look that began before an effect on the same deployment ended says nothing of what comes after it.
             Ok(_) if self.in_flight.contains(&Key::Route(id.clone())) => {}
-            Ok(entry) => drop(self.routers.insert(id, entry)),
+            Ok(_) if self.routed_at.get(&id).is_some_and(|ended| began <= *ended) => {}
+            Ok(entry) => {
+                self.routers_at.insert(id.clone(), self.steady);
+                self.routers.insert(id, entry);
+            }
             Err(error) => {
                 tracing::warn!(deployment = %id, %error, "the router cannot be read");
                 self.routers.remove(&id);
@@ -158,6 +174,10 @@ impl Facts {
     pub fn take_in(&mut self, key: Key, done: Done) {
         let at = self.steady;
         self.in_flight.remove(&key);
+        if let Key::Route(id) = &key {
+            self.routed_at.insert(id.clone(), at);
+            self.routers_at.insert(id.clone(), at);
+        }
         match (key, done) {
             (Key::Launch(effect), Done::Launched(result)) => drop(self.launches.insert(effect, (result, at))),
             (Key::Stop(effect), Done::Stopped(result)) => drop(self.stops.insert(effect, (result, at))),

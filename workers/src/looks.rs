@@ -68,6 +68,7 @@ pub enum Look {
 
 /// What a look showed.
 #[derive(Clone, Debug)]
+#[allow(clippy::large_enum_variant)] // few at a time, and none is kept
 pub enum Sight {
     /// All nodes and the free ports, or why they could not be looked at; and the log's end, asked for afterwards.
     Nodes(Result<BTreeMap<EffectId, Seen>, Fault>, Vec<u16>, Option<Offset>),
@@ -91,6 +92,7 @@ pub struct Looks {
 #[derive(Clone, Copy, Debug, Default)]
 struct Due {
     at: Duration,
+    began: Duration,
     busy: bool,
 }
 
@@ -98,7 +100,7 @@ impl Due {
     fn begin(&mut self, now: Duration, every: Duration) -> bool {
         let due = !self.busy && now >= self.at;
         if due {
-            *self = Due { at: now + every, busy: true };
+            *self = Due { at: now + every, began: now, busy: true };
         }
         due
     }
@@ -114,16 +116,16 @@ impl Looks {
         Self { role, pace, nodes: Due::default(), probes: BTreeMap::new(), routers: BTreeMap::new() }
     }
 
-    /// Begins the looks that are due at `now`, by the steady clock, and returns them with when the next one is.
-    pub fn begin(&mut self, state: &State, now: Duration) -> (Vec<Look>, Duration) {
-        let mut looks = Vec::new();
+    /// Begins the looks that are due by the steady clock, and returns them with when the next one is.
+    pub fn begin(&mut self, state: &State, facts: &Facts) -> (Vec<Look>, Duration) {
+        let (mut looks, now) = (Vec::new(), facts.steady);
         if self.role != Role::TrafficShifter {
             self.begin_nodes(state, now, &mut looks);
         }
         if self.role == Role::Provisioner {
             self.begin_probes(state, now, &mut looks);
         } else {
-            self.begin_routers(state, now, &mut looks);
+            self.begin_routers(state, facts, &mut looks);
         }
         let nodes = (self.role != Role::TrafficShifter).then(|| self.nodes.next()).flatten();
         let all = self.probes.values().chain(self.routers.values()).filter_map(Due::next).chain(nodes);
@@ -156,9 +158,10 @@ impl Looks {
         self.probes.retain(|effect, _| wanted.contains(effect));
     }
 
-    fn begin_routers(&mut self, state: &State, now: Duration, looks: &mut Vec<Look>) {
+    fn begin_routers(&mut self, state: &State, facts: &Facts, looks: &mut Vec<Look>) {
+        let now = facts.steady;
         for (id, deployment) in &state.deployments {
-            let Some(every) = self.router_interval(deployment) else {
+            let Some(every) = self.router_interval(deployment, facts) else {
                 self.routers.remove(id);
                 continue;
             };
@@ -174,10 +177,12 @@ impl Looks {
     }
 
     /// Returns how often the router is asked about a deployment, or nothing if there is nothing to know.
-    fn router_interval(&self, deployment: &Deployment) -> Option<Duration> {
+    fn router_interval(&self, deployment: &Deployment, facts: &Facts) -> Option<Duration> {
         if self.role == Role::Collector {
+            // A node without an owner may be called by any router.
             let unused = |id| retention::in_use(deployment, id).is_none();
-            return deployment.stacks.keys().any(|id| unused(*id)).then_some(self.pace.unused);
+            let wanted = !facts.unowned.is_empty() || deployment.stacks.keys().any(|id| unused(*id));
+            return wanted.then_some(self.pace.unused);
         }
         let traffic = &deployment.traffic;
         let live = deployment.rollout.as_ref().is_some_and(|rollout| rollout.is_live());
@@ -206,10 +211,10 @@ impl Looks {
                 facts.probes.entry(effect).or_default().add(probe);
             }
             Sight::Router(id, entry, measures) => {
-                if let Some(due) = self.routers.get_mut(&id) {
-                    due.busy = false;
-                }
-                facts.read_router(id, entry, measures);
+                // Nobody wants to know any more.
+                let Some(due) = self.routers.get_mut(&id) else { return };
+                due.busy = false;
+                facts.read_router(id, due.began, entry, measures);
             }
         }
     }

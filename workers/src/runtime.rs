@@ -138,7 +138,7 @@ impl Worker {
             self.check_lease(&state)?;
             let steady = self.ledger.clock().steady();
             self.facts.steady = steady;
-            let next_look = self.lookout.look(&state, steady);
+            let next_look = self.lookout.look(&state, &self.facts);
             let now = self.ledger.clock().now().max(self.ledger.view().time());
             let reaction = (self.react)(&state, &self.facts, now);
             reaction.effects.into_iter().for_each(|effect| self.start(effect));

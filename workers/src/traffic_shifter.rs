@@ -88,7 +88,8 @@ fn follow_traffic(
             let (generation, weights) = (held.routes.generation, set.weights.clone());
             reaction.record(id, DeploymentOutcome::WeightsApplied { generation, weights, listening });
         }
-    } else if traffic.is_applied() && !is_newer(held, deployment) {
+    } else if traffic.is_applied() && held.is_none_or(|held| held.routes.generation <= deployment.version) {
+        // One generation has one content: even what is as young as this worker's view is somebody else's doing.
         let seen: BTreeMap<StackId, Weight> = held.map(|held| shares(&held.routes.weights)).unwrap_or_default();
         let known = traffic.drift.as_ref().filter(|drift| drift.seen == seen);
         match known {

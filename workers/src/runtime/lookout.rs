@@ -25,8 +25,8 @@ impl Lookout {
     }
 
     /// Begins the looks that are due and returns when the next one is.
-    pub(super) fn look(&mut self, state: &State, now: Duration) -> Duration {
-        let (looks, next) = self.looks.begin(state, now);
+    pub(super) fn look(&mut self, state: &State, facts: &Facts) -> Duration {
+        let (looks, next) = self.looks.begin(state, facts);
         for look in looks {
             let (adapters, ledger, send) = (self.adapters.clone(), self.ledger.clone(), self.send.clone());
             tokio::spawn(async move {
