@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use schemas::judgement::Counts;
-use schemas::{DeploymentId, EffectId, StackId, StreamVersion, Version};
+use schemas::{DeploymentId, EffectId, Hash, StackId, StreamVersion};
 use workers::checks::Probe;
 use workers::nodes::{Exit, Fault, Instance, Launch, Seen, Stopped};
 use workers::traffic::routes::{Admission, Refusal};
@@ -13,7 +13,7 @@ use workers::traffic::{Entry, Held, Routes};
 use crate::rules::Rules;
 use crate::world::{Ms, time_at};
 
-/// How a version behaves, whatever anybody thinks of it.
+/// How an artifact behaves, whatever anybody thinks of it.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Nature {
     /// Errors per million requests.
@@ -64,7 +64,8 @@ pub struct Cloud {
     pub nodes: BTreeMap<EffectId, Node>,
     /// Effects that were stopped: no launch of them succeeds any more.
     pub fenced: BTreeMap<EffectId, Ms>,
-    pub natures: BTreeMap<(String, Version), Nature>,
+    /// How each artifact behaves.
+    pub natures: BTreeMap<Hash, Nature>,
     pub router: Router,
     next_port: u16,
 }
@@ -100,8 +101,7 @@ impl Cloud {
     }
 
     pub fn nature(&self, launch: &Launch) -> Nature {
-        let key = (launch.deployment.service.to_string(), launch.version.clone());
-        self.natures.get(&key).copied().unwrap_or_default()
+        self.natures.get(&launch.artifact).copied().unwrap_or_default()
     }
 
     /// Launches a node once an effect; `visible_after` later it can be seen.

@@ -372,7 +372,7 @@ impl World {
             88..94 => Nature { crashes: true, ..Nature::default() },
             _ => Nature { broken: true, ..Nature::default() },
         };
-        self.cloud.natures.insert((service.to_string(), version.clone()), nature);
+        self.cloud.natures.insert(artifact(service, &version, "a").sha256, nature);
         self.trace.add(self.now, format_args!("{service} {version} is {nature:?}"));
         released(service, version, "a")
     }
@@ -401,10 +401,14 @@ impl World {
 }
 
 fn released(service: &ServiceName, version: Version, content: &str) -> Command {
-    let sha256 = Hash::of(format!("{service} {version} {content}").as_bytes());
-    let artifact = Artifact { sha256, name: service.to_string(), size_bytes: 1 };
+    let artifact = artifact(service, &version, content);
     let (args, env, source) = (None, BTreeMap::new(), release::Source::default());
     Command::Release { service: service.clone(), version, artifact, args, env, source }
+}
+
+fn artifact(service: &ServiceName, version: &Version, content: &str) -> Artifact {
+    let sha256 = Hash::of(format!("{service} {version} {content}").as_bytes());
+    Artifact { sha256, name: service.to_string(), size_bytes: 1 }
 }
 
 fn shown(command: &Command) -> String {
