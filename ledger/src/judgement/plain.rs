@@ -14,7 +14,7 @@ const ERRORS_MIN: u64 = 5;
 
 /// Judges a canary.
 ///
-/// Worse: at least [`ERRORS_MIN`] errors, and more than the baseline's rate and the tolerance allow for its requests.
+/// Worse: at least `ERRORS_MIN` errors, and more than the baseline's rate and the tolerance allow for its requests.
 /// Not worse: its requests have reached the policy's minimum, and its errors are within what is allowed. Otherwise
 /// inconclusive; without requests always.
 pub fn judge(policy: &JudgementPolicy, window: Window) -> (Verdict, String) {

@@ -1,4 +1,4 @@
-//! What every log promises, as functions that any implementation can be put through: see [`contract_tests!`].
+//! What every log promises, as functions that any implementation can be put through: see [`contract_tests!`](crate::contract_tests).
 //!
 //! They see a log from outside: through the port, folded by the rule. What only one implementation can show (a torn
 //! tail, a full disk) is tested beside it.
