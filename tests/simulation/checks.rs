@@ -37,6 +37,9 @@ pub struct Broken {
     pub what: String,
 }
 
+/// Since when a router served which weights.
+type Served = (Ms, BTreeMap<StackId, Weight>);
+
 /// The checks and what they remember.
 #[derive(Default)]
 pub struct Checks {
@@ -55,7 +58,7 @@ pub struct Checks {
     /// The highest generation each router entry ever held.
     held: BTreeMap<DeploymentId, StreamVersion>,
     /// What the router served of each deployment, from when on.
-    served: BTreeMap<DeploymentId, Vec<(Ms, BTreeMap<StackId, Weight>)>>,
+    served: BTreeMap<DeploymentId, Vec<Served>>,
     /// When weights were last confirmed.
     applied_at: BTreeMap<DeploymentId, Ms>,
     /// Deployments that somebody turned by hand, until we write again.
