@@ -126,11 +126,13 @@ fn sweep(state: &State, facts: &Facts, now: Timestamp, reaction: &mut Reaction) 
                     reaction.effects.push(Effect::CleanUp { node: *effect });
                 }
             }
+            // Nobody is answered by an ended one, whatever a router still holds.
+            Some(Seen::Exited(_)) => stop(facts, *effect, last.map(|(_, at)| *at), now, reaction),
             // One that was stopped and is still seen is stopped again.
-            Some(Seen::Running(_) | Seen::Starting | Seen::Exited(_)) if !may_be_called(state, facts, *effect) => {
+            Some(Seen::Running(_) | Seen::Starting) if !may_be_called(state, facts, *effect) => {
                 stop(facts, *effect, last.map(|(_, at)| *at), now, reaction);
             }
-            Some(Seen::Running(_) | Seen::Starting | Seen::Exited(_) | Seen::Unknown { .. }) | None => {}
+            Some(Seen::Running(_) | Seen::Starting | Seen::Unknown { .. }) | None => {}
         }
     }
 }
