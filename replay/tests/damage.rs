@@ -258,8 +258,16 @@ async fn a_value_of_an_older_time_is_found() {
     }
 }
 
+/// Changes a store behind the projection's back. sled lets go of a store that was closed a moment later.
 fn with_sled(folder: &Path, change: impl FnOnce(&sled::Db)) {
-    let db = sled::open(folder).unwrap();
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    let db = loop {
+        match sled::open(folder) {
+            Ok(db) => break db,
+            Err(error) => assert!(std::time::Instant::now() < deadline, "{error}"),
+        }
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    };
     change(&db);
     db.flush().unwrap();
 }

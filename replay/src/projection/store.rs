@@ -6,6 +6,7 @@
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use super::row::{Damaged, Result, damaged, seal, unseal};
 
@@ -42,7 +43,7 @@ impl Store {
             .cache_capacity(CACHE_BYTES)
             .flush_every_ms(Some(FLUSH_MS))
             .use_compression(false);
-        let db = caught(|| config.open())?;
+        let db = caught(|| open_when_free(&config))?;
         Ok(Self { db: Some(db), folder: folder.to_owned() })
     }
 
@@ -135,6 +136,25 @@ fn sweep(folder: &Path) -> std::io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// How long a store that this process closed may take to be free again.
+const FREE_WAIT: Duration = Duration::from_secs(10);
+
+/// Opens sled's store. The caller holds the cache's own lock, so that if sled says that the store is locked, it has not yet
+/// let go of one that was closed a moment before: its threads end later than its handle.
+fn open_when_free(config: &sled::Config) -> sled::Result<sled::Db> {
+    let deadline = Instant::now() + FREE_WAIT;
+    loop {
+        match config.open() {
+            Err(sled::Error::Io(error))
+                if error.to_string().contains("could not acquire lock") && Instant::now() < deadline =>
+            {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            opened => return opened,
+        }
+    }
 }
 
 /// Calls sled; an error and a panic are damage.
