@@ -45,15 +45,14 @@ const POINTING_ENDINGS: &[&str] = &["_FILE", "_PATH", "_DIR", "_URL", "_URI", "_
 
 /// Says why a variable `name` with the literal `value` looks like a secret, if it does.
 pub fn looks_like_secret(name: &str, value: &str) -> Option<&'static str> {
-    if value.is_empty() {
-        return None;
-    }
+    told_by_name(name, value).or_else(|| looks_like_secret_value(value))
+}
+
+fn told_by_name(name: &str, value: &str) -> Option<&'static str> {
     let upper = name.to_ascii_uppercase().replace('-', "_");
     let points = POINTING_ENDINGS.iter().any(|ending| upper.ends_with(ending));
-    if !points && TELLING_WORDS.iter().any(|word| upper.contains(word)) && !is_plain(value) {
-        return Some("its name says so");
-    }
-    looks_like_secret_value(value)
+    let told = !points && TELLING_WORDS.iter().any(|word| upper.contains(word));
+    (told && !value.is_empty() && !is_plain(value)).then_some("its name says so")
 }
 
 /// Says why an argument looks like a secret, if it does: `--password=x`, or a credential by its form.
@@ -70,15 +69,29 @@ pub fn looks_like_secret_arguments(argument: &str, next: Option<&str>) -> Option
     looks_like_secret_argument(argument).or_else(|| looks_like_secret(argument, value?))
 }
 
+/// Says why a word of a sentence looks like a secret, if it does. Words that look random pass: they are run ids and
+/// trace ids more often.
+pub fn looks_like_secret_word(word: &str) -> Option<&'static str> {
+    match word.split_once('=') {
+        Some((name, value)) => told_by_name(name, value).or_else(|| told_by_form(value)),
+        None => told_by_form(word),
+    }
+}
+
 /// Says why `value` looks like a secret whatever its name, if it does.
 pub fn looks_like_secret_value(value: &str) -> Option<&'static str> {
+    let random = || value.split(|c: char| !c.is_ascii_alphanumeric()).any(is_random).then_some("it looks random");
+    told_by_form(value).or_else(random)
+}
+
+fn told_by_form(value: &str) -> Option<&'static str> {
     if KNOWN_PREFIXES.iter().any(|prefix| value.starts_with(prefix)) && value.len() >= 16 {
         return Some("it begins like a known kind of credential");
     }
     if value.split_once("://").and_then(|(_, rest)| rest.split('/').next()).is_some_and(has_password) {
         return Some("it is an address with a password in it");
     }
-    value.split(|c: char| !c.is_ascii_alphanumeric()).any(is_random).then_some("it looks random")
+    None
 }
 
 /// Says whether an unbroken run of letters and digits is one that nobody would make up. Hashes are not meant, nor
@@ -149,6 +162,7 @@ mod tests {
             assert_eq!(looks_like_secret(name, value), None, "{name}={value}");
         }
         assert_eq!(looks_like_secret_argument("--port={port}"), None);
+        assert_eq!(looks_like_secret_word("k3v9x1q8z2m7w5t0p4s6r1y8u2b5n7c3"), None);
         assert_eq!(looks_like_secret_arguments("--token-file", Some("/run/secrets/token")), None);
         assert_eq!(looks_like_secret_arguments("--password-prompt", Some("--verbose")), None);
     }

@@ -23,7 +23,7 @@ pub fn check(what: &'static str, text: &str, bytes_max: usize) -> Result<(), Inv
     if text.chars().any(char::is_control) {
         return fail("holds a line break or another control character; write it on one line".to_owned());
     }
-    match text.split_whitespace().find_map(secret::looks_like_secret_argument) {
+    match text.split_whitespace().find_map(secret::looks_like_secret_word) {
         Some(why) => fail(format!("looks as if a secret is in it ({why}); leave it out, the ledger keeps every text")),
         None => Ok(()),
     }
@@ -38,7 +38,7 @@ pub fn tidy(text: &str) -> String {
     let words = text.split(|c: char| c.is_whitespace() || c.is_control()).filter(|word| !word.is_empty());
     let mut tidy = String::new();
     for word in words {
-        let word = if secret::looks_like_secret_argument(word).is_some() { "[...]" } else { word };
+        let word = if secret::looks_like_secret_word(word).is_some() { "[...]" } else { word };
         if !tidy.is_empty() {
             tidy.push(' ');
         }

@@ -184,7 +184,7 @@ impl Place<'_> {
         let stack = self.stack_id;
         let ready = self.stack.ready_nodes();
         match self.stack.phase {
-            Phase::Starting if self.deployment.traffic.retired_at.is_some_and(|at| at >= self.stack.requested_at) => {
+            Phase::Starting if self.stack.retired => {
                 let reason = "the deployment was retired".to_owned();
                 self.reaction.record(self.id, DeploymentOutcome::StackFailed { stack, reason });
             }

@@ -214,7 +214,7 @@ fn inconclusive(rollout: &Rollout, judged: &Judged) -> String {
 
 /// Starts the rollout that a stack's request asked for, once the stack is ready and nothing is in the way.
 fn start_requested(id: &DeploymentId, deployment: &Deployment, reaction: &mut Reaction) {
-    if deployment.rollout.as_ref().is_some_and(Rollout::is_live) {
+    if deployment.rollout.as_ref().is_some_and(Rollout::is_live) || deployment.traffic.awaited.is_some() {
         return;
     }
     let wanted = deployment.stacks.iter().filter(|(_, stack)| stack.then_roll.is_some() && stack.phase == Phase::Ready);

@@ -27,7 +27,6 @@ pub fn in_use(deployment: &Deployment, stack: StackId) -> Option<&'static str> {
     let traffic = &deployment.traffic;
     let live = deployment.rollout.as_ref().filter(|rollout| rollout.is_live());
     let found = deployment.stacks.get(&stack)?;
-    let retired = traffic.retired_at.is_some();
     if traffic.set_weight(stack) > Weight::ZERO {
         Some("it has traffic")
     } else if traffic.applied_weight(stack) > Weight::ZERO {
@@ -36,11 +35,11 @@ pub fn in_use(deployment: &Deployment, stack: StackId) -> Option<&'static str> {
         Some("the router was seen to give it traffic")
     } else if live.is_some_and(|rollout| rollout.baseline == stack || rollout.canary == stack) {
         Some("it is in a rollout")
-    } else if !retired && super::rollback::target(deployment).and_then(|target| target.stack()) == Some(stack) {
+    } else if !found.retired && super::rollback::target(deployment).and_then(|target| target.stack()) == Some(stack) {
         Some("it is the rollback target")
     } else if found.phase == Phase::Starting {
         Some("it is starting")
-    } else if !retired && found.then_roll.is_some() && found.phase == Phase::Ready {
+    } else if found.then_roll.is_some() && found.phase == Phase::Ready {
         Some("its rollout is about to start")
     } else {
         None
@@ -49,7 +48,7 @@ pub fn in_use(deployment: &Deployment, stack: StackId) -> Option<&'static str> {
 
 /// Returns when `stack` is to be taken down, and why: `None` while it is in use or being taken down already.
 ///
-/// A failed stack and every stack of a retired deployment go at once; an unused one after the policy's time, or
+/// A failed stack and every stack that was retired go at once; an unused one after the policy's time, or
 /// earlier if more than the policy's number are kept warm and it is the longest unused.
 pub fn due(deployment: &Deployment, stack: StackId, policy: &RetentionPolicy) -> Option<(Timestamp, &'static str)> {
     let found = deployment.stacks.get(&stack)?;
@@ -57,7 +56,7 @@ pub fn due(deployment: &Deployment, stack: StackId, policy: &RetentionPolicy) ->
         return None;
     }
     let since = found.unused_since.unwrap_or(found.requested_at);
-    if deployment.traffic.retired_at.is_some() {
+    if found.retired {
         return match found.phase {
             Phase::Collecting { .. } => None,
             _ => Some((since, "its deployment was retired")),

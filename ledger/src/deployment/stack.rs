@@ -41,6 +41,9 @@ pub struct Stack {
     pub unused_since: Option<Timestamp>,
     /// The rollout to start once it is ready.
     pub then_roll: Option<Plan>,
+    /// Whether its deployment was retired while it stood, and has served nothing since; then it goes at once.
+    #[serde(default)]
+    pub retired: bool,
 }
 
 /// How far a stack is.
@@ -175,8 +178,6 @@ pub(super) fn evolve(deployment: &mut Deployment, event: &stack::Event, at: &At)
     };
     match event {
         stack::Event::Requested(requested) => {
-            // A new stack brings a retired deployment back.
-            deployment.traffic.retired_at = None;
             deployment.stacks.insert(requested.stack, Stack::requested(requested, at));
         }
         stack::Event::Ready(ready) => {
@@ -209,6 +210,7 @@ impl Stack {
             last_failure: None,
             unused_since: Some(at.time),
             then_roll: requested.then_roll.clone(),
+            retired: false,
         }
     }
 }
@@ -268,7 +270,7 @@ fn vacate(deployment: &mut Deployment, effect: EffectId, failure: Option<&String
 }
 
 /// Decides `new`: none if the version has a stack that is starting or was ready, and the rollout asked for is that
-/// stack's too, is under way, or has nothing left to do. The stacks of a retired deployment do not count, they go.
+/// stack's too, is under way, or has nothing left to do. Stacks that were retired do not count, they go.
 ///
 /// # Errors
 ///
@@ -283,8 +285,9 @@ pub(super) fn decide_new(
     let release = service.releases.get(version).ok_or_else(|| Rejection::unknown_release(&id.service, version))?;
     let definition = service.definition.as_ref().ok_or_else(|| Rejection::unknown_service(&id.service))?;
     let then_roll = then_roll.map(|asked| decide::plan(asked, &definition.policy.rollout)).transpose()?;
-    let stacks = || deployment.stacks.iter().filter(|(_, stack)| &stack.version == version && stack.may_serve());
-    if deployment.traffic.retired_at.is_none() && stacks().next().is_some() {
+    let stands = |stack: &Stack| &stack.version == version && stack.may_serve() && !stack.retired;
+    let stacks = || deployment.stacks.iter().filter(|(_, stack)| stands(stack));
+    if stacks().next().is_some() {
         if let Some(plan) = then_roll
             && !stacks().any(|(stack, _)| rolls(deployment, *stack, &plan))
         {

@@ -139,6 +139,7 @@ pub(super) fn evolve(deployment: &mut Deployment, event: &traffic::Event, at: &A
             for stack in deployment.stacks.values_mut() {
                 stack.unused_since.get_or_insert(at.time);
                 stack.then_roll = None;
+                stack.retired = true;
             }
         }
     }
@@ -163,6 +164,7 @@ fn roll_back(deployment: &mut Deployment, back: &traffic::RolledBack, at: &At) {
 
 fn set_weights(deployment: &mut Deployment, set: &traffic::WeightsSet, at: &At) {
     for (id, stack) in &mut deployment.stacks {
+        stack.retired = false;
         if set.weights.of(*id) > Weight::ZERO {
             stack.unused_since = None;
             stack.then_roll = None;
@@ -245,14 +247,14 @@ fn is_so(traffic: &Traffic, weights: &Weights) -> bool {
     explained && traffic.awaited.is_none() && traffic.set.as_ref().is_some_and(|set| set.weights == *weights)
 }
 
-/// Decides `retire`: none if it is retired already.
+/// Decides `retire`: none if it is retired already, with all its stacks.
 ///
 /// # Errors
 ///
 /// None.
 pub(super) fn decide_retire(case: &Case<'_>) -> Result<Decision, Rejection> {
     let traffic = &case.deployment.traffic;
-    if traffic.retired_at.is_some() {
+    if traffic.retired_at.is_some() && case.deployment.stacks.values().all(|stack| stack.retired) {
         return Ok(Decision::default());
     }
     let mut events = Vec::new();

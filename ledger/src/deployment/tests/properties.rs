@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 use schemas::command::{Command, DeploymentOutcome};
 use schemas::traffic::{Event as Traffic, Purpose};
-use schemas::{Event, Fence, StackId, Weight, Weights};
+use schemas::{Event, Fence, StackId, Stream, Weight, Weights};
 
 use super::super::rollback;
 use super::super::{Deployment, Phase};
@@ -180,7 +180,7 @@ fn check_taken_down(before: &Deployment, decision: &Decision) {
             let live = before.rollout.as_ref().filter(|rollout| rollout.is_live());
             assert!(live.is_none_or(|rollout| rollout.baseline != stack && rollout.canary != stack));
             let target = rollback::target(before).and_then(|target| target.stack());
-            assert!(before.traffic.retired_at.is_some() || target != Some(stack), "the rollback target is taken down");
+            assert!(before.stacks[&stack].retired || target != Some(stack), "the rollback target is taken down");
         }
     }
 }
@@ -286,6 +286,53 @@ proptest! {
             serde_json::to_vec(&world.state.rows()).unwrap()
         };
         prop_assert_eq!(fold(), fold());
+    }
+}
+
+/// Every example event that is kept, in the stream it belongs to.
+fn examples() -> Vec<(Stream, Event)> {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../schemas/examples");
+    let mut files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    files.retain(|file| file.extension().is_some_and(|extension| extension == "json"));
+    let read = |file: std::path::PathBuf| {
+        let kind = file.file_name().unwrap().to_str().unwrap().split_once(".v").unwrap().0;
+        let event = Event::decode(kind, 1, &std::fs::read_to_string(&file).unwrap()).unwrap();
+        let stream = match &event {
+            Event::Ledger(_) => Stream::Ledger,
+            Event::Service(_) | Event::Release(_) => Stream::Service(service()),
+            Event::Judgement(_) => Stream::Judgement(id()),
+            Event::Lease(_) => Stream::Worker(schemas::Role::Collector),
+            Event::Stack(_) | Event::Node(_) | Event::Traffic(_) | Event::Rollout(_) | Event::Retention(_) => {
+                Stream::Deployment(id())
+            }
+        };
+        (stream, event)
+    };
+    files.into_iter().map(read).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Another program may have written what these rules would not have: folding and deciding go on.
+    #[test]
+    fn no_history_makes_the_rules_panic_however_little_sense_it_makes(
+        picks in proptest::collection::vec(any::<Index>(), 1..60)
+    ) {
+        let examples = examples();
+        let mut world = World::empty();
+        for pick in &picks {
+            let (stream, event) = pick.get(&examples).clone();
+            world.commit(Decision::on(stream, vec![event]));
+            for command in commands() {
+                let _ = world.decide(&command);
+            }
+            for report in reports(&world) {
+                let _ = world.decide_outcome(&report);
+            }
+        }
+        prop_assert_eq!(&State::from_rows(world.state.rows()).unwrap(), &world.state);
     }
 }
 

@@ -104,7 +104,20 @@ fn a_stack_that_is_asked_for_after_the_end_is_no_part_of_it() {
     let mut world = given(Named::Retired);
     world.deploy(V3);
     assert!(start(&world, V3).is_err());
+    assert!(start(&world, V2).is_ok());
+    assert!(world.deployment().traffic.retired_at.is_some(), "it serves nothing yet");
     world.serve(&[(V3, 100)]);
+    assert!(start(&world, V2).is_err(), "it serves again, and keeps what is warm");
+    assert_eq!(world.deployment().traffic.retired_at, None);
+}
+
+#[test]
+fn what_was_asked_for_after_the_end_can_be_ended_too() {
+    let mut world = given(Named::Retired);
+    world.deploy(V3);
+    assert_eq!(kinds(&world.ask(retire())), ["traffic.retired"]);
+    assert!(start(&world, V3).is_ok());
+    assert_eq!(world.ask(retire()).events, []);
 }
 
 #[test]
