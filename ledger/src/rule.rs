@@ -4,7 +4,7 @@
 //! and a reader that does not know that number halts.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::fmt;
 
 use bytes::Bytes;
@@ -89,7 +89,7 @@ pub struct Done {
 pub struct Ruler {
     next: Offset,
     time: Timestamp,
-    heads: BTreeMap<String, Head>,
+    heads: HashMap<String, Head>,
     commands: HashMap<CommandId, Done>,
     tree: tree::Frontier,
 }
@@ -214,7 +214,7 @@ impl Ruler {
     pub fn resume(
         next: Offset,
         time: Timestamp,
-        heads: BTreeMap<String, Head>,
+        heads: HashMap<String, Head>,
         commands: HashMap<CommandId, Done>,
         tree: tree::Frontier,
     ) -> Self {
@@ -237,7 +237,7 @@ impl Ruler {
     }
 
     /// Returns every stream's head.
-    pub fn heads(&self) -> &BTreeMap<String, Head> {
+    pub fn heads(&self) -> &HashMap<String, Head> {
         &self.heads
     }
 

@@ -300,14 +300,16 @@ impl fmt::Debug for Hash {
     }
 }
 
-/// Returns the value of a lower-case hexadecimal digit.
-fn digit(byte: u8) -> Option<u8> {
-    match byte {
-        b'0'..=b'9' => Some(byte - b'0'),
-        b'a'..=b'f' => Some(byte - b'a' + 10),
-        _ => None,
+/// The value of every lower-case hexadecimal digit, and 0xff for every other byte.
+const DIGITS: [u8; 256] = {
+    let mut digits = [0xff; 256];
+    let mut value = 0;
+    while value < 16 {
+        digits[b"0123456789abcdef"[value] as usize] = value as u8;
+        value += 1;
     }
-}
+    digits
+};
 
 impl FromStr for Hash {
     type Err = InvalidName;
@@ -319,8 +321,15 @@ impl FromStr for Hash {
         if pairs.len() != hash.len() || !rest.is_empty() {
             return Err(wrong());
         }
+        // Without a branch a digit: a commit holds several hashes, and a ledger many commits.
+        let mut bad = 0;
         for (byte, [high, low]) in hash.iter_mut().zip(pairs) {
-            *byte = digit(*high).zip(digit(*low)).map(|(high, low)| high << 4 | low).ok_or_else(wrong)?;
+            let (high, low) = (DIGITS[usize::from(*high)], DIGITS[usize::from(*low)]);
+            bad |= high | low;
+            *byte = high << 4 | low & 0xf;
+        }
+        if bad > 0xf {
+            return Err(wrong());
         }
         Ok(Self(hash))
     }
