@@ -23,6 +23,9 @@ use tokio::sync::{mpsc, oneshot};
 
 const WRITERS: [usize; 3] = [1, 16, 256];
 
+/// The least that the most writers must reach, as a part of the bare file's commits.
+const RATIO_MIN: f64 = 0.6;
+
 /// The most appends in one write, and those that may wait: as in `ledger::log::segments`.
 const BATCH: usize = 512;
 const QUEUE: usize = 1_024;
@@ -54,8 +57,12 @@ async fn main() -> Result<(), Error> {
             );
         }
         let (segments, bare) = (Outcome::of(segments), Outcome::of(bare));
-        segments.print(writers, "segments", &format!("{:.2}", segments.per_second / bare.per_second));
+        let ratio = segments.per_second / bare.per_second;
+        segments.print(writers, "segments", &format!("{ratio:.2}"));
         bare.print(writers, "bare file", "");
+        if writers == WRITERS[WRITERS.len() - 1] && ratio < RATIO_MIN {
+            return Err(format!("at {writers} writers {ratio:.2} of the bare file, less than {RATIO_MIN}").into());
+        }
     }
     Ok(())
 }
