@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use ledger::State;
-use ledger::deployment::{Deployment, Node, NodePhase, Phase, Stack};
+use ledger::deployment::{Node, NodePhase, Phase, Stack};
 use schemas::command::DeploymentOutcome;
 use schemas::{DeploymentId, EffectId, LedgerId, StackId, Timestamp};
 
@@ -32,8 +32,7 @@ pub fn react(state: &State, facts: &Facts, now: Timestamp) -> Reaction {
     let mut ports = facts.free_ports.iter().copied().filter(|port| !port_is_taken(state, *port));
     for (id, deployment) in &state.deployments {
         for (stack_id, stack) in &deployment.stacks {
-            let mut place =
-                Place { ledger, id, deployment, stack_id: *stack_id, stack, facts, now, reaction: &mut reaction };
+            let mut place = Place { ledger, id, stack_id: *stack_id, stack, facts, now, reaction: &mut reaction };
             match stack.phase {
                 Phase::Starting | Phase::Ready | Phase::Unhealthy => {
                     place.fill(&mut ports);
@@ -51,7 +50,6 @@ pub fn react(state: &State, facts: &Facts, now: Timestamp) -> Reaction {
 struct Place<'a> {
     ledger: LedgerId,
     id: &'a DeploymentId,
-    deployment: &'a Deployment,
     stack_id: StackId,
     stack: &'a Stack,
     facts: &'a Facts,
