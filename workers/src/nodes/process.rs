@@ -212,15 +212,13 @@ impl ProcessNodes {
     }
 
     async fn see(&self, effect: EffectId, folder: Folder) -> Result<Option<Seen>, Fault> {
-        let looked = folder.clone();
-        if let Ok(Life::Dead(_)) = blocking(move || Ok(life::inspect(&looked))).await? {
-            self.witness(effect).await;
+        let seen = look_into(folder.clone()).await?;
+        if !matches!(seen, Some(Seen::Exited(_))) {
+            return Ok(seen);
         }
-        blocking(move || {
-            Ok(see(&folder)
-                .unwrap_or_else(|cause| Some(Seen::Unknown { reason: format!("cannot look at it: {cause}") })))
-        })
-        .await
+        // Its lock is free a moment before its end is written down.
+        self.witness(effect).await;
+        look_into(folder).await
     }
 
     /// Lets the child go its way while its end is waited for, and written down.
@@ -363,6 +361,13 @@ impl Inner {
             children.remove(&effect);
         }
     }
+}
+
+async fn look_into(folder: Folder) -> Result<Option<Seen>, Fault> {
+    blocking(move || {
+        Ok(see(&folder).unwrap_or_else(|cause| Some(Seen::Unknown { reason: format!("cannot look at it: {cause}") })))
+    })
+    .await
 }
 
 fn see(folder: &Folder) -> io::Result<Option<Seen>> {
