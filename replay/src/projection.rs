@@ -11,7 +11,7 @@
 //! c <entity> <from>            a superseded row: until which offset, its JSON or how it differs from the next row
 //! s <stream>                   its head
 //! a <stream> <chunk>           the offsets of its commits, 128 a chunk
-//! r <chunk>                    every record's ledger time, void and command, 256 a chunk
+//! r <chunk>                    every record's ledger time, void and command, 64 a chunk
 //! i <commit>                   its offset
 //! ```
 
@@ -22,6 +22,7 @@ mod store;
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -41,7 +42,7 @@ use store::Store;
 pub use row::Damaged;
 
 /// How many records are folded and written at once.
-const BATCH: usize = 1_024;
+const BATCH: usize = 8_192;
 /// How often a damaged cache is made again before it is left alone until the next start.
 const REBUILDS_MAX: u32 = 3;
 /// How long a process that opens the cache waits for another one that reads it.
@@ -111,6 +112,8 @@ struct Shared {
     folder: PathBuf,
     next: watch::Sender<Offset>,
     condemned: Notify,
+    /// It follows the log no longer.
+    gave_up: AtomicBool,
 }
 
 impl Projection {
@@ -135,7 +138,13 @@ impl Projection {
         let (held, fold) = loaded;
         let (next, _) = watch::channel(held.meta.next);
         let (stop, _) = watch::channel(false);
-        let shared = Shared { held: RwLock::new(Some(held)), folder, next, condemned: Notify::new() };
+        let shared = Shared {
+            held: RwLock::new(Some(held)),
+            folder,
+            next,
+            condemned: Notify::new(),
+            gave_up: AtomicBool::new(false),
+        };
         Ok(Self {
             shared: Arc::new(shared),
             fold: Mutex::new(Some(fold)),
@@ -213,6 +222,9 @@ impl Projection {
     /// Waits until the records before `next` are in it, and says whether they are within `at_most`.
     pub async fn wait_for(&self, next: Offset, at_most: Duration) -> bool {
         let mut changes = self.next();
+        if self.shared.gave_up.load(Ordering::Relaxed) {
+            return *changes.borrow() >= next;
+        }
         let reached = changes.wait_for(|now| *now >= next);
         matches!(tokio::time::timeout(at_most, reached).await, Ok(Ok(_)))
     }
@@ -403,6 +415,7 @@ async fn follow(shared: &Shared, log: &dyn Log, mut fold: Fold, mut stop: watch:
         };
         if let Err(error) = caught {
             tracing::warn!(%error, "the projection no longer follows the log; answers are folded from the log itself");
+            shared.gave_up.store(true, Ordering::Relaxed);
             return;
         }
         let next = fold.view.next();

@@ -183,7 +183,7 @@ impl Reader {
         self.check(moment)?;
         if let Some(rows) = self.rows().await
             && let Some(at) = self.resolve(rows, moment).await?
-            && let Some(seen) = rows::seen(rows, at)
+            && let Some(seen) = all_seen(Arc::clone(rows), at).await
         {
             return Ok(seen);
         }
@@ -278,8 +278,8 @@ impl Reader {
     }
 
     /// Returns the projection if it has seen all that the log holds now.
-    async fn rows(&self) -> Option<&Projection> {
-        let projection = self.projection.as_deref()?;
+    async fn rows(&self) -> Option<&Arc<Projection>> {
+        let projection = self.projection.as_ref()?;
         let end = *self.log.end().borrow();
         projection.wait_for(end, BEHIND_MAX).await.then_some(projection)
     }
@@ -305,6 +305,12 @@ impl Reader {
             }
         }
     }
+}
+
+/// Reads every row, aside: with many deployments that takes longer than others should wait.
+async fn all_seen(rows: Arc<Projection>, at: At) -> Option<Seen> {
+    let seeing = tokio::task::spawn_blocking(move || rows::seen(&rows, at)).await;
+    seeing.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
 }
 
 fn history(query: &HistoryQuery, entries: Vec<answer::HistoryEntry>, more: bool) -> History {

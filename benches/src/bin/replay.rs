@@ -21,6 +21,10 @@ use ledger::view::Decoded;
 use replay::{Moment, Projection, Reader};
 use schemas::Offset;
 
+/// The one that `ionledger` has.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 type Error = Box<dyn std::error::Error + Send + Sync>;
 
 /// How many commits are under way at once while the history is written.

@@ -1,5 +1,9 @@
 //! How the cache's keys and values are written: every value is sealed with a checksum over its key and itself.
 
+use lz4_flex::block::{
+    compress_prepend_size, compress_prepend_size_with_dict, decompress_size_prepended,
+    decompress_size_prepended_with_dict,
+};
 use schemas::{CommandId, Offset, Timestamp};
 use uuid::Uuid;
 
@@ -33,7 +37,7 @@ pub(super) enum Tag {
 }
 
 /// How many records a chunk holds.
-pub(super) const RECORDS: u64 = 256;
+pub(super) const RECORDS: u64 = 64;
 /// How many of a stream's commits a chunk holds.
 pub(super) const COMMITS: u64 = 128;
 /// Every so many superseded rows of an entity one is written whole.
@@ -145,9 +149,9 @@ impl Open {
     /// next one, from which it is read back.
     pub(super) fn close(&self, next: &Open) -> Closed {
         let how = if self.rows.is_multiple_of(WHOLE_EVERY) {
-            How::Whole(self.json.to_vec())
+            How::Whole(compress_prepend_size(&self.json))
         } else {
-            How::differing(&self.json, &next.json)
+            How::Differs(compress_prepend_size_with_dict(&self.json, &next.json))
         };
         Closed { until: next.from, row: self.rows, crc: crc32c::crc32c(&self.json), how }
     }
@@ -167,26 +171,10 @@ pub(super) struct Closed {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum How {
+    /// The JSON, compressed.
     Whole(Vec<u8>),
-    /// The next row's JSON with the middle changed.
-    Differs {
-        start: u32,
-        end: u32,
-        middle: Vec<u8>,
-    },
-}
-
-impl How {
-    fn differing(this: &[u8], next: &[u8]) -> Self {
-        let start = std::iter::zip(this, next).take_while(|(a, b)| a == b).count();
-        let (this_rest, next_rest) = (&this[start..], &next[start..]);
-        let end = std::iter::zip(this_rest.iter().rev(), next_rest.iter().rev()).take_while(|(a, b)| a == b).count();
-        let middle = this_rest[..this_rest.len() - end].to_vec();
-        match (u32::try_from(start), u32::try_from(end)) {
-            (Ok(start), Ok(end)) => How::Differs { start, end, middle },
-            _ => How::Whole(this.to_vec()),
-        }
-    }
+    /// The JSON, compressed with the next row's as its dictionary: little more than what differs.
+    Differs(Vec<u8>),
 }
 
 impl Closed {
@@ -197,18 +185,12 @@ impl Closed {
     pub(super) fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = [self.until.0, self.row].map(u64::to_be_bytes).concat();
         bytes.extend_from_slice(&self.crc.to_be_bytes());
-        match &self.how {
-            How::Whole(json) => {
-                bytes.push(0);
-                bytes.extend_from_slice(json);
-            }
-            How::Differs { start, end, middle } => {
-                bytes.push(1);
-                bytes.extend_from_slice(&start.to_be_bytes());
-                bytes.extend_from_slice(&end.to_be_bytes());
-                bytes.extend_from_slice(middle);
-            }
-        }
+        let (how, compressed) = match &self.how {
+            How::Whole(compressed) => (0, compressed),
+            How::Differs(compressed) => (1, compressed),
+        };
+        bytes.push(how);
+        bytes.extend_from_slice(compressed);
         bytes
     }
 
@@ -218,10 +200,7 @@ impl Closed {
         let crc = u32::from_be_bytes(fields.bytes()?);
         let how = match fields.bytes()? {
             [0] => How::Whole(fields.rest().to_vec()),
-            [_] => {
-                let (start, end) = (u32::from_be_bytes(fields.bytes()?), u32::from_be_bytes(fields.bytes()?));
-                How::Differs { start, end, middle: fields.rest().to_vec() }
-            }
+            [_] => How::Differs(fields.rest().to_vec()),
         };
         Ok(Self { until, row, crc, how })
     }
@@ -229,14 +208,10 @@ impl Closed {
     /// Returns the row's JSON, given the next row's unless it is whole.
     pub(super) fn json(&self, next: &[u8]) -> Result<Vec<u8>> {
         let json = match &self.how {
-            How::Whole(json) => json.clone(),
-            How::Differs { start, end, middle } => {
-                let (start, end) = (*start as usize, *end as usize);
-                let tail = next.len().checked_sub(end).filter(|tail| *tail >= start);
-                let tail = tail.ok_or_else(|| damaged("a row differs from another one"))?;
-                [&next[..start], middle, &next[tail..]].concat()
-            }
+            How::Whole(compressed) => decompress_size_prepended(compressed),
+            How::Differs(compressed) => decompress_size_prepended_with_dict(compressed, next),
         };
+        let json = json.map_err(|error| damaged(format!("a row cannot be decompressed: {error}")))?;
         if crc32c::crc32c(&json) != self.crc { Err(damaged("a row does not read back")) } else { Ok(json) }
     }
 }
@@ -305,9 +280,20 @@ mod tests {
 
     #[test]
     fn a_row_put_together_from_the_wrong_one_is_found() {
-        let closed = open(1, "{\"a\":1}").close(&open(2, "{\"a\":2}"));
-        assert!(closed.json(b"{\"b\":2}").is_err());
+        let json = |name: &str, n: u32| format!("{{\"{name}\":\"{}\",\"n\":{n}}}", name.repeat(30));
+        let closed = open(1, &json("api", 1)).close(&open(2, &json("api", 2)));
+        assert!(closed.json(json("api", 2).as_bytes()).is_ok());
+        assert!(closed.json(json("web", 2).as_bytes()).is_err());
         assert!(closed.json(b"").is_err());
+    }
+
+    #[test]
+    fn a_row_that_changes_little_takes_little_room() {
+        let json = |n: u32| {
+            format!("{{\"a\":{n},{},\"z\":{n}}}", (0..200).map(|n| format!("\"k{n}\":{n}")).collect::<String>())
+        };
+        let closed = open(1, &json(1)).close(&open(2, &json(2)));
+        assert!(closed.to_bytes().len() < json(1).len() / 10);
     }
 
     #[test]
