@@ -2,7 +2,24 @@
 //!
 //! The judge itself is behind one function, [`judge`], over what was counted of both versions during a step.
 
+pub mod plan;
+pub mod observed;
+pub mod judge;
+
+pub mod metric;
+pub mod baseline;
+pub mod burst;
+pub mod ladder;
+pub mod nodes;
+pub mod routing;
+pub mod wealth;
+pub mod evalue;
+pub mod maths;
+
 pub mod plain;
+
+#[cfg(test)]
+mod tests;
 
 use schemas::judgement::{Counts, Judged, Measured};
 use schemas::policy::JudgementPolicy;

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::event::events;
 use crate::id::RolloutId;
+use crate::weight::Weight;
 
 /// Requests that ended and those of them that failed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -73,6 +74,59 @@ pub struct Judged {
     pub rule: String,
     /// The verdict in words.
     pub reason: String,
+}
+
+/// What was counted of one node for one metric in a tick. Written as a list, `[requests, hits, beyond]`, because a
+/// rollout has a hundred thousand of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(from = "[u64; 3]", into = "[u64; 3]")]
+#[schemars(with = "[u64; 3]")]
+pub struct Tally {
+    /// Requests.
+    pub requests: u64,
+    /// Those that were hits: that failed, or took longer than the edge of their version.
+    pub hits: u64,
+    /// Those of the baseline that took longer even than the canary's edge.
+    pub beyond: u64,
+}
+
+impl From<[u64; 3]> for Tally {
+    fn from([requests, hits, beyond]: [u64; 3]) -> Self {
+        Self { requests, hits, beyond }
+    }
+}
+
+impl From<Tally> for [u64; 3] {
+    fn from(tally: Tally) -> Self {
+        [tally.requests, tally.hits, tally.beyond]
+    }
+}
+
+/// What was counted of one node in a tick.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct NodeTally {
+    /// The node's number in this rollout; one that takes its place has another.
+    pub node: u32,
+    /// How long it had been ready when the tick began, in milliseconds.
+    pub age_ms: u64,
+    /// Its counts, one a metric, in the order of the judge's plan.
+    pub counts: Vec<Tally>,
+}
+
+/// What the judge was told at a tick.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Tick {
+    /// How long it was, in milliseconds.
+    pub ms: u32,
+    /// The canary's share of the traffic by the weights that were applied.
+    pub share: Weight,
+    /// The bucket of the baseline's latency above which a request is a hit, one a metric; chosen before the tick. `null`
+    /// for metrics that are no latencies.
+    pub edges: Vec<Option<i32>>,
+    /// The baseline's nodes.
+    pub baseline: Vec<NodeTally>,
+    /// The canary's nodes.
+    pub canary: Vec<NodeTally>,
 }
 
 events! {

@@ -1,0 +1,7 @@
+//! The judge as a whole: known verdicts, the theorem, and the awkward cases.
+
+mod awkward;
+#[path = "../../../tests/support/canary.rs"]
+mod canary;
+mod known;
+mod theorem;
