@@ -1,10 +1,15 @@
 //! The judge: what it says of a canary, and what it has said.
 //!
-//! The judge itself is behind one function, [`judge`], over what was counted of both versions during a step.
+//! Rollouts still ask the plain judge, behind one function, [`fn@judge`], over what was counted of both versions during a
+//! step. The one that is valid at every look is [`judge::Judge`], a fold over recorded ticks.
 
 pub mod plan;
 pub mod observed;
 pub mod judge;
+pub mod evidence;
+pub mod forecast;
+pub mod ramp;
+pub mod latency;
 
 pub mod metric;
 pub mod baseline;
