@@ -12,9 +12,9 @@ pub(crate) enum Exit {
     Error = 1,
     /// The command cannot be understood, or what it asks for cannot be.
     Usage = 2,
-    /// The release that was waited for came back.
+    /// The release that was waited for came back, or the canary that was judged is worse.
     RolledBack = 5,
-    /// The wait ended while the judge could not decide.
+    /// The wait ended while the judge could not decide, or it cannot.
     Inconclusive = 6,
     /// The wait ended while it was still going on.
     StillGoing = 8,
@@ -26,8 +26,8 @@ pub(crate) const TABLE: &str = "\
 1  error: it went wrong, or the ledger refused; nothing was changed unless the message says so
 2  usage: the command cannot be understood, or what it asks for cannot be (weights that sum to 90 %)
 4  not allowed: the one who asked may not
-5  rolled back: the release that was waited for came back
-6  inconclusive: the wait ended while the judge could not decide, as without traffic
+5  rolled back: the release that was waited for came back; `judge`: the canary is worse
+6  inconclusive: the judge could not decide before the wait ended, or `judge` before the counts did
 8  still going: the wait ended first; it goes on by itself";
 
 impl From<Exit> for ExitCode {

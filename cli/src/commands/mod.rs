@@ -10,6 +10,7 @@ mod demo_service;
 pub(crate) mod doctor;
 mod exit_codes;
 mod history;
+mod judge;
 mod new;
 mod node_exec;
 mod proxy;
@@ -54,6 +55,7 @@ pub(crate) enum Command {
     WhoShipped(who_shipped::WhoShipped),
     Replay(replay::Replay),
     Verify(verify::Verify),
+    Judge(judge::Judge),
     Doctor(doctor::Doctor),
     Token(token::Token),
     Completions(completions::Completions),
@@ -87,6 +89,7 @@ impl Command {
             Command::WhoShipped(who_shipped) => who_shipped.run(session),
             Command::Replay(replay) => replay.run(session),
             Command::Verify(verify) => verify.run(session),
+            Command::Judge(judge) => judge.run(session),
             Command::Doctor(doctor) => doctor.run(session),
             Command::Token(token) => token.run(session),
             Command::Completions(completions) => completions.run(session),

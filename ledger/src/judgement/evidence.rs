@@ -44,7 +44,7 @@ fn of_trial(judge: &Judge, trial: &Trial) -> MetricEvidence {
     }
 }
 
-/// Returns why the judge says what it says of the version `canary`, in one line: the metric that weighs most, its
+/// Returns why the judge says what it says of `canary` ("canary 1.2.0"), in one line: the metric that weighs most, its
 /// counts, the tolerance, and the evidence with what is needed of it.
 pub fn sentence(judge: &Judge, canary: &str) -> String {
     match judge.verdict() {
@@ -80,21 +80,15 @@ fn counts(trial: &Trial, canary: &str) -> String {
     let name = &trial.metric.name;
     match trial.metric.kind {
         Kind::Status if name == "errors" => {
-            format!(
-                "canary {canary}: {own} requests failed, baseline {other}; tolerance {}",
-                percent(trial.tolerated())
-            )
+            format!("{canary}: {own} requests failed, baseline {other}; tolerance {}", percent(trial.tolerated()))
         }
         Kind::Status => {
-            format!(
-                "canary {canary}: {own} requests were {name}, baseline {other}; tolerance {}",
-                percent(trial.tolerated())
-            )
+            format!("{canary}: {own} requests were {name}, baseline {other}; tolerance {}", percent(trial.tolerated()))
         }
         Kind::Latency { buckets, .. } => {
             let slower = libm::pow(1.01, f64::from(buckets)) - 1.0;
             format!(
-                "canary {canary}: {own} requests took longer than the baseline's {name} and {} more, \
+                "{canary}: {own} requests took longer than the baseline's {name} and {} more, \
                  baseline {other} longer than its {name}; tolerance {}",
                 percent(slower),
                 percent(trial.tolerated()),

@@ -305,7 +305,7 @@ fn the_evidence_is_told_in_words_and_numbers() {
         judge.tick(&second(&[(900, 1)], &[(100, 0)]));
     }
     assert_eq!(
-        evidence::sentence(&judge, "1.2.0"),
+        evidence::sentence(&judge, "canary 1.2.0"),
         "canary 1.2.0: 0 of 500 requests failed, baseline 5 of 4,500; tolerance 0.15 %; \
          evidence 0.6 to 1, 100 needed; that it is not worse 1.3 to 1, 20 needed"
     );
@@ -314,7 +314,7 @@ fn the_evidence_is_told_in_words_and_numbers() {
     assert_eq!(judge.severity_excluded(), 0.01);
     judge.tick(&second(&[(900, 1)], &[(100, 9)]));
     assert_eq!(judge.verdict(), Verdict::Worse);
-    let sentence = evidence::sentence(&judge, "1.2.0");
+    let sentence = evidence::sentence(&judge, "canary 1.2.0");
     let begin = "canary 1.2.0: 9 of 600 requests failed, baseline 6 of 5,400; tolerance 0.15 %; evidence ";
     assert!(sentence.starts_with(begin) && sentence.ends_with(" to 1, 100 needed"), "{sentence}");
 }
@@ -400,5 +400,5 @@ fn huge_counts_neither_overflow_nor_stop_the_fold() {
     }
     assert_eq!(judge.verdict(), Verdict::Worse);
     assert!(judge.ln_wealth().is_finite());
-    assert!(evidence::sentence(&judge, "2").contains("over 1,000,000,000 to 1"));
+    assert!(evidence::sentence(&judge, "canary 2").contains("over 1,000,000,000 to 1"));
 }
