@@ -4,19 +4,21 @@
 //! visited by one thread at a time, in the log's order.
 
 use std::ops::ControlFlow;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use ledger::View;
 use ledger::log::{Log, ReadError, Record};
 use ledger::rule::Halt;
 use ledger::view::Decoded;
+use rayon::iter::{IndexedParallelIterator as _, ParallelIterator as _};
+use rayon::slice::ParallelSlice as _;
 use schemas::Offset;
 use tokio::runtime::Handle;
 
-/// How many records are read and decoded at once.
-const BATCH: usize = 4_096;
-/// How many threads decode at most.
-const THREADS_MAX: usize = 8;
+/// How many records are read at once.
+const BATCH: usize = 1_024;
+/// How many of them a thread decodes before another may take some over.
+const PART: usize = 64;
 
 /// Why a log cannot be folded to its end.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -54,111 +56,65 @@ pub async fn fold_all(log: Arc<dyn Log>) -> Result<View, FoldError> {
 /// Shows `visitor` every record of `log`, and returns it with what stopped it, if something did.
 pub(crate) async fn visit_all<V: Visit>(log: Arc<dyn Log>, visitor: V) -> (V, Option<FoldError>) {
     let handle = Handle::current();
-    let visiting = tokio::task::spawn_blocking(move || visit_in_threads(&*log, &handle, visitor)).await;
-    visiting.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
-}
-
-/// Where reading and visiting are.
-struct Turns<V> {
-    reading: Mutex<Reading>,
-    visiting: Mutex<Visiting<V>>,
-    next: Condvar,
-}
-
-struct Reading {
-    /// The batch to read next, and its first record.
-    batch: u64,
-    from: Offset,
-    ended: bool,
-}
-
-struct Visiting<V> {
-    /// The batch to visit next.
-    batch: u64,
-    visitor: V,
-    ended: bool,
-    error: Option<FoldError>,
-}
-
-fn visit_in_threads<V: Visit>(log: &dyn Log, handle: &Handle, visitor: V) -> (V, Option<FoldError>) {
-    let turns = Turns {
-        reading: Mutex::new(Reading { batch: 0, from: Offset(0), ended: false }),
-        visiting: Mutex::new(Visiting { batch: 0, visitor, ended: false, error: None }),
-        next: Condvar::new(),
-    };
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    std::thread::scope(|scope| {
-        // One more than there are cores, for the time that one of them waits for its turn.
-        for _ in 0..=cores.min(THREADS_MAX) {
-            scope.spawn(|| while turns.take_one(log, handle) {});
-        }
+    let mut visitor = visitor;
+    let visiting = tokio::task::spawn_blocking(move || {
+        let error = visit_all_batches(&*log, &handle, &mut visitor).err();
+        (visitor, error)
     });
-    let Visiting { visitor, error, .. } = turns.visiting.into_inner().unwrap_or_else(PoisonError::into_inner);
-    (visitor, error)
+    visiting.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
 }
 
-impl<V: Visit> Turns<V> {
-    /// Reads, decodes and visits a batch; says whether there may be another.
-    fn take_one(&self, log: &dyn Log, handle: &Handle) -> bool {
-        let (batch, records) = {
-            let mut reading = lock(&self.reading);
-            if reading.ended {
-                return false;
-            }
-            let records = handle.block_on(log.read(reading.from, BATCH));
-            let batch = reading.batch;
-            reading.batch += 1;
-            match records.as_ref().map(|records| records.last()) {
-                Ok(Some(last)) => reading.from = last.offset.next(),
-                Ok(None) | Err(_) => reading.ended = true,
-            }
-            (batch, records)
-        };
-        let decoded: Result<Vec<_>, _> = match &records {
-            Ok(records) => Ok(records.iter().map(decode).collect()),
-            Err(error) => Err(error.clone()),
-        };
-        let mut visiting = lock(&self.visiting);
-        while visiting.batch != batch && !visiting.ended {
-            visiting = self.next.wait(visiting).unwrap_or_else(PoisonError::into_inner);
-        }
-        if !visiting.ended {
-            visiting.visit(decoded);
-            visiting.batch += 1;
-        }
-        if visiting.ended {
-            lock(&self.reading).ended = true;
-        }
-        self.next.notify_all();
-        !visiting.ended
+self_cell::self_cell! {
+    /// Records, and what they were decoded to.
+    struct Batch {
+        owner: Vec<Record>,
+        #[not_covariant]
+        dependent: DecodedParts,
     }
 }
 
-fn decode(record: &Record) -> (Offset, Decoded<'_>) {
-    (record.offset, Decoded::of(&record.bytes))
+/// What was decoded at once, part by part, in the log's order.
+type DecodedParts<'a> = Vec<Vec<(Offset, Decoded<'a>)>>;
+
+/// While one batch is visited, the next is decoded and the one after it read. Whoever has nothing else to do decodes.
+fn visit_all_batches<V: Visit>(log: &dyn Log, handle: &Handle, visitor: &mut V) -> Result<(), FoldError> {
+    let read = |from| handle.block_on(log.read(from, BATCH));
+    let mut current = Batch::new(vec![], |_| vec![]);
+    let mut next = read(Offset(0));
+    loop {
+        // What was read before a bad place is visited before the place is named.
+        let (records, failed) = match next {
+            Ok(records) => (records, None),
+            Err(error) => (vec![], Some(error)),
+        };
+        let from = records.last().map(|last| last.offset.next());
+        let visit = || visit(current, visitor);
+        let decode = || Batch::new(records, |records| records.par_chunks(PART).with_max_len(1).map(decode).collect());
+        let (visited, (after, decoded)) = rayon::join(visit, || rayon::join(|| from.map_or(Ok(vec![]), read), decode));
+        if visited?.is_break() {
+            return Ok(());
+        }
+        if let Some(error) = failed {
+            return Err(error.into());
+        }
+        if from.is_none() {
+            return Ok(());
+        }
+        (current, next) = (decoded, after);
+    }
 }
 
-impl<V: Visit> Visiting<V> {
-    fn visit(&mut self, batch: Result<Vec<(Offset, Decoded<'_>)>, ReadError>) {
-        let visited = batch.map_err(FoldError::from).and_then(|batch| {
-            if batch.is_empty() {
+fn decode(records: &[Record]) -> Vec<(Offset, Decoded<'_>)> {
+    records.iter().map(|record| (record.offset, Decoded::of(&record.bytes))).collect()
+}
+
+fn visit<V: Visit>(mut batch: Batch, visitor: &mut V) -> Result<ControlFlow<()>, Halt> {
+    batch.with_dependent_mut(|_, parts| {
+        for (offset, decoded) in parts.drain(..).flatten() {
+            if visitor.visit(offset, decoded)?.is_break() {
                 return Ok(ControlFlow::Break(()));
             }
-            for (offset, decoded) in batch {
-                if self.visitor.visit(offset, decoded)?.is_break() {
-                    return Ok(ControlFlow::Break(()));
-                }
-            }
-            Ok(ControlFlow::Continue(()))
-        });
-        match visited {
-            Ok(ControlFlow::Continue(())) => {}
-            Ok(ControlFlow::Break(())) => self.ended = true,
-            Err(error) => (self.ended, self.error) = (true, Some(error)),
         }
-    }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+        Ok(ControlFlow::Continue(()))
+    })
 }

@@ -27,6 +27,9 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 type Error = Box<dyn std::error::Error + Send + Sync>;
 
+/// The most that an event may take: 3 s for a million.
+const EVENT_AT_MOST: Duration = Duration::from_micros(3);
+
 /// How many commits are under way at once while the history is written.
 const TOGETHER: usize = 512;
 
@@ -41,8 +44,13 @@ async fn main() -> Result<(), Error> {
     };
     let data = tempfile::tempdir()?;
     let root = write_history(data.path(), events, services).await?;
-    full_folds(data.path(), rounds, &root).await?;
-    through_the_projection(data.path(), rounds).await
+    let took = full_folds(data.path(), rounds, &root).await?;
+    through_the_projection(data.path(), rounds).await?;
+    let at_most = EVENT_AT_MOST * u32::try_from(events)?;
+    if took > at_most {
+        return Err(format!("the median is {took:.2?}, more than {at_most:.2?}").into());
+    }
+    Ok(())
 }
 
 /// Writes a history and returns its root.
@@ -74,8 +82,8 @@ async fn write_history(data: &Path, events: usize, services: usize) -> Result<St
     Ok(busy.view().tree().root().to_string())
 }
 
-/// Verifies the whole log, again and again.
-async fn full_folds(data: &Path, rounds: usize, root: &str) -> Result<(), Error> {
+/// Verifies the whole log, again and again, and returns the median of the times.
+async fn full_folds(data: &Path, rounds: usize, root: &str) -> Result<Duration, Error> {
     let mut took = Vec::new();
     for _ in 0..rounds {
         let (started, busy_before) = (Instant::now(), processor_time()?);
@@ -92,7 +100,7 @@ async fn full_folds(data: &Path, rounds: usize, root: &str) -> Result<(), Error>
     }
     took.sort();
     println!("verify, median of {rounds}: {:.2?}", took[rounds / 2]);
-    Ok(())
+    Ok(took[rounds / 2])
 }
 
 /// Builds the projection, starts from it, and reads the past through it.
