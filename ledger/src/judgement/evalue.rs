@@ -104,10 +104,14 @@ impl Line {
     }
 
     /// Finds the root of `(m - a)/(m(1 - m)) + r v (l - b)/(l(1 - l))`, `l = r m + d`, between `low` and `high`: by
-    /// Newton's steps on the cubic that it is after multiplication, by halves where a step leaves the bracket.
+    /// Newton's steps on the cubic that it is after multiplication, by halves where a step leaves the bracket. It begins
+    /// where the root lies if both denominators are as they are at `a`, which is near by for rare hits.
     fn project(self, a: f64, b: f64, v: f64, mut low: f64, mut high: f64) -> f64 {
         let (r, rv) = (self.r, self.r * v);
-        let mut m = 0.5 * (low + high);
+        let l = self.at(a);
+        let weight = r * rv * (a * (1.0 - a)) / (l * (1.0 - l));
+        let guess = (a + weight * (b - self.d) / r) / (1.0 + weight);
+        let mut m = if guess > low && guess < high { guess } else { 0.5 * (low + high) };
         for _ in 0..80 {
             let l = self.at(m);
             let (m_odd, l_odd) = (m * (1.0 - m), l * (1.0 - l));
@@ -120,7 +124,8 @@ impl Line {
             let slope = l_odd + (m - a) * r * (1.0 - 2.0 * l) + rv * (r * m_odd + (l - b) * (1.0 - 2.0 * m));
             let newton = m - value / slope;
             let next = if newton > low && newton < high { newton } else { 0.5 * (low + high) };
-            if (next - m).abs() <= 1e-14 * m {
+            // The next step would be the square of this one.
+            if (next - m).abs() <= 1e-9 * m && newton == next {
                 return next;
             }
             m = next;

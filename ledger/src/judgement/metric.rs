@@ -173,9 +173,18 @@ impl Trial {
             self.worse.multiply(place, payoffs.ln_e(block));
             self.without.settle(place, pending_without(pending, line, bet, payoffs));
         }
-        if frozen {
+        if !frozen {
+            self.ladder.settle(a, block, beta);
+            self.settle_not_worse(a, block, beta);
+        }
+    }
+
+    /// Bets that the canary is not worse, until that is accepted: it is so for good.
+    fn settle_not_worse(&mut self, a: f64, block: &Block, beta: f64) {
+        if self.accepted {
             return;
         }
+        let (line, v) = (self.metric.line, block.v());
         let below = line.at(a) * ACCEPT_BELOW_LINE;
         let equal = a * self.metric.accept_ratio.unwrap_or_else(|| self.ratio());
         for (place, b) in [equal, 0.5 * (equal + line.at(a)), 0.5 * equal].into_iter().enumerate() {
@@ -185,8 +194,7 @@ impl Trial {
             let payoffs = line.bet(a, b.min(below).max(1e-12), v, Against::Worse).payoffs(line, v);
             self.not_worse.multiply(place, payoffs.ln_e(block).min(ACCEPT_LN_E_MAX));
         }
-        self.accepted |= self.not_worse.ln() >= ln_needed(beta);
-        self.ladder.settle(a, block, beta);
+        self.accepted = self.not_worse.ln() >= ln_needed(beta);
     }
 
     /// The canary's rate as a multiple of the baseline's if both do the same: a latency's edge is further for the canary.
