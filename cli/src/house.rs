@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api::ci::Secrets;
-use api::server::{Api, Hooks, Server};
+use api::server::{Api, Hooks, Server, check_bind};
 use ledger::Ledger;
 use ledger::execute::SystemClock;
 use ledger::log::segments::{DataFolder, Options};
@@ -21,7 +21,7 @@ use workers::collector::STOP_GRACE;
 use workers::nodes::Seen;
 use workers::nodes::process::ProcessNodes;
 use workers::runtime::{self, Adapters, WorkerError};
-use workers::traffic::{ProxyControl, Router, ensure_running};
+use workers::traffic::{Entry, ProxyControl, Router, ensure_running};
 
 /// How often the proxy is looked at.
 const PROXY_EVERY: Duration = Duration::from_secs(1);
@@ -67,13 +67,15 @@ impl House {
         // The very program that runs, even after its file was replaced by a newer one.
         let launcher = PathBuf::from("/proc/self/exe");
         let nodes = ProcessNodes::open(&data, launcher, Arc::clone(&artifacts)).into_diagnostic()?;
-        let (proxy, _) = ensure_running(&data, &exe).await.map_err(report)?;
+        let proxy = ProxyControl::of(&data);
         let router: Arc<dyn Router> = Arc::new(proxy.clone());
         let adapters = Adapters { nodes: Arc::new(nodes), checks: Arc::new(HttpChecks), router };
 
         let stop = CancellationToken::new();
         let closing = CancellationToken::new();
         let (server, tcp) = open_door(&data, &ledger, reader, &adapters, artifacts, settings, closing.clone()).await?;
+        // Last of what may fail: an `up` that cannot be leaves nothing behind.
+        ensure_running(&data, &exe).await.map_err(report)?;
         let mut tasks = JoinSet::new();
         for role in Role::ALL {
             let (ledger, adapters, stop) = (ledger.clone(), adapters.clone(), stop.clone());
@@ -166,6 +168,15 @@ impl Hooks for Hands {
     async fn apply_now(&self, deployment: &DeploymentId) -> Result<(), String> {
         let applied = runtime::apply_now(&self.ledger, &*self.router, deployment).await;
         applied.map(drop).map_err(|error| error.to_string())
+    }
+
+    async fn check_listen(&self, deployment: &DeploymentId, address: SocketAddr) -> Result<(), String> {
+        let entry = self.router.entry(deployment).await.ok().flatten();
+        // The address that the proxy chose for it is taken, and may be kept.
+        if entry.as_ref().and_then(Entry::held).is_some_and(|held| held.listening == address) {
+            return Ok(());
+        }
+        check_bind(address).await
     }
 }
 

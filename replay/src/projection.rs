@@ -124,9 +124,23 @@ impl Projection {
     ///
     /// [`OpenError`] if another process holds it or the folder cannot be used.
     pub fn open(data: &Path) -> Result<Self, OpenError> {
+        Self::open_within(data, LOCK_WAIT)
+    }
+
+    /// Opens the projection as [`Projection::open`] does, if no other process holds it now.
+    ///
+    /// # Errors
+    ///
+    /// As [`Projection::open`].
+    pub fn open_if_free(data: &Path) -> Result<Self, OpenError> {
+        Self::open_within(data, Duration::ZERO)
+    }
+
+    fn open_within(data: &Path, wait: Duration) -> Result<Self, OpenError> {
         let folder = data.join("replay");
         let io = |source| OpenError::Io { folder: folder.clone(), source };
-        let lock = lock(&data.join("replay.lock")).map_err(io)?.ok_or_else(|| OpenError::InUse(folder.clone()))?;
+        let lock =
+            lock(&data.join("replay.lock"), wait).map_err(io)?.ok_or_else(|| OpenError::InUse(folder.clone()))?;
         let (loaded, found) = match load(&folder, ledger_in(data)) {
             Ok(loaded) => (loaded, None),
             Err(Damaged(why)) => {
@@ -448,13 +462,13 @@ fn ledger_in(data: &Path) -> Option<LedgerId> {
     view.state().ledger
 }
 
-/// Takes the lock at `path`, or none if another process keeps it.
-fn lock(path: &Path) -> std::io::Result<Option<File>> {
+/// Takes the lock at `path`, or none if another process keeps it for longer than `wait`.
+fn lock(path: &Path, wait: Duration) -> std::io::Result<Option<File>> {
     if let Some(parent) = path.parent() {
         fs::create_dir_all(parent)?;
     }
     let file = File::options().read(true).write(true).create(true).truncate(false).open(path)?;
-    let deadline = std::time::Instant::now() + LOCK_WAIT;
+    let deadline = std::time::Instant::now() + wait;
     loop {
         match file.try_lock() {
             Ok(()) => return Ok(Some(file)),

@@ -139,7 +139,7 @@ impl Reader {
         if log.end().borrow().0 <= FOLD_MAX || !data.join("replay").exists() {
             return Ok(reader);
         }
-        match Projection::open(data) {
+        match Projection::open_if_free(data) {
             Ok(projection) => {
                 let sound = projection.resume(&*log).await.is_ok_and(|view| view.next().0 > 0);
                 let behind = log.end().borrow().0.saturating_sub(projection.next().borrow().0);
@@ -269,7 +269,7 @@ impl Reader {
     /// None for a damaged log, which is the answer; [`Error::Read`] if it cannot be read now.
     pub async fn verify(&self) -> Result<Verified, Error> {
         let opened = match (&self.data, &self.projection) {
-            (Some(data), None) if data.join("replay").exists() => Projection::open(data).map(Some),
+            (Some(data), None) if data.join("replay").exists() => Projection::open_if_free(data).map(Some),
             _ => Ok(None),
         };
         let in_use = matches!(opened, Err(OpenError::InUse(_)));

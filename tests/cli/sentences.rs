@@ -136,7 +136,9 @@ fn reads_and_verify_work_without_up_and_say_the_same() {
     let verified = up.done("verify --json").stdout;
     let data = up.data();
     let doctor = up.done("doctor");
-    assert!(doctor.stdout.lines().all(|line| columns(line).len() == 4 && line.starts_with("ok\t")), "{doctor:?}");
+    // A warning is the machine's affair; that nothing fails is what exit code 0 says.
+    assert!(doctor.stdout.lines().all(|line| columns(line).len() == 4 && !line.starts_with("fail")), "{doctor:?}");
+    assert!(doctor.stdout.lines().any(|line| line.starts_with("ok\t")), "{doctor:?}");
     let folder = up.end();
     let say = |sentence: &String| super::binary::say(&data, sentence);
     for (sentence, running) in sentences.iter().zip(running) {

@@ -36,7 +36,12 @@ fn a_wait_that_ends_first_says_whether_it_is_going_or_cannot_be_judged() {
     up.serving("1.0.0", QUICK);
     up.ready("1.1.0", &[]);
     // Nobody comes: without requests there is nothing to judge.
-    let unsure = up.say("roll api 1.0.0 1.1.0 1 s --wait --timeout 6s");
+    let roll = format!("roll api 1.0.0 1.1.0 1 s --command-id {}", uuid::Uuid::now_v7());
+    up.done(&roll);
+    up.until("held", |deployment| {
+        !deployment["rollout"]["held"].is_null() && deployment["rollout"]["verdict"]["verdict"] == "inconclusive"
+    });
+    let unsure = up.say(&format!("{roll} --wait --timeout 1s"));
     assert_eq!(unsure.code, 6, "{unsure:?}");
     assert!(unsure.stderr.contains("it goes on, look with `ionledger status api -w`"), "{unsure:?}");
     up.done("abort api");

@@ -17,9 +17,10 @@ use crate::session::Session;
 
 /// Shows the status until the person has seen enough (Ctrl-C).
 pub(crate) async fn watch(session: &Session, door: &Door, look: impl AsyncFn() -> Outcome<Status>) -> Outcome {
-    let terminate = signal(SignalKind::terminate());
-    let mut terminate =
-        terminate.map_err(|error| Failure::error(format!("signals cannot be heard: {error}; leave -w out")))?;
+    // Heard from here on, so that none is lost while it is looked.
+    let hear =
+        |kind| signal(kind).map_err(|error| Failure::error(format!("signals cannot be heard: {error}; leave -w out")));
+    let (mut interrupt, mut terminate) = (hear(SignalKind::interrupt())?, hear(SignalKind::terminate())?);
     let mut changes = Changes::of(door.client()).await?;
     let mut shown = Shown::new(session);
     loop {
@@ -37,11 +38,7 @@ pub(crate) async fn watch(session: &Session, door: &Door, look: impl AsyncFn() -
                 shown.leave()?;
                 return Err(failure);
             },
-            _ = tokio::signal::ctrl_c() => {
-                shown.leave()?;
-                return Ok(Exit::Done);
-            }
-            _ = terminate.recv() => {
+            _ = async { tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} } } => {
                 shown.leave()?;
                 return Ok(Exit::Done);
             }
