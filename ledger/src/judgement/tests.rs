@@ -3,5 +3,8 @@
 mod awkward;
 #[path = "../../../tests/support/canary.rs"]
 mod canary;
+mod kit;
 mod known;
+mod nodes;
 mod theorem;
+mod told;
