@@ -49,6 +49,12 @@ fn on_another_state(view: &View, asked: &Asked, now: Now, rollback: bool, change
 }
 
 #[test]
+fn a_log_that_forgets_what_it_acknowledged_is_found() {
+    // Its last record was not synced when it was acknowledged.
+    find(1, Rules { survive: |records| records - usize::from(records > 50), ..REAL });
+}
+
+#[test]
 fn a_log_that_changes_what_it_kept_is_found() {
     fn keep(offset: Offset, bytes: Bytes) -> Bytes {
         let text = String::from_utf8_lossy(&bytes);

@@ -51,6 +51,8 @@ pub struct Checks {
     asked: BTreeMap<(CommandId, Hash), (Fence, Command)>,
     /// Commands that counted.
     counted: BTreeMap<CommandId, (CommitId, Offset)>,
+    /// The records that somebody was told of.
+    told: BTreeSet<Offset>,
     launched: BTreeMap<EffectId, Launch>,
     unowned_since: BTreeMap<EffectId, Ms>,
     /// Streams with events that this program does not know.
@@ -452,6 +454,7 @@ impl Checks {
             Ok(settled) => {
                 let told = settled.commit.is_none() || counted.is_some();
                 self.must(2, told, || format!("{command:?} is said to be done and is not in the log"));
+                self.told.extend(counted.map(|(_, offset)| offset));
             }
             Err(refusal) => {
                 self.must(13, refusal.to_string().len() > 10, || format!("{command:?} is refused without a word"));
@@ -468,6 +471,14 @@ impl Checks {
         }
     }
 
+    /// 1: what somebody was told of is still there.
+    pub fn kept(&mut self, log: &Kept) {
+        let lost = self.told.iter().find(|offset| offset.0 >= log.end() as u64).copied();
+        if let Some(offset) = lost {
+            self.fail(1, format!("#{offset} was acknowledged and is lost"));
+        }
+    }
+
     /// 2: what the log kept is what was sent.
     pub fn reread(&mut self, log: &Kept) {
         if self.commits.is_multiple_of(8) {
@@ -477,6 +488,7 @@ impl Checks {
 
     fn check_bytes(&mut self, log: &Kept) {
         let records = log.read();
+        self.kept(log);
         self.must(2, records.len() == self.book.leaves.len(), || "the log has lost records".to_owned());
         let changed = std::iter::zip(&records, &self.book.leaves)
             .position(|(bytes, leaf)| book::leaf(bytes) != *leaf && !bytes.starts_with(b"{\"malformed\""));

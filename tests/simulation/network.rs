@@ -41,6 +41,16 @@ impl Kept {
         self.view(self.end())
     }
 
+    /// Loses all but the first `records`.
+    fn cut(&mut self, records: usize) {
+        let kept: Vec<Bytes> = self.read().into_iter().take(records).collect();
+        self.log = MemoryLog::default();
+        for bytes in kept {
+            self.log.push(bytes);
+        }
+        self.views.truncate(records);
+    }
+
     /// Returns every record's bytes.
     pub fn read(&self) -> Vec<Bytes> {
         self.log.records(Offset(0)).into_iter().map(|record| record.bytes).collect()
@@ -247,6 +257,18 @@ impl World {
         self.log.views.push(Rc::new(view));
         self.tell_readers();
         self.log.end() - 1
+    }
+
+    /// What a kill leaves of the log.
+    pub fn survive(&mut self) {
+        let left = (self.rules.survive)(self.log.end());
+        if left < self.log.end() {
+            self.log.cut(left);
+            for process in self.processes.values_mut() {
+                process.seen = process.seen.min(left);
+            }
+        }
+        self.checks.kept(&self.log);
     }
 
     fn tell_readers(&mut self) {

@@ -196,6 +196,7 @@ impl World {
     pub fn crash(&mut self, pid: Pid, why: &str) {
         if self.end(pid, why) {
             self.tally.crashes += 1;
+            self.survive();
         }
     }
 

@@ -22,6 +22,8 @@ pub struct Rules {
     pub fold: fn(&mut View, Offset, &Bytes) -> Result<Folded, Halt>,
     /// What the log keeps of what it is given.
     pub keep: fn(Offset, Bytes) -> Bytes,
+    /// How many of so many records are still there after a process was killed.
+    pub survive: fn(usize) -> usize,
     /// Which routes replace which.
     pub admit: fn(Option<&Entry>, &Routes) -> Result<Admission, routes::Refusal>,
     /// Which removal replaces which routes.
@@ -34,6 +36,7 @@ pub const REAL: Rules = Rules {
     prepare: execute::prepare,
     fold: |view, offset, bytes| view.fold(offset, bytes),
     keep: |_, bytes| bytes,
+    survive: |records| records,
     admit: routes::admit,
     admit_removal: routes::admit_removal,
 };
