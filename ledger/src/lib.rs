@@ -26,5 +26,6 @@ pub use deployment::Deployment;
 
 pub use execute::Ledger;
 pub use log::Log;
+pub use rule::Halt;
 pub use state::State;
 pub use view::View;

@@ -3,6 +3,7 @@
 
 #[doc(hidden)]
 pub mod contract;
+pub mod kafka;
 pub mod memory;
 pub mod segments;
 
@@ -124,9 +125,12 @@ impl<'a> Subscription<'a> {
     /// [`ReadError`], also when the log has stopped and everything durable was returned.
     pub async fn next(&mut self) -> Result<Vec<Record>, ReadError> {
         let next = self.next;
-        let waited = self.end.wait_for(|end| *end > next).await.map(|_| ());
-        waited.map_err(|_| ReadError::Unavailable("the log has stopped".to_owned()))?;
+        let has_stopped = self.end.wait_for(|end| *end > next).await.is_err();
+        // A log that has stopped says why where it would go on.
         let records = self.log.read(self.next, BATCH).await?;
+        if has_stopped && records.is_empty() {
+            return Err(ReadError::Unavailable("the log has stopped".to_owned()));
+        }
         if let Some(last) = records.last() {
             self.next = last.offset.next();
         }

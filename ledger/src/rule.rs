@@ -133,14 +133,15 @@ struct StubOf {
 /// for malformed.
 pub fn canonical(bytes: &Bytes) -> Bytes {
     match Form::of(bytes) {
-        Form::Malformed => stub(bytes).into(),
+        Form::Malformed => stub(bytes),
         Form::Commit(_) | Form::Stub | Form::OtherRule(_) => bytes.clone(),
     }
 }
 
-fn stub(bytes: &[u8]) -> Vec<u8> {
+/// Returns what stands for bytes that are no commit, or were not written as one.
+pub(crate) fn stub(bytes: &[u8]) -> Bytes {
     let stub = Stub { malformed: StubOf { sha256: Hash::of(bytes), len: bytes.len() as u64 } };
-    serde_json::to_vec(&stub).expect("plain JSON")
+    serde_json::to_vec(&stub).expect("plain JSON").into()
 }
 
 fn is_stub(text: &str) -> bool {
@@ -244,6 +245,11 @@ impl Ruler {
     /// Returns the commit that carried a command out, if one counted.
     pub fn command(&self, id: CommandId) -> Option<Done> {
         self.commands.get(&id).copied()
+    }
+
+    /// Returns where the last record stands that counted; none before the first.
+    pub fn last_counted(&self) -> Option<Offset> {
+        self.commands.values().map(|done| done.offset).max()
     }
 
     /// Returns the tree over all records so far.

@@ -1,0 +1,353 @@
+//! The log in Kafka: one topic with one partition, which any number of processes append to and read.
+//!
+//! ```text
+//! append -> producer (idempotent, acks=all) -> broker -> follower -> tail -> whoever reads, and the append's answer
+//! ```
+//!
+//! An append is answered when its record was read back, so that what a caller hears of is what every reader sees. One
+//! thread follows (`follower.rs`) and fills the tail in memory (`tail.rs`); what lies before it is streamed from the
+//! brokers (`history.rs`). A watchdog asks the brokers how far the log goes, replaces a follower that has fallen
+//! silent, and stops the ledger when its past has changed (`watchdog.rs`).
+//!
+//! Kafka is known in this module alone.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use rdkafka::consumer::Consumer as _;
+use rdkafka::error::KafkaError;
+use schemas::{Hash, Offset};
+use tokio::sync::{oneshot, watch};
+
+use super::{AppendError, Log, ReadError, Record, Urgency};
+use crate::rule::Parsed;
+use crate::view::View;
+use binding::Outgoing;
+use client::{ASK_MAX, Aside, Clients, Closing, Consumer, FetchError};
+use follower::Follower;
+use history::History;
+use producer::Producer;
+use tail::Tail;
+use watchdog::{Message, Seen, Watchdog};
+
+pub use place::{BadPlace, Place, TOPIC};
+pub use watchdog::Status;
+
+mod binding;
+mod client;
+mod follower;
+mod history;
+mod place;
+mod producer;
+mod tail;
+mod topic;
+mod watchdog;
+
+/// How long an append may stay without an answer before its caller is told that nobody knows.
+const ANSWER_MAX: Duration = Duration::from_secs(8);
+
+/// How long the log's end is asked for at the start.
+const START_MAX: Duration = Duration::from_secs(20);
+
+/// How long a log that is dropped waits for its threads.
+const CLOSE_MAX: Duration = Duration::from_secs(2);
+
+/// Why a ledger in Kafka cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// No broker answers.
+    #[error("no ledger can be had from {place}: {why}; check that its brokers run and can be reached")]
+    Unreachable {
+        /// The place.
+        place: Place,
+        /// What the last try came to.
+        why: String,
+    },
+    /// The client library refuses its settings.
+    #[error("the Kafka client cannot be made: {0}; check its settings")]
+    Client(String),
+    /// There is no ledger.
+    #[error("no ledger is at {0}; check the address, or make one with `ionledger up --ledger {0}`")]
+    NoTopic(Place),
+    /// The topic cannot be made.
+    #[error("topic {topic} cannot be made: {why}; let this user make topics, or make it by hand as the documents say")]
+    NotMade {
+        /// The topic.
+        topic: String,
+        /// The brokers' reason.
+        why: String,
+    },
+    /// Too few brokers keep a ledger.
+    #[error("{place} has {found} brokers, a ledger takes 3; start more, or use --dev for one that may be lost")]
+    Brokers {
+        /// The place.
+        place: Place,
+        /// How many there are.
+        found: usize,
+    },
+    /// Too few brokers hold the topic.
+    #[error(
+        "topic {topic} lies on {found} brokers, a ledger on 3; give it more replicas, or use --dev if it may be lost"
+    )]
+    Replicas {
+        /// The topic.
+        topic: String,
+        /// How many hold it.
+        found: usize,
+    },
+    /// A ledger has one order.
+    #[error("topic {topic} has {found} partitions, a ledger has one; name another topic")]
+    Partitions {
+        /// The topic.
+        topic: String,
+        /// How many it has.
+        found: usize,
+    },
+    /// A setting would lose records.
+    #[error("topic {topic} has {name}={found}, a ledger needs {wanted}; set it, and look whether records are missing")]
+    Setting {
+        /// The topic.
+        topic: String,
+        /// The setting.
+        name: &'static str,
+        /// Its value.
+        found: String,
+        /// The value that it should have.
+        wanted: &'static str,
+    },
+    /// The log's past is not what it was.
+    #[error(transparent)]
+    Log(#[from] ReadError),
+}
+
+impl OpenError {
+    fn client(error: KafkaError) -> Self {
+        Self::Client(error.to_string())
+    }
+}
+
+/// How a ledger in Kafka is opened.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Takes a topic that lies on fewer than three brokers, and can be lost with one.
+    pub dev: bool,
+    /// Makes no topic: a ledger must be there.
+    pub must_exist: bool,
+    /// More settings of the client library, as for TLS: `security.protocol`, `sasl.mechanism`.
+    pub client: BTreeMap<String, String>,
+}
+
+/// A log in Kafka.
+pub struct Kafka {
+    clients: Clients,
+    tail: Arc<Tail>,
+    end: watch::Receiver<Offset>,
+    asking: Arc<Aside>,
+    history: History,
+    status: Arc<Mutex<Status>>,
+    follower: Arc<Mutex<Follower>>,
+    watchdog: mpsc::Sender<Message>,
+    /// Gone when this is dropped.
+    producer: Option<Producer>,
+}
+
+impl std::fmt::Debug for Kafka {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Kafka").field("place", self.clients.place()).field("end", &self.tail.end()).finish()
+    }
+}
+
+impl Kafka {
+    /// Opens the log at `place`, or makes it.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError`] if it cannot be reached, or is not kept as a ledger must be: nothing weaker is taken.
+    pub async fn open(place: Place, options: Options) -> Result<Self, OpenError> {
+        let clients = Clients::new(place, options.client);
+        let warnings = topic::prepare(&clients, options.dev, !options.must_exist).await?;
+        for warning in &warnings {
+            tracing::warn!(warning, "kafka");
+        }
+        let status = Status { warnings, ..Status::default() };
+        let (dev, runtime) = (options.dev, tokio::runtime::Handle::current());
+        blocking(move || Self::begin(clients, status, dev, runtime)).await
+    }
+
+    fn begin(clients: Clients, status: Status, dev: bool, runtime: tokio::runtime::Handle) -> Result<Self, OpenError> {
+        let warnings = status.warnings.clone();
+        let asking = Arc::new(clients.asking().map_err(OpenError::client)?);
+        let (end, first) = bounds(&clients, &asking)?;
+        let (tail, receiver) = Tail::new(end);
+        let tail = Arc::new(tail);
+        let (watchdog, messages) = mpsc::channel();
+        let follower = watchdog::start(&clients, &tail, end, &watchdog).map_err(OpenError::client)?;
+        let log = Self {
+            producer: Some(Producer::new(&clients, &tail).map_err(OpenError::client)?),
+            history: History::new(&clients, &tail),
+            end: receiver,
+            status: Arc::new(Mutex::new(status)),
+            follower: Arc::new(Mutex::new(follower)),
+            clients,
+            tail,
+            asking,
+            watchdog,
+        };
+        let watching = Watchdog {
+            clients: log.clients.clone(),
+            asking: Arc::clone(&log.asking),
+            tail: Arc::clone(&log.tail),
+            status: Arc::clone(&log.status),
+            follower: Arc::clone(&log.follower),
+            doubts: log.watchdog.clone(),
+            first,
+            compared: Instant::now(),
+            warnings,
+            dev,
+            runtime,
+            seen: Seen::default(),
+            doubted: (Offset(0), 0),
+        };
+        let spawned = thread::Builder::new().name("kafka-watchdog".to_owned()).spawn(move || watching.run(&messages));
+        spawned.map_err(|error| OpenError::Client(error.to_string()))?;
+        Ok(log)
+    }
+
+    /// Looks whether the log is the one that `view` was folded from: it begins and goes on with the same records.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError::Log`] if it is not, with the first record that tells them apart.
+    pub async fn follows(&self, view: &View) -> Result<(), OpenError> {
+        let end = self.tail.end();
+        if view.next() > end {
+            let what = format!("the log ends here and was folded up to {}; its tail is gone", view.next());
+            return Err(ReadError::Damaged { offset: end, what }.into());
+        }
+        let heads: HashSet<Hash> = view.ruler().heads().values().map(|head| head.hash).collect();
+        let ledger = view.ruler().head("ledger");
+        // A stream's head is its last commit: the last commit of all is a head, and so is the first of a ledger.
+        let first = (ledger.version.0 == 1).then_some(Offset(0));
+        for offset in first.into_iter().chain(view.ruler().last_counted()) {
+            let records = self.read(offset, 1).await?;
+            let hash = records.first().map(|record| Parsed::of(&record.bytes).hash);
+            let is_known =
+                hash.is_some_and(|hash| if offset == Offset(0) { hash == ledger.hash } else { heads.contains(&hash) });
+            if !is_known {
+                let what = "it is another record than was folded; the topic was made anew or cut".to_owned();
+                return Err(ReadError::Damaged { offset, what }.into());
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns the place.
+    pub fn place(&self) -> &Place {
+        self.clients.place()
+    }
+
+    /// Returns how it does.
+    pub fn status(&self) -> Status {
+        self.status.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// Asks for the log's end and reads its first record, if there is one.
+fn bounds(clients: &Clients, asking: &Consumer) -> Result<(Offset, Option<Bytes>), OpenError> {
+    let deadline = Instant::now() + START_MAX;
+    let mut consumer = None;
+    loop {
+        let unreachable = match asking.fetch_watermarks(clients.topic(), 0, ASK_MAX) {
+            Ok((0, 0)) => return Ok((Offset(0), None)),
+            Ok((0, high)) => {
+                let consumer = match &mut consumer {
+                    Some(consumer) => consumer,
+                    none => none.insert(clients.looking_back().map_err(OpenError::client)?),
+                };
+                match client::fetch(clients, consumer, Offset(0)) {
+                    Ok(first) => return Ok((Offset(u64::try_from(high).unwrap_or(0)), Some(first))),
+                    Err(FetchError::Missing(what)) => return Err(ReadError::Damaged { offset: Offset(0), what }.into()),
+                    Err(FetchError::Unavailable(why)) => why,
+                }
+            }
+            Ok((low, _)) => {
+                let what = format!("the records before offset {low} are gone, by retention or by hand");
+                return Err(ReadError::Damaged { offset: Offset(0), what }.into());
+            }
+            Err(error) => error.to_string(),
+        };
+        if Instant::now() > deadline {
+            return Err(OpenError::Unreachable { place: clients.place().clone(), why: unreachable });
+        }
+        thread::sleep(Duration::from_millis(100));
+    }
+}
+
+/// Does what waits for brokers on a thread that may wait.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, OpenError> + Send + 'static,
+) -> Result<T, OpenError> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.unwrap_or_else(|error| Err(OpenError::Client(format!("its thread ended: {error}"))))
+}
+
+impl Drop for Kafka {
+    fn drop(&mut self) {
+        let deadline = Instant::now() + CLOSE_MAX;
+        let _ = self.watchdog.send(Message::Close);
+        let producer = self.producer.take().and_then(|producer| Closing::begin("producer", producer));
+        if let Some(producer) = producer {
+            producer.wait(deadline);
+        }
+        self.tail.close();
+        let follower = self.follower.lock().unwrap_or_else(PoisonError::into_inner);
+        let left = deadline.saturating_duration_since(Instant::now());
+        if follower.ended.recv_timeout(left) == Err(mpsc::RecvTimeoutError::Timeout) {
+            tracing::warn!("the reader of the log does not end; it is left behind");
+        }
+    }
+}
+
+#[async_trait]
+impl Log for Kafka {
+    async fn append(&self, bytes: Bytes, _: Urgency) -> Result<Offset, AppendError> {
+        if let Some(why) = self.tail.stopped() {
+            return Err(AppendError::Stopped(why.to_string()));
+        }
+        let (answer, answered) = oneshot::channel();
+        let producer = self.producer.as_ref().expect("held until it is dropped");
+        producer.send(Outgoing::of(&bytes), answer);
+        match tokio::time::timeout(ANSWER_MAX, answered).await {
+            Ok(answer) => answer.unwrap_or_else(|_| Err(AppendError::Ambiguous("the log was closed".to_owned()))),
+            Err(_) => Err(AppendError::Ambiguous(format!("none came within {} s", ANSWER_MAX.as_secs()))),
+        }
+    }
+
+    async fn read(&self, from: Offset, max: usize) -> Result<Vec<Record>, ReadError> {
+        match self.tail.read(from, max) {
+            Some(read) => read,
+            None => self.history.read(from, max).await,
+        }
+    }
+
+    fn end(&self) -> watch::Receiver<Offset> {
+        self.end.clone()
+    }
+
+    async fn latest(&self) -> Result<Offset, ReadError> {
+        let (asking, topic) = (Arc::clone(&self.asking), self.clients.topic().to_owned());
+        let asked = move || asking.fetch_watermarks(&topic, 0, ASK_MAX);
+        let answer = tokio::task::spawn_blocking(asked).await;
+        let unavailable = |why: String| ReadError::Unavailable(why);
+        let (_, high) =
+            answer.map_err(|error| unavailable(error.to_string()))?.map_err(|e| unavailable(e.to_string()))?;
+        Ok(Offset(u64::try_from(high).unwrap_or(0)))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,281 @@
+//! A commit as a Kafka record: the CloudEvents binary binding, so that other programs can read it.
+//!
+//! The value is the commit's exact bytes. Key and headers are derived from it and say nothing that it does not:
+//!
+//! ```text
+//! key              the first stream it extends
+//! ce_specversion   1.0
+//! ce_id            the commit's id
+//! ce_source        /ionledger
+//! ce_type          ionledger.commit.v1
+//! ce_time          the commit's time
+//! ce_subject       the first stream it extends
+//! content-type     application/json
+//! ```
+//!
+//! A commit under any other key or headers was not written by ionledger and is malformed, for every reader and for ever:
+//! what other programs are told of a record is never something else than what the ledger takes it for. What is no commit
+//! has neither key nor headers.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use bytes::Bytes;
+use rdkafka::message::{BorrowedMessage, Header, Headers, Message, OwnedHeaders};
+use schemas::envelope::{Envelope, RULE};
+
+use crate::rule::{self, Parsed};
+
+const SOURCE: &str = "/ionledger";
+const TYPE: &str = "ionledger.commit.v1";
+const CONTENT: &str = "application/json";
+
+/// How many headers a commit has.
+const COUNT: usize = 7;
+
+/// A header's name and value.
+type Pair<'a> = (&'a str, &'a [u8]);
+
+/// A record to append.
+#[derive(Debug)]
+pub(super) struct Outgoing {
+    pub(super) key: Option<String>,
+    pub(super) headers: Option<OwnedHeaders>,
+    pub(super) value: Bytes,
+}
+
+impl Outgoing {
+    /// Returns the record that carries `bytes`, or their stub if they are no commit.
+    pub(super) fn of(bytes: &Bytes) -> Self {
+        let parsed = Parsed::of(bytes);
+        match parsed.envelope {
+            Some(envelope) => {
+                let told = Told::by(&envelope);
+                let headers =
+                    told.headers().into_iter().fold(OwnedHeaders::new_with_capacity(COUNT), |headers, (key, value)| {
+                        headers.insert(Header { key, value: Some(value) })
+                    });
+                Self { key: Some(told.subject), headers: Some(headers), value: bytes.clone() }
+            }
+            None if parsed.rule == RULE => Self { key: None, headers: None, value: rule::canonical(bytes) },
+            None => Self { key: None, headers: None, value: bytes.clone() },
+        }
+    }
+}
+
+/// Returns the bytes of a record that was read: a commit's own, or the stub of what is none.
+pub(super) fn bytes_of(message: &BorrowedMessage<'_>) -> Bytes {
+    let value = message.payload().unwrap_or_default();
+    // The name of a header that is no text lets the client library panic.
+    let taken = catch_unwind(AssertUnwindSafe(|| taken(value, message.key(), headers_of(message).as_ref())));
+    taken.unwrap_or_else(|_| taken_for(value, None))
+}
+
+fn headers_of<'a>(message: &'a BorrowedMessage<'_>) -> Option<[Pair<'a>; COUNT]> {
+    let headers = message.headers().filter(|headers| headers.count() == COUNT)?;
+    let mut pairs: [Pair<'a>; COUNT] = [("", &[]); COUNT];
+    for (at, pair) in pairs.iter_mut().enumerate() {
+        let header = headers.try_get(at)?;
+        *pair = (header.key, header.value?);
+    }
+    Some(pairs)
+}
+
+/// What key and headers say of a commit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Told<T = String> {
+    id: T,
+    time: T,
+    subject: T,
+}
+
+impl Told {
+    /// What they must say of this one.
+    fn by(envelope: &Envelope<'_>) -> Self {
+        let subject = envelope.extends.first().map(|expected| expected.stream.to_string());
+        Self {
+            id: envelope.id.to_string(),
+            time: envelope.time.to_string(),
+            subject: subject.expect("a commit extends a stream"),
+        }
+    }
+
+    fn headers(&self) -> [(&'static str, &str); COUNT] {
+        [
+            ("ce_specversion", "1.0"),
+            ("ce_id", &self.id),
+            ("ce_source", SOURCE),
+            ("ce_type", TYPE),
+            ("ce_time", &self.time),
+            ("ce_subject", &self.subject),
+            ("content-type", CONTENT),
+        ]
+    }
+}
+
+impl<'a> Told<&'a [u8]> {
+    /// What these say; nothing if they are not those of a commit.
+    fn of(key: Option<&[u8]>, headers: &[Pair<'a>; COUNT]) -> Option<Self> {
+        match *headers {
+            [
+                ("ce_specversion", b"1.0"),
+                ("ce_id", id),
+                ("ce_source", source),
+                ("ce_type", kind),
+                ("ce_time", time),
+                ("ce_subject", subject),
+                ("content-type", content),
+            ] if source == SOURCE.as_bytes()
+                && kind == TYPE.as_bytes()
+                && content == CONTENT.as_bytes()
+                && key == Some(subject) =>
+            {
+                Some(Self { id, time, subject })
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether `value` begins as this program writes a commit of which this is told. Then it is so if it is a commit at
+    /// all, and it need not be parsed to know that.
+    fn begins(&self, value: &[u8]) -> bool {
+        let plain = |bytes: &[u8]| bytes.iter().all(|b| b.is_ascii_graphic() && !b"\"\\".contains(b));
+        let begins = || {
+            let rest = value.strip_prefix(br#"{"rule":1,"id":""#)?.strip_prefix(self.id)?;
+            let rest = rest.strip_prefix(br#"","command":{"id":""#)?;
+            let (command, rest) = rest.split_at_checked(UUID_LEN)?;
+            let (hash, rest) = rest.strip_prefix(br#"","hash":""#)?.split_at_checked(HASH_LEN)?;
+            let rest = rest.strip_prefix(br#""},"time":""#).filter(|_| plain(command) && plain(hash))?;
+            let rest = rest.strip_prefix(self.time)?.strip_prefix(br#"","extends":[{"stream":""#)?;
+            rest.strip_prefix(self.subject)?.strip_prefix(br#"","#)
+        };
+        plain(self.id) && plain(self.time) && plain(self.subject) && begins().is_some()
+    }
+
+    fn is(&self, told: &Told) -> bool {
+        self.id == told.id.as_bytes() && self.time == told.time.as_bytes() && self.subject == told.subject.as_bytes()
+    }
+}
+
+const UUID_LEN: usize = 36;
+const HASH_LEN: usize = 64;
+
+fn taken(value: &[u8], key: Option<&[u8]>, headers: Option<&[Pair<'_>; COUNT]>) -> Bytes {
+    let told = headers.and_then(|headers| Told::of(key, headers));
+    match &told {
+        Some(told) if told.begins(value) => Bytes::copy_from_slice(value),
+        _ => taken_for(value, told.as_ref()),
+    }
+}
+
+fn taken_for(value: &[u8], told: Option<&Told<&[u8]>>) -> Bytes {
+    let bytes = Bytes::copy_from_slice(value);
+    match Parsed::of(&bytes).envelope {
+        Some(envelope) if told.is_none_or(|told| !told.is(&Told::by(&envelope))) => rule::stub(&bytes),
+        Some(_) => bytes.clone(),
+        None => rule::canonical(&bytes),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::contract::{Commit, step};
+    use crate::rule::NO_HEAD;
+
+    /// Reads a value under the key and headers of another, after `change`.
+    fn read(
+        value: &Bytes,
+        told_by: &Bytes,
+        change: impl Fn(&mut Option<Vec<u8>>, &mut Vec<(String, Vec<u8>)>),
+    ) -> Bytes {
+        let outgoing = Outgoing::of(told_by);
+        let mut key = outgoing.key.map(String::into_bytes);
+        let headers = outgoing.headers.iter().flat_map(|headers| headers.iter());
+        let mut headers: Vec<(String, Vec<u8>)> =
+            headers.map(|header| (header.key.to_owned(), header.value.unwrap().to_vec())).collect();
+        change(&mut key, &mut headers);
+        let pairs: Vec<Pair<'_>> = headers.iter().map(|(name, value)| (&**name, &**value)).collect();
+        taken(value, key.as_deref(), pairs.first_chunk::<COUNT>().filter(|_| pairs.len() == COUNT))
+    }
+
+    fn commit() -> Bytes {
+        step(7, "service/api", NO_HEAD)
+    }
+
+    #[test]
+    fn a_commit_is_told_in_cloudevents_headers_and_read_back_as_its_bytes() {
+        let outgoing = Outgoing::of(&commit());
+        assert_eq!(outgoing.key.as_deref(), Some("service/api"));
+        assert_eq!(outgoing.value, commit());
+        let headers = outgoing.headers.unwrap();
+        let told: Vec<(&str, &str)> =
+            headers.iter().map(|header| (header.key, std::str::from_utf8(header.value.unwrap()).unwrap())).collect();
+        let expected = [
+            ("ce_specversion", "1.0"),
+            ("ce_id", "00000000-0000-0000-0000-000000000007"),
+            ("ce_source", "/ionledger"),
+            ("ce_type", "ionledger.commit.v1"),
+            ("ce_time", "1970-01-01T00:00:00Z"),
+            ("ce_subject", "service/api"),
+            ("content-type", "application/json"),
+        ];
+        assert_eq!(told, expected);
+        assert_eq!(read(&commit(), &commit(), |_, _| ()), commit());
+    }
+
+    #[test]
+    fn a_commit_under_another_key_or_other_headers_is_malformed() {
+        let stub = rule::stub(&commit());
+        for at in 0..COUNT {
+            assert_eq!(read(&commit(), &commit(), |_, headers| headers[at].1.push(b'x')), stub, "value {at}");
+            assert_eq!(read(&commit(), &commit(), |_, headers| headers[at].0.push('x')), stub, "name {at}");
+            assert_eq!(read(&commit(), &commit(), |_, headers| drop(headers.remove(at))), stub, "without {at}");
+            assert_eq!(read(&commit(), &commit(), |_, headers| headers.swap(at, (at + 1) % COUNT)), stub, "moved {at}");
+        }
+        assert_eq!(read(&commit(), &commit(), |key, _| *key = None), stub);
+        assert_eq!(read(&commit(), &commit(), |_, headers| headers.push(("traceparent".to_owned(), vec![]))), stub);
+        for other in [step(8, "service/api", NO_HEAD), step(7, "service/ap", NO_HEAD), step(7, "service/api2", NO_HEAD)]
+        {
+            assert_eq!(read(&commit(), &other, |_, _| ()), stub);
+        }
+        assert_eq!(taken(&commit(), None, None), stub);
+    }
+
+    /// The same commit in other words: the quick look does not know it, parsing does.
+    #[test]
+    fn a_commit_that_another_program_spelt_is_read_under_the_headers_of_what_it_says() {
+        let spelt = String::from_utf8(commit().to_vec()).unwrap().replace("{\"rule\":1,", "{ \"rule\" : 1,");
+        let spelt = Bytes::from(spelt);
+        assert_eq!(read(&spelt, &spelt, |_, _| ()), spelt);
+        assert_eq!(read(&spelt, &step(8, "service/api", NO_HEAD), |_, _| ()), rule::stub(&spelt));
+        let quoted = Commit::new(1).extends("a\"b\\", NO_HEAD).event("a\"b\\", "test.stepped").bytes();
+        assert_eq!(read(&quoted, &quoted, |_, _| ()), quoted);
+    }
+
+    /// What the quick look takes is what parsing would have taken.
+    #[test]
+    fn what_is_hidden_between_the_places_of_the_quick_look_is_found_by_parsing() {
+        let text = String::from_utf8(commit().to_vec()).unwrap();
+        let id = "00000000-0000-0000-0000-000000000007";
+        for hidden in [r#"x","id":"00000000-0000-0000-000000007"#, "\\u0030000000-0000-0000-0000-0000000000"] {
+            let forged =
+                text.replacen(&format!(r#""command":{{"id":"{id}""#), &format!(r#""command":{{"id":"{hidden}""#), 1);
+            let forged = Bytes::from(forged);
+            assert_eq!(read(&forged, &commit(), |_, _| ()), rule::canonical(&forged));
+        }
+    }
+
+    #[test]
+    fn what_is_no_commit_is_its_stub_and_another_rule_is_kept() {
+        for bytes in [&b""[..], b"garbage", b"\xff\xfe", &[b'x'; 1 << 20]] {
+            let bytes = Bytes::copy_from_slice(bytes);
+            assert_eq!(taken(&bytes, None, None), rule::stub(&bytes));
+            let outgoing = Outgoing::of(&bytes);
+            assert!(outgoing.key.is_none() && outgoing.headers.is_none());
+            assert_eq!(taken(&outgoing.value, None, None), rule::stub(&bytes), "a stub stays the stub it is");
+        }
+        let future = Bytes::from_static(br#"{"rule":2,"other":"shape"}"#);
+        assert_eq!(taken(&future, None, None), future);
+        assert_eq!(Outgoing::of(&future).value, future);
+    }
+}

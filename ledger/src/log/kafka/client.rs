@@ -1,0 +1,233 @@
+//! The client library: its settings, and what it says.
+
+use std::collections::BTreeMap;
+use std::ops::Deref;
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
+use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
+use rdkafka::message::Message as _;
+use rdkafka::{ClientContext, Offset as At, TopicPartitionList};
+use schemas::Offset;
+
+use super::binding;
+use super::place::Place;
+
+/// How long one question to a broker may take.
+pub(super) const ASK_MAX: Duration = Duration::from_secs(3);
+
+/// Makes clients for a place.
+#[derive(Clone, Debug)]
+pub(super) struct Clients {
+    place: Place,
+    more: BTreeMap<String, String>,
+}
+
+/// What the library says goes to the log of this program, where it belongs to a reader of debug lines: brokers that
+/// come and go are ordinary, and what they mean for the ledger is said elsewhere.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Quiet;
+
+impl ClientContext for Quiet {
+    fn log(&self, level: RDKafkaLogLevel, _: &str, message: &str) {
+        say(level, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::debug!(%error, reason, "kafka");
+    }
+}
+
+impl ConsumerContext for Quiet {}
+
+/// Passes on what the library says.
+pub(super) fn say(level: RDKafkaLogLevel, message: &str) {
+    match level {
+        RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
+            tracing::warn!(message, "kafka");
+        }
+        _ => tracing::debug!(message, "kafka"),
+    }
+}
+
+/// A consumer as this module uses it.
+pub(super) type Consumer = BaseConsumer<Quiet>;
+
+impl Clients {
+    /// Makes clients for `place`, with `more` settings of librdkafka, as of TLS.
+    pub(super) fn new(place: Place, more: BTreeMap<String, String>) -> Self {
+        Self { place, more }
+    }
+
+    /// Returns the place.
+    pub(super) fn place(&self) -> &Place {
+        &self.place
+    }
+
+    /// Returns the topic.
+    pub(super) fn topic(&self) -> &str {
+        self.place.topic()
+    }
+
+    /// Returns what every client has set: a broker that is gone is noticed, and its successor found, in about a second.
+    pub(super) fn config(&self) -> ClientConfig {
+        let mut config = ClientConfig::new();
+        config
+            .set("bootstrap.servers", self.place.servers())
+            .set("client.id", "ionledger")
+            .set("socket.timeout.ms", "3000")
+            .set("socket.connection.setup.timeout.ms", "2000")
+            .set("reconnect.backoff.ms", "50")
+            .set("reconnect.backoff.max.ms", "500")
+            .set("retry.backoff.ms", "50")
+            .set("retry.backoff.max.ms", "250")
+            .set("topic.metadata.refresh.interval.ms", "2000")
+            .set("topic.metadata.refresh.fast.interval.ms", "50")
+            .set("allow.auto.create.topics", "false");
+        for (name, value) in &self.more {
+            config.set(name, value);
+        }
+        config
+    }
+
+    fn reading(&self) -> ClientConfig {
+        let mut config = self.config();
+        config
+            .set("enable.auto.commit", "false")
+            .set("enable.auto.offset.store", "false")
+            // The head of a ledger is never skipped silently.
+            .set("auto.offset.reset", "error")
+            // No transactions belong here: one that a stranger leaves open must not hold anyone up.
+            .set("isolation.level", "read_uncommitted")
+            .set("check.crcs", "true")
+            .set("fetch.error.backoff.ms", "20")
+            .set("fetch.queue.backoff.ms", "5")
+            .set("queued.max.messages.kbytes", "16384");
+        config
+    }
+
+    /// Returns a client that only asks: for metadata and for the log's end.
+    pub(super) fn asking(&self) -> KafkaResult<Aside> {
+        self.reading().create_with_context(Quiet).map(Some).map(Aside)
+    }
+
+    /// Returns a consumer that waits for what is new. It reads nothing until it is assigned.
+    pub(super) fn following(&self) -> KafkaResult<Consumer> {
+        self.consumer("500")
+    }
+
+    /// Returns a consumer for what is there already: it never waits at the log's end, where it would be held up on its
+    /// way to another place. It reads nothing until it is assigned.
+    pub(super) fn looking_back(&self) -> KafkaResult<Aside> {
+        self.consumer("5").map(Some).map(Aside)
+    }
+
+    fn consumer(&self, wait_ms: &str) -> KafkaResult<Consumer> {
+        let mut config = self.reading();
+        config.set("fetch.wait.max.ms", wait_ms).set("enable.partition.eof", "true");
+        // Never joined: without a name for one, nothing can be assigned.
+        config.set("group.id", "ionledger-reads-without-a-group");
+        config.create_with_context(Quiet)
+    }
+
+    /// Lets a consumer read from `from` on.
+    pub(super) fn assign(&self, consumer: &Consumer, from: Offset) -> KafkaResult<()> {
+        let mut at = TopicPartitionList::with_capacity(1);
+        let from = i64::try_from(from.0).unwrap_or(i64::MAX);
+        at.add_partition_offset(self.topic(), 0, At::Offset(from))?;
+        consumer.assign(&at)
+    }
+}
+
+/// A consumer that is dropped on a thread of its own, so that its user never waits for that.
+pub(super) struct Aside(Option<Consumer>);
+
+impl Deref for Aside {
+    type Target = Consumer;
+
+    fn deref(&self) -> &Consumer {
+        self.0.as_ref().expect("held until it is dropped")
+    }
+}
+
+impl Drop for Aside {
+    fn drop(&mut self) {
+        drop(self.0.take().and_then(|consumer| Closing::begin("consumer", consumer)));
+    }
+}
+
+/// Why one record could not be fetched.
+#[derive(Debug)]
+pub(super) enum FetchError {
+    /// The log does not hold it.
+    Missing(String),
+    /// It cannot be had now.
+    Unavailable(String),
+}
+
+/// Fetches the record at `offset` by itself, within [`ASK_MAX`].
+pub(super) fn fetch(clients: &Clients, consumer: &Consumer, offset: Offset) -> Result<Bytes, FetchError> {
+    let unavailable = |error: KafkaError| FetchError::Unavailable(error.to_string());
+    clients.assign(consumer, offset).map_err(unavailable)?;
+    let deadline = Instant::now() + ASK_MAX;
+    let mut last = "no broker answered in time".to_owned();
+    let fetched = loop {
+        if Instant::now() > deadline {
+            break Err(FetchError::Unavailable(last));
+        }
+        match consumer.poll(Duration::from_millis(50)) {
+            None => {}
+            Some(Ok(message)) if u64::try_from(message.offset()) == Ok(offset.0) => {
+                break Ok(binding::bytes_of(&message));
+            }
+            Some(Ok(message)) => {
+                break Err(FetchError::Missing(format!(
+                    "offset {} comes where {offset} was asked for",
+                    message.offset()
+                )));
+            }
+            Some(Err(error)) if is_out_of_range(&error) => break Err(FetchError::Missing(error.to_string())),
+            Some(Err(error)) => last = error.to_string(),
+        }
+    };
+    let _ = consumer.unassign();
+    fetched
+}
+
+/// Whether the log does not hold what was asked for.
+pub(super) fn is_out_of_range(error: &KafkaError) -> bool {
+    use RDKafkaErrorCode::{AutoOffsetReset, LogTruncation, OffsetOutOfRange};
+    matches!(error.rdkafka_error_code(), Some(AutoOffsetReset | LogTruncation | OffsetOutOfRange))
+}
+
+/// A client that is being dropped on a thread of its own: the library may wait there for what never comes.
+#[derive(Debug)]
+pub(super) struct Closing {
+    what: &'static str,
+    done: mpsc::Receiver<()>,
+}
+
+impl Closing {
+    /// Drops `client` aside.
+    pub(super) fn begin<T: Send + 'static>(what: &'static str, client: T) -> Option<Self> {
+        let (ended, done) = mpsc::channel();
+        let closer = move || {
+            drop(client);
+            let _ = ended.send(());
+        };
+        // Without a thread it was dropped right here, with the closure.
+        thread::Builder::new().name("kafka-close".to_owned()).spawn(closer).ok().map(|_| Self { what, done })
+    }
+
+    /// Waits until it is gone, at most until `deadline`; then it is left behind.
+    pub(super) fn wait(self, deadline: Instant) {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if let Err(mpsc::RecvTimeoutError::Timeout) = self.done.recv_timeout(left) {
+            tracing::warn!(what = self.what, "this Kafka client does not close; it is left behind");
+        }
+    }
+}

@@ -1,0 +1,225 @@
+//! The topic: made as a ledger needs it, and looked at before it is trusted.
+
+use std::time::{Duration, Instant};
+
+use rdkafka::admin::{
+    AdminClient, AdminOptions, ConfigResource, NewTopic, OwnedResourceSpecifier, ResourceSpecifier, TopicReplication,
+};
+use rdkafka::consumer::Consumer as _;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+
+use super::client::{ASK_MAX, Clients, Closing, Quiet};
+use super::{OpenError, blocking};
+
+/// How long the brokers may take to answer at the start.
+const READY_MAX: Duration = Duration::from_secs(20);
+
+/// How long to wait between two looks.
+const AGAIN_AFTER: Duration = Duration::from_millis(200);
+
+/// The longest that brokers should take to notice that one of them is gone, in milliseconds.
+const BROKER_SESSION_MS_MAX: u64 = 3_000;
+
+/// Something a topic must have to hold a ledger.
+struct Setting {
+    name: &'static str,
+    /// What it is made with.
+    made: &'static str,
+    /// Whether a value will do.
+    will_do: fn(&str) -> bool,
+}
+
+/// What a topic must have to hold a ledger.
+const SETTINGS: [Setting; 7] = [
+    // Nothing is ever compacted away.
+    Setting { name: "cleanup.policy", made: "delete", will_do: |value| value == "delete" },
+    // Nothing is ever deleted.
+    Setting { name: "retention.ms", made: "-1", will_do: |value| value == "-1" },
+    Setting { name: "retention.bytes", made: "-1", will_do: |value| value == "-1" },
+    // What was acknowledged lies on two brokers.
+    Setting { name: MIN_IN_SYNC, made: "2", will_do: |value| value.parse().is_ok_and(|brokers: u32| brokers >= 2) },
+    // A broker that missed something never leads.
+    Setting { name: "unclean.leader.election.enable", made: "false", will_do: |value| value == "false" },
+    // Whatever a stranger compresses with, every reader can read it.
+    Setting { name: "compression.type", made: "uncompressed", will_do: |value| value == "uncompressed" },
+    // A commit with its headers fits.
+    Setting {
+        name: "max.message.bytes",
+        made: "1048588",
+        will_do: |value| value.parse().is_ok_and(|bytes: u64| bytes >= 128 << 10),
+    },
+];
+
+const MIN_IN_SYNC: &str = "min.insync.replicas";
+
+/// Looks whether the topic can hold a ledger, after making it if it is not there and `create` says so. Returns what could
+/// be better but endangers nothing.
+pub(super) async fn prepare(clients: &Clients, dev: bool, create: bool) -> Result<Vec<String>, OpenError> {
+    let admin: AdminClient<Quiet> = clients.config().create_with_context(Quiet).map_err(OpenError::client)?;
+    let looked = look(clients, &admin, dev, create).await;
+    drop(Closing::begin("admin client", admin));
+    looked
+}
+
+async fn look(
+    clients: &Clients,
+    admin: &AdminClient<Quiet>,
+    dev: bool,
+    create: bool,
+) -> Result<Vec<String>, OpenError> {
+    let deadline = Instant::now() + READY_MAX;
+    let topic = || clients.topic().to_owned();
+    let mut made = false;
+    loop {
+        let found = find(clients, deadline).await?;
+        let why = match found.partitions.as_deref() {
+            None if made => "the topic was made and is not there yet",
+            None if !create => return Err(OpenError::NoTopic(clients.place().clone())),
+            None => {
+                make(clients, admin, dev, found.brokers).await?;
+                made = true;
+                continue;
+            }
+            Some([partition]) if partition.leader >= 0 => {
+                if partition.replicas < 3 && !dev {
+                    return Err(OpenError::Replicas { topic: topic(), found: partition.replicas });
+                }
+                return check_settings(clients, admin, dev, partition.leader, deadline).await;
+            }
+            Some([] | [_]) => "its partition has no leader",
+            Some(many) => return Err(OpenError::Partitions { topic: topic(), found: many.len() }),
+        };
+        wait(clients, deadline, why.to_owned()).await?;
+    }
+}
+
+/// Waits a moment before the next look; the last one's reason is the error.
+async fn wait(clients: &Clients, deadline: Instant, why: String) -> Result<(), OpenError> {
+    if Instant::now() > deadline {
+        return Err(OpenError::Unreachable { place: clients.place().clone(), why });
+    }
+    tokio::time::sleep(AGAIN_AFTER).await;
+    Ok(())
+}
+
+/// What the brokers say of themselves and of the topic.
+struct Found {
+    brokers: usize,
+    /// None if there is no such topic.
+    partitions: Option<Vec<Partition>>,
+}
+
+struct Partition {
+    /// The broker that leads it; less than 0 if none does.
+    leader: i32,
+    replicas: usize,
+}
+
+async fn find(clients: &Clients, deadline: Instant) -> Result<Found, OpenError> {
+    let clients = clients.clone();
+    blocking(move || {
+        let client = clients.asking().map_err(OpenError::client)?;
+        // Of all topics: to ask for one alone could make it, with settings that are not a ledger's.
+        let metadata = client.fetch_metadata(None, deadline.saturating_duration_since(Instant::now()));
+        let unreachable =
+            |error: KafkaError| OpenError::Unreachable { place: clients.place().clone(), why: error.to_string() };
+        let metadata = metadata.map_err(unreachable)?;
+        let topic = metadata.topics().iter().find(|topic| topic.name() == clients.topic());
+        let partitions = topic.map(|topic| {
+            let partitions = topic.partitions().iter();
+            partitions.map(|each| Partition { leader: each.leader(), replicas: each.replicas().len() }).collect()
+        });
+        Ok(Found { brokers: metadata.brokers().len(), partitions })
+    })
+    .await
+}
+
+async fn make(clients: &Clients, admin: &AdminClient<Quiet>, dev: bool, brokers: usize) -> Result<(), OpenError> {
+    if brokers < 3 && !dev {
+        return Err(OpenError::Brokers { place: clients.place().clone(), found: brokers });
+    }
+    let replicas = brokers.clamp(1, 3);
+    let mut topic = NewTopic::new(clients.topic(), 1, TopicReplication::Fixed(replicas as i32));
+    for Setting { name, made, .. } in SETTINGS {
+        topic = topic.set(name, if name == MIN_IN_SYNC && replicas < 3 { "1" } else { made });
+    }
+    let failed = |why: String| OpenError::NotMade { topic: clients.topic().to_owned(), why };
+    let made = admin.create_topics([&topic], &AdminOptions::new()).await.map_err(|error| failed(error.to_string()))?;
+    match made.into_iter().next() {
+        // Another process was quicker.
+        None | Some(Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists))) => Ok(()),
+        Some(Err((_, code))) => Err(failed(code.to_string())),
+    }
+}
+
+async fn check_settings(
+    clients: &Clients,
+    admin: &AdminClient<Quiet>,
+    dev: bool,
+    leader: i32,
+    deadline: Instant,
+) -> Result<Vec<String>, OpenError> {
+    let (topic, broker) = loop {
+        match settings(clients, admin, leader).await {
+            Ok(told) => break told,
+            Err(why) => wait(clients, deadline, why).await?,
+        }
+    };
+    match weakness(clients, &topic, dev) {
+        Some(weakness) => Err(weakness),
+        None => Ok(broker.as_ref().and_then(slow_broker).into_iter().collect()),
+    }
+}
+
+/// Asks for the topic's settings and, if this user may know them, its leader's.
+async fn settings(
+    clients: &Clients,
+    admin: &AdminClient<Quiet>,
+    leader: i32,
+) -> Result<(ConfigResource, Option<ConfigResource>), String> {
+    let asked = [ResourceSpecifier::Topic(clients.topic()), ResourceSpecifier::Broker(leader)];
+    let answers = admin.describe_configs(&asked, &AdminOptions::new()).await.map_err(|error| error.to_string())?;
+    let (mut topic, mut broker, mut refused) = (None, None, "the topic's settings were not told".to_owned());
+    for answer in answers {
+        match answer {
+            Ok(told) if matches!(told.specifier, OwnedResourceSpecifier::Topic(_)) => topic = Some(told),
+            Ok(told) => broker = Some(told),
+            Err(code) => refused = code.to_string(),
+        }
+    }
+    Ok((topic.ok_or(refused)?, broker))
+}
+
+/// Returns the first setting with which a ledger could lose records.
+fn weakness(clients: &Clients, topic: &ConfigResource, dev: bool) -> Option<OpenError> {
+    let found = |name: &str| topic.get(name).and_then(|entry| entry.value.as_deref()).unwrap_or("not told");
+    let needed = SETTINGS.into_iter().filter(|setting| !(dev && setting.name == MIN_IN_SYNC));
+    let weak = { needed }.find(|setting| !(setting.will_do)(found(setting.name)))?;
+    let (topic, found) = (clients.topic().to_owned(), found(weak.name).to_owned());
+    Some(OpenError::Setting { topic, name: weak.name, found, wanted: weak.made })
+}
+
+/// Looks at a topic that was good enough at the start, and says what has become too weak; nothing if nobody answers.
+pub(super) async fn look_again(clients: &Clients, dev: bool) -> Option<Vec<String>> {
+    let admin: AdminClient<Quiet> = clients.config().create_with_context(Quiet).ok()?;
+    let asked = [ResourceSpecifier::Topic(clients.topic())];
+    let answers = admin.describe_configs(&asked, &AdminOptions::new().request_timeout(Some(ASK_MAX))).await;
+    drop(Closing::begin("admin client", admin));
+    let topic = answers.ok()?.into_iter().next()?.ok()?;
+    Some(weakness(clients, &topic, dev).iter().map(ToString::to_string).collect())
+}
+
+/// Says so if brokers take long to notice that one of them is gone. Rollbacks wait for that, but nothing is lost.
+fn slow_broker(broker: &ConfigResource) -> Option<String> {
+    let name = "broker.session.timeout.ms";
+    let ms = broker.get(name)?.value.as_ref()?.parse::<u64>().ok()?;
+    (ms > BROKER_SESSION_MS_MAX).then(|| {
+        format!("brokers have {name}={ms}: when one is gone, commits wait that long; set it to {BROKER_SESSION_MS_MAX}")
+    })
+}
+
+/// Whether the error says that the topic is not there.
+pub(super) fn is_gone(error: &KafkaError) -> bool {
+    use RDKafkaErrorCode::{UnknownPartition, UnknownTopic, UnknownTopicOrPartition};
+    matches!(error.rdkafka_error_code(), Some(UnknownPartition | UnknownTopic | UnknownTopicOrPartition))
+}

@@ -1,0 +1,107 @@
+//! What other programs write into a ledger's topic: it is set aside, or the ledger stops and says why.
+
+use ledger::Halt;
+use ledger::execute::OpenError;
+use ledger::log::contract::step;
+use ledger::log::{Log as _, ReadError};
+use ledger::rule::{NO_HEAD, Parsed, Void, canonical};
+use rdkafka::message::{Header, OwnedHeaders};
+use schemas::Offset;
+
+use crate::raw::{Topic, append, ledger, stopped};
+
+/// A record's key, value, headers, and what it is compressed with.
+type Foreign<'a> = (Option<&'a str>, Option<&'a [u8]>, Option<OwnedHeaders>, &'a str);
+
+fn headers(pairs: &[(&str, &str)]) -> OwnedHeaders {
+    pairs.iter().fold(OwnedHeaders::new(), |headers, (key, value)| headers.insert(Header { key, value: Some(*value) }))
+}
+
+/// Garbage, tombstones, a megabyte, a commit under a stranger's headers or none, what was compressed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_no_commit_is_set_aside_and_the_ledger_goes_on_behind_it() {
+    let topic = Topic::filled(1).await;
+    let log = topic.open().await.unwrap();
+    let commit = step(7, "service/foreign", NO_HEAD);
+    let big = vec![b'x'; 1_000_000];
+    let odd = headers(&[("ce_id", "7"), ("ce_type", "order.placed")]);
+    let values: [Foreign<'_>; 8] = [
+        (None, Some(b"garbage"), None, "none"),
+        (None, Some(b"\xff\xfe\x00"), Some(odd.clone()), "none"),
+        (Some("service/s0"), None, None, "none"),
+        (None, None, None, "none"),
+        (Some("k"), Some(&big), None, "none"),
+        (Some("k"), Some(&big), None, "lz4"),
+        (None, Some(&commit), None, "none"),
+        (Some("service/foreign"), Some(&commit), Some(odd), "none"),
+    ];
+    for (key, value, headers, codec) in &values {
+        topic.write(*key, *value, headers.clone(), codec);
+    }
+    let after = append(&log, step(9, "service/after", NO_HEAD)).await;
+    assert_eq!(after, Offset(10));
+    let fresh = topic.open().await.unwrap();
+    let mut records = Vec::new();
+    for reader in [&log, &fresh] {
+        records.clear();
+        while records.len() < 11 {
+            records.extend(reader.read(Offset(records.len() as u64), 99).await.unwrap());
+        }
+        for (record, (_, value, ..)) in records[2..10].iter().zip(&values) {
+            let bytes = bytes::Bytes::copy_from_slice(value.unwrap_or_default());
+            let parsed = Parsed::of(&record.bytes);
+            assert!(parsed.envelope.is_none() && record.bytes.len() < 200, "{record:?}");
+            if Parsed::of(&bytes).envelope.is_none() {
+                assert_eq!(record.bytes, canonical(&bytes), "the same stub as everywhere");
+            }
+        }
+    }
+    let mut view = ledger::View::default();
+    let voids = records.iter().map(|record| view.fold(record.offset, &record.bytes).unwrap().void);
+    let voids: Vec<Option<Void>> = voids.collect();
+    assert_eq!(voids.iter().filter(|void| **void == Some(Void::Malformed)).count(), 8);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_record_for_a_future_rule_halts_every_reader_at_its_place() {
+    let topic = Topic::new();
+    let running = ledger(topic.open().await.unwrap()).await.unwrap();
+    topic.write(None, Some(br#"{"rule":2,"in":"another shape"}"#), None, "none");
+    let mut folded = running.folded();
+    let halted = folded.wait_for(|_| running.halted().is_some());
+    tokio::time::timeout(crate::cluster::DEADLINE, halted).await.expect("it halts").unwrap();
+    let why = running.halted().unwrap();
+    assert!(why.contains("offset 1 follows rule 2"), "{why}");
+    let opened = ledger(topic.open().await.unwrap()).await.err();
+    assert!(matches!(opened, Some(OpenError::Halt(Halt::UnknownRule { offset: Offset(1), rule: 2 }))), "{opened:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_topic_that_is_no_ledger_is_refused() {
+    let topic = Topic::new();
+    drop(topic.open().await.unwrap());
+    topic.write(None, Some(b"an order"), None, "none");
+    let opened = ledger(topic.open().await.unwrap()).await.err();
+    assert!(matches!(opened, Some(OpenError::Halt(Halt::NoGenesis))), "{opened:?}");
+}
+
+/// The end of a transaction takes an offset that holds no record: no reader could tell it from one that was removed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_place_without_a_record_stops_the_ledger_there() {
+    let topic = Topic::filled(1).await;
+    let log = topic.open().await.unwrap();
+    topic.write_in_transaction(b"an order");
+    match stopped(&log).await {
+        ReadError::Damaged { offset: Offset(3), what } => assert!(what.contains("no record is here"), "{what}"),
+        other => panic!("{other}"),
+    }
+    topic.write(None, Some(b"another"), None, "none");
+    let log = topic.open().await.unwrap();
+    assert_eq!(log.read(Offset(2), 99).await.unwrap().len(), 1);
+    match log.read(Offset(3), 99).await {
+        Err(ReadError::Damaged { offset: Offset(3), what }) => {
+            assert!(what.contains("offset 4 comes instead"), "{what}")
+        }
+        other => panic!("{other:?}"),
+    }
+}
