@@ -153,7 +153,7 @@ impl From<Refusal> for Problem {
             Refusal::Rejected(rejection) => code_of(rejection),
             Refusal::Conflict { .. } => Code::Conflict,
             Refusal::OtherContent { .. } => Code::OtherContent,
-            Refusal::ReadOnly { .. } => Code::ReadOnly,
+            Refusal::ReadOnly { .. } | Refusal::Sealed { .. } => Code::ReadOnly,
             Refusal::Deposed { .. } => Code::Outdated,
             Refusal::TooLarge { .. } => Code::TooLarge,
             Refusal::ClockAhead { .. } => Code::ClockAhead,

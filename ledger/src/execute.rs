@@ -5,6 +5,7 @@
 mod answer;
 mod clock;
 mod prepare;
+mod seal;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, RwLock, RwLockReadGuard};
@@ -20,7 +21,7 @@ use tokio::sync::{OwnedMutexGuard, watch};
 use uuid::Uuid;
 
 use crate::decide::{self, Now};
-use crate::log::{AppendError, Log, Subscription, Urgency};
+use crate::log::{AppendError, Log, ReadError, Subscription, Urgency};
 use crate::rule::Done;
 use crate::view::{Decoded, View};
 
@@ -33,6 +34,9 @@ const VERDICT_MAX: Duration = Duration::from_secs(10);
 
 /// How long to wait before the same bytes are sent again.
 const APPEND_AGAIN_AFTER: Duration = Duration::from_millis(50);
+
+/// How long to wait before what could not be read is read again.
+const READ_AGAIN_AFTER: Duration = Duration::from_millis(200);
 
 /// How often something is decided anew before its conflict is given back. Each time somebody else's commit came first.
 const ROUNDS_MAX: u32 = 100;
@@ -345,6 +349,12 @@ async fn follow(log: Arc<dyn Log>, shared: Arc<Shared>) {
     let why = loop {
         let records = match subscription.next().await {
             Ok(records) => records,
+            // A log that goes on can be read later.
+            Err(ReadError::Unavailable(why)) if subscription.goes_on() => {
+                tracing::warn!(%why, "the log is read again");
+                tokio::time::sleep(READ_AGAIN_AFTER).await;
+                continue;
+            }
             Err(error) => break error.to_string(),
         };
         let mut view = shared.view.write().unwrap_or_else(std::sync::PoisonError::into_inner);

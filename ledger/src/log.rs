@@ -3,6 +3,7 @@
 
 #[doc(hidden)]
 pub mod contract;
+pub mod copy;
 pub mod kafka;
 pub mod memory;
 pub mod segments;
@@ -116,6 +117,11 @@ impl<'a> Subscription<'a> {
     /// Subscribes to `log` from `from` on.
     pub fn new(log: &'a dyn Log, from: Offset) -> Self {
         Self { log, next: from, end: log.end() }
+    }
+
+    /// Whether the log goes on: false once it has stopped.
+    pub fn goes_on(&self) -> bool {
+        self.end.has_changed().is_ok()
     }
 
     /// Waits for the next records: at least one, in order.

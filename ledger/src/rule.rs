@@ -26,6 +26,8 @@ pub enum Void {
     Duplicate,
     /// It is no commit.
     Malformed,
+    /// The ledger was sealed before it: it goes on elsewhere.
+    Sealed,
 }
 
 impl fmt::Display for Void {
@@ -35,6 +37,7 @@ impl fmt::Display for Void {
             Void::Fork => "fork",
             Void::Duplicate => "duplicate",
             Void::Malformed => "malformed",
+            Void::Sealed => "sealed",
         })
     }
 }
@@ -92,6 +95,7 @@ pub struct Ruler {
     heads: HashMap<String, Head>,
     commands: HashMap<CommandId, Done>,
     tree: tree::Frontier,
+    sealed: bool,
 }
 
 /// A record before the rule: everything that can be said of it without the records before it.
@@ -219,7 +223,8 @@ impl Ruler {
         commands: HashMap<CommandId, Done>,
         tree: tree::Frontier,
     ) -> Self {
-        Self { next, time, heads, commands, tree }
+        let sealed = heads.get(LEDGER).is_some_and(seals);
+        Self { next, time, heads, commands, tree, sealed }
     }
 
     /// Returns the offset of the next record.
@@ -235,6 +240,11 @@ impl Ruler {
     /// Returns the head of `stream`.
     pub fn head(&self, stream: &str) -> Head {
         self.heads.get(stream).copied().unwrap_or(NO_HEAD)
+    }
+
+    /// Returns whether the ledger was sealed: its own stream holds the commit that made it and one that ended it.
+    pub fn is_sealed(&self) -> bool {
+        self.sealed
     }
 
     /// Returns every stream's head.
@@ -292,6 +302,9 @@ impl Ruler {
         if self.commands.contains_key(&envelope.command.id) {
             return Some(Void::Duplicate);
         }
+        if self.is_sealed() {
+            return Some(Void::Sealed);
+        }
         let mut wrong = envelope.extends.iter().chain(&envelope.requires).filter_map(|expected| self.void_of(expected));
         // A fork is the graver finding: it is named even if another head is merely stale.
         let first = wrong.next()?;
@@ -318,6 +331,7 @@ impl Ruler {
         self.commands.insert(id, Done { hash: command_hash, offset });
         for Expected { stream, version, .. } in &envelope.extends {
             let head = Head { version: version.next(), hash };
+            self.sealed |= *stream == LEDGER && seals(&head);
             match self.heads.get_mut(&**stream) {
                 Some(known) => *known = head,
                 None => {
@@ -328,8 +342,16 @@ impl Ruler {
     }
 }
 
+/// The stream of what happens to the ledger itself.
+const LEDGER: &str = "ledger";
+
+/// Whether a ledger whose own stream has this head is sealed.
+fn seals(head: &Head) -> bool {
+    head.version > StreamVersion(1)
+}
+
 fn is_genesis(envelope: &Envelope<'_>) -> bool {
-    matches!(&envelope.events[..], [event] if event.stream == "ledger" && event.kind == "ledger.created")
+    matches!(&envelope.events[..], [event] if event.stream == LEDGER && event.kind == "ledger.created")
 }
 
 #[cfg(test)]

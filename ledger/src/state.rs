@@ -6,6 +6,7 @@ use std::sync::Arc;
 use schemas::{
     CommitId, DeploymentId, Event, LedgerId, Role, ServiceName, Stream, StreamVersion, Timestamp, Version, genesis,
 };
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::deployment::{self, Deployment};
@@ -29,6 +30,8 @@ pub struct At {
 pub struct State {
     /// The ledger's own id; none before its first record.
     pub ledger: Option<LedgerId>,
+    /// Where the ledger goes on, if it was sealed.
+    pub sealed: Option<String>,
     /// Services by name.
     pub services: BTreeMap<ServiceName, Arc<Service>>,
     /// Deployments.
@@ -43,11 +46,21 @@ pub struct State {
 /// `service/api`, `release/api/1.2.3`, `deployment/production/api`, `judgement/..`, `worker/..`, `ledger`.
 pub type Row = (String, Value);
 
+/// The row of a ledger that was sealed; before that it is the id alone.
+#[derive(Serialize, Deserialize)]
+struct LedgerRow {
+    ledger: LedgerId,
+    sealed: Option<String>,
+}
+
 impl State {
     /// Applies an event of `stream`. Total: the ledger has already accepted it.
     pub fn evolve(&mut self, stream: &Stream, event: &Event, at: &At) {
         match (stream, event) {
             (Stream::Ledger, Event::Ledger(genesis::Event::Created(created))) => self.ledger = Some(created.ledger),
+            (Stream::Ledger, Event::Ledger(genesis::Event::Sealed(sealed))) => {
+                self.sealed = Some(sealed.target.clone());
+            }
             (Stream::Service(name), Event::Service(event)) => {
                 update(self.services.entry(name.clone()).or_default(), |old| service::evolve(old, event));
             }
@@ -130,7 +143,13 @@ impl State {
             return Ok(());
         }
         match parse::<Stream>(name)? {
-            Stream::Ledger => self.ledger = Some(from(value)?),
+            Stream::Ledger => {
+                let LedgerRow { ledger, sealed } = match value {
+                    Value::String(_) => LedgerRow { ledger: from(value)?, sealed: None },
+                    _ => from(value)?,
+                };
+                (self.ledger, self.sealed) = (Some(ledger), sealed);
+            }
             Stream::Service(name) => {
                 let declared: Service = from(value)?;
                 Arc::make_mut(self.services.entry(name).or_default()).definition = declared.definition;
@@ -144,7 +163,10 @@ impl State {
 
     fn row_of(&self, stream: &Stream) -> Option<Row> {
         let value = match stream {
-            Stream::Ledger => self.ledger.as_ref().map(to),
+            Stream::Ledger => self.ledger.map(|ledger| match &self.sealed {
+                None => to(&ledger),
+                Some(_) => to(&LedgerRow { ledger, sealed: self.sealed.clone() }),
+            }),
             Stream::Service(name) => self.services.get(name).map(|service| to(service.as_ref())),
             Stream::Deployment(id) => self.deployments.get(id).map(|deployment| to(deployment.as_ref())),
             Stream::Judgement(id) => self.judgements.get(id).map(|judgements| to(judgements.as_ref())),

@@ -25,6 +25,12 @@ pub enum OpenError {
     /// It cannot be folded.
     #[error(transparent)]
     Fold(#[from] FoldError),
+    /// It goes on elsewhere.
+    #[error("this ledger was moved to {target}; it takes nothing more, run it there")]
+    Moved {
+        /// Where it goes on.
+        target: String,
+    },
     /// It is no ledger that this program can follow.
     #[error(transparent)]
     Ledger(#[from] execute::OpenError),
@@ -65,6 +71,10 @@ pub async fn open(folder: DataFolder, options: Options, clock: Arc<dyn Clock>) -
         view = fold_all(Arc::clone(&log)).await?;
     }
     let ledger = Ledger::open(Arc::clone(&log), view, clock).await?;
+    let sealed = ledger.view().state().sealed.clone();
+    if let Some(target) = sealed {
+        return Err(OpenError::Moved { target });
+    }
     let projection = projection.filter(|projection| match projection.follow(Arc::clone(&log)) {
         Ok(()) => true,
         Err(error) => {

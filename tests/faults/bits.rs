@@ -20,7 +20,7 @@ const LAST_BATCH: u64 = 5;
 
 /// Writes the log that is damaged: of several segments, its last batch of [`LAST_BATCH`] records.
 async fn write_log(data: &Path) {
-    let options = Options { segment_bytes: 6_000, known_end: None };
+    let options = Options { segment_bytes: 6_000, ..Options::default() };
     let log = Segments::open(DataFolder::hold(data).unwrap(), options).unwrap();
     for n in 0..RECORDS - LAST_BATCH {
         log.append(commit(n), Urgency::Ordinary).await.unwrap();

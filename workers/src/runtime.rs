@@ -201,6 +201,9 @@ impl Worker {
                 }
                 Err(Refusal::Deposed { .. }) => changed = true,
                 Err(Refusal::Halted(why)) => return Err(WorkerError::Ledger { role: self.role, why }),
+                Err(sealed @ Refusal::Sealed { .. }) => {
+                    return Err(WorkerError::Ledger { role: self.role, why: sealed.to_string() });
+                }
                 Err(error) => tracing::warn!(role = %self.role, ?outcome, %error, "outcome was not recorded"),
             }
         }

@@ -5,6 +5,7 @@ mod apply;
 mod change;
 mod changes;
 mod completions;
+mod copy;
 mod demo;
 mod demo_service;
 pub(crate) mod doctor;
@@ -55,6 +56,8 @@ pub(crate) enum Command {
     WhoShipped(who_shipped::WhoShipped),
     Replay(replay::Replay),
     Verify(verify::Verify),
+    Copy(copy::Copy),
+    Move(copy::Move),
     Judge(judge::Judge),
     Doctor(doctor::Doctor),
     Token(token::Token),
@@ -89,6 +92,8 @@ impl Command {
             Command::WhoShipped(who_shipped) => who_shipped.run(session),
             Command::Replay(replay) => replay.run(session),
             Command::Verify(verify) => verify.run(session),
+            Command::Copy(copy) => copy.run(session),
+            Command::Move(to) => to.run(session),
             Command::Judge(judge) => judge.run(session),
             Command::Doctor(doctor) => doctor.run(session),
             Command::Token(token) => token.run(session),

@@ -49,6 +49,12 @@ pub enum Refusal {
         /// The first event that is not understood.
         why: String,
     },
+    /// The ledger goes on elsewhere.
+    #[error("the ledger was moved to {target}; send it there")]
+    Sealed {
+        /// Where it goes on.
+        target: String,
+    },
     /// Another instance acts for the role.
     #[error("{holder} does not hold the lease of {role}; another instance acts")]
     Deposed {

@@ -76,6 +76,9 @@ pub fn prepare(view: &View, asked: &Asked, now: Now, rollback: bool) -> Result<P
         let same = done.hash == command.hash;
         return if same { Ok(Prepared::Before(done)) } else { Err(Refusal::OtherContent { id: command.id }) };
     }
+    if let Some(target) = &view.state().sealed {
+        return Err(Refusal::Sealed { target: target.clone() });
+    }
     let about = told(asked, now, rollback)?;
     let mut decision = match &asked.what {
         What::Command { command, fence } => decide::decide(view.state(), command, *fence, now)?,

@@ -614,6 +614,33 @@ mod a_reader {
     }
 }
 
+mod a_sealed_ledger {
+    use super::*;
+
+    #[tokio::test]
+    async fn takes_nothing_more_from_anyone_and_says_where_it_goes_on() {
+        let house = House::serving().await;
+        let stale = open(&house.log, &house.clock).await;
+        let before = house.ledger.view().state().clone();
+        let at = house.ledger.seal("kafka://a:1", ana()).await.unwrap();
+        assert_eq!(house.ledger.seal("kafka://a:1", ana()).await, Ok(at), "once is enough");
+        let elsewhere = Refusal::Sealed { target: "kafka://a:1".to_owned() };
+        assert_eq!(house.ledger.seal("kafka://b:1", ana()).await, Err(elsewhere.clone()));
+        for command in [kit::traffic(&[(V2, 100)], false), kit::rollback()] {
+            assert_eq!(house.ask(command).await, Err(elsewhere.clone()));
+        }
+        // Who had not heard of it yet.
+        let late = crate::log::contract::step(1 << 80, "service/late", crate::rule::NO_HEAD);
+        let late = house.log.push(late);
+        stale.folded().wait_for(|next| *next > late).await.unwrap();
+        assert_eq!(stale.view().voids(), 1);
+        let after = stale.view().state().clone();
+        assert_eq!(after.sealed.as_deref(), Some("kafka://a:1"));
+        assert_eq!(crate::State { sealed: None, ..after.clone() }, before, "nothing else changed");
+        assert_eq!(crate::State::from_rows(after.rows()), Ok(after));
+    }
+}
+
 mod what_is_said_about_a_commit {
     use super::*;
 

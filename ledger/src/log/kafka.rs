@@ -50,6 +50,9 @@ mod watchdog;
 /// How long an append may stay without an answer before its caller is told that nobody knows.
 const ANSWER_MAX: Duration = Duration::from_secs(8);
 
+/// How long a record that is copied waits for its brokers.
+const COPY_MAX: Duration = Duration::from_secs(300);
+
 /// How long the log's end is asked for at the start.
 const START_MAX: Duration = Duration::from_secs(20);
 
@@ -73,6 +76,9 @@ pub enum OpenError {
     /// There is no ledger.
     #[error("no ledger is at {0}; check the address, or make one with `ionledger up --ledger {0}`")]
     NoTopic(Place),
+    /// It is a copy, which nobody writes but who copies.
+    #[error("{0} is a read-only copy; work with what it was copied from, or carry that over with `ionledger move`")]
+    Copy(Place),
     /// The topic cannot be made.
     #[error("topic {topic} cannot be made: {why}; let this user make topics, or make it by hand as the documents say")]
     NotMade {
@@ -137,6 +143,9 @@ pub struct Options {
     pub dev: bool,
     /// Makes no topic: a ledger must be there.
     pub must_exist: bool,
+    /// Opens a copy too, to read it or to carry it on: an append waits for its brokers for minutes, and none overtakes
+    /// another.
+    pub copying: bool,
     /// More settings of the client library, as for TLS: `security.protocol`, `sasl.mechanism`.
     pub client: BTreeMap<String, String>,
 }
@@ -151,6 +160,7 @@ pub struct Kafka {
     status: Arc<Mutex<Status>>,
     follower: Arc<Mutex<Follower>>,
     watchdog: mpsc::Sender<Message>,
+    answer_max: Duration,
     /// Gone when this is dropped.
     producer: Option<Producer>,
 }
@@ -168,14 +178,27 @@ impl Kafka {
     ///
     /// [`OpenError`] if it cannot be reached, or is not kept as a ledger must be: nothing weaker is taken.
     pub async fn open(place: Place, options: Options) -> Result<Self, OpenError> {
-        let clients = Clients::new(place, options.client);
-        let warnings = topic::prepare(&clients, options.dev, !options.must_exist).await?;
+        let mut client = options.client.clone();
+        if options.copying {
+            client.insert("message.timeout.ms".to_owned(), COPY_MAX.as_millis().to_string());
+            client.insert("enable.gapless.guarantee".to_owned(), "true".to_owned());
+        }
+        let clients = Clients::new(place, client);
+        let warnings = topic::prepare(&clients, &options).await?;
         for warning in &warnings {
             tracing::warn!(warning, "kafka");
         }
         let status = Status { warnings, ..Status::default() };
-        let (dev, runtime) = (options.dev, tokio::runtime::Handle::current());
-        blocking(move || Self::begin(clients, status, dev, runtime)).await
+        let (dev, copying) = (options.dev, options.copying);
+        let runtime = tokio::runtime::Handle::current();
+        blocking(move || {
+            let mut log = Self::begin(clients, status, dev, runtime)?;
+            if copying {
+                log.answer_max = COPY_MAX + ANSWER_MAX;
+            }
+            Ok(log)
+        })
+        .await
     }
 
     fn begin(clients: Clients, status: Status, dev: bool, runtime: tokio::runtime::Handle) -> Result<Self, OpenError> {
@@ -196,6 +219,7 @@ impl Kafka {
             tail,
             asking,
             watchdog,
+            answer_max: ANSWER_MAX,
         };
         let watching = Watchdog {
             clients: log.clients.clone(),
@@ -243,6 +267,15 @@ impl Kafka {
             }
         }
         Ok(())
+    }
+
+    /// Marks the topic as a copy by another topic, `TOPIC.copy`, or as none any more: its own records are the source's.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError::NotMade`] if the brokers refuse.
+    pub async fn mark_copy(&self, is_copy: bool) -> Result<(), OpenError> {
+        topic::mark_copy(&self.clients, is_copy).await
     }
 
     /// Returns the place.
@@ -321,9 +354,9 @@ impl Log for Kafka {
         let (answer, answered) = oneshot::channel();
         let producer = self.producer.as_ref().expect("held until it is dropped");
         producer.send(Outgoing::of(&bytes), answer);
-        match tokio::time::timeout(ANSWER_MAX, answered).await {
+        match tokio::time::timeout(self.answer_max, answered).await {
             Ok(answer) => answer.unwrap_or_else(|_| Err(AppendError::Ambiguous("the log was closed".to_owned()))),
-            Err(_) => Err(AppendError::Ambiguous(format!("none came within {} s", ANSWER_MAX.as_secs()))),
+            Err(_) => Err(AppendError::Ambiguous(format!("none came within {} s", self.answer_max.as_secs()))),
         }
     }
 

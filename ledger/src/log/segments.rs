@@ -5,6 +5,7 @@
 //! DATA/format.json                      {"format":1}
 //! DATA/log/00000000000000000000.jsonl   a segment, named by its first offset
 //! DATA/log/end                          how far it was acknowledged, a hint (see `hint.rs`)
+//! DATA/copy-of                          what the log is a read-only copy of, if it is one
 //! DATA/log/torn-12-0.bin                what was cut off behind offset 12 at a start, kept aside
 //! ```
 //!
@@ -66,6 +67,14 @@ pub enum OpenError {
     /// There is no log in it.
     #[error("no ledger is in {0}; name its folder, or make one with `ionledger up`")]
     NoLog(PathBuf),
+    /// It is a copy, which nobody writes but who copies.
+    #[error("{folder} is a read-only copy of {of}; work with that, or carry it over with `ionledger move`")]
+    Copy {
+        /// The folder.
+        folder: PathBuf,
+        /// What it is a copy of.
+        of: String,
+    },
     /// Its records are damaged.
     #[error(transparent)]
     Log(#[from] ReadError),
@@ -92,11 +101,13 @@ pub struct Options {
     pub segment_bytes: u64,
     /// Everything before this offset is known to have been acknowledged, by a projection or a checkpoint.
     pub known_end: Option<Offset>,
+    /// Opens a copy too, to carry it on.
+    pub copying: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { segment_bytes: 64 << 20, known_end: None }
+        Self { segment_bytes: 64 << 20, known_end: None, copying: false }
     }
 }
 
@@ -118,6 +129,9 @@ impl Segments {
     ///
     /// [`OpenError::Log`] if something that was acknowledged is damaged or missing; nothing is changed then.
     pub fn open(folder: DataFolder, options: Options) -> Result<Self, OpenError> {
+        if let Some(of) = folder.copy_of()?.filter(|_| !options.copying) {
+            return Err(OpenError::Copy { folder: folder.path().to_owned(), of });
+        }
         let log = folder.path().join("log");
         let shelf = Shelf::open(&log).map_err(|source| OpenError::io(&log, source))?;
         let (segment, end) = recover::recover(&shelf, options.known_end)?;

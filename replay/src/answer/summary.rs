@@ -78,6 +78,9 @@ impl Names {
 pub fn summary(stream: &Stream, event: &Event, names: &Names) -> String {
     match event {
         Event::Ledger(genesis::Event::Created(created)) => format!("the ledger {} was made", created.ledger),
+        Event::Ledger(genesis::Event::Sealed(sealed)) => {
+            format!("the ledger was sealed, it goes on at {}", sealed.target)
+        }
         Event::Service(service::Event::Applied(applied)) => {
             format!("{} was declared, owned by {}", subject(stream), applied.definition.owner)
         }

@@ -228,7 +228,7 @@ pub(super) struct Rec {
     pub(super) command_hash: schemas::Hash,
 }
 
-const VOIDS: [Void; 4] = [Void::Stale, Void::Fork, Void::Duplicate, Void::Malformed];
+const VOIDS: [Void; 5] = [Void::Stale, Void::Fork, Void::Duplicate, Void::Malformed, Void::Sealed];
 
 impl Rec {
     pub(super) const LEN: usize = 16 + 1 + 16 + 32;

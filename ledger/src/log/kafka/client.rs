@@ -20,6 +20,9 @@ use super::place::Place;
 /// How long one question to a broker may take.
 pub(super) const ASK_MAX: Duration = Duration::from_secs(3);
 
+/// Settings that other clients than producers do not have.
+const PRODUCER_ONLY: [&str; 2] = ["message.timeout.ms", "enable.gapless.guarantee"];
+
 /// Makes clients for a place.
 #[derive(Clone, Debug)]
 pub(super) struct Clients {
@@ -88,10 +91,15 @@ impl Clients {
             .set("topic.metadata.refresh.interval.ms", "2000")
             .set("topic.metadata.refresh.fast.interval.ms", "50")
             .set("allow.auto.create.topics", "false");
-        for (name, value) in &self.more {
+        for (name, value) in self.more.iter().filter(|(name, _)| !PRODUCER_ONLY.contains(&&***name)) {
             config.set(name, value);
         }
         config
+    }
+
+    /// Returns what was asked for of producers alone.
+    pub(super) fn producing(&self) -> impl Iterator<Item = (&String, &String)> {
+        self.more.iter().filter(|(name, _)| PRODUCER_ONLY.contains(&&***name))
     }
 
     fn reading(&self) -> ClientConfig {

@@ -135,5 +135,8 @@ fn make(clients: &Clients, tail: &Arc<Tail>) -> KafkaResult<Threaded> {
         // A caller hears after this that nobody knows, and sends the same bytes again.
         .set("message.timeout.ms", "5000")
         .set("request.timeout.ms", "3000");
+    for (name, value) in clients.producing() {
+        config.set(name, value);
+    }
     config.create_with_context(Deliveries(Arc::clone(tail)))
 }

@@ -9,7 +9,7 @@ use rdkafka::consumer::Consumer as _;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 use super::client::{ASK_MAX, Clients, Closing, Quiet};
-use super::{OpenError, blocking};
+use super::{OpenError, Options, blocking};
 
 /// How long the brokers may take to answer at the start.
 const READY_MAX: Duration = Duration::from_secs(20);
@@ -52,39 +52,37 @@ const SETTINGS: [Setting; 7] = [
 
 const MIN_IN_SYNC: &str = "min.insync.replicas";
 
-/// Looks whether the topic can hold a ledger, after making it if it is not there and `create` says so. Returns what could
-/// be better but endangers nothing.
-pub(super) async fn prepare(clients: &Clients, dev: bool, create: bool) -> Result<Vec<String>, OpenError> {
+/// Looks whether the topic can hold a ledger, after making it if it is not there and may be made. Returns what could be
+/// better but endangers nothing.
+pub(super) async fn prepare(clients: &Clients, options: &Options) -> Result<Vec<String>, OpenError> {
     let admin: AdminClient<Quiet> = clients.config().create_with_context(Quiet).map_err(OpenError::client)?;
-    let looked = look(clients, &admin, dev, create).await;
+    let looked = look(clients, &admin, options).await;
     drop(Closing::begin("admin client", admin));
     looked
 }
 
-async fn look(
-    clients: &Clients,
-    admin: &AdminClient<Quiet>,
-    dev: bool,
-    create: bool,
-) -> Result<Vec<String>, OpenError> {
+async fn look(clients: &Clients, admin: &AdminClient<Quiet>, options: &Options) -> Result<Vec<String>, OpenError> {
     let deadline = Instant::now() + READY_MAX;
     let topic = || clients.topic().to_owned();
     let mut made = false;
     loop {
         let found = find(clients, deadline).await?;
+        if found.is_copy && !options.copying {
+            return Err(OpenError::Copy(clients.place().clone()));
+        }
         let why = match found.partitions.as_deref() {
             None if made => "the topic was made and is not there yet",
-            None if !create => return Err(OpenError::NoTopic(clients.place().clone())),
+            None if options.must_exist => return Err(OpenError::NoTopic(clients.place().clone())),
             None => {
-                make(clients, admin, dev, found.brokers).await?;
+                make(clients, admin, options.dev, found.brokers).await?;
                 made = true;
                 continue;
             }
             Some([partition]) if partition.leader >= 0 => {
-                if partition.replicas < 3 && !dev {
+                if partition.replicas < 3 && !options.dev {
                     return Err(OpenError::Replicas { topic: topic(), found: partition.replicas });
                 }
-                return check_settings(clients, admin, dev, partition.leader, deadline).await;
+                return check_settings(clients, admin, options.dev, partition.leader, deadline).await;
             }
             Some([] | [_]) => "its partition has no leader",
             Some(many) => return Err(OpenError::Partitions { topic: topic(), found: many.len() }),
@@ -107,6 +105,8 @@ struct Found {
     brokers: usize,
     /// None if there is no such topic.
     partitions: Option<Vec<Partition>>,
+    /// Whether the topic beside it is there that marks a copy.
+    is_copy: bool,
 }
 
 struct Partition {
@@ -129,7 +129,8 @@ async fn find(clients: &Clients, deadline: Instant) -> Result<Found, OpenError> 
             let partitions = topic.partitions().iter();
             partitions.map(|each| Partition { leader: each.leader(), replicas: each.replicas().len() }).collect()
         });
-        Ok(Found { brokers: metadata.brokers().len(), partitions })
+        let is_copy = metadata.topics().iter().any(|topic| topic.name() == mark_of(&clients));
+        Ok(Found { brokers: metadata.brokers().len(), partitions, is_copy })
     })
     .await
 }
@@ -216,6 +217,30 @@ fn slow_broker(broker: &ConfigResource) -> Option<String> {
     (ms > BROKER_SESSION_MS_MAX).then(|| {
         format!("brokers have {name}={ms}: when one is gone, commits wait that long; set it to {BROKER_SESSION_MS_MAX}")
     })
+}
+
+/// The topic that marks another as a copy. It holds nothing.
+fn mark_of(clients: &Clients) -> String {
+    format!("{}.copy", clients.topic())
+}
+
+/// Marks the topic as a copy, or as none any more.
+pub(super) async fn mark_copy(clients: &Clients, is_copy: bool) -> Result<(), OpenError> {
+    let mark = mark_of(clients);
+    let failed = |why: String| OpenError::NotMade { topic: mark.clone(), why };
+    let admin: AdminClient<Quiet> = clients.config().create_with_context(Quiet).map_err(OpenError::client)?;
+    let done = if is_copy {
+        let topic = NewTopic::new(&mark, 1, TopicReplication::Fixed(1));
+        admin.create_topics([&topic], &AdminOptions::new()).await
+    } else {
+        admin.delete_topics(&[&mark], &AdminOptions::new()).await
+    };
+    drop(Closing::begin("admin client", admin));
+    match done.map_err(|error| failed(error.to_string()))?.into_iter().next() {
+        None | Some(Ok(_)) => Ok(()),
+        Some(Err((_, RDKafkaErrorCode::TopicAlreadyExists | RDKafkaErrorCode::UnknownTopicOrPartition))) => Ok(()),
+        Some(Err((_, code))) => Err(failed(code.to_string())),
+    }
 }
 
 /// Whether the error says that the topic is not there.

@@ -14,6 +14,9 @@ use super::OpenError;
 /// The format of the data folder that this program writes and understands.
 pub const FORMAT: u32 = 1;
 
+/// The file that marks a copy.
+const COPY_OF: &str = "copy-of";
+
 /// How long a lock that no living process put its id to is waited for: a reader holds it for the moment of a look.
 const LOOK_MAX: Duration = Duration::from_secs(5);
 
@@ -59,6 +62,37 @@ impl DataFolder {
         }
         fs::create_dir_all(path.join("log")).and_then(|()| sync_dir(&path)).map_err(io)?;
         Ok(Self { path, lock })
+    }
+
+    /// Returns what its log is a copy of, if it is one.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError::Io`] if that cannot be read.
+    pub fn copy_of(&self) -> Result<Option<String>, OpenError> {
+        let path = self.path.join(COPY_OF);
+        match fs::read_to_string(&path) {
+            Ok(of) => Ok(Some(of.trim().to_owned())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(OpenError::io(&path, source)),
+        }
+    }
+
+    /// Marks its log as a copy, or as none any more.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError::Io`] if that cannot be written.
+    pub fn mark_copy(&self, of: Option<&str>) -> Result<(), OpenError> {
+        let path = self.path.join(COPY_OF);
+        let marked = match of {
+            Some(of) => write_synced(&self.path, COPY_OF, format!("{of}\n").as_bytes()),
+            None => match fs::remove_file(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+                _ => sync_dir(&self.path),
+            },
+        };
+        marked.map_err(|source| OpenError::io(&path, source))
     }
 
     /// Returns where the folder is.

@@ -26,7 +26,7 @@ impl Files {
     }
 
     fn try_open(&self, segment_bytes: u64, known_end: Option<Offset>) -> Result<Segments, OpenError> {
-        Segments::open(DataFolder::hold(self.0.path())?, Options { segment_bytes, known_end })
+        Segments::open(DataFolder::hold(self.0.path())?, Options { segment_bytes, known_end, ..Options::default() })
     }
 
     fn open_one(&self) -> Segments {

@@ -1,0 +1,319 @@
+//! `ionledger copy` and `ionledger move`: a ledger carried to another place.
+
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use clap::Args;
+use ledger::execute::SystemClock;
+use ledger::log::Log;
+use ledger::log::copy::{self, CopyError};
+use ledger::log::kafka::{self, Kafka};
+use ledger::log::segments::{self, DataFolder, Segments, SegmentsReader};
+use ledger::{Ledger, View, execute};
+use schemas::{Actor, ActorKind, Offset};
+use serde::Serialize;
+
+use crate::exit::Exit;
+use crate::failure::{Failure, Outcome};
+use crate::progress::Progress;
+use crate::render::table;
+use crate::render::words::{GOOD, column, faint, grouped, line, style_of};
+use crate::session::Session;
+
+/// Carry every record of a ledger to another place, as a copy that is only read.
+///
+/// The target is taken if it is empty or holds the first records of the source already, so that a copy that was broken off
+/// goes on, and an old one is brought up to date. The source may be in use. Its releases' artifacts stay in its data
+/// folder. The root is the same; it is computed from what the target gives back.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Columns in a pipe: name, value.
+
+Examples:
+  ionledger copy --from ~/.local/state/ionledger --to /mnt/backup/ledger
+  ionledger copy --from kafka://127.0.0.1:9092 --to ./copy --json | jq -r .root")]
+pub(crate) struct Copy {
+    #[command(flatten)]
+    way: Way,
+}
+
+/// Carry a ledger to another place for good: the old one is sealed and takes nothing more, the new one goes on.
+///
+/// Stop what writes to a data folder first; on Kafka, what others still write is void from then on. A move that was broken
+/// off is finished by the same command.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Columns in a pipe: name, value.
+
+Examples:
+  ionledger move --from ~/.local/state/ionledger --to kafka://127.0.0.1:9092
+  ionledger move --from kafka://127.0.0.1:9092 --to ./ledger")]
+pub(crate) struct Move {
+    #[command(flatten)]
+    way: Way,
+}
+
+#[derive(Clone, Debug, Args)]
+struct Way {
+    /// Where the ledger lies: a data folder, or kafka://HOST:PORT[,HOST:PORT...][/TOPIC]
+    #[arg(long, value_name = "PLACE")]
+    from: Place,
+    /// Where it shall lie: a data folder, or kafka://HOST:PORT[,HOST:PORT...][/TOPIC]
+    #[arg(long, value_name = "PLACE")]
+    to: Place,
+    /// Take a Kafka of fewer than three brokers, which can be lost with one
+    #[arg(long)]
+    dev: bool,
+}
+
+/// Where a ledger lies.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// In a data folder of this machine.
+    Folder(PathBuf),
+    /// In Kafka.
+    Kafka(kafka::Place),
+}
+
+impl FromStr for Place {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text.contains("://") {
+            return text.parse().map(Place::Kafka).map_err(|error: kafka::BadPlace| error.to_string());
+        }
+        std::path::absolute(text).map(Place::Folder).map_err(|error| error.to_string())
+    }
+}
+
+impl std::fmt::Display for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Place::Folder(path) => write!(f, "{}", path.display()),
+            Place::Kafka(place) => write!(f, "{place}"),
+        }
+    }
+}
+
+/// What was carried.
+#[derive(Debug, Serialize)]
+struct Carried {
+    schema_version: u16,
+    from: String,
+    to: String,
+    records: u64,
+    carried: u64,
+    root: String,
+    sealed_at: Option<Offset>,
+}
+
+impl Copy {
+    pub(crate) fn run(self, session: &Session) -> Outcome {
+        session.wait_for(async {
+            let Way { from, to, dev } = &self.way;
+            apart(from, to)?;
+            let source = read(from, *dev).await?;
+            let until = source.latest().await.map_err(Failure::error)?;
+            if until == Offset(0) {
+                return Err(Failure::error(format!("no ledger is at {from}; nothing was copied")));
+            }
+            let target = Target::open(to, from, *dev).await?;
+            let copied = carry(session, &*source, until, &target.log).await.map_err(Failure::error)?;
+            answer(session, from, to, copied, None)
+        })
+    }
+}
+
+impl Move {
+    pub(crate) fn run(self, session: &Session) -> Outcome {
+        session.wait_for(async {
+            let Way { from, to, dev } = &self.way;
+            apart(from, to)?;
+            let source = write(from, *dev).await?;
+            let ledger = follow(Arc::clone(&source), from).await?;
+            if ledger.view().state().sealed.is_none() {
+                // Most of it while the source still takes commits.
+                let target = Target::open(to, from, *dev).await?;
+                let end = source.latest().await.map_err(Failure::error)?;
+                carry(session, &*source, end, &target.log).await.map_err(Failure::error)?;
+            }
+            let sealed = ledger.seal(&to.to_string(), whoever_runs_this()).await.map_err(Failure::error)?;
+            let target = Target::open(to, from, *dev).await?;
+            let copied = match carry(session, &*source, sealed, &target.log).await {
+                // It was moved before and has gone on.
+                Err(CopyError::Longer { .. }) => {
+                    let root =
+                        copy::compare(&*source, &*target.log, sealed, &mut |_| ()).await.map_err(Failure::error)?;
+                    copy::Copied { records: sealed.0, carried: 0, root }
+                }
+                other => other.map_err(Failure::error)?,
+            };
+            target.goes_on().await?;
+            answer(session, from, to, copied, Some(sealed))
+        })
+    }
+}
+
+async fn carry(
+    session: &Session,
+    source: &dyn Log,
+    until: Offset,
+    target: &Arc<dyn Log>,
+) -> Result<copy::Copied, CopyError> {
+    let progress = Progress::begin(session.out, "carrying the ledger over");
+    let mut said =
+        |what: &str, at: Offset| progress.say(&format!("{what} {} of {} records", grouped(at.0), grouped(until.0)));
+    copy::copy(source, until, target, &mut said).await
+}
+
+fn answer(session: &Session, from: &Place, to: &Place, copied: copy::Copied, sealed_at: Option<Offset>) -> Outcome {
+    let carried = Carried {
+        schema_version: 1,
+        from: from.to_string(),
+        to: to.to_string(),
+        records: copied.records,
+        carried: copied.carried,
+        root: copied.root.to_string(),
+        sealed_at,
+    };
+    session.out.answer(&carried, eyes, lines)?;
+    if sealed_at.is_some() {
+        session.out.say(&format!("{from} takes nothing more; the ledger goes on at {to}"));
+    }
+    Ok(Exit::Done)
+}
+
+fn facts(carried: &Carried) -> [(&'static str, String); 6] {
+    [
+        ("from", carried.from.clone()),
+        ("to", carried.to.clone()),
+        ("records", carried.records.to_string()),
+        ("carried", carried.carried.to_string()),
+        ("root", carried.root.clone()),
+        ("sealed at", column(carried.sealed_at)),
+    ]
+}
+
+fn eyes(carried: &Carried) -> String {
+    let rows = facts(carried).map(|(name, value)| vec![table::Cell::styled(name, faint()), table::Cell::new(value)]);
+    let mut text = table::paint(&format!("{GOOD} both have the same records"), style_of(GOOD));
+    for row in table::lines(&rows) {
+        text.push_str(&format!("\n  {row}"));
+    }
+    text + "\n"
+}
+
+fn lines(carried: &Carried) -> String {
+    facts(carried).map(|(name, value)| line(&[name.to_owned(), value])).concat()
+}
+
+/// Refuses a ledger's own place as its target.
+fn apart(from: &Place, to: &Place) -> Outcome<()> {
+    if from == to { Err(Failure::usage("--from and --to are the same place; name another")) } else { Ok(()) }
+}
+
+fn options(dev: bool) -> kafka::Options {
+    kafka::Options { dev, ..kafka::Options::default() }
+}
+
+/// Opens a source that is only read.
+async fn read(place: &Place, dev: bool) -> Outcome<Arc<dyn Log>> {
+    Ok(match place {
+        Place::Folder(path) => Arc::new(SegmentsReader::open(path, None).map_err(Failure::error)?),
+        Place::Kafka(place) => {
+            let options = kafka::Options { must_exist: true, copying: true, ..options(dev) };
+            Arc::new(Kafka::open(place.clone(), options).await.map_err(Failure::error)?)
+        }
+    })
+}
+
+/// Opens a source that is to be sealed.
+async fn write(place: &Place, dev: bool) -> Outcome<Arc<dyn Log>> {
+    Ok(match place {
+        Place::Folder(path) => {
+            // Holding a folder would make one.
+            SegmentsReader::open(path, None).map_err(Failure::error)?;
+            let folder = DataFolder::hold(path).map_err(Failure::error)?;
+            Arc::new(Segments::open(folder, segments::Options::default()).map_err(Failure::error)?)
+        }
+        Place::Kafka(place) => {
+            let options = kafka::Options { must_exist: true, ..options(dev) };
+            Arc::new(Kafka::open(place.clone(), options).await.map_err(Failure::error)?)
+        }
+    })
+}
+
+/// Folds the source, which is a ledger already.
+async fn follow(source: Arc<dyn Log>, place: &Place) -> Outcome<Ledger> {
+    if source.latest().await.map_err(Failure::error)? == Offset(0) {
+        return Err(Failure::error(format!("no ledger is at {place}; nothing was moved")));
+    }
+    let mut view = View::default();
+    execute::catch_up(&*source, &mut view).await.map_err(Failure::error)?;
+    Ledger::open(source, view, Arc::new(SystemClock)).await.map_err(Failure::error)
+}
+
+/// Where a ledger is carried to.
+struct Target {
+    log: Arc<dyn Log>,
+    mark: Mark,
+}
+
+/// How a target is marked as a copy.
+enum Mark {
+    Folder(Arc<Segments>),
+    Kafka(Arc<Kafka>),
+}
+
+impl Target {
+    /// Opens the target; an empty one is marked as a copy of `source` first.
+    async fn open(place: &Place, source: &Place, dev: bool) -> Outcome<Self> {
+        match place {
+            Place::Folder(path) => {
+                let folder = DataFolder::hold(path).map_err(Failure::error)?;
+                let options = segments::Options { copying: true, ..segments::Options::default() };
+                let log = Arc::new(Segments::open(folder, options).map_err(Failure::error)?);
+                if log.latest().await.map_err(Failure::error)? == Offset(0) {
+                    log.folder().mark_copy(Some(&source.to_string())).map_err(Failure::error)?;
+                }
+                Ok(Self { log: Arc::<Segments>::clone(&log), mark: Mark::Folder(log) })
+            }
+            Place::Kafka(place) => {
+                let options = kafka::Options { copying: true, ..options(dev) };
+                let log = Arc::new(Kafka::open(place.clone(), options).await.map_err(Failure::error)?);
+                if log.latest().await.map_err(Failure::error)? == Offset(0) {
+                    log.mark_copy(true).await.map_err(Failure::error)?;
+                }
+                Ok(Self { log: Arc::<Kafka>::clone(&log), mark: Mark::Kafka(log) })
+            }
+        }
+    }
+
+    /// Lets it go on as the ledger.
+    async fn goes_on(&self) -> Outcome<()> {
+        match &self.mark {
+            Mark::Folder(log) => log.folder().mark_copy(None).map_err(Failure::error),
+            Mark::Kafka(log) => log.mark_copy(false).await.map_err(Failure::error),
+        }
+    }
+}
+
+fn whoever_runs_this() -> Actor {
+    let uid = rustix::process::getuid().as_raw();
+    let name = std::env::var("USER").ok().filter(|name| !name.is_empty()).unwrap_or_else(|| uid.to_string());
+    Actor { kind: ActorKind::Person, name, proof: format!("runs ionledger here, uid={uid}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_is_a_folder_unless_it_names_another_kind() {
+        assert_eq!("/a/b".parse(), Ok(Place::Folder("/a/b".into())));
+        let place: Place = "kafka://a:1".parse().unwrap();
+        assert_eq!(place.to_string(), "kafka://a:1");
+        assert!("redis://a:1".parse::<Place>().is_err_and(|why| why.contains("kafka://")));
+    }
+}
