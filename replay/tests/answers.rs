@@ -50,6 +50,7 @@ async fn the_made_up_production_has_every_kind_of_event_that_its_workers_know() 
     let missing: Vec<&str> =
         schemas::Event::kinds().map(|kind| kind.name).filter(|name| !kinds.contains_key(*name)).collect();
     let expected = [
+        "ledger.sealed",
         "stack.failed",
         "stack.unhealthy",
         "stack.recovered",

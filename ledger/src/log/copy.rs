@@ -154,8 +154,10 @@ type Sent = (Offset, JoinHandle<Result<Offset, AppendError>>);
 /// Sends a record. The next one may be sent after this returns, and comes to lie behind it.
 async fn send(target: &Arc<dyn Log>, record: Record) -> Sent {
     let log = Arc::clone(target);
-    let mut append = Box::pin(async move { log.append(record.bytes, Urgency::Ordinary).await });
-    // Polled once here: that is when a log takes it into its order.
+    let append = async move { log.append(record.bytes, Urgency::Ordinary).await };
+    // Polled once here: that is when a log takes it into its order. Without tokio's budget, which would let later appends
+    // pass earlier ones.
+    let mut append = Box::pin(tokio::task::unconstrained(append));
     match futures::poll!(&mut append) {
         std::task::Poll::Ready(answer) => (record.offset, tokio::spawn(async move { answer })),
         std::task::Poll::Pending => (record.offset, tokio::spawn(append)),
@@ -177,6 +179,7 @@ mod tests {
     use super::*;
     use crate::log::contract::{genesis, step};
     use crate::log::memory::{Fault, MemoryLog};
+    use crate::log::segments::{DataFolder, Options, Segments};
     use crate::rule::NO_HEAD;
 
     fn filled(count: u128) -> MemoryLog {
@@ -209,6 +212,15 @@ mod tests {
         assert_eq!(done, Copied { records: 3_000, carried: 2_300, root: root.root() });
         assert_eq!(target.records(Offset(0)), source.records(Offset(0)));
         assert_eq!(copied(&source, &target).await.unwrap().carried, 0);
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn in_files_too_no_record_overtakes_another() {
+        let (source, folder) = (filled(20_000), tempfile::tempdir().unwrap());
+        let folder = DataFolder::hold(folder.path()).unwrap();
+        let target: Arc<dyn Log> = Arc::new(Segments::open(folder, Options::default()).unwrap());
+        let done = copy(&source, Offset(20_000), &target, &mut |_, _| ()).await.unwrap();
+        assert_eq!((done.records, done.carried), (20_000, 20_000));
     }
 
     #[tokio::test]

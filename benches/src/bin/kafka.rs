@@ -1,0 +1,294 @@
+//! The ledger in Kafka beside bare clients of the same broker, in one run: commits a second and how long one takes, and how
+//! fast a reader catches up.
+//!
+//! `cargo run --release -p benches --bin kafka [-- BROKERS ROUNDS SECONDS EVENTS]`. It starts its own Kafka on loopback, of
+//! one broker or three. The bare producer has the ledger's settings (idempotent, every replica's acknowledgement) and
+//! sends the same values; it waits for the acknowledgement, where the ledger also waits until it has read its record
+//! back. The bare consumer counts bytes; the decoder alone folds the same records from memory, on every core.
+
+#![allow(clippy::print_stdout)] // its results
+
+#[path = "../../../replay/tests/busy/mod.rs"]
+mod busy;
+#[path = "../../../tests/support/kafka.rs"]
+mod cluster;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use busy::Busy;
+use bytes::Bytes;
+use cluster::Cluster;
+use hdrhistogram::Histogram;
+use ledger::log::contract::Commit;
+use ledger::log::kafka::{Kafka, Options};
+use ledger::log::memory::MemoryLog;
+use ledger::log::{Log, Urgency};
+use ledger::rule::NO_HEAD;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::message::DeliveryResult;
+use rdkafka::producer::{BaseRecord, ProducerContext, ThreadedProducer};
+use rdkafka::{ClientConfig, ClientContext, Offset as At, TopicPartitionList};
+use schemas::Offset;
+use tokio::sync::oneshot;
+
+/// The one that `ionledger` has.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+const WRITERS: [usize; 3] = [1, 16, 256];
+
+/// The least that the most writers must reach, as a part of the bare producer's records.
+const WRITE_RATIO_MIN: f64 = 0.5;
+
+/// The least that catching up must reach, as a part of what the slower of consumer and decoder does alone.
+const READ_RATIO_MIN: f64 = 0.8;
+
+/// How many appends are under way at once while the history is written.
+const TOGETHER: usize = 2_048;
+
+type Error = Box<dyn std::error::Error + Send + Sync>;
+
+#[tokio::main]
+async fn main() -> Result<(), Error> {
+    let numbers: Vec<usize> = std::env::args().skip(1).map(|word| word.parse()).collect::<Result<_, _>>()?;
+    let [brokers, rounds, seconds, events] = match numbers[..] {
+        [] => [1, 5, 3, 300_000],
+        [brokers] => [brokers, 5, 3, 300_000],
+        [brokers, rounds, seconds, events] => [brokers, rounds, seconds, events],
+        _ => return Err("usage: kafka [BROKERS [ROUNDS SECONDS EVENTS]]".into()),
+    };
+    let cluster = Cluster::start(brokers);
+    println!("{brokers} broker(s), {rounds} rounds of {seconds} s each");
+    let written = write(&cluster, rounds, Duration::from_secs(seconds as u64)).await?;
+    let read = catch_up(&cluster, rounds, events).await?;
+    match (written < WRITE_RATIO_MIN, read < READ_RATIO_MIN) {
+        (false, false) => Ok(()),
+        (true, _) => Err(format!("{written:.2} of the bare producer, less than {WRITE_RATIO_MIN}").into()),
+        _ => Err(format!("{read:.2} of the slower alone, less than {READ_RATIO_MIN}").into()),
+    }
+}
+
+async fn open(cluster: &Cluster, topic: &str) -> Result<Kafka, Error> {
+    Ok(Kafka::open(cluster.place(topic).parse()?, Options { dev: true, ..Options::default() }).await?)
+}
+
+/// Returns a commit as a worker's outcome is, on a stream of its writer's own.
+fn commit(n: usize) -> Bytes {
+    let stream = format!("deployment/production/service-{:03}", n % 256);
+    let about = r#"{"actor":{"kind":"worker","name":"traffic-shifter/7f3a","proof":"lease"},"cause":"0194d2a8-7c6e-7b6a-9d53-2f6c1f0e8a11","correlation":"0194d2a8-7c6e-7b6a-9d53-2f6c1f0e8a11"}"#;
+    Commit::new(n as u128)
+        .extends(&stream, NO_HEAD)
+        .requires("worker/traffic-shifter", NO_HEAD)
+        .event(&stream, "traffic.applied")
+        .about(about)
+        .bytes()
+}
+
+/// What is written to.
+enum Target {
+    Ledger(Box<Kafka>),
+    Bare(Bare),
+}
+
+impl Target {
+    async fn append(&self, bytes: Bytes) -> Result<(), Error> {
+        match self {
+            Target::Ledger(log) => Ok(log.append(bytes, Urgency::Ordinary).await.map(|_| ())?),
+            Target::Bare(producer) => producer.append(&bytes).await,
+        }
+    }
+}
+
+/// A producer as the client library has it.
+struct Bare {
+    producer: ThreadedProducer<Acknowledged>,
+    topic: String,
+}
+
+struct Acknowledged;
+
+impl ClientContext for Acknowledged {}
+
+impl ProducerContext for Acknowledged {
+    type DeliveryOpaque = Box<oneshot::Sender<bool>>;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, answer: Box<oneshot::Sender<bool>>) {
+        let _ = answer.send(result.is_ok());
+    }
+}
+
+impl Bare {
+    fn open(cluster: &Cluster, topic: &str) -> Result<Self, Error> {
+        let mut config = ClientConfig::new();
+        config
+            .set("bootstrap.servers", cluster.servers())
+            .set("enable.idempotence", "true")
+            .set("acks", "all")
+            .set("linger.ms", "0");
+        Ok(Self { producer: config.create_with_context(Acknowledged)?, topic: topic.to_owned() })
+    }
+
+    async fn append(&self, bytes: &Bytes) -> Result<(), Error> {
+        let (answer, answered) = oneshot::channel();
+        let record = BaseRecord::<str, [u8], _>::with_opaque_to(&self.topic, Box::new(answer));
+        self.producer.send(record.partition(0).payload(bytes)).map_err(|(error, _)| error)?;
+        if answered.await? { Ok(()) } else { Err("the record was not taken".into()) }
+    }
+}
+
+/// What one run, or several together, have shown.
+struct Outcome {
+    per_second: f64,
+    /// In microseconds.
+    latency: Histogram<u64>,
+}
+
+impl Outcome {
+    /// Takes runs together: the median of their throughput, all of their latencies.
+    fn of(mut runs: Vec<Self>) -> Self {
+        runs.sort_by(|one, other| one.per_second.total_cmp(&other.per_second));
+        let per_second = runs[runs.len() / 2].per_second;
+        let mut latency = histogram();
+        runs.iter().for_each(|run| latency.add(&run.latency).expect("the same bounds"));
+        Self { per_second, latency }
+    }
+
+    fn print(&self, writers: usize, what: &str, ratio: &str) {
+        let ms = |quantile| self.latency.value_at_quantile(quantile) as f64 / 1_000.0;
+        println!("| {writers} | {what} | {:.0} | {:.2} | {:.2} | {ratio} |", self.per_second, ms(0.5), ms(0.99));
+    }
+}
+
+fn histogram() -> Histogram<u64> {
+    Histogram::new_with_bounds(1, 60_000_000, 3).expect("good bounds")
+}
+
+/// Measures both with every number of writers, in turn, and returns the ratio at the most of them.
+async fn write(cluster: &Cluster, rounds: usize, time: Duration) -> Result<f64, Error> {
+    let commits: Arc<[Bytes]> = (0..1_024).map(commit).collect();
+    println!("commits of {} bytes", commits[0].len());
+    println!("| writers | what | commits/s (median) | p50 ms | p99 ms | ratio |");
+    println!("| ---: | --- | ---: | ---: | ---: | ---: |");
+    let mut last = 0.0;
+    for writers in WRITERS {
+        let (mut ledger, mut bare) = (Vec::new(), Vec::new());
+        for round in 0..rounds {
+            let topic = format!("ledger-{writers}-{round}");
+            ledger
+                .push(measure(Target::Ledger(Box::new(open(cluster, &topic).await?)), writers, time, &commits).await?);
+            let topic = format!("bare-{writers}-{round}");
+            // Made as a ledger's topic is.
+            drop(open(cluster, &topic).await?);
+            bare.push(measure(Target::Bare(Bare::open(cluster, &topic)?), writers, time, &commits).await?);
+        }
+        let (ledger, bare) = (Outcome::of(ledger), Outcome::of(bare));
+        last = ledger.per_second / bare.per_second;
+        ledger.print(writers, "ledger", &format!("{last:.2}"));
+        bare.print(writers, "bare producer", "");
+    }
+    Ok(last)
+}
+
+/// Lets `writers` append for `time`, each as soon as its last commit was answered.
+async fn measure(target: Target, writers: usize, time: Duration, commits: &Arc<[Bytes]>) -> Result<Outcome, Error> {
+    // Connected before the time begins.
+    target.append(commits[0].clone()).await?;
+    let target = Arc::new(target);
+    let start = Instant::now();
+    let writing: Vec<_> = (0..writers)
+        .map(|writer| {
+            let (target, commits) = (Arc::clone(&target), Arc::clone(commits));
+            tokio::spawn(async move {
+                let mut latency = histogram();
+                for n in (writer..).step_by(256) {
+                    let asked = Instant::now();
+                    if asked.duration_since(start) >= time {
+                        break;
+                    }
+                    target.append(commits[n % commits.len()].clone()).await?;
+                    latency.record(asked.elapsed().as_micros() as u64)?;
+                }
+                Ok::<_, Error>(latency)
+            })
+        })
+        .collect();
+    let mut latency = histogram();
+    for writer in writing {
+        latency.add(writer.await??)?;
+    }
+    Ok(Outcome { per_second: latency.len() as f64 / start.elapsed().as_secs_f64(), latency })
+}
+
+/// Measures catching up with a history, the bare consumer and the decoder alone, and returns what the first reaches of the
+/// slower of the others.
+async fn catch_up(cluster: &Cluster, rounds: usize, events: usize) -> Result<f64, Error> {
+    let topic = "history";
+    let mut busy = Busy::new(1, 300);
+    let records = busy.records(events);
+    let bytes: usize = records.iter().map(Bytes::len).sum();
+    let root = busy.view().tree().root();
+    let memory = Arc::new(MemoryLog::new());
+    let log = open(cluster, topic).await?;
+    for batch in records.chunks(TOGETHER) {
+        let appends = batch.iter().map(|record| log.append(record.clone(), Urgency::Ordinary));
+        let appended = tokio::task::unconstrained(futures::future::join_all(appends)).await;
+        appended.into_iter().collect::<Result<Vec<_>, _>>()?;
+        for record in batch {
+            memory.push(record.clone());
+        }
+    }
+    drop(log);
+    println!("catching up with {} records, {} MB", records.len(), bytes / 1_000_000);
+    let (mut ledger, mut consumer, mut decoder) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..rounds {
+        let log = Arc::new(open(cluster, topic).await?);
+        ledger.push(fold(log, root).await?);
+        let (servers, count) = (cluster.servers().to_owned(), records.len());
+        consumer.push(tokio::task::spawn_blocking(move || consume(&servers, topic, count)).await??);
+        decoder.push(fold(Arc::<MemoryLog>::clone(&memory), root).await?);
+    }
+    let per_second = |took: &mut Vec<Duration>| {
+        took.sort();
+        records.len() as f64 / took[took.len() / 2].as_secs_f64()
+    };
+    let [ledger, consumer, decoder] = [&mut ledger, &mut consumer, &mut decoder].map(per_second);
+    let ratio = ledger / consumer.min(decoder);
+    println!("| catching up | records/s (median) | ratio to the slower alone |");
+    println!("| --- | ---: | ---: |");
+    println!("| ledger, read and folded | {ledger:.0} | {ratio:.2} |");
+    println!("| bare consumer | {consumer:.0} | |");
+    println!("| decoder alone, from memory | {decoder:.0} | |");
+    Ok(ratio)
+}
+
+/// Folds a whole log, and looks whether it came to the right root.
+async fn fold(log: Arc<dyn Log>, root: schemas::Hash) -> Result<Duration, Error> {
+    let started = Instant::now();
+    let view = replay::fold_all(log).await?;
+    let took = started.elapsed();
+    assert_eq!(view.tree().root(), root, "it was folded whole");
+    Ok(took)
+}
+
+/// Consumes a topic from its beginning and counts bytes.
+fn consume(servers: &str, topic: &str, count: usize) -> Result<Duration, Error> {
+    let consumer: BaseConsumer = ClientConfig::new()
+        .set("bootstrap.servers", servers)
+        .set("group.id", "bare")
+        .set("check.crcs", "true")
+        .create()?;
+    let mut from = TopicPartitionList::new();
+    from.add_partition_offset(topic, 0, At::Offset(0))?;
+    let started = Instant::now();
+    consumer.assign(&from)?;
+    let (mut seen, mut bytes) = (0, 0);
+    while seen < count {
+        if let Some(message) = consumer.poll(Duration::from_secs(1)) {
+            bytes += message?.payload_len();
+            seen += 1;
+        }
+    }
+    assert!(bytes > count && Offset(seen as u64) == Offset(count as u64));
+    Ok(started.elapsed())
+}
