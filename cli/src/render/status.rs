@@ -125,6 +125,9 @@ fn facts(deployment: &DeploymentStatus, now: &Zoned) -> Vec<(&'static str, Strin
     if let Some(listen) = deployment.listen {
         facts.push(("users at", format!("http://{listen}")));
     }
+    if let Some(target) = &deployment.rolling_back_to {
+        facts.push(("rolls back", format!("to {target} as soon as its stack is ready")));
+    }
     if let Some(drift) = &deployment.drift {
         let seen = drift.seen.iter().map(|(stack, weight)| format!("{} {weight}", name_of(deployment, *stack)));
         let seen: Vec<String> = seen.collect();

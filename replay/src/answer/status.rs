@@ -62,6 +62,9 @@ pub struct DeploymentStatus {
     pub rollout: Option<RolloutStatus>,
     /// Where a rollback would go now.
     pub rollback_target: Option<RollbackTarget>,
+    /// The version that a rollback goes to as soon as its stack is ready again, while that is waited for.
+    #[serde(default)]
+    pub rolling_back_to: Option<Version>,
     /// The number that every rollback raises.
     pub fence: Fence,
     /// What the router served that nobody asked for, while it lasts.
@@ -330,6 +333,7 @@ fn deployment_status(
         rollout: deployment.rollout.as_ref().map(|rollout| rollout_status(deployment, rollout, judgements)),
         rollback_target: rollback::target(deployment).map(|target| target_status(deployment, &target)),
         fence: traffic.fence,
+        rolling_back_to: traffic.awaited.and_then(|id| Some(deployment.stacks.get(&id)?.version.clone())),
         drift: drift.map(|drift| DriftStatus {
             seen: drift.seen.clone(),
             towards_target: drift.towards_target,
