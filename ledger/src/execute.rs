@@ -322,6 +322,11 @@ impl Ledger {
 
     /// Says what happened on the draft's streams since `seen`.
     async fn conflict(&self, draft: &Draft, seen: Offset) -> Refusal {
+        // The same id was sent for something else at once, and that came first.
+        let CommandRef { id, hash } = draft.command;
+        if self.view().command(id).is_some_and(|done| done.hash != hash) {
+            return Refusal::OtherContent { id };
+        }
         let mut streams = draft.extends.iter().chain(&draft.requires);
         let moved = {
             let view = self.view();

@@ -64,7 +64,7 @@ pub struct Checks {
     /// When weights were last confirmed.
     applied_at: BTreeMap<DeploymentId, Ms>,
     /// Deployments that somebody turned by hand, until we write again.
-    by_hand: BTreeSet<DeploymentId>,
+    by_hand: BTreeMap<DeploymentId, Weights>,
     pub commits: u64,
     pub voids: u64,
     pub rollouts: u64,
@@ -319,13 +319,12 @@ impl Checks {
         let generation = held.routes.generation;
         let before = self.held.get(id).copied().unwrap_or_default();
         self.must(7, generation >= before, || format!("{id}: a late call brings generation {generation} back"));
-        if generation > before {
-            self.by_hand.remove(id);
-        }
         self.held.insert(id.clone(), generation.max(before));
-        if self.by_hand.contains(id) {
+        // What somebody turned by hand may be left as it is, with other nodes behind it.
+        if self.by_hand.get(id) == Some(&held.routes.weights) {
             return;
         }
+        self.by_hand.remove(id);
         let set = self.book.deployments.get(id).and_then(|of| of.set_at(generation.0)).cloned();
         self.must(10, set.as_ref() == Some(&held.routes.weights), || {
             format!("{id}: the router serves {:?} of generation {generation}, set was {set:?}", held.routes.weights)
@@ -344,7 +343,7 @@ impl Checks {
 
     /// Somebody else changed the router.
     pub fn turned_by_hand(&mut self, routes: &Routes, now: Ms) {
-        self.by_hand.insert(routes.deployment.clone());
+        self.by_hand.insert(routes.deployment.clone(), routes.weights.clone());
         self.serves(routes, now);
     }
 

@@ -303,9 +303,12 @@ impl World {
             let Some(settling) = self.settlings.remove(&id) else { return };
             let view = self.log.view(seen);
             let Some((commit, command)) = settling.commit else { return };
-            let done = view.command(command.id).filter(|done| done.hash == command.hash);
+            let done = view.command(command.id);
+            let other = done.is_some_and(|done| done.hash != command.hash);
             let owner = settling.owner.clone();
-            let result = if let Some(done) = done {
+            let result = if other {
+                Err(Refusal::OtherContent { id: command.id })
+            } else if let Some(done) = done {
                 // Another copy of it may be the one that counts.
                 let this = settling.offset == usize::try_from(done.offset.0).ok();
                 Ok(Settled { commit: Some(commit), repeated: !this })

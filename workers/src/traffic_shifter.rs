@@ -29,10 +29,13 @@ pub fn react(state: &State, facts: &Facts, now: Timestamp) -> Reaction {
 
 /// Returns the routes that serve what is set, if anything is and a node of every version with weight can be called.
 pub fn routes(state: &State, id: &DeploymentId, deployment: &Deployment) -> Option<Routes> {
-    let set = deployment.traffic.set.as_ref()?;
+    routes_by(&deployment.traffic.set.as_ref()?.weights, state, id, deployment)
+}
+
+fn routes_by(weights: &Weights, state: &State, id: &DeploymentId, deployment: &Deployment) -> Option<Routes> {
     let definition = state.service(&id.service)?.definition.as_ref()?;
     let mut backends = BTreeMap::new();
-    for (stack_id, _) in set.weights.iter() {
+    for (stack_id, _) in weights.iter() {
         let stack = deployment.stacks.get(&stack_id)?;
         let nodes = nodes(stack);
         if nodes.is_empty() {
@@ -44,7 +47,7 @@ pub fn routes(state: &State, id: &DeploymentId, deployment: &Deployment) -> Opti
         deployment: id.clone(),
         generation: deployment.version,
         listen: definition.listen.get(&id.environment).copied(),
-        weights: set.weights.clone(),
+        weights: weights.clone(),
         backends,
         timeouts: Timeouts::default(),
     })
@@ -80,6 +83,7 @@ fn follow_traffic(
         return;
     };
     let held = entry.as_ref().and_then(Entry::held);
+    let mut left_alone = None;
     let serves = held.is_some_and(|held| held.routes.weights == set.weights && held.routes.generation >= set.version);
     if let (true, Some(held)) = (serves, held) {
         let listening = Some(held.listening);
@@ -97,13 +101,16 @@ fn follow_traffic(
                 reaction.record(id, DeploymentOutcome::DriftSeen { seen });
                 return;
             }
-            // Whoever sent the traffic back had a reason; a person or their intent explains it.
-            Some(drift) if drift.towards_target => return,
+            // Whoever sent the traffic back had a reason; a person or their intent explains it. Its weights are left alone,
+            // the nodes behind them are kept up to date.
+            Some(drift) if drift.towards_target => left_alone = held.map(|held| held.routes.weights.clone()),
             Some(_) => {}
         }
     }
-    let Some(routes) = routes(state, id, deployment) else { return };
-    if held.is_some_and(|held| same_but_for_generation(&held.routes, &routes) && serves) || is_newer(held, deployment) {
+    let right = serves || left_alone.is_some();
+    let weights = left_alone.as_ref().unwrap_or(&set.weights);
+    let Some(routes) = routes_by(weights, state, id, deployment) else { return };
+    if held.is_some_and(|held| right && same_but_for_generation(&held.routes, &routes)) || is_newer(held, deployment) {
         return;
     }
     match facts.route_failures.get(id) {
