@@ -56,10 +56,10 @@ pub(crate) struct Move {
 
 #[derive(Clone, Debug, Args)]
 struct Way {
-    /// Where the ledger lies: a data folder, or kafka://HOST:PORT[,HOST:PORT...][/TOPIC]
+    /// Where the ledger lies: a data folder, or `kafka://HOST:PORT[,HOST:PORT...][/TOPIC]`
     #[arg(long, value_name = "PLACE")]
     from: Place,
-    /// Where it shall lie: a data folder, or kafka://HOST:PORT[,HOST:PORT...][/TOPIC]
+    /// Where it shall lie: a data folder, or `kafka://HOST:PORT[,HOST:PORT...][/TOPIC]`
     #[arg(long, value_name = "PLACE")]
     to: Place,
     /// Take a Kafka of fewer than three brokers, which can be lost with one
