@@ -7,10 +7,12 @@ mod exit;
 mod failure;
 mod house;
 mod out;
+mod place;
 mod progress;
 mod render;
 mod sentence;
 mod session;
+mod settings;
 mod usage;
 
 use std::io::Write as _;
