@@ -6,10 +6,12 @@ mod door;
 mod exit;
 mod failure;
 mod house;
+mod journal;
 mod out;
 mod progress;
 mod render;
 mod sentence;
+mod serving;
 mod session;
 mod usage;
 

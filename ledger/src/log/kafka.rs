@@ -34,12 +34,14 @@ use producer::Producer;
 use tail::Tail;
 use watchdog::{Message, Seen, Watchdog};
 
+pub use heartbeats::KafkaHeartbeats;
 pub use place::{BadPlace, Place, TOPIC};
 pub use watchdog::Status;
 
 mod binding;
 mod client;
 mod follower;
+mod heartbeats;
 mod history;
 mod place;
 mod producer;
