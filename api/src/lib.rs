@@ -8,6 +8,7 @@ pub mod wire;
 pub mod authorize;
 pub mod ci;
 pub mod definition;
+pub mod document;
 pub mod moment;
 pub mod tokens;
 
