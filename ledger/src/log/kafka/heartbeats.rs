@@ -52,7 +52,7 @@ impl KafkaHeartbeats {
     ///
     /// [`OpenError`] if the topic cannot be made or read.
     pub async fn open(place: &Place, options: &Options, own: &str) -> Result<Self, OpenError> {
-        let clients = Clients::new(place.beside("heartbeats"), options.client.clone());
+        let clients = Clients::new(place.beside("heartbeats"), options);
         make(&clients).await?;
         let own = own.to_owned();
         blocking(move || Self::begin(&clients, &own)).await
@@ -61,7 +61,7 @@ impl KafkaHeartbeats {
     fn begin(clients: &Clients, own: &str) -> Result<Self, OpenError> {
         let topic = clients.topic().to_owned();
         let producer = producing(clients).create().map_err(OpenError::client)?;
-        let consumer: Consumer = hearing(clients).create_with_context(Quiet).map_err(OpenError::client)?;
+        let consumer: Consumer = hearing(clients).create_with_context(clients.quiet()).map_err(OpenError::client)?;
         let mut end = TopicPartitionList::with_capacity(1);
         end.add_partition_offset(&topic, 0, At::End).and_then(|()| consumer.assign(&end)).map_err(OpenError::client)?;
         let (ear, closed) = (Arc::new(Mutex::new(Ear::new(own))), Arc::new(AtomicBool::new(false)));
@@ -141,7 +141,7 @@ fn hearing(clients: &Clients) -> ClientConfig {
 
 /// Makes the topic, unless it is there.
 async fn make(clients: &Clients) -> Result<(), OpenError> {
-    let admin: AdminClient<Quiet> = clients.config().create_with_context(Quiet).map_err(OpenError::client)?;
+    let admin: AdminClient<Quiet> = clients.config().create_with_context(clients.quiet()).map_err(OpenError::client)?;
     let asking = clients.clone();
     let (brokers, is_there) = blocking(move || {
         let unreachable =
