@@ -13,8 +13,10 @@ pub mod moment;
 pub mod tokens;
 
 mod parts;
+pub mod telemetry;
 
 pub mod client;
 pub mod server;
+pub mod ops;
 
 pub use problem::{Code, Problem};

@@ -40,7 +40,6 @@ pub(crate) struct ServerArgs {
 }
 
 /// The settings of a process that serves, wherever each was written.
-#[expect(dead_code, reason = "for `up`, `api` and `worker`, which come next")]
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ServerSettings {
     /// The data folder of the file; the command line and the environment come first.
@@ -55,7 +54,6 @@ pub(crate) struct ServerSettings {
     pub(crate) kafka: Options,
 }
 
-#[expect(dead_code, reason = "for `up`, `api` and `worker`, which come next")]
 impl ServerArgs {
     /// Returns the settings.
     ///
@@ -91,7 +89,6 @@ impl KafkaArgs {
     }
 }
 
-#[expect(dead_code, reason = "for `up`, `api` and `worker`, which come next")]
 impl ServerSettings {
     /// Returns the data folder.
     ///

@@ -35,6 +35,7 @@ use producer::Producer;
 use tail::Tail;
 use watchdog::{Message, Seen, Watchdog};
 
+pub use heartbeats::KafkaHeartbeats;
 pub use place::{BadPlace, Place, TOPIC};
 pub use security::{Identity, Mechanism, Sasl, Secret, Security, Tls};
 pub use settings::reserved;
@@ -43,6 +44,7 @@ pub use watchdog::Status;
 mod binding;
 mod client;
 mod follower;
+mod heartbeats;
 mod history;
 mod place;
 mod producer;
