@@ -5,6 +5,7 @@
 
 pub mod effect;
 pub mod facts;
+pub mod watch;
 pub mod looks;
 pub mod provisioner;
 pub mod traffic_shifter;

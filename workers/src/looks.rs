@@ -11,9 +11,9 @@ use schemas::run::HttpCheck;
 use schemas::{DeploymentId, EffectId, Offset, Role};
 
 use crate::checks::Probe;
-use crate::facts::{Facts, Measures};
+use crate::facts::Facts;
 use crate::nodes::{Fault, Seen};
-use crate::traffic::{ApplyError, Entry};
+use crate::traffic::{ApplyError, Entry, Measures};
 
 /// How many ports are offered at a time.
 const PORTS: u16 = 32;
@@ -25,6 +25,8 @@ pub struct Pace {
     pub nodes: Duration,
     /// At a node that was launched and is not yet ready, at the longest; afterwards its check's interval counts.
     pub starting: Duration,
+    /// At the router of a deployment with a rollout, which the judge listens to.
+    pub judging: Duration,
     /// At the router of a deployment whose traffic is moving.
     pub moving: Duration,
     /// At the router of a deployment whose traffic is not.
@@ -36,7 +38,7 @@ pub struct Pace {
 impl Default for Pace {
     fn default() -> Self {
         let ms = Duration::from_millis;
-        Self { nodes: ms(500), starting: ms(250), moving: ms(250), quiet: ms(2_000), unused: ms(1_000) }
+        Self { nodes: ms(500), starting: ms(250), judging: ms(100), moving: ms(250), quiet: ms(2_000), unused: ms(1_000) }
     }
 }
 
@@ -169,7 +171,8 @@ impl Looks {
             // Something began to move: do not wait for the quiet interval to end.
             due.at = due.at.min(now + every);
             if due.begin(now, every) {
-                let measures = deployment.rollout.as_ref().is_some_and(|rollout| rollout.is_live());
+                // Also without a rollout: what a version does now is what its successor will be judged against.
+                let measures = self.role == Role::TrafficShifter;
                 looks.push(Look::Router { deployment: id.clone(), measures });
             }
         }
@@ -186,7 +189,10 @@ impl Looks {
         }
         let traffic = &deployment.traffic;
         let live = deployment.rollout.as_ref().is_some_and(|rollout| rollout.is_live());
-        if live || !traffic.is_applied() || traffic.drift.is_some() {
+        if live {
+            return Some(self.pace.judging);
+        }
+        if !traffic.is_applied() || traffic.drift.is_some() {
             return Some(self.pace.moving);
         }
         (traffic.set.is_some() || traffic.retired_at.is_some()).then_some(self.pace.quiet)
@@ -214,7 +220,11 @@ impl Looks {
                 // Nobody wants to know any more.
                 let Some(due) = self.routers.get_mut(&id) else { return };
                 due.busy = false;
-                facts.read_router(id, due.began, entry, measures);
+                let began = due.began;
+                if let (Ok(entry), Some(measures)) = (&entry, measures) {
+                    facts.read_measures(state, &id, entry.as_ref(), measures);
+                }
+                facts.read_router(id, began, entry);
             }
         }
     }

@@ -281,7 +281,7 @@ pub(super) fn decide_new(
     version: &Version,
     then_roll: Option<&PlanAsked>,
 ) -> Result<Decision, Rejection> {
-    let Case { id, deployment, service, now } = case;
+    let Case { id, deployment, service, now, .. } = case;
     let release = service.releases.get(version).ok_or_else(|| Rejection::unknown_release(&id.service, version))?;
     let definition = service.definition.as_ref().ok_or_else(|| Rejection::unknown_service(&id.service))?;
     let then_roll = then_roll.map(|asked| decide::plan(asked, &definition.policy.rollout)).transpose()?;

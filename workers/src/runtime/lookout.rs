@@ -7,9 +7,9 @@ use schemas::{DeploymentId, Offset, Role};
 use tokio::sync::mpsc;
 
 use super::{Adapters, News};
-use crate::facts::{Facts, Measures};
+use crate::facts::Facts;
 use crate::looks::{Look, Looks, Pace, Sight};
-use crate::traffic::router;
+use crate::traffic::Measures;
 
 /// A worker's looks and where they go.
 pub(super) struct Lookout {
@@ -61,8 +61,5 @@ async fn see(adapters: &Adapters, ledger: &Ledger, look: Look) -> Sight {
 }
 
 async fn measure(adapters: &Adapters, deployment: &DeploymentId) -> Option<Measures> {
-    let measures = adapters.router.measures(deployment).await.ok().flatten()?;
-    let stacks = measures.stacks.iter();
-    let stacks = stacks.map(|(stack, of)| (*stack, router::judged_counts(&of.counts()))).collect();
-    Some(Measures { epoch: measures.epoch.to_string(), stacks, at: Duration::ZERO })
+    adapters.router.measures(deployment).await.ok().flatten()
 }
