@@ -3,6 +3,7 @@
 //! Rollouts still ask the plain judge, behind one function, [`fn@judge`], over what was counted of both versions during a
 //! step. The one that is valid at every look is [`judge::Judge`], a fold over recorded ticks.
 
+pub mod policy;
 pub mod plan;
 pub mod observed;
 pub mod judge;

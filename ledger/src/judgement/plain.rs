@@ -53,9 +53,13 @@ mod tests {
     use super::*;
     use schemas::judgement::Counts;
 
+    fn policy() -> JudgementPolicy {
+        JudgementPolicy { errors_tolerance_ppm: 10_000, ..JudgementPolicy::default() }
+    }
+
     fn verdict(baseline: (u64, u64), canary: (u64, u64)) -> Verdict {
         let counts = |(requests, errors)| Counts { requests, errors };
-        judge(&JudgementPolicy::default(), Window { baseline: counts(baseline), canary: counts(canary) }).0
+        judge(&policy(), Window { baseline: counts(baseline), canary: counts(canary) }).0
     }
 
     #[test]
@@ -87,7 +91,7 @@ mod tests {
     fn the_reason_gives_the_numbers() {
         let window =
             Window { baseline: Counts { requests: 4_500, errors: 5 }, canary: Counts { requests: 500, errors: 60 } };
-        let (_, reason) = judge(&JudgementPolicy::default(), window);
+        let (_, reason) = judge(&policy(), window);
         assert_eq!(reason, "worse: 60 of 500 requests failed, baseline 5 of 4500; tolerance 1 %");
     }
 }
