@@ -228,7 +228,7 @@ pub(super) fn decide_roll(
     }
     let (baseline, _) = case.stack_of(from)?;
     let (canary, _) = case.ready_stack_of(to)?;
-    let plan = decide::plan(asked, &definition.policy.rollout)?;
+    let plan = decide::plan(asked, &definition.policy)?;
     let mut events: Vec<Event> = Vec::new();
     if let Some(live) = case.deployment.rollout.as_ref().filter(|rollout| rollout.is_live()) {
         if live.baseline == baseline && live.canary == canary && live.plan == plan {

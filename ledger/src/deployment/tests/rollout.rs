@@ -141,6 +141,29 @@ fn the_policy_is_frozen_when_it_starts() {
 }
 
 #[test]
+fn a_plan_that_ends_before_the_soak_is_refused() {
+    let mut world = given(Named::AtStep);
+    world.ask(abort());
+    let mut patient = definition();
+    patient.policy.judgement.soak_ms = 600_000;
+    world.ask(apply(patient));
+    let plan = |steps: &[u16], duration_ms| PlanAsked {
+        steps: Some(steps.iter().map(|step| percent(*step)).collect()),
+        duration_ms: Some(duration_ms),
+    };
+    let decide = |plan| {
+        let Command::Roll { deployment, from, to, supersede, .. } = roll(V1, V2) else { unreachable!() };
+        world.decide(&Command::Roll { deployment, from, to, plan, supersede })
+    };
+    for (steps, duration_ms, all_after) in [(&[10, 100][..], 599_999, "9m 59s 999ms"), (&[100], 600_000, "0s")] {
+        let said = decide(plan(steps, duration_ms)).unwrap_err().to_string();
+        assert!(said.contains("the policy's soak is 10m, and this plan gives all traffic after"), "{said}");
+        assert!(said.contains(all_after), "{said}");
+    }
+    assert!(decide(plan(&[10, 100], 600_000)).is_ok());
+}
+
+#[test]
 fn after_a_restart_of_the_router_only_what_it_counted_since_is_known() {
     let mut world = given(Named::AtStep);
     world.pass_ms(600_000);
