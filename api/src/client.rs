@@ -194,13 +194,14 @@ impl Client {
     ///
     /// [`Error`].
     pub async fn history(&self, query: &HistoryQuery) -> Result<History, Error> {
-        let HistoryQuery { service, environment, limit, since, voids } = query;
+        let HistoryQuery { service, environment, limit, since, voids, counts } = query;
         let path = service.as_ref().map_or("/v1/history".to_owned(), |service| format!("/v1/history/{service}"));
         let environment = environment.as_ref().map(|name| ("environment", name.to_string()));
         let limit = limit.map(|limit| ("limit", limit.to_string()));
         let since = since.map(|since| ("since", since.to_string()));
         let voids = voids.then(|| ("voids", "true".to_owned()));
-        self.get(&address(&path, environment.into_iter().chain(limit).chain(since).chain(voids))).await
+        let counts = counts.then(|| ("counts", "true".to_owned()));
+        self.get(&address(&path, environment.into_iter().chain(limit).chain(since).chain(voids).chain(counts))).await
     }
 
     /// Returns which versions served what share of a deployment at a moment, and who put them there.

@@ -153,7 +153,7 @@ impl World {
         }
         self.cloud.flow(self.now);
         let entry = self.cloud.router.entries.get(id).cloned();
-        let measured = (measures && !lie).then(|| self.cloud.router.measures());
+        let measured = (measures && !lie).then(|| self.cloud.router.measures(id, self.now)).flatten();
         Sight::Router(id.clone(), Ok(entry), measured)
     }
 }

@@ -106,6 +106,8 @@ pub(super) struct HistoryAsked {
     since: Option<String>,
     #[serde(default)]
     voids: bool,
+    #[serde(default)]
+    counts: bool,
 }
 
 /// `GET /v1/history`: the commits of the whole ledger, the newest first.
@@ -128,10 +130,10 @@ pub(super) async fn history_of(
 }
 
 async fn tell_history(api: &Api, service: Option<ServiceName>, asked: HistoryAsked) -> Result<Response, Problem> {
-    let HistoryAsked { environment, limit, since, voids } = asked;
+    let HistoryAsked { environment, limit, since, voids, counts } = asked;
     let since = since.map(|text| time(api, &text)).transpose()?;
     let _place = place(api).await?;
-    let query = HistoryQuery { service, environment, limit, since, voids };
+    let query = HistoryQuery { service, environment, limit, since, voids, counts };
     Ok(respond::json(&api.reader.history(&query).await?))
 }
 
