@@ -11,10 +11,10 @@ use bytes::Bytes;
 use http::Method;
 use replay::HistoryQuery;
 use replay::Moment;
-use replay::answer::{History, Production, Status, Verified, WhoShipped};
+use replay::answer::{Explanation, History, Production, Status, Verified, WhoShipped};
 use schemas::command::Request;
 use schemas::run::Artifact;
-use schemas::{CommandId, DeploymentId, EnvironmentName, Offset, ServiceName};
+use schemas::{CommandId, CommitId, DeploymentId, EnvironmentName, Offset, ServiceName};
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 
@@ -202,6 +202,24 @@ impl Client {
         let voids = voids.then(|| ("voids", "true".to_owned()));
         let counts = counts.then(|| ("counts", "true".to_owned()));
         self.get(&address(&path, environment.into_iter().chain(limit).chain(since).chain(voids).chain(counts))).await
+    }
+
+    /// Returns why a deployment's rollout went as it did until a moment.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`].
+    pub async fn explain(&self, deployment: &DeploymentId, moment: Moment) -> Result<Explanation, Error> {
+        self.get(&address(&format!("/v1/explain/{deployment}"), when(moment))).await
+    }
+
+    /// Returns what led to a commit.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`].
+    pub async fn explain_commit(&self, commit: CommitId) -> Result<Explanation, Error> {
+        self.get(&format!("/v1/explain/{commit}")).await
     }
 
     /// Returns which versions served what share of a deployment at a moment, and who put them there.

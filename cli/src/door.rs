@@ -4,9 +4,9 @@ use std::path::PathBuf;
 
 use api::client::{self, Client};
 use api::{Code, Problem};
-use replay::answer::{DeploymentStatus, History, Production, Status, Verified, WhoShipped};
+use replay::answer::{DeploymentStatus, Explanation, History, Production, Status, Verified, WhoShipped};
 use replay::{HistoryQuery, Moment, Reader};
-use schemas::{DeploymentId, EnvironmentName, ServiceName};
+use schemas::{CommitId, DeploymentId, EnvironmentName, ServiceName};
 
 use crate::args::Globals;
 use crate::failure::{Failure, Outcome};
@@ -70,6 +70,24 @@ impl Door {
         match self.or_folder(asked).await? {
             Source::Answered(history) => Ok(history),
             Source::Folder(reader) => Ok(reader.history(query).await?),
+        }
+    }
+
+    /// Returns why a deployment's rollout went as it did until a moment.
+    pub(crate) async fn explain(&self, deployment: &DeploymentId, moment: Moment) -> Outcome<Explanation> {
+        let asked = self.client.explain(deployment, moment).await;
+        match self.or_folder(asked).await? {
+            Source::Answered(answer) => Ok(answer),
+            Source::Folder(reader) => Ok(reader.explain(deployment, moment).await?),
+        }
+    }
+
+    /// Returns what led to a commit.
+    pub(crate) async fn explain_commit(&self, commit: CommitId) -> Outcome<Explanation> {
+        let asked = self.client.explain_commit(commit).await;
+        match self.or_folder(asked).await? {
+            Source::Answered(answer) => Ok(answer),
+            Source::Folder(reader) => Ok(reader.explain_commit(commit).await?),
         }
     }
 

@@ -4,6 +4,7 @@
 //! answers, and the tests compare them.
 
 mod collect;
+mod explain;
 mod origins;
 mod rows;
 mod verify;

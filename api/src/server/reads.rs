@@ -150,6 +150,30 @@ pub(super) async fn who_shipped(
     Ok(respond::json(&api.reader.who_shipped(&DeploymentId { environment, service }, moment).await?))
 }
 
+/// `GET /v1/explain/ENVIRONMENT/SERVICE`: why its rollout went as it did.
+pub(super) async fn explain(
+    State(api): State<Arc<Api>>,
+    _: Caller,
+    deployment: Result<Path<(EnvironmentName, ServiceName)>, PathRejection>,
+    when: Result<Query<When>, QueryRejection>,
+) -> Result<Response, Problem> {
+    let (environment, service) = respond::path(deployment)?;
+    let moment = respond::query(when)?.moment(&api)?;
+    let _place = place(&api).await?;
+    Ok(respond::json(&api.reader.explain(&DeploymentId { environment, service }, moment).await?))
+}
+
+/// `GET /v1/explain/COMMIT`: what led to it.
+pub(super) async fn explain_commit(
+    State(api): State<Arc<Api>>,
+    _: Caller,
+    commit: Result<Path<CommitId>, PathRejection>,
+) -> Result<Response, Problem> {
+    let commit = respond::path(commit)?;
+    let _place = place(&api).await?;
+    Ok(respond::json(&api.reader.explain_commit(commit).await?))
+}
+
 /// `GET /v1/replay`: all of production as it was.
 pub(super) async fn production(
     State(api): State<Arc<Api>>,

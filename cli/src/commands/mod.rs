@@ -10,6 +10,7 @@ mod demo;
 mod demo_service;
 pub(crate) mod doctor;
 mod exit_codes;
+mod explain;
 mod history;
 mod judge;
 mod new;
@@ -54,6 +55,7 @@ pub(crate) enum Command {
     Status(status::Status),
     History(history::History),
     WhoShipped(who_shipped::WhoShipped),
+    Explain(explain::Explain),
     Replay(replay::Replay),
     Verify(verify::Verify),
     Copy(copy::Copy),
@@ -90,6 +92,7 @@ impl Command {
             Command::Status(status) => status.run(session),
             Command::History(history) => history.run(session),
             Command::WhoShipped(who_shipped) => who_shipped.run(session),
+            Command::Explain(explain) => explain.run(session),
             Command::Replay(replay) => replay.run(session),
             Command::Verify(verify) => verify.run(session),
             Command::Copy(copy) => copy.run(session),
