@@ -8,7 +8,8 @@ mod load;
 use house::{House, eventually};
 use load::Load;
 
-const QUICK: &str = "[rollout]\nsteps = [\"10 %\", \"50 %\", \"100 %\"]\n[judgement]\nrequests_min = 20\n";
+const QUICK: &str = "[rollout]\nsteps = [\"10 %\", \"50 %\", \"100 %\"]\n[judgement]\nrequests_min = 20\n\
+    weights = { errors = 100, p50 = 0, p99 = 0 }\n";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_good_version_ships_a_bad_one_comes_back_and_history_says_who() {

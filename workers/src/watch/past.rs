@@ -2,7 +2,7 @@
 
 use ledger::judgement::hearing::metrics;
 use ledger::judgement::judge::RULE;
-use ledger::judgement::latency::Latencies;
+use ledger::judgement::latency::{Latencies, canary_edge};
 use ledger::judgement::plan::{Kind, Plan};
 use ledger::judgement::maths::decay;
 use schemas::StackId;
@@ -78,7 +78,7 @@ impl Past {
             Kind::Latency { quantile, buckets } => {
                 let edge = self.latencies.edge(quantile)?;
                 let (hits, requests) = self.latencies.above(edge);
-                (requests, hits, self.latencies.above(edge.saturating_add(i32::from(buckets))).0)
+                (requests, hits, self.latencies.above(canary_edge(edge, i32::from(buckets))).0)
             }
         };
         let [requests, hits, beyond] = [requests, hits, beyond].map(|count| count.round() as u64);
