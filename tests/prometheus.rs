@@ -43,14 +43,14 @@ fn page(versions: &[(&str, [u64; 3], [u64; 3])]) -> String {
     let mut page = String::new();
     for (version, [ok, refused, failed], [fast, slow, slower]) in versions {
         let labels = format!("service=\"api\",environment=\"production\",version=\"{version}\"");
-        for (code, count) in [("200", ok), ("404", refused), ("500", failed)] {
+        for (outcome, count) in [("2xx", ok), ("4xx", refused), ("failed", failed)] {
             // As the client libraries do it: what has not happened yet is not there.
             if *count > 0 {
-                page += &format!("http_requests_total{{{labels},code=\"{code}\"}} {count}\n");
+                page += &format!("ionledger_proxy_requests_total{{{labels},outcome=\"{outcome}\"}} {count}\n");
             }
         }
         for (le, count) in [("0.1", *fast), ("0.25", fast + slow), ("+Inf", fast + slow + slower)] {
-            page += &format!("http_request_duration_seconds_bucket{{{labels},le=\"{le}\"}} {count}\n");
+            page += &format!("ionledger_proxy_request_seconds_bucket{{{labels},le=\"{le}\"}} {count}\n");
         }
     }
     page

@@ -5,8 +5,7 @@
 //! 0, and one that was not there when the span began has begun at 0 in it. No `rate()` and no `increase()`: both guess
 //! beyond the samples, and give counts that are none.
 //!
-//! The default queries are for the names and labels that the client libraries' documents use, with three labels more that
-//! say whose requests they are: [`REQUESTS`], [`ERRORS`], [`STATUS_4XX`], [`LATENCY`].
+//! The default queries are for what our own proxies tell Prometheus: [`REQUESTS`], [`ERRORS`], [`STATUS_4XX`], [`LATENCY`].
 
 mod buckets;
 mod client;
@@ -27,19 +26,17 @@ use stack::{Answers, StackAnswers, What};
 
 /// All requests.
 pub const REQUESTS: &str =
-    r#"http_requests_total{service="{service}",environment="{environment}",version="{version}"}"#;
+    r#"ionledger_proxy_requests_total{service="{service}",environment="{environment}",version="{version}"}"#;
 
 /// Those that failed.
-pub const ERRORS: &str =
-    r#"http_requests_total{service="{service}",environment="{environment}",version="{version}",code=~"5.."}"#;
+pub const ERRORS: &str = r#"ionledger_proxy_requests_total{service="{service}",environment="{environment}",version="{version}",outcome=~"5xx|failed"}"#;
 
 /// Those that were answered with a 4xx status.
-pub const STATUS_4XX: &str =
-    r#"http_requests_total{service="{service}",environment="{environment}",version="{version}",code=~"4.."}"#;
+pub const STATUS_4XX: &str = r#"ionledger_proxy_requests_total{service="{service}",environment="{environment}",version="{version}",outcome="4xx"}"#;
 
 /// How long they took, in seconds.
 pub const LATENCY: &str =
-    r#"http_request_duration_seconds_bucket{service="{service}",environment="{environment}",version="{version}"}"#;
+    r#"ionledger_proxy_request_seconds_bucket{service="{service}",environment="{environment}",version="{version}"}"#;
 
 /// How long ago a span must end for its scrapes to be in.
 const LAG: Duration = Duration::from_secs(2);
@@ -174,7 +171,7 @@ mod tests {
         let asked = Asked { deployment: "production/api".parse().unwrap(), stacks: BTreeMap::new() };
         assert_eq!(
             filled(ERRORS, &asked, &"1.2.3".parse().unwrap()),
-            r#"http_requests_total{service="api",environment="production",version="1.2.3",code=~"5.."}"#
+            r#"ionledger_proxy_requests_total{service="api",environment="production",version="1.2.3",outcome=~"5xx|failed"}"#
         );
     }
 

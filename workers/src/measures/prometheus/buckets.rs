@@ -13,6 +13,9 @@ use super::series::Increase;
 use crate::traffic::Histogram;
 use crate::traffic::measures::{HIGHEST_BUCKET, LOWEST_BUCKET, bucket_of};
 
+/// What tells one histogram from another: its labels without the edge.
+type Own<'a> = Vec<(&'a str, &'a str)>;
+
 /// Returns the latencies that the rises of a histogram's series say, in seconds.
 ///
 /// # Errors
@@ -20,7 +23,7 @@ use crate::traffic::measures::{HIGHEST_BUCKET, LOWEST_BUCKET, bucket_of};
 /// What is wrong: a series without an edge, or with one that is no number.
 pub(super) fn latency(increases: &[Increase<'_>]) -> Result<Latency, String> {
     // Histograms of two nodes may have other edges; each is read by its own.
-    let mut histograms: BTreeMap<Vec<(&str, &str)>, Vec<(f64, f64)>> = BTreeMap::new();
+    let mut histograms: BTreeMap<Own<'_>, Vec<(f64, f64)>> = BTreeMap::new();
     for increase in increases {
         let le = increase.labels.get("le").ok_or("a series has no label `le`")?;
         let edge = le.parse::<f64>().ok().filter(|edge| !edge.is_nan());
