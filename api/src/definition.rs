@@ -20,7 +20,6 @@
 //! names the file, line and column: `api.toml:12:10: rollout.steps: ...`.
 
 mod judgement;
-mod reader;
 mod schema;
 
 use std::collections::BTreeMap;
@@ -31,10 +30,10 @@ use schemas::run::{Capacity, EnvValue, HttpCheck, RunSpec};
 use schemas::service::Definition;
 use schemas::{EnvironmentName, ServiceName, Weight, text};
 
+use crate::document::{Document, Item, Section, shown};
 use crate::moment;
-use reader::{Document, Item, Section};
 
-pub use reader::{Error, Place};
+pub use crate::document::{Error, Place};
 pub use schema::json_schema;
 
 /// Reads a service's file; `file` is its name for messages.
@@ -83,7 +82,7 @@ fn listen(section: Section<'_>) -> BTreeMap<EnvironmentName, SocketAddr> {
         let Some(environment) = item.key_parsed::<EnvironmentName>() else { continue };
         let taken = |address: &SocketAddr| listen.values().any(|other| other == address);
         let address = item.checked(|text| {
-            let no_address = |_| format!("`{}` is no address; write `127.0.0.1:8080`", reader::shown(text));
+            let no_address = |_| format!("`{}` is no address; write `127.0.0.1:8080`", shown(text));
             let address: SocketAddr = text.parse().map_err(no_address)?;
             match address {
                 _ if address.port() == 0 => Err("port 0 is no port; name one, or leave the environment out".to_owned()),
@@ -224,7 +223,7 @@ fn early(text: &str) -> Result<Option<u64>, String> {
     match text.trim().strip_prefix("after ") {
         Some(soak) => moment::duration_ms(soak).map(Some),
         None if text.trim() == "never" => Ok(None),
-        None => Err(format!("`{}` says not when; write `after 30 minutes` or `never`", reader::shown(text))),
+        None => Err(format!("`{}` says not when; write `after 30 minutes` or `never`", shown(text))),
     }
 }
 

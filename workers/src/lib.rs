@@ -11,9 +11,11 @@ pub mod provisioner;
 pub mod traffic_shifter;
 pub mod collector;
 pub mod runtime;
+pub mod telemetry;
 
 pub mod nodes;
 pub mod artifacts;
 pub mod checks;
 pub mod traffic;
+pub mod measures;
 pub mod proxy;

@@ -3,8 +3,8 @@
 use schemas::policy::{Deadline, JudgementPolicy, MetricWeights, Prometheus, Queries};
 use schemas::run::EnvValue;
 
-use super::reader::{Item, Section, shown};
 use super::{env_value, in_policy};
+use crate::document::{Item, Section, shown};
 
 /// Reads the table; what is left out is the default.
 pub(super) fn read(mut section: Section<'_>) -> JudgementPolicy {
