@@ -21,8 +21,8 @@ pub use history::{Happened, History, HistoryEntry, OnBehalfOf, Origin, cause, en
 pub use production::{LeaseAt, Production, ReleaseAt, ServiceAt, production};
 pub use shipped::{ReleaseOrigin, Shipped, WhoShipped, commits_needed, who_shipped};
 pub use status::{
-    DeploymentStatus, DriftStatus, EvidenceStatus, NextStep, NodePhase, NodeStatus, RollbackTarget, RolloutPhase, RolloutStatus,
-    ServiceStatus, StackPhase, Status, VerdictStatus, VersionStatus, status, status_of,
+    DeploymentStatus, DriftStatus, EvidenceStatus, NextStep, NodePhase, NodeStatus, RollbackTarget, RolloutPhase,
+    RolloutStatus, ServiceStatus, StackPhase, Status, VerdictStatus, VersionStatus, status, status_of,
 };
 pub use summary::{Names, summary};
 pub use verified::{BadPlace, Compared, Verified};

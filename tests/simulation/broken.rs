@@ -238,13 +238,16 @@ fn requests_that_never_were_are_found() {
     fn react(state: &State, facts: &Facts, now: Timestamp) -> Reaction {
         let mut reaction = traffic_shifter::react(state, facts, now);
         for outcome in &mut reaction.outcomes {
-            let Outcome::Deployment { deployment: id, outcome: O::TakeStep { counted: Some(counted), judged, .. } } = outcome
+            let Outcome::Deployment { deployment: id, outcome: O::TakeStep { counted: Some(counted), judged, .. } } =
+                outcome
             else {
                 continue;
             };
             let nodes = counted.ticks.iter_mut().flat_map(|tick| tick.canary.iter_mut().chain(&mut tick.baseline));
             nodes.flat_map(|node| &mut node.counts).for_each(|tally| tally.requests *= 100);
-            let (Some(deployment), Some(judgements)) = (state.deployment(id), state.judgements.get(id)) else { continue };
+            let (Some(deployment), Some(judgements)) = (state.deployment(id), state.judgements.get(id)) else {
+                continue;
+            };
             let hearing = judgements.of(counted.rollout).cloned();
             if let (Some(mut hearing), Some(rollout)) = (hearing, &deployment.rollout) {
                 hearing.hear(counted);

@@ -209,10 +209,11 @@ impl Cloud {
                 let share = *rest / 10_000_000;
                 *rest %= 10_000_000;
                 if let Some(backends) = held.routes.backends.get(&stack) {
-                    let of = self.router.counted.entry((id.clone(), stack)).or_insert_with(|| StackMeasures {
-                        version: backends.version.clone(),
-                        nodes: BTreeMap::new(),
-                    });
+                    let of = self
+                        .router
+                        .counted
+                        .entry((id.clone(), stack))
+                        .or_insert_with(|| StackMeasures { version: backends.version.clone(), nodes: BTreeMap::new() });
                     let turn = self.router.turns.entry(stack).or_default();
                     let nodes = backends.nodes.len() as u64;
                     for (place, node) in (0..).zip(&backends.nodes) {

@@ -10,6 +10,7 @@ use schemas::{DeploymentId, EffectId, StackId, Timestamp};
 
 use crate::checks::Probe;
 use crate::effect::{Done, Key};
+use crate::measures::{self, Failure};
 use crate::nodes::{Fault, Instance, Seen};
 use crate::traffic::{ApplyError, Entry, Measures};
 use crate::watch::{Reading, Watch};
@@ -132,6 +133,12 @@ impl Facts {
         let held = entry.and_then(Entry::held).filter(|held| held.routes.generation == measures.generation);
         let reading = Reading { weights: held.map(|held| held.routes.weights.clone()), measures, at: self.steady };
         self.watches.entry(id.clone()).or_default().take_in(state, id, reading, self.wall);
+    }
+
+    /// Takes in what another source than the router answered.
+    pub fn read_source(&mut self, state: &State, id: &DeploymentId, answer: Result<measures::Reading, Failure>) {
+        let now = (self.steady, self.wall);
+        self.watches.entry(id.clone()).or_default().take_in_source(state, id, answer, now);
     }
 
     /// Takes in what a router said it serves, to a look that began at `began`.

@@ -159,14 +159,15 @@ fn follow_rollout(
         reaction.record(id, DeploymentOutcome::SendBack { rollout: rollout.id, reason, counted, judged });
         return;
     }
-    let fresh = watch.filter(|watch| is_fresh(facts, watch));
+    let fresh = watch.filter(|watch| is_fresh(facts, watch, rollout));
     if let (None, false, Some(watch)) = (recorded, rollout.is_unjudged(), fresh)
         && let Some(begun) = watch.begun(rollout)
     {
         reaction.record(id, DeploymentOutcome::BeginJudging { begun });
         return;
     }
-    let drive = Drive { deployment, rollout, hearing, is_read: fresh.is_some(), now };
+    let missing = watch.and_then(|watch| watch.missing(rollout));
+    let drive = Drive { deployment, rollout, hearing, is_read: fresh.is_some(), missing, now };
     match rollout.next_step().filter(|_| rollout.is_running()).map(|next| drive.next(next)) {
         Some(Next::Step(step)) => {
             reaction.record(id, DeploymentOutcome::TakeStep { rollout: rollout.id, step, counted, judged });
@@ -187,7 +188,8 @@ fn follow_rollout(
 
 /// Whether the judge has found a bad node that no recorded verdict names.
 fn names_a_node(state: &State, id: &DeploymentId, judged: Option<&Judged>) -> bool {
-    let nodes = |judged: &'_ Judged| judged.evidence.as_ref().map(|evidence| evidence.bad_nodes.clone()).unwrap_or_default();
+    let nodes =
+        |judged: &'_ Judged| judged.evidence.as_ref().map(|evidence| evidence.bad_nodes.clone()).unwrap_or_default();
     let named = judged.map(nodes).unwrap_or_default();
     let last = state.judgements.get(id).and_then(|judgements| judgements.last.as_ref());
     let before = last.filter(|last| judged.is_some_and(|judged| judged.rollout == last.rollout)).map(nodes);
@@ -200,6 +202,7 @@ struct Drive<'a> {
     rollout: &'a Rollout,
     hearing: Option<&'a Hearing>,
     is_read: bool,
+    missing: Option<&'a str>,
     now: Timestamp,
 }
 
@@ -219,7 +222,7 @@ impl Drive<'_> {
         // A router that was not asked yet, or has just been told, is given a moment before it is called silent.
         let patient = later(self.rollout.due_at(next), ROUTER_PATIENCE);
         let reason = if !self.is_read && !self.rollout.is_unjudged() {
-            "the router's counters cannot be read"
+            self.missing.unwrap_or("the router's counters cannot be read")
         } else if self.deployment.traffic.set.is_some() && !self.deployment.traffic.is_applied() {
             "the router has not confirmed the weights"
         } else {
@@ -235,8 +238,11 @@ impl Drive<'_> {
 /// How long after a step was due a router may be silent before the rollout is visibly held.
 const ROUTER_PATIENCE: Duration = Duration::from_secs(5);
 
-fn is_fresh(facts: &Facts, watch: &Watch) -> bool {
-    watch.read_at().is_some_and(|at| facts.steady.saturating_sub(at) <= FRESH_MAX)
+/// A source that is asked now and then has a few turns.
+fn is_fresh(facts: &Facts, watch: &Watch, rollout: &Rollout) -> bool {
+    let every = rollout.policy.judgement.prometheus.as_ref().map_or(0, |prometheus| prometheus.scrape_interval_ms);
+    let fresh = FRESH_MAX.max(Duration::from_millis(4 * every));
+    watch.read_at(rollout).is_some_and(|at| facts.steady.saturating_sub(at) <= fresh)
 }
 
 fn canary_trouble(deployment: &Deployment, rollout: &Rollout) -> Option<String> {

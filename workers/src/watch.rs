@@ -5,6 +5,7 @@
 //! recorded when a shifter ends is lost to the evidence and nothing else: the next one goes on from what is recorded.
 
 mod past;
+mod sourced;
 mod ticks;
 
 use std::collections::BTreeMap;
@@ -16,11 +17,15 @@ use schemas::judgement::{Begun, Counted};
 use schemas::{DeploymentId, EffectId, StackId, Timestamp, Weight, Weights};
 use std::time::Duration;
 
+use crate::measures::{self, Asked, Failure};
 use crate::traffic::Measures;
 use crate::traffic::measures::NodeMeasures;
 
 use past::Past;
+use sourced::Sourced;
 use ticks::Ticks;
+
+pub use sourced::PAST;
 
 /// What a router was read to have counted, and the weights it counted under.
 #[derive(Clone, Debug, PartialEq)]
@@ -39,6 +44,7 @@ pub struct Watch {
     last: Option<Reading>,
     past: Option<Past>,
     ticks: Option<Ticks>,
+    sourced: Option<Sourced>,
 }
 
 /// What one node did between two readings.
@@ -68,8 +74,11 @@ impl Watch {
         if let (None, Some(past)) = (&last, &mut self.past) {
             past.settle();
         }
-        let recorded = rollout.and_then(|rollout| state.judgements.get(id)?.of(rollout.id).zip(Some(rollout)));
+        let by_router = rollout.filter(|rollout| rollout.policy.judgement.prometheus.is_none());
+        let recorded = by_router.and_then(|rollout| state.judgements.get(id)?.of(rollout.id).zip(Some(rollout)));
         match recorded {
+            // Another source counts this one.
+            None if rollout.is_some() && by_router.is_none() => {}
             None => self.ticks = None,
             Some((recorded, rollout)) => {
                 let follow = self.ticks.take().filter(|ticks| ticks.go_on_from(recorded));
@@ -96,13 +105,58 @@ impl Watch {
         self.past = Some(past);
     }
 
-    /// Returns when the counters were read last.
-    pub fn read_at(&self) -> Option<Duration> {
-        self.last.as_ref().map(|last| last.at)
+    /// Takes in what another source than the router answered.
+    pub fn take_in_source(
+        &mut self,
+        state: &State,
+        id: &DeploymentId,
+        answer: Result<measures::Reading, Failure>,
+        (steady, now): (Duration, Timestamp),
+    ) {
+        let Some(deployment) = state.deployment(id) else { return };
+        let Some(rollout) = deployment.rollout.as_ref().filter(|rollout| rollout.is_live()) else { return };
+        let recorded = state.judgements.get(id).and_then(|judgements| judgements.of(rollout.id));
+        let mut sourced =
+            self.sourced.take().filter(|sourced| sourced.is_of(rollout)).unwrap_or_else(|| Sourced::new(rollout));
+        let nodes = deployment.stacks.get(&rollout.canary).map(|stack| &stack.nodes);
+        let ages = nodes.into_iter().flatten().map(|(_, node)| age_ms(deployment, rollout, node.effect, now));
+        let tick = sourced.take_in(deployment, rollout, answer, recorded.is_some(), ages.min().unwrap_or(0), steady);
+        self.sourced = Some(sourced);
+        let Some(recorded) = recorded else { return };
+        let follow = self.ticks.take().filter(|ticks| ticks.go_on_from(recorded));
+        let mut ticks = follow.unwrap_or_else(|| Ticks::from_here(recorded, rollout.plan.steps.len()));
+        ticks.prune(recorded);
+        if let Some(tick) = tick {
+            ticks.add(tick);
+        }
+        self.ticks = Some(ticks);
     }
 
-    /// Returns what the judge is told of a rollout before its first tick; nothing while the router was not read.
+    /// Returns from when on another source is to be asked of a rollout.
+    pub fn source_from(&self, rollout: &Rollout, listens: bool, now: Timestamp) -> Timestamp {
+        let until = self.sourced.as_ref().filter(|sourced| sourced.is_of(rollout)).and_then(Sourced::until);
+        let past = || now.checked_sub(PAST).unwrap_or(now);
+        until.filter(|_| listens).unwrap_or_else(|| if listens { now } else { past() })
+    }
+
+    /// Returns why the rollout's source has not measured all there is, if it has not.
+    pub fn missing(&self, rollout: &Rollout) -> Option<&str> {
+        self.sourced.as_ref().filter(|sourced| sourced.is_of(rollout))?.reason()
+    }
+
+    /// Returns when the rollout's requests were measured last.
+    pub fn read_at(&self, rollout: &Rollout) -> Option<Duration> {
+        match &rollout.policy.judgement.prometheus {
+            None => self.last.as_ref().map(|last| last.at),
+            Some(_) => self.sourced.as_ref().filter(|sourced| sourced.is_of(rollout)).and_then(Sourced::read_at),
+        }
+    }
+
+    /// Returns what the judge is told of a rollout before its first tick; nothing while its source was not read.
     pub fn begun(&self, rollout: &Rollout) -> Option<Begun> {
+        if rollout.policy.judgement.prometheus.is_some() {
+            return self.sourced.as_ref().filter(|sourced| sourced.is_of(rollout))?.begun().cloned();
+        }
         self.last.as_ref()?;
         let past = self.past.as_ref().filter(|past| past.stack() == rollout.baseline);
         Some(past::begun(past, rollout))
@@ -121,6 +175,13 @@ impl Watch {
     }
 }
 
+/// Returns what a source is asked about a rollout.
+pub fn asked(id: &DeploymentId, deployment: &ledger::Deployment, rollout: &Rollout) -> Asked {
+    let of = |stack: StackId| Some((stack, deployment.version_of(stack)?.clone()));
+    let stacks = [rollout.baseline, rollout.canary].into_iter().filter_map(of).collect();
+    Asked { deployment: id.clone(), stacks }
+}
+
 /// Whether differences between two readings mean anything.
 fn follows(last: &Reading, next: &Reading) -> bool {
     last.measures.epoch == next.measures.epoch && last.measures.at_ms < next.measures.at_ms
@@ -128,7 +189,8 @@ fn follows(last: &Reading, next: &Reading) -> bool {
 
 /// Returns what a stack's nodes did since `last`; since the router's start without it.
 fn since(last: Option<&Reading>, reading: &Reading, stack: StackId) -> Vec<Since> {
-    let nodes = |reading: &'_ Reading| reading.measures.stacks.get(&stack).map(|of| of.nodes.clone()).unwrap_or_default();
+    let nodes =
+        |reading: &'_ Reading| reading.measures.stacks.get(&stack).map(|of| of.nodes.clone()).unwrap_or_default();
     let before: BTreeMap<EffectId, NodeMeasures> = last.map(nodes).unwrap_or_default();
     let since = |(node, now): (EffectId, NodeMeasures)| {
         let measures = match before.get(&node) {

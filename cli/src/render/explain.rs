@@ -52,7 +52,8 @@ pub(super) fn remarks(status: &EvidenceStatus) -> Vec<String> {
         odds(evidence.not_worse_milli),
         needed(evidence.not_worse_needed_milli)
     )];
-    let excluded = evidence.excluded_ppm.map(|ppm| format!("that it fails {} more of its requests is excluded", percent(ppm)));
+    let excluded =
+        evidence.excluded_ppm.map(|ppm| format!("that it fails {} more of its requests is excluded", percent(ppm)));
     let missing = match evidence.requests_still_needed {
         Some(0) => None,
         Some(requests) => Some(format!("about {} more requests of it until it is accepted", grouped(requests))),
@@ -63,7 +64,9 @@ pub(super) fn remarks(status: &EvidenceStatus) -> Vec<String> {
         remarks.push(format!("{WARN} the baseline itself is in an incident; nothing speaks for the canary meanwhile"));
     }
     if evidence.routing_broken {
-        remarks.push(format!("{BAD} the router does not share requests out as the weights say; that is not the version's doing"));
+        remarks.push(format!(
+            "{BAD} the router does not share requests out as the weights say; that is not the version's doing"
+        ));
     }
     if !evidence.bad_nodes.is_empty() {
         let places: Vec<String> = status.bad_places.iter().map(|place| format!("node {place}")).collect();
@@ -83,7 +86,8 @@ fn metrics(evidence: &Evidence) -> Vec<Vec<Cell>> {
     let head = ["metric", "canary", "baseline", "tolerance", "worse", "not worse", ""];
     let head = head.map(|name| Cell::styled(name, faint())).to_vec();
     let row = |metric: &MetricEvidence| {
-        let accepted = if metric.accepted { Cell::styled(format!("{GOOD} accepted"), style_of(GOOD)) } else { Cell::new("") };
+        let accepted =
+            if metric.accepted { Cell::styled(format!("{GOOD} accepted"), style_of(GOOD)) } else { Cell::new("") };
         vec![
             Cell::styled(&metric.name, strong()),
             Cell::new(hits(metric.canary)),

@@ -88,7 +88,9 @@ fn against(rollout: &Rollout, hearing: &Hearing, last: &Step, weight: Weight, no
         return Some(format!("the canary got no requests, {min} are needed"));
     }
     if judge.routing().is_broken() {
-        return Some("the router does not share requests out as the weights say; that says nothing of the canary".into());
+        return Some(
+            "the router does not share requests out as the weights say; that says nothing of the canary".into(),
+        );
     }
     if judge.in_incident() {
         return Some("the baseline itself is in an incident; nothing is learnt of the canary meanwhile".to_owned());
@@ -97,7 +99,8 @@ fn against(rollout: &Rollout, hearing: &Hearing, last: &Step, weight: Weight, no
         return Some(format!("the canary needs {min} requests in all"));
     }
     // Counts of another rule than this judge's are no place to count from.
-    let before = if last.counted_from.epoch == schemas::judgement::IN_TICKS { last.counted_from.canary.requests } else { 0 };
+    let before =
+        if last.counted_from.epoch == schemas::judgement::IN_TICKS { last.counted_from.canary.requests } else { 0 };
     if canary <= before {
         return Some("the canary got no requests since its last step".to_owned());
     }

@@ -3,7 +3,9 @@
 //! It is a part of the state. So a verdict can be checked where it is decided, a shifter that takes over goes on with
 //! it, and nobody keeps the ticks: a few kilobytes stand for a day of them.
 
-use schemas::judgement::{Begun, Counted, Counts, Evidence, IN_TICKS, Judged, Measured, MetricEvidence, Tally, Verdict};
+use schemas::judgement::{
+    Begun, Counted, Counts, Evidence, IN_TICKS, Judged, Measured, MetricEvidence, Tally, Verdict,
+};
 use schemas::{EffectId, RolloutId};
 use serde::{Deserialize, Serialize};
 

@@ -20,7 +20,8 @@ impl Reader {
     pub async fn explain(&self, deployment: &DeploymentId, moment: Moment) -> Result<Explanation, Error> {
         let status = self.status(moment, Some(&deployment.service), Some(&deployment.environment)).await?;
         let deployments = status.services.into_iter().flat_map(|service| service.deployments);
-        let rollout = deployments.into_iter().find(|found| found.deployment == *deployment).and_then(|found| found.rollout);
+        let rollout =
+            deployments.into_iter().find(|found| found.deployment == *deployment).and_then(|found| found.rollout);
         let mut entries = Vec::new();
         if let Some(rollout) = &rollout {
             let query = HistoryQuery {

@@ -10,9 +10,9 @@ use jiff::{SignedDuration, Timestamp};
 use ledger::View;
 use ledger::decide::Now;
 use ledger::deployment::stack::{NodePhase, Phase};
+use ledger::deployment::step::{self, Gate};
 use ledger::deployment::{Deployment, Rollout, retention};
 use ledger::execute::{Asked, Prepared, What, prepare};
-use ledger::deployment::step::{self, Gate};
 use ledger::judgement::judge::RULE;
 use rand::seq::IndexedRandom as _;
 use rand::{Rng as _, SeedableRng as _};
@@ -318,7 +318,8 @@ impl Busy {
             let counts = vec![Tally { requests, hits, beyond: hits }; 3];
             vec![NodeTally { node: 0, age_ms: 60_000, counts }]
         };
-        let share = schemas::Weight::from_basis_points((requests * 10_000 / (requests + 10_000)).max(1) as u16).unwrap();
+        let share =
+            schemas::Weight::from_basis_points((requests * 10_000 / (requests + 10_000)).max(1) as u16).unwrap();
         let (baseline, canary) = (node(10_000, 3), node(requests, if bad { requests / 2 } else { 0 }));
         let ticks = vec![Tick { ms: 1_000, share, edges: vec![None, Some(100), Some(200)], baseline, canary }];
         let first = hearing.judge().ticks();
@@ -327,7 +328,8 @@ impl Busy {
         hearing.hear(&counted);
         let judged = step::judged_of(deployment, rollout, &hearing);
         let counted = Some(counted);
-        let worse = judged.as_ref().filter(|judged| judged.verdict == Verdict::Worse).map(|judged| judged.reason.clone());
+        let worse =
+            judged.as_ref().filter(|judged| judged.verdict == Verdict::Worse).map(|judged| judged.reason.clone());
         if let Some(reason) = worse {
             return Some(DeploymentOutcome::SendBack { rollout: rollout_id, reason, counted, judged });
         }

@@ -3,12 +3,15 @@
 use std::time::Duration;
 
 use ledger::{Ledger, State};
-use schemas::{DeploymentId, Offset, Role};
+use schemas::policy::JudgementPolicy;
+use schemas::{DeploymentId, Offset, Role, Timestamp};
 use tokio::sync::mpsc;
 
 use super::{Adapters, News};
 use crate::facts::Facts;
 use crate::looks::{Look, Looks, Pace, Sight};
+use crate::measures::prometheus::PrometheusSource;
+use crate::measures::{Asked, Failure, Reading, Source as _, Span};
 use crate::traffic::Measures;
 
 /// A worker's looks and where they go.
@@ -52,12 +55,26 @@ async fn see(adapters: &Adapters, ledger: &Ledger, look: Look) -> Sight {
             Sight::Nodes(seen, ports, ledger.log().latest().await.ok())
         }
         Look::Probe { effect, address, check } => Sight::Probe(effect, adapters.checks.probe(address, &check).await),
+        Look::Source { asked, from, policy } => {
+            let id = asked.deployment.clone();
+            Sight::Source(id, count(ledger, asked, from, &policy).await)
+        }
         Look::Router { deployment, measures } => {
             let entry = adapters.router.entry(&deployment).await;
             let measures = if measures { measure(adapters, &deployment).await } else { None };
             Sight::Router(deployment, entry, measures)
         }
     }
+}
+
+/// Asks the source that a policy names.
+async fn count(ledger: &Ledger, asked: Asked, from: Timestamp, policy: &JudgementPolicy) -> Result<Reading, Failure> {
+    let at = format!("the source of {}", asked.deployment);
+    let prometheus = policy.prometheus.as_ref();
+    let prometheus = prometheus.ok_or(Failure::Unasked { at, reason: "the policy names none".to_owned() })?;
+    let source = PrometheusSource::new(prometheus, policy)?;
+    let to = ledger.clock().now().checked_sub(source.lag()).unwrap_or(from).max(from);
+    source.read(&asked, Span { from, to }).await
 }
 
 async fn measure(adapters: &Adapters, deployment: &DeploymentId) -> Option<Measures> {

@@ -3,8 +3,8 @@
 use ledger::judgement::hearing::metrics;
 use ledger::judgement::judge::RULE;
 use ledger::judgement::latency::{Latencies, canary_edge};
-use ledger::judgement::plan::{Kind, Plan};
 use ledger::judgement::maths::decay;
+use ledger::judgement::plan::{Kind, Plan};
 use schemas::StackId;
 use schemas::judgement::{Begun, Tally};
 
@@ -82,7 +82,11 @@ impl Past {
             }
         };
         let [requests, hits, beyond] = [requests, hits, beyond].map(|count| count.round() as u64);
-        (requests as f64 >= REQUESTS_MIN).then(|| Tally { requests, hits: hits.min(requests), beyond: beyond.min(hits) })
+        (requests as f64 >= REQUESTS_MIN).then(|| Tally {
+            requests,
+            hits: hits.min(requests),
+            beyond: beyond.min(hits),
+        })
     }
 }
 
@@ -96,9 +100,7 @@ pub(super) fn begun(past: Option<&Past>, rollout: &Rollout) -> Begun {
         half_life_s: past.map_or(600, |past| past.half_life_seconds() as u32),
         history: vec![],
     };
-    begun.history = metrics(&begun)
-        .into_iter()
-        .map(|(name, kind)| past.and_then(|past| past.history(&name, kind)))
-        .collect();
+    begun.history =
+        metrics(&begun).into_iter().map(|(name, kind)| past.and_then(|past| past.history(&name, kind))).collect();
     begun
 }

@@ -30,10 +30,15 @@ fn node(n: u128) -> EffectId {
 
 /// A state with a rollout at 10 % that the judge listens to, on errors alone.
 fn at_step() -> State {
+    at_step_under(|_| ())
+}
+
+fn at_step_under(change: impl FnOnce(&mut Policy)) -> State {
     let mut state = State::default();
     let mut policy = Policy::default();
     policy.judgement.weights = MetricWeights { errors: 100, status_4xx: 0, p50: 0, p99: 0 };
     policy.judgement.burst_cap = false;
+    change(&mut policy);
     let plan = rollout::Plan { steps: [10, 100].map(Weight::from_percent).to_vec(), duration_ms: 86_400_000 };
     let requested = |stack, version: &str| stack::Requested {
         stack,
@@ -56,6 +61,8 @@ fn at_step() -> State {
     let events: Vec<Event> = vec![
         requested(BASELINE, "1.0.0").into(),
         requested(CANARY, "1.1.0").into(),
+        stack::Ready { stack: BASELINE }.into(),
+        stack::Ready { stack: CANARY }.into(),
         WeightsSet { weights: Weights::all_on(BASELINE), purpose: Purpose::Asked }.into(),
         rollout::Started { rollout, baseline, canary, plan, policy }.into(),
         rollout::StepTaken { rollout, step: 0, weight, counted_from }.into(),
@@ -323,4 +330,71 @@ fn a_baselines_past_is_what_the_judge_is_told_beforehand() {
     stage.look(1);
     let history = begun(&stage).unwrap().history;
     assert_eq!(history, [Some(Tally { requests: 1_000, hits: 4, beyond: 4 })]);
+}
+
+/// What another source counted between two moments, in seconds from now.
+fn counted_by_source(from: i64, to: i64, canary: (u64, u64)) -> measures::Measured {
+    let at = |seconds| now() + jiff::SignedDuration::from_secs(seconds);
+    let node = |requests, errors| measures::NodeMeasured {
+        requests,
+        errors: Some(errors),
+        ..measures::NodeMeasured::nothing()
+    };
+    let stacks = [(BASELINE, vec![node(9 * canary.0, 0)]), (CANARY, vec![node(canary.0, canary.1)])].into();
+    measures::Measured { span: measures::Span { from: at(from), to: at(to) }, stacks }
+}
+
+fn measured_elsewhere() -> Stage {
+    let state = at_step_under(|policy| {
+        policy.judgement.prometheus = Some(schemas::policy::Prometheus::at("http://127.0.0.1:9"));
+    });
+    let mut stage = Stage { state, ..Stage::new() };
+    let weights = Weights::split(BASELINE, CANARY, Weight::from_percent(10));
+    let generation = StreamVersion(1);
+    let events: [Event; 2] = [
+        WeightsSet { weights: weights.clone(), purpose: Purpose::Step { rollout: ROLLOUT, step: 0 } }.into(),
+        schemas::traffic::WeightsApplied { generation, weights, listening: None }.into(),
+    ];
+    let at = At { time: now(), commit: CommitId(Uuid::from_u128(9)), version: StreamVersion(1) };
+    events.iter().for_each(|event| stage.state.evolve(&Stream::Deployment(id()), event, &at));
+    stage
+}
+
+#[test]
+fn what_another_source_measured_is_judged_and_the_routers_own_counts_are_not() {
+    let mut stage = measured_elsewhere();
+    let mut tell = |stage: &mut Stage, from, to, canary| {
+        let reading = measures::Reading::Complete(counted_by_source(from, to, canary));
+        stage.watch.take_in_source(&stage.state, &id(), Ok(reading), (Duration::from_secs(1), now()));
+    };
+    tell(&mut stage, 0, 10, (100, 0));
+    assert_eq!(stage.unrecorded(), None, "the first says where to go on from");
+    tell(&mut stage, 10, 20, (100, 1));
+    stage.router.usual(2);
+    stage.look(100);
+    stage.router.usual(2);
+    stage.look(100);
+    assert_eq!(stage.counted(), (100, 1));
+    tell(&mut stage, 20, 30, (100, 60));
+    assert_eq!(stage.watch.heard(stage.recorded()).unwrap().0.judge().verdict(), Verdict::Worse);
+}
+
+#[test]
+fn a_source_that_says_nothing_holds_the_rollout_with_the_reason() {
+    use crate::measures::{Failure, Reading};
+    let stale = || Ok(Reading::Stale { reason: "its newest sample is 90 s old".to_owned() });
+    let empty = || Ok(Reading::Empty { reason: "no series of api".to_owned() });
+    let down = || Err(Failure::TimedOut { at: "http://127.0.0.1:9".to_owned(), after: Duration::from_secs(5) });
+    let answers: [(Result<Reading, Failure>, &str); 3] =
+        [(stale(), "90 s old"), (empty(), "no series of api"), (down(), "gave no whole answer within 5s")];
+    for (answer, reason) in answers {
+        let mut stage = measured_elsewhere();
+        stage.watch.take_in_source(&stage.state, &id(), answer, (Duration::from_secs(1), now()));
+        let mut facts = crate::facts::Facts { steady: Duration::from_secs(2), ..Default::default() };
+        facts.watches.insert(id(), stage.watch.clone());
+        let due = now() + Duration::from_secs(86_400 + 60);
+        let reaction = crate::traffic_shifter::react(&stage.state, &facts, due);
+        let said = format!("{:?}", reaction.outcomes);
+        assert!(said.contains("Hold") && said.contains(reason), "{reason}: {said}");
+    }
 }

@@ -116,7 +116,8 @@ impl Ticks {
     pub(super) fn is_due(&self) -> bool {
         let waited: u64 = self.closed.iter().map(|tick| u64::from(tick.ms)).sum();
         let (after, at_most) = RECORD_AFTER_MS;
-        let after = if self.steps <= BRISK_COMMITS / BRISK_COMMITS_A_STEP { self.step.1 / 2 } else { at_most }.clamp(after, at_most);
+        let after = if self.steps <= BRISK_COMMITS / BRISK_COMMITS_A_STEP { self.step.1 / 2 } else { at_most }
+            .clamp(after, at_most);
         self.is_full() || waited >= after
     }
 
@@ -138,7 +139,8 @@ impl Ticks {
         age_ms: impl Fn(EffectId) -> u64,
     ) {
         let weights = last.and_then(|last| last.weights.as_ref());
-        let weights = weights.filter(|_| last.is_some_and(|last| last.measures.generation == reading.measures.generation));
+        let weights =
+            weights.filter(|_| last.is_some_and(|last| last.measures.generation == reading.measures.generation));
         let weights = weights.filter(|weights| reading.weights.as_ref() == Some(*weights));
         let share = weights.and_then(|weights| share(weights, canary));
         let sides = [(Side::Baseline, baseline), (Side::Canary, canary)];
@@ -178,6 +180,19 @@ impl Ticks {
         if self.open.as_ref().is_some_and(|open| u64::from(open.tick.ms) >= open.until_ms) {
             self.close();
         }
+    }
+
+    /// Adds a tick that another source than the router was read for. While a commit's worth waits to be recorded it is left
+    /// out: evidence that is lost, and nothing wrong.
+    pub(super) fn add(&mut self, tick: Tick) {
+        if self.step.0 != tick.share {
+            self.step = (tick.share, 0, 0);
+        }
+        self.step.1 += u64::from(tick.ms);
+        let until_ms = 0;
+        self.open = Some(Open { tick, until_ms });
+        self.close();
+        self.open = None;
     }
 
     /// Ends the tick that is being filled. While a commit's worth waits to be recorded it goes on instead.
@@ -224,7 +239,8 @@ impl Ticks {
         let metrics: Vec<Metric> = self.metrics().cloned().collect();
         let mut tallies = Vec::with_capacity(nodes.len());
         for Since { node, measures } in nodes {
-            let seen = |failed| Seen { ended: measures.latency.0.clone(), failed, in_flight: measures.in_flight.0.clone() };
+            let seen =
+                |failed| Seen { ended: measures.latency.0.clone(), failed, in_flight: measures.in_flight.0.clone() };
             let tally = |(place, metric): (usize, &Metric)| {
                 let in_flight = self.in_flight.entry((*node, place)).or_default();
                 let edge = edges.get(place).copied().flatten();

@@ -323,7 +323,13 @@ mod by_the_judge {
         let decision = world.send_back();
         assert_eq!(
             kinds(&decision),
-            ["judgement.counted", "judgement.judged", "traffic.rolled_back", "traffic.weights_set", "rollout.came_back"]
+            [
+                "judgement.counted",
+                "judgement.judged",
+                "traffic.rolled_back",
+                "traffic.weights_set",
+                "rollout.came_back"
+            ]
         );
         assert_eq!(world.weights(), [(V1.to_owned(), 100)].into());
         assert_eq!(world.deployment().traffic.fence, Fence(1));
@@ -337,9 +343,13 @@ mod by_the_judge {
         let (bad, mut forged) = world.look((900, 0), (100, 50));
         let elsewhere = forged.clone();
         forged.as_mut().unwrap().canary.errors = 40;
-        for (counted, judged) in
-            [(bad.clone(), None), (good.clone(), said_of_it), (bad, forged), (good, elsewhere.clone()), (None, elsewhere)]
-        {
+        for (counted, judged) in [
+            (bad.clone(), None),
+            (good.clone(), said_of_it),
+            (bad, forged),
+            (good, elsewhere.clone()),
+            (None, elsewhere),
+        ] {
             let reason = "?".to_owned();
             let answer = world.decide_outcome(&DeploymentOutcome::SendBack { rollout, reason, counted, judged });
             assert!(matches!(answer, Err(Rejection::Outdated(_))), "{answer:?}");

@@ -26,10 +26,16 @@ fn it_goes_from_step_to_step_on_time_and_on_requests_that_are_not_worse() {
     let first = world.report(world.next_step((0, 0), (0, 0)));
     assert_eq!(kinds(&first), ["rollout.step_taken", "traffic.weights_set"], "the first step is due at once");
     assert_eq!(world.weights(), [(V1.to_owned(), 90), (V2.to_owned(), 10)].into());
-    assert_eq!(kinds(&world.step()), ["judgement.counted", "judgement.judged", "rollout.step_taken", "traffic.weights_set"]);
+    assert_eq!(
+        kinds(&world.step()),
+        ["judgement.counted", "judgement.judged", "rollout.step_taken", "traffic.weights_set"]
+    );
     assert_eq!(world.weights(), [(V1.to_owned(), 50), (V2.to_owned(), 50)].into());
     let last = world.step();
-    assert_eq!(kinds(&last), ["judgement.counted", "judgement.judged", "rollout.step_taken", "traffic.weights_set", "rollout.completed"]);
+    assert_eq!(
+        kinds(&last),
+        ["judgement.counted", "judgement.judged", "rollout.step_taken", "traffic.weights_set", "rollout.completed"]
+    );
     assert_eq!(world.weights(), [(V2.to_owned(), 100)].into());
     assert_eq!(*phase(&world), Phase::Completed);
 }

@@ -22,7 +22,9 @@ fn begun() -> Begun {
         plan: Plan { steps: [10, 100].map(Weight::from_percent).to_vec(), duration_ms: 86_400_000 },
         policy: JudgementPolicy::default(),
         half_life_s: 600,
-        history: [[60_000, 60, 60], [60_000, 30_000, 25_000], [60_000, 600, 400]].map(|past| Some(past.into())).to_vec(),
+        history: [[60_000, 60, 60], [60_000, 30_000, 25_000], [60_000, 600, 400]]
+            .map(|past| Some(past.into()))
+            .to_vec(),
     }
 }
 
@@ -41,7 +43,8 @@ fn tick(dice: &mut Dice, rate: f64) -> Tick {
 }
 
 fn counted(first: u64, ticks: Vec<Tick>) -> Counted {
-    let nodes = |from: u128| if first == 0 { (from..from + 4).map(|n| EffectId(Uuid::from_u128(n))).collect() } else { vec![] };
+    let nodes =
+        |from: u128| if first == 0 { (from..from + 4).map(|n| EffectId(Uuid::from_u128(n))).collect() } else { vec![] };
     Counted { rollout: rollout(), first, baseline_nodes: nodes(10), canary_nodes: nodes(20), ticks }
 }
 
