@@ -1,7 +1,7 @@
 //! What a planned rollout will be able to tell, metric by metric, from its baseline's traffic.
 
-use schemas::rollout;
 use schemas::Weight;
+use schemas::rollout;
 use serde::{Deserialize, Serialize};
 
 use super::{requests_to_accept, smallest_detectable};
@@ -97,7 +97,8 @@ pub fn forecast(plan: &Plan, stages: &[Stage], requests_per_second: f64, known: 
     let canary: f64 = stages.iter().map(|stage| requests_per_second * stage.share * stage.seconds).sum();
     let seconds: f64 = stages.iter().map(|stage| stage.seconds).sum();
     let baseline = requests_per_second * seconds - canary;
-    let course = Course { stages, requests_per_second, canary, v: if baseline > 0.0 { canary / baseline } else { 0.0 } };
+    let course =
+        Course { stages, requests_per_second, canary, v: if baseline > 0.0 { canary / baseline } else { 0.0 } };
     Forecast {
         seconds,
         requests_canary: canary,
@@ -144,9 +145,8 @@ fn of_metric(plan: &Plan, metric: &Metric, course: &Course<'_>, known: &Known) -
         _ => 1.0,
     };
     let seen = course.v > 0.0 && course.canary >= 1.0;
-    let smallest_rate = seen
-        .then(|| smallest_detectable(metric.line, baseline_rate, course.v, plan.alpha, course.canary))
-        .flatten();
+    let smallest_rate =
+        seen.then(|| smallest_detectable(metric.line, baseline_rate, course.v, plan.alpha, course.canary)).flatten();
     let buckets = match metric.kind {
         Kind::Latency { buckets, .. } => Some(i32::from(buckets)),
         Kind::Status => None,
@@ -235,7 +235,9 @@ mod tests {
         let busy = at(1_000.0, 0.1, 600.0);
         assert!((errors(&busy).smallest_rate.unwrap() / 0.010 - 1.0).abs() < 0.06, "{busy:?}");
         let silent = at(0.0, 0.1, 3_600.0);
-        assert!(silent.metrics.iter().all(|metric| metric.smallest_rate.is_none() && metric.seconds_to_accept.is_none()));
+        assert!(
+            silent.metrics.iter().all(|metric| metric.smallest_rate.is_none() && metric.seconds_to_accept.is_none())
+        );
     }
 
     /// Source: "Judging a canary", goal 2: 34,600 requests at a share of 10 %.
