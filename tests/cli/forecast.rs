@@ -13,7 +13,11 @@ fn a_forecast_is_of_the_measured_traffic_and_rolling_blindly_is_said_so() {
     let address = up.serving("1.0.0", SLOW);
     let assumed = up.done("forecast api --requests-per-minute 5");
     let errors: Vec<&str> = assumed.stdout.lines().next().unwrap().split('\t').collect();
-    assert_eq!((errors[0], errors[1], errors[10], errors[11]), ("production/api", "errors", "5", "false"), "{assumed:?}");
+    assert_eq!(
+        (errors[0], errors[1], errors[10], errors[11]),
+        ("production/api", "errors", "5", "false"),
+        "{assumed:?}"
+    );
     let json = up.json("forecast api 1 hour --share 10 --requests-per-minute 5");
     let sentence = json["sentence"].as_str().unwrap();
     assert_eq!(
