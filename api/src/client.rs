@@ -18,6 +18,7 @@ use schemas::{CommandId, CommitId, DeploymentId, EnvironmentName, Offset, Servic
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 
+use crate::forecast::{Answer as Forecast, Question};
 use crate::problem::{Code, Problem};
 use crate::wire::{Answer, Standing};
 
@@ -229,6 +230,22 @@ impl Client {
     /// [`Error`].
     pub async fn who_shipped(&self, deployment: &DeploymentId, moment: Moment) -> Result<WhoShipped, Error> {
         self.get(&address(&format!("/v1/who-shipped/{deployment}"), when(moment))).await
+    }
+
+    /// Returns what a rollout of a deployment will be able to tell.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`]; a plan that cannot be, and traffic that is neither known nor assumed, are refused.
+    pub async fn forecast(&self, deployment: &DeploymentId, question: &Question) -> Result<Forecast, Error> {
+        let Question { requests_per_minute, share, duration_ms, steps } = question;
+        let query = [
+            requests_per_minute.map(|requests| ("requests_per_minute", requests.to_string())),
+            share.map(|share| ("share", share.basis_points().to_string())),
+            duration_ms.map(|ms| ("duration_ms", ms.to_string())),
+            steps.as_ref().map(|steps| ("steps", steps.clone())),
+        ];
+        self.get(&address(&format!("/v1/forecast/{deployment}"), query.into_iter().flatten())).await
     }
 
     /// Returns all of production at a moment.

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use api::client::{self, Client};
+use api::forecast::{self, Answer as Forecast, Question};
 use api::{Code, Problem};
 use ledger::log::segments::OpenError;
 use replay::answer::{DeploymentStatus, Explanation, History, Production, Status, Verified, WhoShipped};
@@ -10,6 +11,7 @@ use replay::{HistoryQuery, Moment, Reader};
 use schemas::{CommitId, DeploymentId, EnvironmentName, ServiceName};
 
 use crate::args::Globals;
+use crate::commands::unknown;
 use crate::failure::{Failure, Outcome};
 
 /// The way to the ledger.
@@ -98,6 +100,22 @@ impl Door {
         match self.or_folder(asked).await? {
             Source::Answered(answer) => Ok(answer),
             Source::Folder(reader) => Ok(reader.who_shipped(deployment, moment).await?),
+        }
+    }
+
+    /// Returns what a rollout of a deployment will be able to tell. Where nothing runs, the policy comes from the folder and
+    /// nothing is known of the traffic.
+    pub(crate) async fn forecast(&self, deployment: &DeploymentId, question: &Question) -> Outcome<Forecast> {
+        let asked = self.client.forecast(deployment, question).await;
+        match self.or_folder(asked).await? {
+            Source::Answered(answer) => Ok(answer),
+            Source::Folder(reader) => {
+                let production = reader.production(Moment::Now).await?;
+                let service = production.services.into_iter().find(|at| at.status.service == deployment.service);
+                let policy = service.and_then(|service| service.policy).ok_or_else(|| unknown(&deployment.service))?;
+                let nothing = Err("nothing runs that measures it; start `ionledger up`".to_owned());
+                Ok(forecast::answer(deployment.clone(), &policy, question, nothing)?)
+            }
         }
     }
 

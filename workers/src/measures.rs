@@ -23,9 +23,10 @@ pub mod prometheus;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use schemas::policy::JudgementPolicy;
 use schemas::{DeploymentId, EffectId, StackId, Timestamp, Version};
 
-use crate::traffic::Histogram;
+use crate::traffic::{Histogram, Router};
 
 /// Counts requests. Every call ends within seconds, and none panics, whatever the answer is.
 #[async_trait::async_trait]
@@ -181,6 +182,34 @@ pub struct Latency {
     pub at_most: Histogram,
     /// Each request at the shortest.
     pub at_least: Histogram,
+}
+
+/// How far back is looked for what a service's traffic is like.
+const LATELY: Duration = Duration::from_secs(3_600);
+
+/// Returns what was measured lately: by the policy's Prometheus in the last hour, else by the router since its start.
+///
+/// # Errors
+///
+/// Why nothing was, in a sentence.
+pub async fn lately(
+    asked: &Asked,
+    policy: &JudgementPolicy,
+    router: &dyn Router,
+    now: Timestamp,
+) -> Result<Measured, String> {
+    let Some(prometheus) = &policy.prometheus else {
+        let measures = router.measures(&asked.deployment).await.map_err(|error| error.to_string())?;
+        let measures = measures.ok_or_else(|| format!("the router does not serve {}", asked.deployment))?;
+        return Ok(proxy::so_far(asked, &proxy::Look { at: now, measures }));
+    };
+    let source = prometheus::PrometheusSource::new(prometheus, policy).map_err(|failure| failure.to_string())?;
+    let to = now.checked_sub(source.lag()).unwrap_or(now);
+    let span = Span { from: to.checked_sub(LATELY).unwrap_or(to), to };
+    match source.read(asked, span).await.map_err(|failure| failure.to_string())? {
+        Reading::Complete(measured) | Reading::Partial { measured, .. } => Ok(measured),
+        Reading::Empty { reason } | Reading::Stale { reason } => Err(reason),
+    }
 }
 
 impl Reading {

@@ -12,6 +12,7 @@ mod demo_service;
 pub(crate) mod doctor;
 mod exit_codes;
 mod explain;
+mod forecast;
 mod history;
 mod judge;
 mod new;
@@ -38,6 +39,8 @@ use clap::Subcommand;
 use crate::failure::Outcome;
 use crate::session::Session;
 
+pub(crate) use status::unknown;
+
 /// What `ionledger` can do.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
@@ -49,6 +52,7 @@ pub(crate) enum Command {
     Release(release::Release),
     New(new::New),
     Traffic(traffic::Traffic),
+    Forecast(forecast::Forecast),
     Roll(roll::Roll),
     Rollback(steer::Rollback),
     Pause(steer::Pause),
@@ -88,6 +92,7 @@ impl Command {
             Command::Release(release) => release.run(session),
             Command::New(new) => new.run(session),
             Command::Traffic(traffic) => traffic.run(session),
+            Command::Forecast(forecast) => forecast.run(session),
             Command::Roll(roll) => roll.run(session),
             Command::Rollback(rollback) => rollback.run(session),
             Command::Pause(pause) => pause.run(session),

@@ -79,6 +79,18 @@ pub fn between(asked: &Asked, before: Option<&Look>, now: &Look) -> Reading {
     Reading::of(measured, if begun_anew { vec![lost.to_owned()] } else { vec![] })
 }
 
+/// Returns what was counted from the router's start to `now`. Nodes that left long ago are not in it.
+pub fn so_far(asked: &Asked, now: &Look) -> Measured {
+    let counted_of = |stack: &schemas::StackId| {
+        let nodes = now.measures.stacks.get(stack).into_iter().flat_map(|stack| &stack.nodes);
+        nodes.map(|(node, of)| counted(*node, None, of)).collect()
+    };
+    let since_start = jiff::SignedDuration::from_millis(i64::try_from(now.measures.at_ms).unwrap_or(i64::MAX));
+    let from = now.at.checked_sub(since_start).unwrap_or(Timestamp::MIN);
+    let stacks = asked.stacks.keys().map(|stack| (*stack, counted_of(stack))).collect();
+    Measured { span: Span { from, to: now.at }, stacks }
+}
+
 fn counted(node: EffectId, before: Option<&NodeMeasures>, now: &NodeMeasures) -> NodeMeasured {
     let counts = before.map_or(now.counts, |before| now.counts.since(&before.counts));
     let latency = before.map_or_else(|| now.latency.clone(), |before| now.latency.since(&before.latency));
@@ -148,6 +160,13 @@ mod tests {
         assert!(matches!(between(&asked(), None, &look(1, 1_000, 10, 1)), Reading::Empty { .. }));
         let reading = between(&asked(), Some(&look(1, 1_000, 10, 1)), &look(1, 1_000, 10, 1));
         assert!(matches!(reading, Reading::Stale { .. }), "{reading:?}");
+    }
+
+    #[test]
+    fn what_was_counted_so_far_is_since_the_routers_start() {
+        let measured = so_far(&asked(), &look(1, 60_000, 10, 1));
+        assert_eq!(measured.of(stack()).requests, 11);
+        assert_eq!(measured.span.to.duration_since(measured.span.from).as_secs(), 60);
     }
 
     #[test]
