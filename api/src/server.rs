@@ -9,6 +9,7 @@ mod artifacts;
 mod ci;
 mod commands;
 mod events;
+mod forecast;
 mod hooks;
 mod peer;
 mod reads;
@@ -218,6 +219,9 @@ fn router(api: Arc<Api>) -> Router {
         .route("/v1/history", get(reads::history))
         .route("/v1/history/{service}", get(reads::history_of))
         .route("/v1/who-shipped/{environment}/{service}", get(reads::who_shipped))
+        .route("/v1/explain/{environment}/{service}", get(reads::explain))
+        .route("/v1/explain/{commit}", get(reads::explain_commit))
+        .route("/v1/forecast/{environment}/{service}", get(forecast::get))
         .route("/v1/replay", get(reads::production))
         .route("/v1/verify", get(reads::verify))
         .route("/v1/ledger", get(reads::ledger))

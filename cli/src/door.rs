@@ -3,13 +3,15 @@
 use std::path::{Path, PathBuf};
 
 use api::client::{self, Client};
+use api::forecast::{self, Answer as Forecast, Question};
 use api::{Code, Problem};
 use ledger::log::segments::{self, Elsewhere};
-use replay::answer::{DeploymentStatus, History, Production, Status, Verified, WhoShipped};
+use replay::answer::{DeploymentStatus, Explanation, History, Production, Status, Verified, WhoShipped};
 use replay::{HistoryQuery, Moment, Reader};
-use schemas::{DeploymentId, EnvironmentName, ServiceName};
+use schemas::{CommitId, DeploymentId, EnvironmentName, ServiceName};
 
 use crate::args::Globals;
+use crate::commands::unknown;
 use crate::failure::{Failure, Outcome};
 
 /// The way to the ledger.
@@ -74,12 +76,46 @@ impl Door {
         }
     }
 
+    /// Returns why a deployment's rollout went as it did until a moment.
+    pub(crate) async fn explain(&self, deployment: &DeploymentId, moment: Moment) -> Outcome<Explanation> {
+        let asked = self.client.explain(deployment, moment).await;
+        match self.or_folder(asked).await? {
+            Source::Answered(answer) => Ok(answer),
+            Source::Folder(reader) => Ok(reader.explain(deployment, moment).await?),
+        }
+    }
+
+    /// Returns what led to a commit.
+    pub(crate) async fn explain_commit(&self, commit: CommitId) -> Outcome<Explanation> {
+        let asked = self.client.explain_commit(commit).await;
+        match self.or_folder(asked).await? {
+            Source::Answered(answer) => Ok(answer),
+            Source::Folder(reader) => Ok(reader.explain_commit(commit).await?),
+        }
+    }
+
     /// Returns which versions served what share of a deployment at a moment, and who put them there.
     pub(crate) async fn who_shipped(&self, deployment: &DeploymentId, moment: Moment) -> Outcome<WhoShipped> {
         let asked = self.client.who_shipped(deployment, moment).await;
         match self.or_folder(asked).await? {
             Source::Answered(answer) => Ok(answer),
             Source::Folder(reader) => Ok(reader.who_shipped(deployment, moment).await?),
+        }
+    }
+
+    /// Returns what a rollout of a deployment will be able to tell. Where nothing runs, the policy comes from the folder and
+    /// nothing is known of the traffic.
+    pub(crate) async fn forecast(&self, deployment: &DeploymentId, question: &Question) -> Outcome<Forecast> {
+        let asked = self.client.forecast(deployment, question).await;
+        match self.or_folder(asked).await? {
+            Source::Answered(answer) => Ok(answer),
+            Source::Folder(reader) => {
+                let production = reader.production(Moment::Now).await?;
+                let service = production.services.into_iter().find(|at| at.status.service == deployment.service);
+                let policy = service.and_then(|service| service.policy).ok_or_else(|| unknown(&deployment.service))?;
+                let nothing = Err("nothing runs that measures it; start `ionledger up`".to_owned());
+                Ok(forecast::answer(deployment.clone(), &policy, question, nothing)?)
+            }
         }
     }
 

@@ -229,13 +229,25 @@ impl Decision {
 ///
 /// # Errors
 ///
-/// [`Rejection::Invalid`] if the steps do not rise to 100 % or the duration is out of range.
-pub fn plan(asked: &schemas::command::PlanAsked, policy: &schemas::policy::RolloutPolicy) -> Result<Plan, Rejection> {
-    let steps = asked.steps.clone().unwrap_or_else(|| policy.steps.clone());
+/// [`Rejection::Invalid`] if the steps do not rise to 100 %, the duration is out of range, or the canary would have all
+/// traffic before the policy's soak is over.
+pub fn plan(asked: &schemas::command::PlanAsked, policy: &schemas::policy::Policy) -> Result<Plan, Rejection> {
+    let steps = asked.steps.clone().unwrap_or_else(|| policy.rollout.steps.clone());
     schemas::policy::check_steps(&steps).map_err(|rule| Rejection::Invalid(format!("steps: {rule}")))?;
-    let duration_ms = asked.duration_ms.unwrap_or(policy.duration_ms);
+    let duration_ms = asked.duration_ms.unwrap_or(policy.rollout.duration_ms);
     if duration_ms > 52 * 7 * 24 * 3_600_000 {
         return Err(Rejection::Invalid("a rollout takes at most 52 weeks".to_owned()));
     }
-    Ok(Plan { steps, duration_ms })
+    let plan = Plan { steps, duration_ms };
+    let (soak_ms, all_ms) = (policy.judgement.soak_ms, plan.due_ms(plan.steps.len().saturating_sub(1) as u16));
+    if soak_ms > all_ms {
+        let length = |ms: u64| jiff::SignedDuration::from_millis(ms.try_into().unwrap_or(i64::MAX));
+        return Err(Rejection::Invalid(format!(
+            "the policy's soak is {:#}, and this plan gives all traffic after {:#}; plan for at least as long, or \
+             declare a shorter soak",
+            length(soak_ms),
+            length(all_ms)
+        )));
+    }
+    Ok(plan)
 }

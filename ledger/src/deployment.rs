@@ -6,6 +6,7 @@ pub mod retention;
 pub mod rollback;
 pub mod rollout;
 pub mod stack;
+pub mod step;
 pub mod traffic;
 
 use std::collections::BTreeMap;
@@ -19,6 +20,7 @@ pub use stack::{Node, NodePhase, Phase, Stack};
 pub use traffic::Traffic;
 
 use crate::decide::{Decision, Now, Rejection};
+use crate::judgement::Judgements;
 use crate::service::Service;
 use crate::state::{At, State};
 
@@ -55,6 +57,7 @@ pub(crate) struct Case<'a> {
     pub(crate) id: &'a DeploymentId,
     pub(crate) deployment: &'a Deployment,
     pub(crate) service: &'a Service,
+    pub(crate) judgements: Option<&'a Judgements>,
     pub(crate) now: Now,
 }
 
@@ -150,7 +153,7 @@ pub fn decide(state: &State, command: &Command, fence: Option<Fence>, now: Now) 
     if !matches!(command, Command::Rollback { .. }) {
         check_fence(id, deployment, fence)?;
     }
-    let case = Case { id, deployment, service, now };
+    let case = Case { id, deployment, service, judgements: state.judgements.get(id).map(AsRef::as_ref), now };
     match command {
         Command::New { version, then_roll, .. } => stack::decide_new(&case, version, then_roll.as_ref()),
         Command::Traffic { shares, supersede, .. } => traffic::decide(&case, shares, *supersede),
@@ -186,7 +189,7 @@ pub fn decide_outcome(
     let outdated = || Rejection::Outdated(format!("{id} is unknown"));
     let deployment = state.deployment(id).ok_or_else(outdated)?;
     let service = state.service(&id.service).ok_or_else(outdated)?;
-    let case = Case { id, deployment, service, now };
+    let case = Case { id, deployment, service, judgements: state.judgements.get(id).map(AsRef::as_ref), now };
     let outcome = &outcome.clone().tidied();
     match outcome {
         DeploymentOutcome::StartLaunch { .. }
@@ -205,10 +208,12 @@ pub fn decide_outcome(
         }
         DeploymentOutcome::DriftSeen { seen } => traffic::decide_drift(&case, seen),
         DeploymentOutcome::StartRequestedRollout { stack } => rollout::decide_requested(&case, *stack),
-        DeploymentOutcome::TakeStep { .. } => rollout::decide_step(&case, outcome),
-        DeploymentOutcome::Hold { .. } => rollout::decide_hold(&case, outcome),
-        DeploymentOutcome::SendBack { rollout, reason, judged } => {
-            rollback::decide_send_back(&case, *rollout, reason, judged.as_ref())
+        DeploymentOutcome::BeginJudging { begun } => step::decide_begin(&case, begun),
+        DeploymentOutcome::Count { counted, judged } => step::decide_count(&case, counted, judged.as_ref()),
+        DeploymentOutcome::TakeStep { .. } => step::decide_step(&case, outcome),
+        DeploymentOutcome::Hold { .. } => step::decide_hold(&case, outcome),
+        DeploymentOutcome::SendBack { rollout, reason, counted, judged } => {
+            rollback::decide_send_back(&case, *rollout, reason, counted.as_ref(), judged.as_ref())
         }
         DeploymentOutcome::StartCollection { stack, reason } => retention::decide_start(&case, *stack, reason),
         DeploymentOutcome::Collected { stack } => retention::decide_collected(&case, *stack),

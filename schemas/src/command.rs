@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::id::{
     CommandId, DeploymentId, EffectId, Fence, Hash, RolloutId, ServiceName, StackId, StreamVersion, Version,
 };
-use crate::judgement::{Judged, Measured};
+use crate::judgement::{Begun, Counted, Judged};
 use crate::release;
 use crate::run::{Artifact, EnvValue};
 use crate::service::Definition;
@@ -315,15 +315,27 @@ pub enum DeploymentOutcome {
         /// The stack.
         stack: StackId,
     },
+    /// The judge begins to listen to a rollout.
+    BeginJudging {
+        /// What it is told beforehand.
+        begun: Begun,
+    },
+    /// What both versions of a rollout did is recorded.
+    Count {
+        /// It.
+        counted: Counted,
+        /// What the judge says after it, if there is something to say.
+        judged: Option<Judged>,
+    },
     /// A rollout's due step is taken.
     TakeStep {
         /// The rollout.
         rollout: RolloutId,
         /// The step.
         step: u16,
-        /// The router's counters now.
-        measured: Measured,
-        /// What the judge said of the step before.
+        /// What was not recorded yet.
+        counted: Option<Counted>,
+        /// What the judge says after it; nothing before the first step.
         judged: Option<Judged>,
     },
     /// A rollout's due step is not taken yet.
@@ -332,7 +344,9 @@ pub enum DeploymentOutcome {
         rollout: RolloutId,
         /// Why.
         reason: String,
-        /// What the judge said.
+        /// What was not recorded yet.
+        counted: Option<Counted>,
+        /// What the judge says after it.
         judged: Option<Judged>,
     },
     /// A canary is worse or unhealthy and goes back.
@@ -341,7 +355,9 @@ pub enum DeploymentOutcome {
         rollout: RolloutId,
         /// Why.
         reason: String,
-        /// What the judge said, if it was the judge.
+        /// What was not recorded yet.
+        counted: Option<Counted>,
+        /// What the judge says after it, if it was the judge.
         judged: Option<Judged>,
     },
     /// An unused stack will be taken down after its drain.
@@ -380,6 +396,8 @@ impl DeploymentOutcome {
             | DeploymentOutcome::WeightsApplied { .. }
             | DeploymentOutcome::DriftSeen { .. }
             | DeploymentOutcome::StartRequestedRollout { .. }
+            | DeploymentOutcome::BeginJudging { .. }
+            | DeploymentOutcome::Count { .. }
             | DeploymentOutcome::TakeStep { .. }
             | DeploymentOutcome::Collected { .. } => {}
         }

@@ -234,6 +234,35 @@ fn a_promotion_without_data_is_found() {
 }
 
 #[test]
+fn requests_that_never_were_are_found() {
+    fn react(state: &State, facts: &Facts, now: Timestamp) -> Reaction {
+        let mut reaction = traffic_shifter::react(state, facts, now);
+        for outcome in &mut reaction.outcomes {
+            let Outcome::Deployment { deployment: id, outcome: O::TakeStep { counted: Some(counted), judged, .. } } =
+                outcome
+            else {
+                continue;
+            };
+            let nodes = counted.ticks.iter_mut().flat_map(|tick| tick.canary.iter_mut().chain(&mut tick.baseline));
+            nodes.flat_map(|node| &mut node.counts).for_each(|tally| tally.requests *= 100);
+            let (Some(deployment), Some(judgements)) = (state.deployment(id), state.judgements.get(id)) else {
+                continue;
+            };
+            let hearing = judgements.of(counted.rollout).cloned();
+            if let (Some(mut hearing), Some(rollout)) = (hearing, &deployment.rollout) {
+                hearing.hear(counted);
+                *judged = ledger::deployment::step::judged_of(deployment, rollout, &hearing);
+            }
+        }
+        reaction
+    }
+    find(
+        8,
+        Rules { react: |role| if role == Role::TrafficShifter { react as React } else { (REAL.react)(role) }, ..REAL },
+    );
+}
+
+#[test]
 fn a_rollout_that_waits_without_a_word_is_found() {
     fn react(state: &State, facts: &Facts, now: Timestamp) -> Reaction {
         let mut reaction = traffic_shifter::react(state, facts, now);

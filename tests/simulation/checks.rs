@@ -240,7 +240,8 @@ impl Checks {
         self.must(7, asked >= fence, || format!("#{offset} {does} for {id} under fence {asked}, it is {fence}"));
     }
 
-    /// 8: a step after the first rests on requests that truly happened, enough of them, and a verdict.
+    /// 8: a step after the first rests on requests that truly happened since the rollout began, enough of them, and a
+    /// verdict.
     fn check_step(
         &mut self,
         offset: Offset,
@@ -251,10 +252,12 @@ impl Checks {
         now: Ms,
     ) {
         let Some(of) = self.book.deployments.get(id).and_then(|of| of.rollout.as_ref()) else { return };
-        let Some((_, last_at)) = of.step_at else { return };
+        if of.step_at.is_none() {
+            return;
+        }
         let (canary, min) = (of.canary, of.requests_min);
-        // Counters are read a while before the step that they are written into.
-        let began = last_at.duration_since(time_at(0)).as_millis();
+        // A writer's clock may be ahead of the world's.
+        let began = of.started_at.duration_since(time_at(0)).as_millis();
         let from = Ms::try_from(began).unwrap_or(0).saturating_sub(MINUTE);
         let router = &cloud.router;
         let true_requests = router.truth_at(canary, now).saturating_sub(router.truth_at(canary, from));
@@ -262,7 +265,7 @@ impl Checks {
         let Some(judged) = judged else {
             return self.fail(8, format!("#{offset}: {id} takes step {step} without a verdict"));
         };
-        self.must(8, judged.verdict == Verdict::NotWorse && judged.canary.requests >= min, || {
+        self.must(8, judged.verdict != Verdict::Worse && judged.canary.requests >= min, || {
             format!("#{offset}: {id} takes step {step} on {} of {min} requests", judged.canary.requests)
         });
         self.must(8, judged.canary.requests <= true_requests, || {

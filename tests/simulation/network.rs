@@ -31,9 +31,9 @@ impl Kept {
         self.views.len()
     }
 
-    /// Returns the view of a reader that has folded `seen` records.
+    /// Returns the view of a reader that has folded `seen` records, or what is left of them.
     pub fn view(&self, seen: usize) -> Rc<View> {
-        Rc::clone(&self.views[seen - 1])
+        Rc::clone(&self.views[seen.min(self.views.len()) - 1])
     }
 
     /// Returns the view at the log's end.

@@ -112,7 +112,7 @@ const GATHER: Ms = 60;
 /// Slower than the product's, so that a virtual day is short.
 fn pace() -> Pace {
     let s = Duration::from_secs;
-    Pace { nodes: s(5), starting: s(2), moving: s(3), quiet: s(10), unused: s(8) }
+    Pace { nodes: s(5), starting: s(2), judging: s(3), moving: s(3), quiet: s(10), unused: s(8) }
 }
 
 impl Process {
@@ -274,6 +274,7 @@ impl World {
             let view = self.log.view(seen);
             let state = view.state();
             worker.facts.steady = Duration::from_millis(self.now - worker.born);
+            worker.facts.wall = wall.max(view.time());
             for news in std::mem::take(&mut worker.inbox) {
                 worker.take_in(&view, news);
             }

@@ -24,7 +24,7 @@ impl World {
             54..64 => self.make_a_node_sick(),
             64..69 => {
                 self.cloud.flow(self.now);
-                self.cloud.router.restart();
+                self.cloud.router.restart(self.now);
                 self.trace.add(self.now, format_args!("the router starts anew"));
             }
             69..76 => {

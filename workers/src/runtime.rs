@@ -165,6 +165,7 @@ impl Worker {
             }
             let next_look = self.lookout.look(&state, &self.facts);
             let now = self.ledger.clock().now().max(self.ledger.view().time());
+            self.facts.wall = now;
             let reaction = (self.react)(&state, &self.facts, now);
             reaction.effects.into_iter().for_each(|effect| self.start(effect));
             if self.record(&state, reaction.outcomes).await? {
@@ -263,6 +264,7 @@ impl Worker {
 
     fn take_in(&mut self, news: News) {
         self.facts.steady = self.ledger.clock().steady();
+        self.facts.wall = self.ledger.clock().now().max(self.ledger.view().time());
         match news {
             News::Done(key, done) => self.facts.take_in(key, done),
             News::Seen(sight) => {
@@ -314,6 +316,8 @@ pub fn cause_of(state: &State, outcome: &Outcome) -> Option<schemas::CommitId> {
         | O::NodeUnhealthy { effect, .. }
         | O::NodeLost { effect, .. }
         | O::NodeStopped { effect } => deployment.node(*effect).and_then(|(stack, _, _)| of_stack(stack)),
+        O::BeginJudging { begun } => Some(schemas::CommitId(begun.rollout.0)),
+        O::Count { counted, .. } => Some(schemas::CommitId(counted.rollout.0)),
         O::TakeStep { rollout, .. } | O::Hold { rollout, .. } | O::SendBack { rollout, .. } => {
             Some(schemas::CommitId(rollout.0))
         }

@@ -114,6 +114,8 @@ pub(super) struct HistoryAsked {
     since: Option<String>,
     #[serde(default)]
     voids: bool,
+    #[serde(default)]
+    counts: bool,
 }
 
 /// `GET /v1/history`: the commits of the whole ledger, the newest first.
@@ -136,10 +138,10 @@ pub(super) async fn history_of(
 }
 
 async fn tell_history(api: &Api, service: Option<ServiceName>, asked: HistoryAsked) -> Result<Response, Problem> {
-    let HistoryAsked { environment, limit, since, voids } = asked;
+    let HistoryAsked { environment, limit, since, voids, counts } = asked;
     let since = since.map(|text| time(api, &text)).transpose()?;
     let _place = place(api).await?;
-    let query = HistoryQuery { service, environment, limit, since, voids };
+    let query = HistoryQuery { service, environment, limit, since, voids, counts };
     Ok(respond::json(&api.reader.history(&query).await?))
 }
 
@@ -154,6 +156,30 @@ pub(super) async fn who_shipped(
     let moment = respond::query(when)?.moment(&api)?;
     let _place = place(&api).await?;
     Ok(respond::json(&api.reader.who_shipped(&DeploymentId { environment, service }, moment).await?))
+}
+
+/// `GET /v1/explain/ENVIRONMENT/SERVICE`: why its rollout went as it did.
+pub(super) async fn explain(
+    State(api): State<Arc<Api>>,
+    _: Caller,
+    deployment: Result<Path<(EnvironmentName, ServiceName)>, PathRejection>,
+    when: Result<Query<When>, QueryRejection>,
+) -> Result<Response, Problem> {
+    let (environment, service) = respond::path(deployment)?;
+    let moment = respond::query(when)?.moment(&api)?;
+    let _place = place(&api).await?;
+    Ok(respond::json(&api.reader.explain(&DeploymentId { environment, service }, moment).await?))
+}
+
+/// `GET /v1/explain/COMMIT`: what led to it.
+pub(super) async fn explain_commit(
+    State(api): State<Arc<Api>>,
+    _: Caller,
+    commit: Result<Path<CommitId>, PathRejection>,
+) -> Result<Response, Problem> {
+    let commit = respond::path(commit)?;
+    let _place = place(&api).await?;
+    Ok(respond::json(&api.reader.explain_commit(commit).await?))
 }
 
 /// `GET /v1/replay`: all of production as it was.

@@ -62,6 +62,6 @@ impl Status {
 }
 
 /// Says that a service was never declared, as the ledger says it.
-pub(super) fn unknown(service: &ServiceName) -> Failure {
+pub(crate) fn unknown(service: &ServiceName) -> Failure {
     Failure::error(ledger::Rejection::unknown_service(service))
 }

@@ -7,8 +7,10 @@ use api::ci::Secrets;
 use api::server::{Api, Hooks, Server, check_bind};
 use ledger::Ledger;
 use schemas::DeploymentId;
+use schemas::policy::JudgementPolicy;
 use tokio_util::sync::CancellationToken;
 use workers::artifacts::Artifacts;
+use workers::measures::{self, Asked, Measured};
 use workers::runtime::{self, Adapters};
 use workers::traffic::{Entry, Router};
 
@@ -96,5 +98,9 @@ impl Hooks for Hands {
             return Ok(());
         }
         check_bind(address).await
+    }
+
+    async fn measured(&self, asked: &Asked, policy: &JudgementPolicy) -> Result<Measured, String> {
+        measures::lately(asked, policy, &*self.router, self.ledger.clock().now()).await
     }
 }

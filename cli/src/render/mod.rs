@@ -2,6 +2,8 @@
 //! form for programs is its own JSON.
 
 pub(crate) mod doctor;
+pub(crate) mod explain;
+pub(crate) mod forecast;
 pub(crate) mod history;
 pub(crate) mod production;
 pub(crate) mod shipped;

@@ -10,6 +10,7 @@ mod retention;
 mod rollback;
 mod rollout;
 mod stacks;
+mod steps;
 mod traffic;
 
 mod properties;

@@ -165,7 +165,11 @@ fn implied_cause(event: &Event) -> Option<CommitId> {
             rollout::Event::Promoted(promoted) => of_rollout(&promoted.rollout),
             rollout::Event::Superseded(superseded) => of_rollout(&superseded.rollout),
         },
-        Event::Judgement(judgement::Event::Judged(judged)) => of_rollout(&judged.rollout),
+        Event::Judgement(event) => match event {
+            judgement::Event::Begun(begun) => of_rollout(&begun.rollout),
+            judgement::Event::Counted(counted) => of_rollout(&counted.rollout),
+            judgement::Event::Judged(judged) => of_rollout(&judged.rollout),
+        },
         Event::Traffic(traffic::Event::WeightsSet(set)) => match &set.purpose {
             traffic::Purpose::Step { rollout, .. }
             | traffic::Purpose::Promotion { rollout }

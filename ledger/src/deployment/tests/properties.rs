@@ -102,14 +102,21 @@ fn reports(world: &World) -> Vec<DeploymentOutcome> {
     }
     if let Some(rollout) = &deployment.rollout {
         for (baseline, canary) in [((900, 0), (300, 0)), ((900, 0), (100, 50)), ((0, 0), (0, 0))] {
-            let (_, judged) = world.look(baseline, canary);
+            let (counted, judged) = world.look(baseline, canary);
             if rollout.next_step().is_some() {
                 reports.push(world.next_step(baseline, canary));
             }
-            reports.push(DeploymentOutcome::Hold { rollout: rollout.id, reason: why(), judged: judged.clone() });
-            reports.push(DeploymentOutcome::SendBack { rollout: rollout.id, reason: why(), judged });
+            if let Some(counted) = counted.clone() {
+                reports.push(DeploymentOutcome::Count { counted, judged: judged.clone() });
+            }
+            let (rollout, counted_too, judged_too) = (rollout.id, counted.clone(), judged.clone());
+            reports.push(DeploymentOutcome::Hold { rollout, reason: why(), counted, judged });
+            let (counted, judged) = (counted_too, judged_too);
+            reports.push(DeploymentOutcome::SendBack { rollout, reason: why(), counted, judged });
         }
-        reports.push(DeploymentOutcome::SendBack { rollout: rollout.id, reason: why(), judged: None });
+        reports.push(DeploymentOutcome::BeginJudging { begun: world.begun() });
+        let (counted, judged) = (None, None);
+        reports.push(DeploymentOutcome::SendBack { rollout: rollout.id, reason: why(), counted, judged });
     }
     reports
 }

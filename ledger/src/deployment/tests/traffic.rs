@@ -115,6 +115,7 @@ fn drift(world: &World, seen: &[(&str, Weight)]) -> DeploymentOutcome {
 fn what_the_router_serves_before_it_has_followed_is_no_drift() {
     let mut world = given(Named::Warm);
     world.ask(roll(V1, V2));
+    world.begin();
     world.report(world.next_step((0, 0), (0, 0)));
     let answer = world.decide_outcome(&drift(&world, &[(V1, Weight::FULL)]));
     assert!(matches!(answer, Err(Rejection::Outdated(_))), "{answer:?}");
