@@ -110,7 +110,7 @@ fn traffic_on_stacks_that_are_not_ready_is_found() {
     fn for_people(view: &View, asked: &Asked, now: Now, rollback: bool) -> Prepare {
         match asked.what {
             What::Command { .. } => on_another_state(view, asked, now, rollback, all_ready),
-            What::Outcome { .. } => prepare(view, asked, now, rollback),
+            What::Outcome { .. } | What::Glass { .. } => prepare(view, asked, now, rollback),
         }
     }
     find(3, Rules { prepare: for_people, ..REAL });

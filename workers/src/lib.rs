@@ -15,4 +15,5 @@ pub mod nodes;
 pub mod artifacts;
 pub mod checks;
 pub mod traffic;
+pub mod glass;
 pub mod proxy;
