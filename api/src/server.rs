@@ -9,6 +9,7 @@ mod artifacts;
 mod ci;
 mod commands;
 mod events;
+mod glass;
 mod hooks;
 mod peer;
 mod reads;
@@ -28,6 +29,7 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use workers::artifacts::Artifacts;
+use workers::glass::Glass;
 
 use crate::ci::Secrets;
 use crate::problem::{Code, Problem};
@@ -48,6 +50,8 @@ pub struct Api {
     pub artifacts: Arc<Artifacts>,
     /// What the workers do for the door.
     pub hooks: Arc<dyn Hooks>,
+    /// What carries rollbacks out while the ledger gives no verdict; without it they wait for the ledger.
+    pub glass: Option<Arc<Glass>>,
     /// Who may come through TCP.
     pub tokens: Tokens,
     /// The secrets that CI signs with; without one nothing from CI is believed.
@@ -105,6 +109,7 @@ impl Api {
             reader,
             artifacts,
             hooks: Arc::new(Unhooked),
+            glass: None,
             tokens: Tokens::of(data),
             ci: Secrets::default(),
             limits: Limits::default(),

@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use workers::artifacts::Artifacts;
 use workers::checks::http::HttpChecks;
 use workers::collector::STOP_GRACE;
+use workers::glass::{Glass, Patience};
 use workers::nodes::Seen;
 use workers::nodes::process::ProcessNodes;
 use workers::runtime::{self, Adapters, WorkerError};
@@ -69,7 +70,9 @@ impl House {
         let nodes = ProcessNodes::open(&data, launcher, Arc::clone(&artifacts)).into_diagnostic()?;
         let proxy = ProxyControl::of(&data);
         let router: Arc<dyn Router> = Arc::new(proxy.clone());
-        let adapters = Adapters { nodes: Arc::new(nodes), checks: Arc::new(HttpChecks), router };
+        let glass = Glass::new(&data, ledger.clone(), Arc::clone(&router), Patience::default());
+        let adapters =
+            Adapters { nodes: Arc::new(nodes), checks: Arc::new(HttpChecks), router, glass: Some(Arc::clone(&glass)) };
 
         let stop = CancellationToken::new();
         let closing = CancellationToken::new();
@@ -84,6 +87,11 @@ impl House {
                 async move { runtime::run(role, instance, ledger, adapters, stop).await.map_err(worker_report) },
             );
         }
+        let kept = stop.clone();
+        tasks.spawn(async move {
+            glass.keep(kept).await;
+            Ok(())
+        });
         tasks.spawn(keep_proxy(data.clone(), exe, proxy.clone(), stop.clone()));
         Ok(Self { data, proxy, adapters, tasks, stop, closing, server, tcp })
     }
@@ -150,6 +158,7 @@ async fn open_door(
 ) -> miette::Result<(tokio::task::JoinHandle<()>, Option<SocketAddr>)> {
     let mut api = Api::new(ledger.clone(), Arc::new(reader), data, artifacts);
     api.hooks = Arc::new(Hands { ledger: ledger.clone(), router: Arc::clone(&adapters.router) });
+    api.glass = adapters.glass.clone();
     api.ci = settings.ci;
     api.closing = closing;
     let server = Server::listen(Arc::new(api), settings.listen).await.map_err(report)?;

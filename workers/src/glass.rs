@@ -145,6 +145,8 @@ impl Glass {
     /// Returns every rollback that was carried out here and that the ledger does not have yet, the oldest first.
     pub fn unrecorded(&self) -> Vec<Unrecorded> {
         let mut all: Vec<Unrecorded> = self.lock().values().map(Pending::unrecorded).collect();
+        let view = self.ledger.view();
+        all.retain(|one| view.command(one.command).is_none());
         all.sort_by_key(|one| one.at);
         all
     }
@@ -160,19 +162,22 @@ impl Glass {
         }
         // It goes on when it is not waited for any more: the append may still land, and counts then.
         let mut verdict = tokio::spawn(verdict);
-        let why = match tokio::time::timeout(self.patience.verdict, &mut verdict).await {
-            Ok(Ok(Err(refusal))) if is_silence(&refusal) => refusal,
+        let (why, verdict) = match tokio::time::timeout(self.patience.verdict, &mut verdict).await {
+            Ok(Ok(Err(refusal))) if is_silence(&refusal) => (refusal, None),
             Ok(Ok(answer)) => return Rolled::Settled(answer),
-            Ok(Err(panic)) => Refusal::Halted(panic.to_string()),
-            Err(_) => silent(asked, format!("none came within {:?}", self.patience.verdict)),
+            Ok(Err(panic)) => (Refusal::Halted(panic.to_string()), None),
+            Err(_) => (silent(asked, format!("none came within {:?}", self.patience.verdict)), Some(verdict)),
         };
         let notes = match self.ledger.intend(asked) {
             Ok(Intended::Back(intent)) => return self.go_on(*intent, verdict, &why).await,
             // The verdict is being read just now.
             Ok(Intended::Nothing(notes)) => {
                 let answer = Answer { commit: None, offset: None, events: vec![], notes, repeated: false };
-                let last = tokio::time::timeout(AGAIN_AFTER, settled(verdict)).await.ok().flatten();
-                return Rolled::Settled(last.unwrap_or(Ok(answer)));
+                let last = match verdict {
+                    Some(verdict) => tokio::time::timeout(AGAIN_AFTER, verdict).await.ok().and_then(Result::ok),
+                    None => None,
+                };
+                return Rolled::Settled(last.filter(|last| !is_silent(last)).unwrap_or(Ok(answer)));
             }
             Ok(Intended::Cold(notes)) => notes,
             Err(refusal) => return Rolled::Settled(Err(refusal)),
@@ -197,7 +202,7 @@ impl Glass {
     }
 
     /// Writes the intent down, moves the weights, and says what became of both.
-    async fn go_on(&self, mut intent: Intent, verdict: Verdict, why: &Refusal) -> Rolled {
+    async fn go_on(&self, mut intent: Intent, mut verdict: Option<Verdict>, why: &Refusal) -> Rolled {
         let glass = self.ledger.view().state().deployment(&intent.deployment).map_or(0, |of| of.glass);
         let held = hand::held(&*self.router, &intent.deployment).await;
         if let Some(held) = held.as_ref().filter(|held| hand::is_done(&intent, held, glass)) {
@@ -213,26 +218,24 @@ impl Glass {
         let file = self.write(&intent).await;
         let mut notes = Vec::new();
         if let Err(error) = &file {
-            let note = format!("its intent could not be written down ({error}): while this process lives it is kept in memory");
+            let note = format!(
+                "its intent could not be written down ({error}): while this process lives it is kept in memory"
+            );
             tracing::error!(%note);
             notes.push(note);
         }
         // A verdict that came meanwhile is the better end.
-        let verdict = if verdict.is_finished() {
-            match settled(verdict).await {
-                Some(answer) if !matches!(&answer, Err(refusal) if is_silence(refusal)) => {
-                    if let Ok(file) = &file
-                        && let Err(error) = self.folder.done(file)
-                    {
-                        tracing::warn!(file = %file.display(), %error, "it is settled and could not be put away");
-                    }
-                    return Rolled::Settled(answer);
-                }
-                _ => None,
+        if let Some(ended) = verdict.take_if(|verdict| verdict.is_finished())
+            && let Ok(answer) = ended.await
+            && !is_silent(&answer)
+        {
+            if let Ok(file) = &file
+                && let Err(error) = self.folder.done(file)
+            {
+                tracing::warn!(file = %file.display(), %error, "it is settled and could not be put away");
             }
-        } else {
-            Some(verdict)
-        };
+            return Rolled::Settled(answer);
+        }
         let pending = Pending { intent: intent.clone(), file, moved: false, verdict, trouble: None };
         self.lock().insert(id, pending);
         let moved = self.carry_out(&intent).await;
@@ -317,13 +320,13 @@ fn is_silence(refusal: &Refusal) -> bool {
     matches!(refusal, Refusal::Indeterminate { .. } | Refusal::NotTaken(_) | Refusal::Halted(_))
 }
 
+fn is_silent(answer: &Result<Answer, Refusal>) -> bool {
+    answer.as_ref().is_err_and(is_silence)
+}
+
 fn silent(asked: &Asked, why: String) -> Refusal {
     match asked.command {
         Some(command) => Refusal::Indeterminate { id: command.id, why },
         None => Refusal::NotTaken(AppendError::Ambiguous(why)),
     }
-}
-
-async fn settled(verdict: Verdict) -> Option<Result<Answer, Refusal>> {
-    verdict.await.ok()
 }

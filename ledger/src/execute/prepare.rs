@@ -5,9 +5,7 @@ use bytes::Bytes;
 use schemas::command::{Command, DeploymentOutcome, Outcome};
 use schemas::envelope::{About, CommandRef, Draft, Head as WireHead};
 use schemas::glass::Intent;
-use schemas::{
-    Actor, ActorKind, CommandId, CommitId, Event, Fence, Hash, Role, Stream, StreamVersion, text,
-};
+use schemas::{Actor, ActorKind, CommandId, CommitId, Event, Fence, Hash, Role, Stream, StreamVersion, text};
 
 use super::Refusal;
 use crate::decide::{self, Decision, Now, Rejection};

@@ -122,7 +122,11 @@ impl Glass {
             return settled;
         }
         // The append that got no verdict goes on for a while, and settles it if it counts.
-        if self.lock().get(&id).and_then(|pending| pending.verdict.as_ref()).is_some_and(|verdict| !verdict.is_finished())
+        if self
+            .lock()
+            .get(&id)
+            .and_then(|pending| pending.verdict.as_ref())
+            .is_some_and(|verdict| !verdict.is_finished())
         {
             return Settled::Not("the append that got no verdict goes on".to_owned());
         }
@@ -179,9 +183,8 @@ impl Glass {
             deployment.is_none_or(|deployment| glass::overtaken(deployment, &lease, intent).is_some())
         };
         let held = hand::held(&*self.router, &intent.deployment).await;
-        let known = held.is_some_and(|held| {
-            generation::glass(held.routes.generation) >= generation::glass(intent.generation)
-        });
+        let known =
+            held.is_some_and(|held| generation::glass(held.routes.generation) >= generation::glass(intent.generation));
         if known && let Some(pending) = self.lock().get_mut(&id) {
             // This one, or one that came after it.
             pending.moved = true;

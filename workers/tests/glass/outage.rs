@@ -6,10 +6,12 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use schemas::command::{Command, DeploymentOutcome, Outcome, PlanAsked};
-use schemas::{Role, Weight, Weights, Timestamp};
+use schemas::{Role, Timestamp, Weight, Weights};
 use workers::glass::Rolled;
 
-use crate::world::{DEADLINE, HOLDER, V1, V2, V3, World, deployment, effective_at, has, patience, person, request, rollback};
+use crate::world::{
+    DEADLINE, HOLDER, V1, V2, V3, World, deployment, effective_at, has, patience, person, request, rollback,
+};
 
 #[tokio::test]
 async fn the_weights_move_at_once_and_history_has_it_once_with_its_true_actor_and_time() {
@@ -57,7 +59,10 @@ async fn a_log_that_has_stopped_is_not_waited_for_and_the_later_record_says_when
     world.settled().await;
     let (commit, broken) = world.history("traffic.glass_broken").remove(0);
     assert_eq!(world.history("traffic.rolled_back").len(), 1);
-    assert!((before..=after).contains(&effective_at(&commit)) && !commit["about"]["effective_at"].is_null(), "{commit}");
+    assert!(
+        (before..=after).contains(&effective_at(&commit)) && !commit["about"]["effective_at"].is_null(),
+        "{commit}"
+    );
     let recorded_at: Timestamp = broken["recorded_at"].as_str().unwrap().parse().unwrap();
     assert!(recorded_at > after, "{broken}");
 }

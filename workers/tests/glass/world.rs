@@ -67,7 +67,9 @@ impl Log_ {
     pub fn come_back_with_all_that_was_sent(&self) {
         let sent = std::mem::take(&mut *self.sent.lock().unwrap());
         self.down.store(false, Ordering::SeqCst);
-        sent.into_iter().for_each(|bytes| drop(self.inner.push(bytes)));
+        for bytes in sent {
+            self.inner.push(bytes);
+        }
     }
 
     pub fn records(&self) -> Vec<Record> {
@@ -306,7 +308,7 @@ impl World {
         let until = tokio::time::Instant::now() + DEADLINE;
         loop {
             self.glass.settle_all().await;
-            if self.glass.unrecorded().is_empty() {
+            if self.glass.unrecorded().is_empty() && self.files("").is_empty() {
                 return;
             }
             assert!(tokio::time::Instant::now() < until, "{:?}", self.glass.unrecorded());

@@ -8,7 +8,7 @@ use schemas::{Actor, ActorKind, CommandId, Hash, Stream, StreamVersion, Weight};
 use super::named::{Named, given};
 use crate::decide::{self, Decision, Rejection};
 use crate::deployment::generation;
-use crate::kit::{self, V1, V2, V3, World, id, kinds, new_then_roll, rollback, roll_instead, traffic, version};
+use crate::kit::{self, V1, V2, V3, World, id, kinds, new_then_roll, roll_instead, rollback, traffic, version};
 
 /// What is written down of a rollback to `to` that is decided now.
 fn intent(world: &World, to: &str) -> Intent {
@@ -103,7 +103,8 @@ fn what_was_asked_for_before_it_does_not_stand_against_it_though_it_landed_later
     let mut late = world.clone();
     late.ask(traffic(&[(V1, 50), (V2, 50)], true));
     world.pass_ms(5_000);
-    let intent = Intent { head: Head { version: world.deployment().version, ..intent(&world, V1).head }, ..intent(&world, V1) };
+    let intent =
+        Intent { head: Head { version: world.deployment().version, ..intent(&world, V1).head }, ..intent(&world, V1) };
     let decision = record(&mut late, &intent);
     assert!(kinds(&decision).contains(&"traffic.weights_set"), "{decision:?}");
     assert_eq!(late.weights(), [(V1.to_owned(), 100)].into());
