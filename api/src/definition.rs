@@ -19,7 +19,6 @@
 //! Everything but `name` and `owner` may be left out. Keys that mean nothing are refused. Every error is one line that
 //! names the file, line and column: `api.toml:12:10: rollout.steps: ...`.
 
-mod reader;
 mod schema;
 
 use std::collections::BTreeMap;
@@ -30,9 +29,9 @@ use schemas::run::{Capacity, EnvValue, HttpCheck, RunSpec};
 use schemas::service::Definition;
 use schemas::{EnvironmentName, ServiceName, Weight, text};
 
-use reader::{Document, Item, Section};
+use crate::document::{Document, Item, Section, shown};
 
-pub use reader::{Error, Place};
+pub use crate::document::{Error, Place};
 pub use schema::json_schema;
 
 /// Reads a service's file; `file` is its name for messages.
@@ -81,7 +80,7 @@ fn listen(section: Section<'_>) -> BTreeMap<EnvironmentName, SocketAddr> {
         let Some(environment) = item.key_parsed::<EnvironmentName>() else { continue };
         let taken = |address: &SocketAddr| listen.values().any(|other| other == address);
         let address = item.checked(|text| {
-            let no_address = |_| format!("`{}` is no address; write `127.0.0.1:8080`", reader::shown(text));
+            let no_address = |_| format!("`{}` is no address; write `127.0.0.1:8080`", shown(text));
             let address: SocketAddr = text.parse().map_err(no_address)?;
             match address {
                 _ if address.port() == 0 => Err("port 0 is no port; name one, or leave the environment out".to_owned()),
@@ -228,7 +227,7 @@ fn judgement(mut section: Section<'_>) -> JudgementPolicy {
 
 /// Reads a percentage of at most four decimals as parts per million.
 fn parts_per_million(text: &str) -> Result<u32, String> {
-    let wrong = || format!("`{}` is no percentage from 0 to 100 with at most four decimals", reader::shown(text));
+    let wrong = || format!("`{}` is no percentage from 0 to 100 with at most four decimals", shown(text));
     let number = text.trim().trim_end_matches('%').trim_end();
     let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
     let digits = |part: &str| part.bytes().all(|b| b.is_ascii_digit());

@@ -8,12 +8,15 @@ pub mod wire;
 pub mod authorize;
 pub mod ci;
 pub mod definition;
+pub mod document;
 pub mod moment;
 pub mod tokens;
 
 mod parts;
+pub mod telemetry;
 
 pub mod client;
 pub mod server;
+pub mod ops;
 
 pub use problem::{Code, Problem};

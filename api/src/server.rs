@@ -122,8 +122,7 @@ impl Api {
 /// A server that listens and is not yet answering.
 pub struct Server {
     api: Arc<Api>,
-    unix: UnixListener,
-    socket: socket::Own,
+    unix: Option<(UnixListener, socket::Own)>,
     tcp: Option<TcpListener>,
 }
 
@@ -152,14 +151,31 @@ impl Server {
     /// [`ListenError`]: the socket answers already, or an address cannot be had.
     pub async fn listen(api: Arc<Api>, tcp: Option<SocketAddr>) -> Result<Self, ListenError> {
         let tcp = match tcp {
-            Some(address) => {
-                let at = |cause| ListenError::Tcp { address, cause };
-                Some(TcpListener::bind(address).await.map_err(at)?)
-            }
+            Some(address) => Some(listen_on(address).await?),
             None => None,
         };
-        let (unix, socket) = socket::listen(&api.data).await?;
-        Ok(Self { api, unix, socket, tcp })
+        let unix = Some(socket::listen(&api.data).await?);
+        Ok(Self { api, unix, tcp })
+    }
+
+    /// Listens over TCP and, unless another server of the same data folder answers there, on the folder's socket.
+    ///
+    /// # Errors
+    ///
+    /// [`ListenError`]: an address cannot be had.
+    pub async fn listen_beside(api: Arc<Api>, tcp: SocketAddr) -> Result<Self, ListenError> {
+        let tcp = Some(listen_on(tcp).await?);
+        let unix = match socket::listen(&api.data).await {
+            Ok(unix) => Some(unix),
+            Err(SocketError::Answers(_)) => None,
+            Err(error) => return Err(error.into()),
+        };
+        Ok(Self { api, unix, tcp })
+    }
+
+    /// Says whether it listens on the data folder's socket.
+    pub fn has_socket(&self) -> bool {
+        self.unix.is_some()
     }
 
     /// Returns the address it listens on over TCP, if it does.
@@ -169,18 +185,29 @@ impl Server {
 
     /// Answers until [`Api::closing`] is cancelled; then lets open requests end, for a while, and removes the socket.
     pub async fn run(self) {
-        let Self { api, unix, socket, tcp } = self;
+        let Self { api, unix, tcp } = self;
         let router = router(Arc::clone(&api));
-        let over_unix = accept::unix(unix, Arc::clone(&api), router.clone());
+        let over_unix = async {
+            match unix {
+                Some((unix, socket)) => {
+                    accept::unix(unix, Arc::clone(&api), router.clone()).await;
+                    socket.remove();
+                }
+                None => api.closing.cancelled().await,
+            }
+        };
         let over_tcp = async {
             match tcp {
-                Some(tcp) => accept::tcp(tcp, Arc::clone(&api), router).await,
+                Some(tcp) => accept::tcp(tcp, Arc::clone(&api), router.clone()).await,
                 None => api.closing.cancelled().await,
             }
         };
         tokio::join!(over_unix, over_tcp);
-        socket.remove();
     }
+}
+
+async fn listen_on(address: SocketAddr) -> Result<TcpListener, ListenError> {
+    TcpListener::bind(address).await.map_err(|cause| ListenError::Tcp { address, cause })
 }
 
 /// Returns every address there is.
@@ -188,6 +215,7 @@ fn router(api: Arc<Api>) -> Router {
     Router::new()
         .route("/healthz", get(reads::healthz))
         .route("/readyz", get(reads::readyz))
+        .route("/metrics", get(reads::metrics))
         .route("/v1/commands", post(commands::post))
         .route("/v1/ci/releases", post(ci::post))
         .route("/v1/artifacts", put(artifacts::put))

@@ -29,6 +29,15 @@ impl Failure {
         Self { exit: Exit::Usage as u8, message: message.to_string(), detail: None }
     }
 
+    /// Returns a usage error: the first wrong place in a file is the error, the others stand below it, a line each.
+    pub(crate) fn file(error: &api::document::Error) -> Self {
+        let text = error.to_string();
+        match text.split_once('\n') {
+            None => Self::usage(text),
+            Some((first, others)) => Self::usage(first).showing(others),
+        }
+    }
+
     /// Returns an error with the exit code that its maker gave it.
     pub(crate) fn ending(exit: u8, message: impl fmt::Display) -> Self {
         Self { exit, message: message.to_string(), detail: None }

@@ -1,18 +1,18 @@
-//! The house: everything that `up` runs on a data folder, in one process beside the proxy's.
+//! The house: what serves on a data folder. `up` runs all of it in one process beside the proxy's; `worker` and `api`
+//! run a part of it each.
+
+mod api_server;
+mod open;
+mod proxy;
+mod work;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use api::ci::Secrets;
-use api::server::{Api, Hooks, Server, check_bind};
-use ledger::Ledger;
-use ledger::execute::SystemClock;
-use ledger::log::segments::{DataFolder, Options};
 use miette::{IntoDiagnostic, miette};
-use replay::Reader;
-use schemas::{DeploymentId, Role};
+use schemas::Role;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use workers::artifacts::Artifacts;
@@ -21,79 +21,51 @@ use workers::collector::STOP_GRACE;
 use workers::glass::{Glass, Patience};
 use workers::nodes::Seen;
 use workers::nodes::process::ProcessNodes;
-use workers::runtime::{self, Adapters, WorkerError};
-use workers::traffic::{Entry, ProxyControl, Router, ensure_running};
+use workers::runtime::Adapters;
+use workers::traffic::{ProxyControl, Router, ensure_running};
 
-/// How often the proxy is looked at.
-const PROXY_EVERY: Duration = Duration::from_secs(1);
+use crate::settings::ServerSettings;
 
-/// How many looks in a row must fail before the proxy is started again.
-const PROXY_LOOKS: u32 = 3;
+pub(crate) use api_server::{ApiServer, Way};
+pub(crate) use open::{Need, Opened};
+pub(crate) use work::work;
 
-/// What of the house can be chosen.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Settings {
-    /// Where the HTTP API listens besides the data folder's socket.
-    pub(crate) listen: Option<SocketAddr>,
-    /// The secrets that CI signs its releases with.
-    pub(crate) ci: Secrets,
-}
-
-/// A running ledger with its workers and its door.
+/// A running ledger with its workers and its API.
 pub(crate) struct House {
     data: PathBuf,
     proxy: ProxyControl,
     adapters: Adapters,
     tasks: JoinSet<miette::Result<()>>,
     stop: CancellationToken,
-    closing: CancellationToken,
-    server: tokio::task::JoinHandle<()>,
-    tcp: Option<SocketAddr>,
+    api: ApiServer,
 }
 
 impl House {
-    /// Takes the data folder, starts the proxy or adopts the one that runs, starts the workers and opens the door.
+    /// Takes the data folder, starts the proxy or adopts the one that runs, starts the workers and starts the API.
     ///
     /// # Errors
     ///
     /// What cannot be had: the folder, the log, the proxy or an address.
-    pub(crate) async fn open(data: &Path, settings: Settings) -> miette::Result<Self> {
-        let folder = DataFolder::hold(data).map_err(report)?;
-        let data = folder.path().to_owned();
-        let opened = replay::open(folder, Options::default(), Arc::new(SystemClock)).await.map_err(report)?;
-        let (ledger, reader) = (opened.ledger.clone(), opened.reader());
-
+    pub(crate) async fn open(data: &Path, settings: &ServerSettings, ci: Secrets) -> miette::Result<Self> {
+        let opened = Opened::open(data, settings, Need::Answers).await?;
+        let data = opened.data.clone();
         let artifacts = Arc::new(Artifacts::open(&data).map_err(report)?);
-        let exe = std::env::current_exe().into_diagnostic()?;
-        // The very program that runs, even after its file was replaced by a newer one.
-        let launcher = PathBuf::from("/proc/self/exe");
-        let nodes = ProcessNodes::open(&data, launcher, Arc::clone(&artifacts)).into_diagnostic()?;
-        let proxy = ProxyControl::of(&data);
-        let router: Arc<dyn Router> = Arc::new(proxy.clone());
-        let glass = Glass::new(&data, ledger.clone(), Arc::clone(&router), Patience::default());
-        let adapters =
-            Adapters { nodes: Arc::new(nodes), checks: Arc::new(HttpChecks), router, glass: Some(Arc::clone(&glass)) };
-
+        let adapters = adapters(&opened, &artifacts)?;
         let stop = CancellationToken::new();
-        let closing = CancellationToken::new();
-        let (server, tcp) = open_door(&data, &ledger, reader, &adapters, artifacts, settings, closing.clone()).await?;
+        let api = ApiServer::open(&opened, &adapters, artifacts, ci, Way::Socket(settings.listen)).await?;
         // Last of what may fail: an `up` that cannot be leaves nothing behind.
+        let exe = std::env::current_exe().into_diagnostic()?;
         ensure_running(&data, &exe).await.map_err(report)?;
+        let proxy = ProxyControl::of(&data);
+        let opened = Arc::new(opened);
         let mut tasks = JoinSet::new();
         for role in Role::ALL {
-            let (ledger, adapters, stop) = (ledger.clone(), adapters.clone(), stop.clone());
-            let instance = format!("{}@{}", std::process::id(), ledger.clock().now());
-            tasks.spawn(
-                async move { runtime::run(role, instance, ledger, adapters, stop).await.map_err(worker_report) },
-            );
+            let (opened, adapters, stop) = (Arc::clone(&opened), adapters.clone(), stop.clone());
+            tasks.spawn(async move { work(role, &opened, adapters, stop).await });
         }
-        let kept = stop.clone();
-        tasks.spawn(async move {
-            glass.keep(kept).await;
-            Ok(())
-        });
-        tasks.spawn(keep_proxy(data.clone(), exe, proxy.clone(), stop.clone()));
-        Ok(Self { data, proxy, adapters, tasks, stop, closing, server, tcp })
+        tasks.spawn(keep_glass(&adapters, stop.clone()));
+        tasks.spawn(proxy::keep(data.clone(), exe, proxy.clone(), stop.clone()));
+        Ok(Self { data, proxy, adapters, tasks, stop, api })
     }
 
     /// Returns the data folder.
@@ -103,7 +75,7 @@ impl House {
 
     /// Returns where the HTTP API listens besides its socket.
     pub(crate) fn tcp(&self) -> Option<SocketAddr> {
-        self.tcp
+        self.api.tcp()
     }
 
     /// Waits until something ends that should not, and says why it did.
@@ -115,10 +87,9 @@ impl House {
         }
     }
 
-    /// Closes the door, then stops the workers. Nodes and the proxy go on serving.
+    /// Closes the API, then stops the workers. Nodes and the proxy go on serving.
     pub(crate) async fn close(&mut self) {
-        self.closing.cancel();
-        let _ = (&mut self.server).await;
+        self.api.close().await;
         self.stop.cancel();
         while self.tasks.join_next().await.is_some() {}
     }
@@ -135,88 +106,41 @@ impl House {
         for stopped in futures::future::join_all(stopping).await {
             stopped.map_err(report)?;
         }
-        stop_proxy(&self.proxy).await
+        proxy::stop(&self.proxy).await
+    }
+}
+
+/// Returns the outside of a data folder: process nodes, HTTP checks, the folder's proxy, and what carries rollbacks out
+/// while the ledger gives no verdict.
+///
+/// # Errors
+///
+/// The folder cannot be used.
+pub(crate) fn adapters(opened: &Opened, artifacts: &Arc<Artifacts>) -> miette::Result<Adapters> {
+    let data = &opened.data;
+    // The very program that runs, even after its file was replaced by a newer one.
+    let launcher = PathBuf::from("/proc/self/exe");
+    let nodes = ProcessNodes::open(data, launcher, Arc::clone(artifacts)).into_diagnostic()?;
+    let router: Arc<dyn Router> = Arc::new(ProxyControl::of(data));
+    let glass = Glass::new(data, opened.ledger.clone(), Arc::clone(&router), Patience::default());
+    Ok(Adapters { nodes: Arc::new(nodes), checks: Arc::new(HttpChecks), router, glass: Some(glass) })
+}
+
+/// Returns what settles with the ledger, until `stop`, whatever was done without it.
+pub(crate) fn keep_glass(
+    adapters: &Adapters,
+    stop: CancellationToken,
+) -> impl Future<Output = miette::Result<()>> + use<> {
+    let glass = adapters.glass.clone();
+    async move {
+        match glass {
+            Some(glass) => glass.keep(stop).await,
+            None => stop.cancelled().await,
+        }
+        Ok(())
     }
 }
 
 fn report(error: impl std::fmt::Display) -> miette::Report {
     miette!("{error}")
-}
-
-fn worker_report(error: WorkerError) -> miette::Report {
-    report(error)
-}
-
-async fn open_door(
-    data: &Path,
-    ledger: &Ledger,
-    reader: Reader,
-    adapters: &Adapters,
-    artifacts: Arc<Artifacts>,
-    settings: Settings,
-    closing: CancellationToken,
-) -> miette::Result<(tokio::task::JoinHandle<()>, Option<SocketAddr>)> {
-    let mut api = Api::new(ledger.clone(), Arc::new(reader), data, artifacts);
-    api.hooks = Arc::new(Hands { ledger: ledger.clone(), router: Arc::clone(&adapters.router) });
-    api.glass = adapters.glass.clone();
-    api.ci = settings.ci;
-    api.closing = closing;
-    let server = Server::listen(Arc::new(api), settings.listen).await.map_err(report)?;
-    let tcp = server.tcp_address();
-    Ok((tokio::spawn(server.run()), tcp))
-}
-
-/// What the workers do for the door.
-struct Hands {
-    ledger: Ledger,
-    router: Arc<dyn Router>,
-}
-
-#[async_trait::async_trait]
-impl Hooks for Hands {
-    async fn apply_now(&self, deployment: &DeploymentId) -> Result<(), String> {
-        let applied = runtime::apply_now(&self.ledger, &*self.router, deployment).await;
-        applied.map(drop).map_err(|error| error.to_string())
-    }
-
-    async fn check_listen(&self, deployment: &DeploymentId, address: SocketAddr) -> Result<(), String> {
-        let entry = self.router.entry(deployment).await.ok().flatten();
-        // The address that the proxy chose for it is taken, and may be kept.
-        if entry.as_ref().and_then(Entry::held).is_some_and(|held| held.listening == address) {
-            return Ok(());
-        }
-        check_bind(address).await
-    }
-}
-
-/// Starts the proxy again if it is gone.
-async fn keep_proxy(data: PathBuf, exe: PathBuf, proxy: ProxyControl, stop: CancellationToken) -> miette::Result<()> {
-    let mut silent = 0;
-    loop {
-        tokio::select! {
-            () = tokio::time::sleep(PROXY_EVERY) => {}
-            () = stop.cancelled() => return Ok(()),
-        }
-        silent = if proxy.status().await.is_ok() { 0 } else { silent + 1 };
-        if silent < PROXY_LOOKS {
-            continue;
-        }
-        match ensure_running(&data, &exe).await {
-            Ok(_) => tracing::warn!("the proxy did not answer and runs again"),
-            Err(error) => tracing::error!(%error, "the proxy cannot be started"),
-        }
-    }
-}
-
-/// Ends the proxy as its status names it, through a handle that no other process can come to mean.
-async fn stop_proxy(proxy: &ProxyControl) -> miette::Result<()> {
-    let status = proxy.status().await.map_err(report)?;
-    let pid = i32::try_from(status.pid).ok().and_then(rustix::process::Pid::from_raw);
-    let pid = pid.ok_or_else(|| miette!("the proxy says it is process {}", status.pid))?;
-    let handle = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).into_diagnostic()?;
-    let again = proxy.status().await.map_err(report)?;
-    if again.epoch != status.epoch {
-        return Err(miette!("the proxy was started again meanwhile; end process {} yourself", again.pid));
-    }
-    rustix::process::pidfd_send_signal(handle, rustix::process::Signal::TERM).into_diagnostic()
 }

@@ -6,11 +6,15 @@ mod door;
 mod exit;
 mod failure;
 mod house;
+mod journal;
 mod out;
+mod place;
 mod progress;
 mod render;
 mod sentence;
+mod serving;
 mod session;
+mod settings;
 mod usage;
 
 use std::io::Write as _;

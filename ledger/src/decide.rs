@@ -183,8 +183,8 @@ pub fn decide(state: &State, command: &Command, fence: Option<Fence>, now: Now) 
 pub fn decide_outcome(state: &State, outcome: &Outcome, now: Now) -> Result<Decision, Rejection> {
     match outcome {
         Outcome::Deployment { deployment, outcome } => deployment::decide_outcome(state, deployment, outcome, now),
-        Outcome::TakeLease { role, holder, reason } => {
-            let events = lease::decide_take(&state.lease(*role), *role, holder, reason)?;
+        Outcome::TakeLease { role, holder, from, reason } => {
+            let events = lease::decide_take(&state.lease(*role), *role, holder, from.as_deref(), reason)?;
             Ok(Decision::on(Stream::Worker(*role), events))
         }
         Outcome::ReleaseLease { role, holder } => {

@@ -24,6 +24,7 @@ use uuid::Uuid;
 use crate::decide::{self, Now};
 use crate::log::{AppendError, Log, ReadError, Subscription, Urgency};
 use crate::rule::Done;
+use crate::telemetry;
 use crate::view::{Decoded, View};
 
 pub use answer::{Answer, OpenError, Refusal};
@@ -297,10 +298,20 @@ impl Ledger {
             let done = self.view().command(draft.command.id).filter(|done| done.hash == draft.command.hash);
             Ok(done.map(|done| (done, done.offset == offset)))
         };
-        match tokio::time::timeout(VERDICT_MAX, verdict).await {
+        let began = std::time::Instant::now();
+        let verdict = match tokio::time::timeout(VERDICT_MAX, verdict).await {
             Ok(verdict) => verdict,
             Err(_) => Err(indeterminate(format!("none came within {} s", VERDICT_MAX.as_secs()))),
-        }
+        };
+        let outcome = match &verdict {
+            Ok(Some(_)) => "counted",
+            Ok(None) => "void",
+            Err(Refusal::Indeterminate { .. }) => "unknown",
+            Err(_) => "refused",
+        };
+        telemetry::APPENDS.with_label_values(&[outcome]).inc();
+        telemetry::APPEND_SECONDS.observe(began.elapsed().as_secs_f64());
+        verdict
     }
 
     /// Reads back what the first commit of a repeated command did.

@@ -24,19 +24,30 @@ pub fn evolve(_: Lease, event: &lease::Event, at: &At) -> Lease {
     }
 }
 
-/// Returns the events that give `role` to `holder`: none if it has it.
+/// Returns the events that give `role` to `holder`, who takes the place of `from`: none if it has it.
 ///
 /// # Errors
 ///
-/// [`Rejection::Invalid`] for a holder without a name that can be shown. Whether to take over is the instance's choice;
-/// the log decides between two of them.
-pub fn decide_take(lease: &Lease, role: Role, holder: &str, reason: &str) -> Result<Vec<schemas::Event>, Rejection> {
+/// [`Rejection::Invalid`] for a holder without a name that can be shown; [`Rejection::Outdated`] if `from` is not who
+/// acts, so that of several who take over from one that has fallen silent the first does. Whether to take over is the
+/// instance's choice.
+pub fn decide_take(
+    lease: &Lease,
+    role: Role,
+    holder: &str,
+    from: Option<&str>,
+    reason: &str,
+) -> Result<Vec<schemas::Event>, Rejection> {
     text::check("the holder's name", holder, 200).map_err(Rejection::invalid)?;
     if holder.is_empty() {
         return Err(Rejection::Invalid("a lease needs a holder's name".to_owned()));
     }
     if lease.holder.as_deref() == Some(holder) {
         return Ok(vec![]);
+    }
+    if lease.holder.as_deref() != from {
+        let now = lease.holder.as_deref().unwrap_or("nobody");
+        return Err(Rejection::Outdated(format!("{role} is {now}'s and no longer {}'s", from.unwrap_or("nobody"))));
     }
     Ok(vec![lease::Taken { role, holder: holder.to_owned(), reason: text::tidy(reason) }.into()])
 }

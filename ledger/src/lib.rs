@@ -11,12 +11,15 @@ pub mod tree;
 pub mod deployment;
 pub mod judgement;
 pub mod lease;
+pub mod heartbeats;
 pub mod service;
 
 pub mod decide;
 pub mod execute;
 pub mod state;
 pub mod view;
+
+pub mod telemetry;
 
 #[cfg(test)]
 mod kit;

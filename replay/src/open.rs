@@ -63,6 +63,24 @@ pub async fn open(folder: DataFolder, options: Options, clock: Arc<dyn Clock>) -
     let projection = open_projection(folder.path());
     let known_end = projection.as_ref().and_then(Projection::known_end).max(options.known_end);
     let log: Arc<dyn Log> = Arc::new(Segments::open(folder, Options { known_end, ..options })?);
+    go_on(log, projection, clock).await
+}
+
+/// Opens the ledger in `log`, or makes it; with the projection in the data folder `cache`, if one is named. Another
+/// process that holds the projection keeps it.
+///
+/// # Errors
+///
+/// As [`open`].
+pub async fn open_log(log: Arc<dyn Log>, cache: Option<&Path>, clock: Arc<dyn Clock>) -> Result<Opened, OpenError> {
+    go_on(log, cache.and_then(open_projection), clock).await
+}
+
+async fn go_on(
+    log: Arc<dyn Log>,
+    projection: Option<Projection>,
+    clock: Arc<dyn Clock>,
+) -> Result<Opened, OpenError> {
     let mut view = match &projection {
         Some(projection) => projection.resume(&*log).await?,
         None => View::default(),

@@ -203,6 +203,8 @@ pub enum Outcome {
         role: Role,
         /// The instance.
         holder: String,
+        /// Whose place it takes, as it saw it: who takes one over that somebody else has taken meanwhile comes too late.
+        from: Option<String>,
         /// Why.
         reason: String,
     },

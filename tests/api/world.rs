@@ -68,7 +68,8 @@ impl World {
         let client = Client::of_data(data.path());
         let world = Self { log, ledger, client, tcp, data, closing, server };
         for role in Role::ALL {
-            let take = Outcome::TakeLease { role, holder: HOLDER.to_owned(), reason: "the first".to_owned() };
+            let (holder, reason) = (HOLDER.to_owned(), "the first".to_owned());
+            let take = Outcome::TakeLease { role, holder, from: None, reason };
             world.ledger.record(take, role, HOLDER, None).await.unwrap();
         }
         world

@@ -17,7 +17,8 @@ pub struct Run {
 /// Returns the binary with nothing of this process's environment that it would heed.
 pub fn ionledger() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ionledger"));
-    for name in ["IONLEDGER_DATA", "IONLEDGER_SERVER", "IONLEDGER_TOKEN_FILE", "NO_COLOR", "CLICOLOR_FORCE"] {
+    let is_ours = |name: &str| name.starts_with("IONLEDGER_") || ["NO_COLOR", "CLICOLOR_FORCE"].contains(&name);
+    for (name, _) in std::env::vars().filter(|(name, _)| is_ours(name)) {
         command.env_remove(name);
     }
     command
@@ -33,7 +34,7 @@ pub fn say(data: &Path, sentence: &str) -> Run {
     run(data, &sentence.split_whitespace().collect::<Vec<_>>())
 }
 
-fn ran(output: Output) -> Run {
+pub fn ran(output: Output) -> Run {
     let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
     Run { code: output.status.code().expect("no signal"), stdout: text(output.stdout), stderr: text(output.stderr) }
 }

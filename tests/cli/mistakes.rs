@@ -144,3 +144,29 @@ fn tokens_are_made_listed_and_revoked_in_the_data_folder() {
     assert!(say(data.path(), "token revoke ci").mistake(1).starts_with("no token ci;"));
     assert!(say(data.path(), "token create ci --expires 5").mistake(2).contains("`5` is no length of time"));
 }
+
+#[test]
+fn wrong_settings_are_named_with_their_file_and_line_or_their_variable() {
+    let nowhere = tempfile::tempdir().unwrap();
+    let file = nowhere.path().join("ionledger.toml");
+    let copy = |text: &str, variables: &[(&str, &str)]| {
+        std::fs::write(&file, text).unwrap();
+        let mut command = ionledger();
+        command.args(["copy", "--from", "kafka://127.0.0.1:1", "--to", "there", "--config"]).arg(&file);
+        super::binary::ran(command.envs(variables.iter().copied()).current_dir(nowhere.path()).output().unwrap())
+    };
+    let line = copy("[kafka]\nprotocl = \"ssl\"\n", &[]);
+    let expected = format!("{}:2:1: kafka.protocl: this key means nothing here, did you mean", file.display());
+    assert!(line.mistake(2).starts_with(&expected), "{line:?}");
+    let unused = copy("[kafka]\nca_file = \"ca.pem\"\n", &[]);
+    assert!(unused.mistake(2).contains("kafka.ca_file (IONLEDGER_KAFKA_CA_FILE) has no use with this protocol"));
+    let chosen = copy("[kafka.client]\n\"socket.keepalive.enabled\" = true\n", &[]);
+    assert!(chosen.mistake(2).contains("socket.keepalive.enabled"), "{chosen:?}");
+    let variable = copy("", &[("IONLEDGER_KAFKA_PASWORD", "hush")]);
+    assert!(variable.mistake(2).contains("did you mean IONLEDGER_KAFKA_PASSWORD?"), "{variable:?}");
+    if !cfg!(feature = "kafka-tls") {
+        let lacking = copy("[kafka]\nprotocol = \"ssl\"\n", &[]);
+        assert!(lacking.mistake(2).contains("this build has no TLS for Kafka; build it with"), "{lacking:?}");
+    }
+    assert!(!nowhere.path().join("there").exists());
+}

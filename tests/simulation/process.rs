@@ -170,7 +170,8 @@ impl World {
         let Some(process) = self.processes.get_mut(&pid) else { return };
         let (holder, view) = (process.name.clone(), self.log.view(process.seen));
         let Some(role) = process.worker().map(|worker| worker.role) else { return };
-        let outcome = Outcome::TakeLease { role, holder: holder.clone(), reason: "started".to_owned() };
+        let from = view.state().lease(role).holder;
+        let outcome = Outcome::TakeLease { role, holder: holder.clone(), from, reason: "started".to_owned() };
         let asked = Asked::outcome(outcome, role, &holder, None);
         let settling = Settling::new(process, Owner::Lease, asked, true, false);
         match self.begin(settling, &view) {

@@ -86,6 +86,18 @@ pub enum Done {
     Other,
 }
 
+impl Done {
+    /// Says whether it is known to have failed.
+    pub fn failed(&self) -> bool {
+        match self {
+            Done::Launched(result) => result.is_err(),
+            Done::Stopped(result) => result.is_err(),
+            Done::Routed(result) => result.is_err(),
+            Done::Other => false,
+        }
+    }
+}
+
 /// What a worker makes of the state and the facts.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Reaction {

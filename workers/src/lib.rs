@@ -10,6 +10,7 @@ pub mod provisioner;
 pub mod traffic_shifter;
 pub mod collector;
 pub mod runtime;
+pub mod telemetry;
 
 pub mod nodes;
 pub mod artifacts;

@@ -4,6 +4,7 @@
 //! under way, and records the outcomes. It has no opinions of its own.
 
 mod lookout;
+mod turns;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,8 +13,8 @@ use ledger::deployment::generation;
 use ledger::execute::{Answer, Refusal};
 use ledger::{Ledger, Rejection, State, decide};
 use schemas::command::Outcome;
-use schemas::{CommitId, DeploymentId, Role, Timestamp};
-use tokio::sync::mpsc;
+use schemas::{CommitId, DeploymentId, Offset, Role, Timestamp};
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::checks::Checks;
@@ -22,10 +23,13 @@ use crate::facts::Facts;
 use crate::glass::Glass;
 use crate::looks::Sight;
 use crate::nodes::Nodes;
+use crate::telemetry;
 use crate::traffic::{ApplyError, Entry, Held, Router};
 use crate::{collector, provisioner, traffic_shifter};
 
 use lookout::Lookout;
+
+pub use turns::{HANDOVER_MAX, take_turns};
 
 /// The outside world's ports.
 #[derive(Clone)]
@@ -87,8 +91,15 @@ pub const IDLE_MAX: Duration = Duration::from_secs(5);
 /// The shortest time between two reactions that changed nothing.
 pub const IDLE_MIN: Duration = Duration::from_millis(20);
 
-/// Runs a worker until `stop`: takes the role's lease, then reacts. Effects under way at the end are abandoned; whoever
-/// acts next looks first and repeats them.
+/// For how long a worker may do nothing and still trust what it has read: after more, it was stopped or the machine slept,
+/// and somebody else may act by now.
+const STILL_MAX: Duration = Duration::from_secs(2);
+
+/// How long a worker that stood still waits for what was written meanwhile.
+const CATCH_UP_MAX: Duration = Duration::from_secs(2);
+
+/// Runs the only instance of a worker until `stop`: takes the role's lease, then reacts. Effects under way at the end are
+/// abandoned; whoever acts next looks first and repeats them.
 ///
 /// # Errors
 ///
@@ -101,9 +112,11 @@ pub async fn run(
     stop: CancellationToken,
 ) -> Result<(), WorkerError> {
     let mut worker = Worker::new(role, holder, ledger, adapters);
-    worker.take_lease().await?;
+    let from = worker.ledger.view().state().lease(role).holder;
+    worker.take_lease(from, "started".to_owned()).await.map_err(|error| worker.lost(&error))?;
+    let never = CancellationToken::new();
     tokio::select! {
-        result = worker.follow() => result,
+        result = worker.follow(&never) => result,
         () = stop.cancelled() => Ok(()),
     }
 }
@@ -127,21 +140,33 @@ impl Worker {
         Self { role, holder, ledger, adapters, react: react_of(role), facts: Facts::default(), lookout, news, send }
     }
 
-    async fn take_lease(&self) -> Result<(), WorkerError> {
+    async fn take_lease(&self, from: Option<String>, reason: String) -> Result<(), Refusal> {
         let (role, holder) = (self.role, self.holder.clone());
-        let outcome = Outcome::TakeLease { role, holder, reason: "started".to_owned() };
-        let taken = self.ledger.record(outcome, role, &self.holder, None).await;
-        taken.map(drop).map_err(|error| WorkerError::Ledger { role, why: error.to_string() })
+        let outcome = Outcome::TakeLease { role, holder, from, reason };
+        self.ledger.record(outcome, role, &self.holder, None).await.map(drop)
     }
 
-    async fn follow(&mut self) -> Result<(), WorkerError> {
+    fn lost(&self, error: &Refusal) -> WorkerError {
+        WorkerError::Ledger { role: self.role, why: error.to_string() }
+    }
+
+    /// Reacts until it may act no longer; from `stop` on it starts nothing more, and ends when all that it has started
+    /// has.
+    async fn follow(&mut self, stop: &CancellationToken) -> Result<(), WorkerError> {
         let mut folded = self.ledger.folded();
+        let mut acted = self.ledger.clock().steady();
         loop {
             folded.borrow_and_update();
+            let steady = self.ledger.clock().steady();
+            if steady.saturating_sub(std::mem::replace(&mut acted, steady)) > STILL_MAX {
+                self.catch_up(&mut folded).await;
+            }
             let state = self.ledger.view().state().clone();
             self.check_lease(&state)?;
-            let steady = self.ledger.clock().steady();
             self.facts.steady = steady;
+            if stop.is_cancelled() {
+                return self.end(&state).await;
+            }
             let next_look = self.lookout.look(&state, &self.facts);
             let now = self.ledger.clock().now().max(self.ledger.view().time());
             let reaction = (self.react)(&state, &self.facts, now);
@@ -154,12 +179,34 @@ impl Worker {
             tokio::select! {
                 news = self.news.recv() => if let Some(news) = news { self.take_in(news) },
                 changed = folded.changed() => changed.map_err(|_| self.ledger_lost())?,
+                () = stop.cancelled() => {}
                 () = tokio::time::sleep(idle) => {}
             }
             while let Ok(news) = self.news.try_recv() {
                 self.take_in(news);
             }
         }
+    }
+
+    /// Folds what the log holds now, if it can be asked.
+    async fn catch_up(&self, folded: &mut watch::Receiver<Offset>) {
+        let caught_up = async {
+            let end = self.ledger.log().latest().await.ok()?;
+            folded.wait_for(|next| *next >= end).await.ok().map(drop)
+        };
+        let _ = tokio::time::timeout(CATCH_UP_MAX, caught_up).await;
+    }
+
+    /// Lets what is under way end, and records it.
+    async fn end(&mut self, state: &State) -> Result<(), WorkerError> {
+        while !self.facts.in_flight.is_empty()
+            && let Some(news) = self.news.recv().await
+        {
+            self.take_in(news);
+        }
+        let now = self.ledger.clock().now().max(self.ledger.view().time());
+        let reaction = (self.react)(state, &self.facts, now);
+        self.record(state, reaction.outcomes).await.map(drop)
     }
 
     fn check_lease(&self, state: &State) -> Result<(), WorkerError> {
@@ -182,9 +229,13 @@ impl Worker {
             return;
         }
         tracing::debug!(role = %self.role, effect = effect.kind(), ?key, "effect");
-        let (adapters, send) = (self.adapters.clone(), self.send.clone());
+        let (adapters, send, role) = (self.adapters.clone(), self.send.clone(), self.role.as_str());
         tokio::spawn(async move {
+            let began = std::time::Instant::now();
             let done = carry_out(&adapters, &effect).await;
+            let (kind, outcome) = (effect.kind(), if done.failed() { "failed" } else { "done" });
+            telemetry::EFFECTS.with_label_values(&[role, kind, outcome]).inc();
+            telemetry::EFFECT_SECONDS.with_label_values(&[kind]).observe(began.elapsed().as_secs_f64());
             // A worker that has ended needs no news.
             let _ = send.send(News::Done(key, done));
         });

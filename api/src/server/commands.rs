@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use axum::extract::rejection::QueryRejection;
@@ -22,6 +22,7 @@ use super::peer::Caller;
 use super::{Api, artifacts, glass, respond};
 use crate::authorize::{Act, authorize};
 use crate::problem::{Code, Problem};
+use crate::telemetry;
 use crate::wire::{Answer, COMMAND_BYTES_MAX, Happened};
 
 /// The longest time an answer may wait for the router.
@@ -87,7 +88,7 @@ pub(super) async fn carry_out(
     if api.ledger.view().command(request.id).is_none() {
         check_outside(api, &request.command, false).await?;
     }
-    let (id, command, who) = (request.id, request.command.clone(), actor.to_string());
+    let (id, command, who, began) = (request.id, request.command.clone(), actor.to_string(), Instant::now());
     let done = match glass::glass_for(api, &command, how.no_break_glass) {
         None => api.ledger.execute(request, actor, cause).await,
         Some(glass) => match glass.execute(request, actor, cause).await {
@@ -106,6 +107,10 @@ pub(super) async fn carry_out(
     if let Some((confirmed, note)) = applied {
         answer.applied = Some(confirmed);
         answer.notes.extend(note);
+    }
+    if decide::is_rollback(&command) {
+        let outcome = if answer.applied == Some(true) { "applied" } else { "answered" };
+        telemetry::ROLLBACK_SECONDS.with_label_values(&[outcome]).observe(began.elapsed().as_secs_f64());
     }
     Ok(answer)
 }

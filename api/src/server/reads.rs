@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
-use axum::response::Response;
+use axum::response::{IntoResponse as _, Response};
+use http::header::CONTENT_TYPE;
 use jiff::Zoned;
 use jiff::tz::TimeZone;
 use ledger::log::ReadError;
@@ -19,6 +20,7 @@ use super::peer::Caller;
 use super::{Api, glass, respond};
 use crate::moment;
 use crate::problem::{Code, Problem};
+use crate::telemetry;
 use crate::wire::Standing;
 
 /// `GET /healthz`: the process answers.
@@ -33,6 +35,12 @@ pub(super) async fn readyz(State(api): State<Arc<Api>>) -> Result<Response, Prob
         None if api.closing.is_cancelled() => Err(Problem::new(Code::Halted, "this server is closing")),
         None => Ok(respond::json(&json!({"ok": true}))),
     }
+}
+
+/// `GET /metrics`: what Prometheus reads. It tells names of services, so it takes a token as any other read.
+pub(super) async fn metrics(State(api): State<Arc<Api>>, _: Caller) -> Response {
+    let text = telemetry::text(telemetry::of_ledger(&api.ledger).await);
+    ([(CONTENT_TYPE, telemetry::CONTENT_TYPE)], text).into_response()
 }
 
 /// `GET /v1/ledger`: what it is and where it stands.

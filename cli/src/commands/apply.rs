@@ -45,20 +45,11 @@ impl Apply {
         let name = self.file.display().to_string();
         let text = std::fs::read_to_string(&self.file)
             .map_err(|error| Failure::error(format!("cannot read {name}: {error}; name the service's file")))?;
-        let (service, definition) = api::definition::parse(&name, &text).map_err(|error| wrong(&error))?;
+        let (service, definition) = api::definition::parse(&name, &text).map_err(|error| Failure::file(&error))?;
         let command = Command::Apply { service, definition: Box::new(definition) };
         session.wait_for(async {
             change(session, &session.door()?, &self.asking, command).await?;
             Ok(Exit::Done)
         })
-    }
-}
-
-/// The first wrong place in a file is the error; the others stand below it, a line each.
-fn wrong(error: &api::definition::Error) -> Failure {
-    let text = error.to_string();
-    match text.split_once('\n') {
-        None => Failure::usage(text),
-        Some((first, others)) => Failure::usage(first).showing(others),
     }
 }

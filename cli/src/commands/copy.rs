@@ -1,7 +1,5 @@
 //! `ionledger copy` and `ionledger move`: a ledger carried to another place.
 
-use std::path::PathBuf;
-use std::str::FromStr;
 use std::sync::Arc;
 
 use clap::Args;
@@ -16,10 +14,12 @@ use serde::Serialize;
 
 use crate::exit::Exit;
 use crate::failure::{Failure, Outcome};
+use crate::place::Place;
 use crate::progress::Progress;
 use crate::render::table;
 use crate::render::words::{GOOD, column, faint, grouped, line, style_of};
 use crate::session::Session;
+use crate::settings::KafkaArgs;
 
 /// Carry every record of a ledger to another place, as a copy that is only read.
 ///
@@ -62,38 +62,8 @@ struct Way {
     /// Where it shall lie: a data folder, or `kafka://HOST:PORT[,HOST:PORT...][/TOPIC]`
     #[arg(long, value_name = "PLACE")]
     to: Place,
-    /// Take a Kafka of fewer than three brokers, which can be lost with one
-    #[arg(long)]
-    dev: bool,
-}
-
-/// Where a ledger lies.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Place {
-    /// In a data folder of this machine.
-    Folder(PathBuf),
-    /// In Kafka.
-    Kafka(kafka::Place),
-}
-
-impl FromStr for Place {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        if text.contains("://") {
-            return text.parse().map(Place::Kafka).map_err(|error: kafka::BadPlace| error.to_string());
-        }
-        std::path::absolute(text).map(Place::Folder).map_err(|error| error.to_string())
-    }
-}
-
-impl std::fmt::Display for Place {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Place::Folder(path) => write!(f, "{}", path.display()),
-            Place::Kafka(place) => write!(f, "{place}"),
-        }
-    }
+    #[command(flatten)]
+    kafka: KafkaArgs,
 }
 
 /// What was carried.
@@ -111,14 +81,15 @@ struct Carried {
 impl Copy {
     pub(crate) fn run(self, session: &Session) -> Outcome {
         session.wait_for(async {
-            let Way { from, to, dev } = &self.way;
+            let Way { from, to, kafka } = &self.way;
+            let kafka = kafka.options()?;
             apart(from, to)?;
-            let source = read(from, *dev).await?;
+            let source = read(from, &kafka).await?;
             let until = source.latest().await.map_err(Failure::error)?;
             if until == Offset(0) {
                 return Err(Failure::error(format!("no ledger is at {from}; nothing was copied")));
             }
-            let target = Target::open(to, from, *dev).await?;
+            let target = Target::open(to, from, &kafka).await?;
             let copied = carry(session, &*source, until, &target.log).await.map_err(Failure::error)?;
             answer(session, from, to, copied, None)
         })
@@ -128,18 +99,19 @@ impl Copy {
 impl Move {
     pub(crate) fn run(self, session: &Session) -> Outcome {
         session.wait_for(async {
-            let Way { from, to, dev } = &self.way;
+            let Way { from, to, kafka } = &self.way;
+            let kafka = kafka.options()?;
             apart(from, to)?;
-            let source = write(from, *dev).await?;
+            let source = write(from, &kafka).await?;
             let ledger = follow(Arc::clone(&source), from).await?;
             if ledger.view().state().sealed.is_none() {
                 // Most of it while the source still takes commits.
-                let target = Target::open(to, from, *dev).await?;
+                let target = Target::open(to, from, &kafka).await?;
                 let end = source.latest().await.map_err(Failure::error)?;
                 carry(session, &*source, end, &target.log).await.map_err(Failure::error)?;
             }
             let sealed = ledger.seal(&to.to_string(), whoever_runs_this()).await.map_err(Failure::error)?;
-            let target = Target::open(to, from, *dev).await?;
+            let target = Target::open(to, from, &kafka).await?;
             let copied = match carry(session, &*source, sealed, &target.log).await {
                 // It was moved before and has gone on.
                 Err(CopyError::Longer { .. }) => {
@@ -213,23 +185,19 @@ fn apart(from: &Place, to: &Place) -> Outcome<()> {
     if from == to { Err(Failure::usage("--from and --to are the same place; name another")) } else { Ok(()) }
 }
 
-fn options(dev: bool) -> kafka::Options {
-    kafka::Options { dev, ..kafka::Options::default() }
-}
-
 /// Opens a source that is only read.
-async fn read(place: &Place, dev: bool) -> Outcome<Arc<dyn Log>> {
+async fn read(place: &Place, kafka: &kafka::Options) -> Outcome<Arc<dyn Log>> {
     Ok(match place {
         Place::Folder(path) => Arc::new(SegmentsReader::open(path, None).map_err(Failure::error)?),
         Place::Kafka(place) => {
-            let options = kafka::Options { must_exist: true, copying: true, ..options(dev) };
+            let options = kafka::Options { must_exist: true, copying: true, ..kafka.clone() };
             Arc::new(Kafka::open(place.clone(), options).await.map_err(Failure::error)?)
         }
     })
 }
 
 /// Opens a source that is to be sealed.
-async fn write(place: &Place, dev: bool) -> Outcome<Arc<dyn Log>> {
+async fn write(place: &Place, kafka: &kafka::Options) -> Outcome<Arc<dyn Log>> {
     Ok(match place {
         Place::Folder(path) => {
             // Holding a folder would make one.
@@ -238,7 +206,7 @@ async fn write(place: &Place, dev: bool) -> Outcome<Arc<dyn Log>> {
             Arc::new(Segments::open(folder, segments::Options::default()).map_err(Failure::error)?)
         }
         Place::Kafka(place) => {
-            let options = kafka::Options { must_exist: true, ..options(dev) };
+            let options = kafka::Options { must_exist: true, ..kafka.clone() };
             Arc::new(Kafka::open(place.clone(), options).await.map_err(Failure::error)?)
         }
     })
@@ -268,7 +236,7 @@ enum Mark {
 
 impl Target {
     /// Opens the target; an empty one is marked as a copy of `source` first.
-    async fn open(place: &Place, source: &Place, dev: bool) -> Outcome<Self> {
+    async fn open(place: &Place, source: &Place, kafka: &kafka::Options) -> Outcome<Self> {
         match place {
             Place::Folder(path) => {
                 let folder = DataFolder::hold(path).map_err(Failure::error)?;
@@ -280,7 +248,7 @@ impl Target {
                 Ok(Self { log: Arc::<Segments>::clone(&log), mark: Mark::Folder(log) })
             }
             Place::Kafka(place) => {
-                let options = kafka::Options { copying: true, ..options(dev) };
+                let options = kafka::Options { copying: true, ..kafka.clone() };
                 let log = Arc::new(Kafka::open(place.clone(), options).await.map_err(Failure::error)?);
                 if log.latest().await.map_err(Failure::error)? == Offset(0) {
                     log.mark_copy(true).await.map_err(Failure::error)?;
@@ -303,17 +271,4 @@ fn whoever_runs_this() -> Actor {
     let uid = rustix::process::getuid().as_raw();
     let name = std::env::var("USER").ok().filter(|name| !name.is_empty()).unwrap_or_else(|| uid.to_string());
     Actor { kind: ActorKind::Person, name, proof: format!("runs ionledger here, uid={uid}") }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_place_is_a_folder_unless_it_names_another_kind() {
-        assert_eq!("/a/b".parse(), Ok(Place::Folder("/a/b".into())));
-        let place: Place = "kafka://a:1".parse().unwrap();
-        assert_eq!(place.to_string(), "kafka://a:1");
-        assert!("redis://a:1".parse::<Place>().is_err_and(|why| why.contains("kafka://")));
-    }
 }

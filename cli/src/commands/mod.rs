@@ -1,6 +1,7 @@
 //! One file per command, or per few that are alike.
 
 mod after;
+mod api;
 mod apply;
 mod change;
 mod changes;
@@ -27,6 +28,7 @@ mod verify;
 mod wait;
 mod watch;
 mod who_shipped;
+mod worker;
 
 use std::process::ExitCode;
 
@@ -39,6 +41,8 @@ use crate::session::Session;
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     Up(up::UpArgs),
+    Worker(worker::Worker),
+    Api(api::ApiArgs),
     Demo(demo::Demo),
     Apply(apply::Apply),
     Release(release::Release),
@@ -74,7 +78,9 @@ impl Command {
     /// Runs the command and returns the process's exit code.
     pub(crate) fn run(self, session: &Session) -> Outcome<ExitCode> {
         let exit = match self {
-            Command::Up(up) => return Ok(up.run(&session.globals.data()?)?),
+            Command::Up(up) => return up.run(session),
+            Command::Worker(worker) => return worker.run(session),
+            Command::Api(api) => return api.run(session),
             Command::Demo(demo) => return Ok(demo.run()?),
             Command::Apply(apply) => apply.run(session),
             Command::Release(release) => release.run(session),

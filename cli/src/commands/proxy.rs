@@ -1,13 +1,21 @@
 //! `ionledger proxy`: the weighted reverse proxy, a process of its own.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
+
+use api::ops::Ops;
 
 use clap::Args;
 use miette::{IntoDiagnostic, miette};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_util::sync::CancellationToken;
 use workers::proxy::{Config, Proxy};
+use workers::traffic::ProxyControl;
+
+use crate::journal;
 
 /// Run the proxy that shares users' requests out over stacks (`up` starts one by itself).
 #[derive(Debug, Args)]
@@ -15,6 +23,9 @@ pub(crate) struct ProxyArgs {
     /// The data folder; the proxy keeps its routes, lock and control socket in `proxy/` below it.
     #[arg(long, value_name = "DIR", env = "IONLEDGER_DATA")]
     data: PathBuf,
+    /// Answer /healthz, /readyz and /metrics on this address, without a token.
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    listen: Option<SocketAddr>,
     /// How many seconds requests at hand may take once the proxy has been told to end.
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
     drain: u64,
@@ -29,11 +40,7 @@ impl ProxyArgs {
         if self.own_session {
             rustix::process::setsid().into_diagnostic()?;
         }
-        tracing_subscriber::fmt()
-            .with_env_filter(tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into()))
-            .with_writer(std::io::stderr)
-            .with_ansi(false)
-            .init();
+        journal::begin("info");
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().into_diagnostic()?;
         runtime.block_on(self.serve())
     }
@@ -42,9 +49,20 @@ impl ProxyArgs {
         // Before the proxy is known to run: whoever finds it may send a signal.
         let mut signals = Signals::new().into_diagnostic()?;
         let data = std::path::absolute(&self.data).into_diagnostic()?;
+        let control = ProxyControl::of(&data);
         let config = Config { drain: Duration::from_secs(self.drain), ..Config::new(data) };
+        let ops = match self.listen {
+            Some(address) => Some(Ops::listen(address).await.map_err(|error| miette!("{error}"))?),
+            None => None,
+        };
         let proxy = Proxy::start(config).await.map_err(|error| miette!("{error}"))?;
+        let closing = CancellationToken::new();
+        if let Some(ops) = ops {
+            tracing::info!(address = %ops.address(), "/healthz, /readyz and /metrics are here");
+            tokio::spawn(ops.run(Arc::new(control), closing.clone()));
+        }
         signals.ended().await;
+        closing.cancel();
         tracing::info!("the proxy ends when the requests at hand have been answered");
         match proxy.stop().await {
             0 => Ok(ExitCode::SUCCESS),

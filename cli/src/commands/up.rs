@@ -1,30 +1,34 @@
 //! `ionledger up`: everything in one process, on one data folder.
 
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use api::ci::Secrets;
 use clap::Args;
-use miette::{IntoDiagnostic, miette};
-use tokio::signal::unix::{SignalKind, signal};
+use miette::miette;
 
-use crate::house::{House, Settings};
+use crate::failure::Outcome;
+use crate::house::House;
+use crate::journal;
+use crate::serving::{self, Signals};
+use crate::session::Session;
+use crate::settings::{ServerArgs, ServerSettings};
 
 /// Run the ledger, its workers and the API on a data folder.
 ///
 /// Users' traffic is served by a proxy that `up` starts as a process of its own; it and the nodes go on when `up` ends and
-/// are taken over by the next one.
+/// are taken over by the next one. With --ledger kafka://... the ledger lies in Kafka, and other processes
+/// (`ionledger worker`, `ionledger api`) may work on it beside this one.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   ionledger up
   ionledger up --data ./ledger --listen 127.0.0.1:7070
-  ionledger up --ci-secret-file ./ci.secret")]
+  ionledger up --ci-secret-file ./ci.secret
+  ionledger up --ledger kafka://127.0.0.1:9092")]
 pub(crate) struct UpArgs {
-    /// Also answer the HTTP API on this address; callers need a token (`ionledger token create`).
-    #[arg(long, value_name = "ADDRESS:PORT")]
-    listen: Option<SocketAddr>,
+    #[command(flatten)]
+    server: ServerArgs,
     /// A file with a secret that CI signs its releases with; give two while you change it.
     #[arg(long, value_name = "FILE")]
     ci_secret_file: Vec<PathBuf>,
@@ -35,27 +39,24 @@ pub(crate) struct UpArgs {
 
 impl UpArgs {
     /// Runs until told to end by SIGTERM or SIGINT.
-    pub(crate) fn run(self, data: &Path) -> miette::Result<ExitCode> {
-        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().into_diagnostic()?;
-        runtime.block_on(self.serve(data))
+    pub(crate) fn run(self, session: &Session) -> Outcome<ExitCode> {
+        let settings = self.server.settings()?;
+        let data = settings.data(&session.globals)?;
+        journal::begin("warn");
+        serving::block_on(self.serve(&data, &settings))
     }
 
-    async fn serve(self, data: &Path) -> miette::Result<ExitCode> {
-        let mut terminate = signal(SignalKind::terminate()).into_diagnostic()?;
-        let mut interrupt = signal(SignalKind::interrupt()).into_diagnostic()?;
-        let mut ci = Secrets::default();
-        for file in &self.ci_secret_file {
-            ci = ci.and_file(file).map_err(|error| miette!("{error}"))?;
-        }
-        let mut house = House::open(data, Settings { listen: self.listen, ci }).await?;
+    async fn serve(self, data: &Path, settings: &ServerSettings) -> miette::Result<()> {
+        let mut signals = Signals::catch()?;
+        let ci = ci_secrets(&self.ci_secret_file, settings)?;
+        let mut house = House::open(data, settings, ci).await?;
         eprintln!("ionledger is up on {}", house.data().display());
         if let Some(address) = house.tcp() {
             eprintln!("the HTTP API also answers on http://{address}");
         }
         let failed = tokio::select! {
             report = house.failed() => Some(report),
-            _ = terminate.recv() => None,
-            _ = interrupt.recv() => None,
+            () = signals.ended() => None,
         };
         house.close().await;
         match (failed, self.down) {
@@ -63,6 +64,16 @@ impl UpArgs {
             (None, true) => house.take_down().await?,
             (None, false) => eprintln!("ionledger ended; nodes and the proxy go on, `ionledger up` takes them over"),
         }
-        Ok(ExitCode::SUCCESS)
+        Ok(())
     }
+}
+
+/// Reads the secrets that CI signs with: those of the command line, else those of the settings.
+///
+/// # Errors
+///
+/// A file that holds none.
+pub(crate) fn ci_secrets(files: &[PathBuf], settings: &ServerSettings) -> miette::Result<Secrets> {
+    let files = if files.is_empty() { &settings.ci_secret_files } else { files };
+    files.iter().try_fold(Secrets::default(), |ci, file| ci.and_file(file)).map_err(|error| miette!("{error}"))
 }

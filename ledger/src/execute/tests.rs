@@ -93,8 +93,9 @@ impl House {
 
     async fn take(&self, holder: &str) {
         for role in Role::ALL {
-            let taken = Outcome::TakeLease { role, holder: holder.to_owned(), reason: "started".to_owned() };
-            self.ledger.record(taken, role, holder, None).await.unwrap();
+            let (holder, reason) = (holder.to_owned(), "started".to_owned());
+            let taken = Outcome::TakeLease { role, holder: holder.clone(), from: None, reason };
+            self.ledger.record(taken, role, &holder, None).await.unwrap();
         }
     }
 
@@ -331,8 +332,8 @@ mod a_conflict {
 
     #[tokio::test]
     async fn with_a_takeover_voids_what_the_deposed_worker_wrote() {
-        let (role, holder) = (Role::Provisioner, "two".to_owned());
-        let taken = Outcome::TakeLease { role, holder, reason: "one is silent".to_owned() };
+        let (role, holder, from) = (Role::Provisioner, "two".to_owned(), Some(HOLDER.to_owned()));
+        let taken = Outcome::TakeLease { role, holder, from, reason: "one is silent".to_owned() };
         let house = contested(House::serving().await, &Asked::outcome(taken, role, "two", None)).await;
         let effect = schemas::EffectId::of_launch(house.ledger.id(), house.stack(V1), 0, 0);
         let lost = DeploymentOutcome::NodeLost { effect, reason: "it exited".to_owned() };

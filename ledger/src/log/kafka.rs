@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use rdkafka::ClientConfig;
 use rdkafka::consumer::Consumer as _;
 use rdkafka::error::KafkaError;
 use schemas::{Hash, Offset};
@@ -27,31 +28,34 @@ use super::{AppendError, Log, ReadError, Record, Urgency};
 use crate::rule::Parsed;
 use crate::view::View;
 use binding::Outgoing;
-use client::{ASK_MAX, Aside, Clients, Closing, Consumer, FetchError};
+use client::{ASK_MAX, Aside, COPY_MAX, Clients, Closing, Consumer, FetchError};
 use follower::Follower;
 use history::History;
 use producer::Producer;
 use tail::Tail;
 use watchdog::{Message, Seen, Watchdog};
 
+pub use heartbeats::KafkaHeartbeats;
 pub use place::{BadPlace, Place, TOPIC};
+pub use security::{Identity, Mechanism, Sasl, Secret, Security, Tls};
+pub use settings::reserved;
 pub use watchdog::Status;
 
 mod binding;
 mod client;
 mod follower;
+mod heartbeats;
 mod history;
 mod place;
 mod producer;
+mod security;
+mod settings;
 mod tail;
 mod topic;
 mod watchdog;
 
 /// How long an append may stay without an answer before its caller is told that nobody knows.
 const ANSWER_MAX: Duration = Duration::from_secs(8);
-
-/// How long a record that is copied waits for its brokers.
-const COPY_MAX: Duration = Duration::from_secs(300);
 
 /// How long the log's end is asked for at the start.
 const START_MAX: Duration = Duration::from_secs(20);
@@ -73,6 +77,28 @@ pub enum OpenError {
     /// The client library refuses its settings.
     #[error("the Kafka client cannot be made: {0}; check its settings")]
     Client(String),
+    /// The brokers and this program do not trust each other.
+    #[error("{place} and this program do not trust each other: {why}; check its `[kafka]` settings")]
+    Denied {
+        /// The place.
+        place: Place,
+        /// What the client library says of it.
+        why: String,
+    },
+    /// This build cannot do what is asked for.
+    #[error("this build has no {what} for Kafka; build it with `cargo install --path cli --features kafka-tls`")]
+    Lacking {
+        /// What is missing.
+        what: &'static str,
+    },
+    /// A setting that users leave alone.
+    #[error("the Kafka client's `{name}` is not to be chosen: {why}")]
+    Reserved {
+        /// Its name.
+        name: String,
+        /// Why not, or what to write instead.
+        why: &'static str,
+    },
     /// There is no ledger.
     #[error("no ledger is at {0}; check the address, or make one with `ionledger up --ledger {0}`")]
     NoTopic(Place),
@@ -134,6 +160,15 @@ impl OpenError {
     fn client(error: KafkaError) -> Self {
         Self::Client(error.to_string())
     }
+
+    /// Nobody answers, or whoever does is not trusted or does not trust this program.
+    fn unreachable(clients: &Clients, why: impl Into<String>) -> Self {
+        let place = clients.place().clone();
+        match clients.denied().last() {
+            Some(why) => Self::Denied { place, why },
+            None => Self::Unreachable { place, why: why.into() },
+        }
+    }
 }
 
 /// How a ledger in Kafka is opened.
@@ -146,8 +181,32 @@ pub struct Options {
     /// Opens a copy too, to read it or to carry it on: an append waits for its brokers for minutes, and none overtakes
     /// another.
     pub copying: bool,
-    /// More settings of the client library, as for TLS: `security.protocol`, `sasl.mechanism`.
+    /// How this program and the brokers prove to each other who they are.
+    pub security: Security,
+    /// More settings of the client library, but those that are [`reserved`]. Source: librdkafka, CONFIGURATION.md.
     pub client: BTreeMap<String, String>,
+}
+
+impl Options {
+    /// Looks whether a client can be made with these.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError::Lacking`], [`OpenError::Reserved`] or [`OpenError::Client`] if not; no broker is asked.
+    pub fn check(&self) -> Result<(), OpenError> {
+        if let Some(what) = self.security.lacking() {
+            return Err(OpenError::Lacking { what });
+        }
+        for name in self.client.keys() {
+            if let Some(why) = reserved(name) {
+                return Err(OpenError::Reserved { name: name.clone(), why });
+            }
+        }
+        let mut config = ClientConfig::new();
+        self.security.set(&mut config);
+        config.extend(self.client.clone());
+        config.create_native_config().map(drop).map_err(OpenError::client)
+    }
 }
 
 /// A log in Kafka.
@@ -178,12 +237,8 @@ impl Kafka {
     ///
     /// [`OpenError`] if it cannot be reached, or is not kept as a ledger must be: nothing weaker is taken.
     pub async fn open(place: Place, options: Options) -> Result<Self, OpenError> {
-        let mut client = options.client.clone();
-        if options.copying {
-            client.insert("message.timeout.ms".to_owned(), COPY_MAX.as_millis().to_string());
-            client.insert("enable.gapless.guarantee".to_owned(), "true".to_owned());
-        }
-        let clients = Clients::new(place, client);
+        options.check()?;
+        let clients = Clients::new(place, &options);
         let warnings = topic::prepare(&clients, &options).await?;
         for warning in &warnings {
             tracing::warn!(warning, "kafka");
@@ -314,7 +369,7 @@ fn bounds(clients: &Clients, asking: &Consumer) -> Result<(Offset, Option<Bytes>
             Err(error) => error.to_string(),
         };
         if Instant::now() > deadline {
-            return Err(OpenError::Unreachable { place: clients.place().clone(), why: unreachable });
+            return Err(OpenError::unreachable(clients, unreachable));
         }
         thread::sleep(Duration::from_millis(100));
     }

@@ -149,7 +149,8 @@ impl Busy {
     fn ask(&mut self) -> Option<(Asked, bool)> {
         for role in Role::ALL {
             if self.view.state().lease(role).holder.is_none() {
-                let outcome = Outcome::TakeLease { role, holder: HOLDER.to_owned(), reason: "nobody acts".to_owned() };
+                let (holder, reason) = (HOLDER.to_owned(), "nobody acts".to_owned());
+                let outcome = Outcome::TakeLease { role, holder, from: None, reason };
                 return Some((Asked::outcome(outcome, role, HOLDER, None), false));
             }
         }

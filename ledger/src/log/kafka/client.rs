@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::Deref;
-use std::sync::mpsc;
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -14,26 +14,51 @@ use rdkafka::message::Message as _;
 use rdkafka::{ClientContext, Offset as At, TopicPartitionList};
 use schemas::Offset;
 
-use super::binding;
 use super::place::Place;
+use super::security::Security;
+use super::{Options, binding};
 
 /// How long one question to a broker may take.
 pub(super) const ASK_MAX: Duration = Duration::from_secs(3);
 
-/// Settings that other clients than producers do not have.
-const PRODUCER_ONLY: [&str; 2] = ["message.timeout.ms", "enable.gapless.guarantee"];
+/// How long a record that is copied waits for its brokers.
+pub(super) const COPY_MAX: Duration = Duration::from_secs(300);
 
 /// Makes clients for a place.
 #[derive(Clone, Debug)]
 pub(super) struct Clients {
     place: Place,
+    security: Security,
+    /// What users have chosen besides.
     more: BTreeMap<String, String>,
+    copying: bool,
+    denied: Denied,
+}
+
+/// What the brokers have last said to who is not let in, or who does not trust them. The library tries again and again,
+/// and tells the one who asked only that no broker answers.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Denied(Arc<Mutex<Option<String>>>);
+
+impl Denied {
+    /// Takes what the library says.
+    pub(super) fn hear(&self, error: &KafkaError, reason: &str) {
+        use RDKafkaErrorCode::{Authentication, SSL, SaslAuthenticationFailed};
+        if matches!(error.rdkafka_error_code(), Some(Authentication | SSL | SaslAuthenticationFailed)) {
+            *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason.to_owned());
+        }
+    }
+
+    /// Returns the last.
+    pub(super) fn last(&self) -> Option<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
 }
 
 /// What the library says goes to the log of this program, where it belongs to a reader of debug lines: brokers that
 /// come and go are ordinary, and what they mean for the ledger is said elsewhere.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Quiet;
+#[derive(Clone, Debug)]
+pub(super) struct Quiet(Denied);
 
 impl ClientContext for Quiet {
     fn log(&self, level: RDKafkaLogLevel, _: &str, message: &str) {
@@ -41,6 +66,7 @@ impl ClientContext for Quiet {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
+        self.0.hear(&error, reason);
         tracing::debug!(%error, reason, "kafka");
     }
 }
@@ -61,9 +87,20 @@ pub(super) fn say(level: RDKafkaLogLevel, message: &str) {
 pub(super) type Consumer = BaseConsumer<Quiet>;
 
 impl Clients {
-    /// Makes clients for `place`, with `more` settings of librdkafka, as of TLS.
-    pub(super) fn new(place: Place, more: BTreeMap<String, String>) -> Self {
-        Self { place, more }
+    /// Makes clients for `place`.
+    pub(super) fn new(place: Place, options: &Options) -> Self {
+        let Options { security, client, copying, .. } = options.clone();
+        Self { place, security, more: client, copying, denied: Denied::default() }
+    }
+
+    /// Returns what the brokers have last said to who is not let in, if they did.
+    pub(super) fn denied(&self) -> &Denied {
+        &self.denied
+    }
+
+    /// Returns what hears what the library says.
+    pub(super) fn quiet(&self) -> Quiet {
+        Quiet(self.denied.clone())
     }
 
     /// Returns the place.
@@ -91,18 +128,33 @@ impl Clients {
             .set("topic.metadata.refresh.interval.ms", "2000")
             .set("topic.metadata.refresh.fast.interval.ms", "50")
             .set("allow.auto.create.topics", "false");
-        for (name, value) in self.more.iter().filter(|(name, _)| !PRODUCER_ONLY.contains(&&***name)) {
+        self.security.set(&mut config);
+        for (name, value) in &self.more {
             config.set(name, value);
         }
         config
     }
 
-    /// Returns what was asked for of producers alone.
-    pub(super) fn producing(&self) -> impl Iterator<Item = (&String, &String)> {
-        self.more.iter().filter(|(name, _)| PRODUCER_ONLY.contains(&&***name))
+    /// Returns what a producer has set.
+    pub(super) fn writing(&self) -> ClientConfig {
+        let mut config = self.config();
+        config
+            .set("enable.idempotence", "true")
+            .set("acks", "all")
+            .set("linger.ms", "0")
+            .set("compression.type", "none")
+            // A caller hears after this that nobody knows, and sends the same bytes again.
+            .set("message.timeout.ms", "5000")
+            .set("request.timeout.ms", "3000");
+        if self.copying {
+            config.set("message.timeout.ms", COPY_MAX.as_millis().to_string());
+            config.set("enable.gapless.guarantee", "true");
+        }
+        config
     }
 
-    fn reading(&self) -> ClientConfig {
+    /// Returns what a consumer has set.
+    pub(super) fn reading(&self) -> ClientConfig {
         let mut config = self.config();
         config
             .set("enable.auto.commit", "false")
@@ -120,7 +172,7 @@ impl Clients {
 
     /// Returns a client that only asks: for metadata and for the log's end.
     pub(super) fn asking(&self) -> KafkaResult<Aside> {
-        self.reading().create_with_context(Quiet).map(Some).map(Aside)
+        self.reading().create_with_context(self.quiet()).map(Some).map(Aside)
     }
 
     /// Returns a consumer that waits for what is new. It reads nothing until it is assigned.
@@ -139,7 +191,7 @@ impl Clients {
         config.set("fetch.wait.max.ms", wait_ms).set("enable.partition.eof", "true");
         // Never joined: without a name for one, nothing can be assigned.
         config.set("group.id", "ionledger-reads-without-a-group");
-        config.create_with_context(Quiet)
+        config.create_with_context(self.quiet())
     }
 
     /// Lets a consumer read from `from` on.

@@ -33,6 +33,13 @@ impl Place {
     }
 }
 
+impl Place {
+    /// Returns the place of a topic beside this one, on the same brokers.
+    pub(super) fn beside(&self, name: &str) -> Self {
+        Self { servers: self.servers.clone(), topic: format!("{}.{name}", self.topic) }
+    }
+}
+
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "kafka://{}", self.servers)?;

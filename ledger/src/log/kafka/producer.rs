@@ -11,7 +11,7 @@ use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext, ThreadedProd
 use schemas::Offset;
 
 use super::binding::Outgoing;
-use super::client::{self, Clients, Closing};
+use super::client::{self, Clients, Closing, Denied};
 use super::tail::{Answer, Tail};
 use crate::log::AppendError;
 
@@ -19,7 +19,10 @@ use crate::log::AppendError;
 const FLUSH_MAX: Duration = Duration::from_millis(500);
 
 /// Takes delivery reports and passes them on to the tail, which answers when the record was read back.
-struct Deliveries(Arc<Tail>);
+struct Deliveries {
+    tail: Arc<Tail>,
+    denied: Denied,
+}
 
 type Threaded = ThreadedProducer<Deliveries>;
 
@@ -36,6 +39,7 @@ impl ClientContext for Deliveries {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
+        self.denied.hear(&error, reason);
         tracing::debug!(%error, reason, "kafka");
     }
 }
@@ -46,7 +50,7 @@ impl ProducerContext for Deliveries {
     fn delivery(&self, result: &DeliveryResult<'_>, answer: Box<Answer>) {
         match result {
             Ok(message) => match u64::try_from(message.offset()) {
-                Ok(offset) => self.0.landed(Offset(offset), *answer),
+                Ok(offset) => self.tail.landed(Offset(offset), *answer),
                 // A duplicate that the broker recognised long after it was kept has no offset any more.
                 Err(_) => drop(answer.send(Err(AppendError::Ambiguous("it was kept, but not where".to_owned())))),
             },
@@ -126,17 +130,6 @@ impl Drop for Producer {
 }
 
 fn make(clients: &Clients, tail: &Arc<Tail>) -> KafkaResult<Threaded> {
-    let mut config = clients.config();
-    config
-        .set("enable.idempotence", "true")
-        .set("acks", "all")
-        .set("linger.ms", "0")
-        .set("compression.type", "none")
-        // A caller hears after this that nobody knows, and sends the same bytes again.
-        .set("message.timeout.ms", "5000")
-        .set("request.timeout.ms", "3000");
-    for (name, value) in clients.producing() {
-        config.set(name, value);
-    }
-    config.create_with_context(Deliveries(Arc::clone(tail)))
+    let context = Deliveries { tail: Arc::clone(tail), denied: clients.denied().clone() };
+    clients.writing().create_with_context(context)
 }

@@ -16,7 +16,7 @@ const WAIT_MAX: Duration = Duration::from_secs(30);
 async fn open(servers: String) -> Kafka {
     let place: Place = format!("kafka://{servers}").parse().unwrap();
     let runtime = tokio::runtime::Handle::current();
-    let clients = Clients::new(place, BTreeMap::new());
+    let clients = Clients::new(place, &Options::default());
     blocking(move || Kafka::begin(clients, Status::default(), true, runtime)).await.unwrap()
 }
 

@@ -55,7 +55,7 @@ const MIN_IN_SYNC: &str = "min.insync.replicas";
 /// Looks whether the topic can hold a ledger, after making it if it is not there and may be made. Returns what could be
 /// better but endangers nothing.
 pub(super) async fn prepare(clients: &Clients, options: &Options) -> Result<Vec<String>, OpenError> {
-    let admin: AdminClient<Quiet> = clients.config().create_with_context(Quiet).map_err(OpenError::client)?;
+    let admin: AdminClient<Quiet> = clients.config().create_with_context(clients.quiet()).map_err(OpenError::client)?;
     let looked = look(clients, &admin, options).await;
     drop(Closing::begin("admin client", admin));
     looked
@@ -94,7 +94,7 @@ async fn look(clients: &Clients, admin: &AdminClient<Quiet>, options: &Options) 
 /// Waits a moment before the next look; the last one's reason is the error.
 async fn wait(clients: &Clients, deadline: Instant, why: String) -> Result<(), OpenError> {
     if Instant::now() > deadline {
-        return Err(OpenError::Unreachable { place: clients.place().clone(), why });
+        return Err(OpenError::unreachable(clients, why));
     }
     tokio::time::sleep(AGAIN_AFTER).await;
     Ok(())
@@ -119,11 +119,18 @@ async fn find(clients: &Clients, deadline: Instant) -> Result<Found, OpenError> 
     let clients = clients.clone();
     blocking(move || {
         let client = clients.asking().map_err(OpenError::client)?;
-        // Of all topics: to ask for one alone could make it, with settings that are not a ledger's.
-        let metadata = client.fetch_metadata(None, deadline.saturating_duration_since(Instant::now()));
-        let unreachable =
-            |error: KafkaError| OpenError::Unreachable { place: clients.place().clone(), why: error.to_string() };
-        let metadata = metadata.map_err(unreachable)?;
+        let metadata = loop {
+            // Of all topics: to ask for one alone could make it, with settings that are not a ledger's.
+            let error = match client.fetch_metadata(None, ASK_MAX) {
+                Ok(metadata) => break metadata,
+                Err(error) => error,
+            };
+            // Lets the library say what it has against the brokers, or they against this program: it will not change.
+            while client.poll(Duration::ZERO).is_some() {}
+            if clients.denied().last().is_some() || Instant::now() > deadline {
+                return Err(OpenError::unreachable(&clients, error.to_string()));
+            }
+        };
         let topic = metadata.topics().iter().find(|topic| topic.name() == clients.topic());
         let partitions = topic.map(|topic| {
             let partitions = topic.partitions().iter();
@@ -202,7 +209,7 @@ fn weakness(clients: &Clients, topic: &ConfigResource, dev: bool) -> Option<Open
 
 /// Looks at a topic that was good enough at the start, and says what has become too weak; nothing if nobody answers.
 pub(super) async fn look_again(clients: &Clients, dev: bool) -> Option<Vec<String>> {
-    let admin: AdminClient<Quiet> = clients.config().create_with_context(Quiet).ok()?;
+    let admin: AdminClient<Quiet> = clients.config().create_with_context(clients.quiet()).ok()?;
     let asked = [ResourceSpecifier::Topic(clients.topic())];
     let answers = admin.describe_configs(&asked, &AdminOptions::new().request_timeout(Some(ASK_MAX))).await;
     drop(Closing::begin("admin client", admin));
@@ -228,7 +235,7 @@ fn mark_of(clients: &Clients) -> String {
 pub(super) async fn mark_copy(clients: &Clients, is_copy: bool) -> Result<(), OpenError> {
     let mark = mark_of(clients);
     let failed = |why: String| OpenError::NotMade { topic: mark.clone(), why };
-    let admin: AdminClient<Quiet> = clients.config().create_with_context(Quiet).map_err(OpenError::client)?;
+    let admin: AdminClient<Quiet> = clients.config().create_with_context(clients.quiet()).map_err(OpenError::client)?;
     let done = if is_copy {
         let topic = NewTopic::new(&mark, 1, TopicReplication::Fixed(1));
         admin.create_topics([&topic], &AdminOptions::new()).await

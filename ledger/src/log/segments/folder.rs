@@ -101,6 +101,51 @@ impl DataFolder {
     }
 }
 
+/// A data folder that this process shares with others: its ledger lies elsewhere, and none may be held in it meanwhile.
+#[derive(Debug)]
+pub struct SharedFolder {
+    path: PathBuf,
+    lock: File,
+}
+
+impl Drop for SharedFolder {
+    fn drop(&mut self) {
+        unlock(&self.lock);
+    }
+}
+
+impl SharedFolder {
+    /// Makes the folder at `path` if there is none, and keeps every process from holding it.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError`] if a process holds it, or it cannot be used.
+    pub fn hold(path: &Path) -> Result<Self, OpenError> {
+        let io = |source| OpenError::io(path, source);
+        fs::create_dir_all(path).map_err(io)?;
+        let path = path.canonicalize().map_err(io)?;
+        let io = |source| OpenError::io(&path, source);
+        let file = path.join("lock");
+        let lock = File::options().read(true).write(true).create(true).truncate(false).open(file).map_err(io)?;
+        match lock.try_lock_shared() {
+            Ok(()) => {}
+            Err(TryLockError::Error(source)) => return Err(io(source)),
+            Err(TryLockError::WouldBlock) => {
+                let pid = holder(&path).map_or_else(|| "unknown".to_owned(), |pid| pid.to_string());
+                return Err(OpenError::Held { folder: path, pid });
+            }
+        }
+        // Whoever is kept from holding it is told of one of those who share it.
+        sign(&lock, &std::process::id().to_string()).map_err(io)?;
+        Ok(Self { path, lock })
+    }
+
+    /// Returns where the folder is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
 /// Takes the lock of the folder at `path` and writes this process's id into it.
 fn lock(path: &Path) -> Result<File, OpenError> {
     let io = |source| OpenError::io(path, source);

@@ -1,4 +1,5 @@
-//! Reads TOML by sections and items that know where they stand and what they are called.
+//! TOML files that people write: read by sections and items that know where they stand and what they are called, so that
+//! every wrong place is named at once.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -35,7 +36,7 @@ pub struct Error {
 
 impl Error {
     /// Returns what is wrong with a file as a whole.
-    pub(super) fn of_whole(file: &str, reason: String) -> Self {
+    pub fn of_whole(file: &str, reason: String) -> Self {
         Self { file: file.to_owned(), places: vec![Place { line: 1, column: 1, key: String::new(), reason }] }
     }
 }
@@ -50,8 +51,17 @@ impl fmt::Display for Error {
     }
 }
 
+/// Returns the one of `known` that was meant by `name`, if one is near.
+pub fn nearest<'k>(name: &str, known: &[&'k str]) -> Option<&'k str> {
+    /// Of 1; from here on two words look alike.
+    const ALIKE: f64 = 0.8;
+    let scored = known.iter().map(|known| (strsim::jaro_winkler(name, known), *known));
+    let best = scored.max_by(|(one, _), (other, _)| one.total_cmp(other));
+    best.filter(|(score, _)| *score >= ALIKE).map(|(_, known)| known)
+}
+
 /// Shortens what a file holds for a message: one line of at most 60 characters.
-pub(super) fn shown(text: &str) -> String {
+pub fn shown(text: &str) -> String {
     let mut shown: String = text.chars().take(60).flat_map(char::escape_default).collect();
     if text.chars().count() > 60 {
         shown.push_str("...");
@@ -60,7 +70,7 @@ pub(super) fn shown(text: &str) -> String {
 }
 
 /// A file that is TOML.
-pub(super) struct Document<'t> {
+pub struct Document<'t> {
     file: &'t str,
     text: &'t str,
     table: Spanned<DeTable<'t>>,
@@ -68,7 +78,7 @@ pub(super) struct Document<'t> {
 }
 
 /// A table of it. What is not asked for is refused at its end.
-pub(super) struct Section<'d> {
+pub struct Section<'d> {
     document: &'d Document<'d>,
     key: String,
     items: BTreeMap<&'d str, (Range<usize>, &'d Spanned<DeValue<'d>>)>,
@@ -77,7 +87,7 @@ pub(super) struct Section<'d> {
 }
 
 /// A key and its value.
-pub(super) struct Item<'d> {
+pub struct Item<'d> {
     document: &'d Document<'d>,
     key: String,
     name: &'d str,
@@ -86,7 +96,12 @@ pub(super) struct Item<'d> {
 }
 
 impl<'t> Document<'t> {
-    pub(super) fn parse(file: &'t str, text: &'t str) -> Result<Self, Error> {
+    /// Reads `text`; `file` is its name for messages.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`] if it is not TOML.
+    pub fn parse(file: &'t str, text: &'t str) -> Result<Self, Error> {
         let (table, errors) = DeTable::parse_recoverable(text);
         let document = Self { file, text, table, wrong: RefCell::default() };
         for error in errors {
@@ -96,12 +111,17 @@ impl<'t> Document<'t> {
         if document.wrong.borrow().is_empty() { Ok(document) } else { Err(document.error()) }
     }
 
-    pub(super) fn root(&self) -> Section<'_> {
+    /// Returns the whole as a section.
+    pub fn root(&self) -> Section<'_> {
         Section::of(self, String::new(), self.table.get_ref(), 0)
     }
 
     /// Says whether anything was wrong.
-    pub(super) fn finish(&self) -> Result<(), Error> {
+    ///
+    /// # Errors
+    ///
+    /// [`Error`] with every wrong place.
+    pub fn finish(&self) -> Result<(), Error> {
         if self.wrong.borrow().is_empty() { Ok(()) } else { Err(self.error()) }
     }
 
@@ -137,14 +157,14 @@ impl<'d> Section<'d> {
     }
 
     /// Takes an item, if it is there.
-    pub(super) fn get(&mut self, name: &'static str) -> Option<Item<'d>> {
+    pub fn get(&mut self, name: &'static str) -> Option<Item<'d>> {
         self.known.push(name);
         let (span, value) = self.items.remove(name)?;
         Some(self.item(name, span.start, value))
     }
 
     /// Takes an item that must be there; `next` says what to write.
-    pub(super) fn required(&mut self, name: &'static str, next: &str) -> Option<Item<'d>> {
+    pub fn required(&mut self, name: &'static str, next: &str) -> Option<Item<'d>> {
         let item = self.get(name);
         if item.is_none() {
             self.document.wrong(self.start, &self.path(name), format!("it is missing; {next}"));
@@ -153,7 +173,7 @@ impl<'d> Section<'d> {
     }
 
     /// Takes a table; an empty one if there is none.
-    pub(super) fn section(&mut self, name: &'static str) -> Section<'d> {
+    pub fn section(&mut self, name: &'static str) -> Section<'d> {
         let key = self.path(name);
         let empty = |document| Section { document, key, items: BTreeMap::new(), known: vec![], start: 0 };
         match self.get(name) {
@@ -162,33 +182,39 @@ impl<'d> Section<'d> {
         }
     }
 
+    /// Refuses an item, if it is there, with a reason of its own.
+    pub fn refuse(&mut self, name: &str, reason: &str) {
+        if let Some((span, _)) = self.items.remove(name) {
+            self.document.wrong(span.start, &self.path(name), reason);
+        }
+    }
+
     /// Returns every item of a table whose keys are names.
-    pub(super) fn all(mut self) -> Vec<Item<'d>> {
+    pub fn all(mut self) -> Vec<Item<'d>> {
         let items = std::mem::take(&mut self.items);
         items.into_iter().map(|(name, (span, value))| self.item(name, span.start, value)).collect()
     }
 
     /// Refuses what was not asked for, and says whether there was nothing of it.
-    pub(super) fn end(self) -> bool {
+    pub fn end(self) -> bool {
         for (name, (span, _)) in &self.items {
+            let meant = nearest(name, &self.known).map(|near| format!(", did you mean `{near}`?"));
             let known = self.known.join(", ");
-            self.document.wrong(
-                span.start,
-                &self.path(name),
-                format!("this key means nothing here; known are {known}"),
-            );
+            let reason = format!("this key means nothing here{} known are {known}", meant.as_deref().unwrap_or(";"));
+            self.document.wrong(span.start, &self.path(name), reason);
         }
         self.items.is_empty()
     }
 }
 
 impl<'d> Item<'d> {
-    pub(super) fn key(&self) -> &'d str {
+    /// Returns the last part of its name.
+    pub fn key(&self) -> &'d str {
         self.name
     }
 
     /// Says that the value is wrong.
-    pub(super) fn wrong<T>(&self, reason: impl Into<String>) -> Option<T> {
+    pub fn wrong<T>(&self, reason: impl Into<String>) -> Option<T> {
         self.document.wrong(self.value.span().start, &self.key, reason);
         None
     }
@@ -197,32 +223,48 @@ impl<'d> Item<'d> {
         self.wrong(format!("it is of type {}; write {wanted}", self.value.get_ref().type_str()))
     }
 
-    pub(super) fn is_table(&self) -> bool {
+    /// Whether it is a table.
+    pub fn is_table(&self) -> bool {
         self.value.get_ref().is_table()
     }
 
-    pub(super) fn table(&self) -> Option<Section<'d>> {
+    /// Reads a table.
+    pub fn table(&self) -> Option<Section<'d>> {
         match self.value.get_ref().as_table() {
             Some(table) => Some(Section::of(self.document, self.key.clone(), table, self.value.span().start)),
             None => self.other_type("a table"),
         }
     }
 
-    pub(super) fn list(&self) -> Option<Vec<Item<'d>>> {
+    /// Reads a list.
+    pub fn list(&self) -> Option<Vec<Item<'d>>> {
         let Some(array) = self.value.get_ref().as_array() else { return self.other_type("a list, `[...]`") };
         let item = |value| Item { value, key: self.key.clone(), ..*self };
         Some(array.iter().map(item).collect())
     }
 
-    pub(super) fn text(&self) -> Option<&'d str> {
+    /// Reads a text.
+    pub fn text(&self) -> Option<&'d str> {
         self.value.get_ref().as_str().or_else(|| self.other_type("a text in quotes"))
     }
 
-    pub(super) fn boolean(&self) -> Option<bool> {
+    /// Reads true or false.
+    pub fn boolean(&self) -> Option<bool> {
         self.value.get_ref().as_bool().or_else(|| self.other_type("true or false"))
     }
 
-    pub(super) fn integer<T: TryFrom<i128>>(&self) -> Option<T> {
+    /// Reads a text, a whole number or true or false, as a text.
+    pub fn plain(&self) -> Option<String> {
+        match self.value.get_ref() {
+            DeValue::String(text) => Some(text.to_string()),
+            DeValue::Integer(number) if number.radix() == 10 => Some(number.as_str().to_owned()),
+            DeValue::Boolean(value) => Some(value.to_string()),
+            _ => self.other_type("a text, a whole number, or true or false"),
+        }
+    }
+
+    /// Reads a whole number that fits.
+    pub fn integer<T: TryFrom<i128>>(&self) -> Option<T> {
         let Some(integer) = self.value.get_ref().as_integer() else { return self.other_type("a whole number") };
         let number = i128::from_str_radix(integer.as_str(), integer.radix()).ok();
         match number.and_then(|number| T::try_from(number).ok()) {
@@ -231,13 +273,14 @@ impl<'d> Item<'d> {
         }
     }
 
-    pub(super) fn duration_ms(&self) -> Option<u64> {
+    /// Reads a length of time, in milliseconds.
+    pub fn duration_ms(&self) -> Option<u64> {
         let Some(text) = self.value.get_ref().as_str() else { return self.other_type("a length of time, `\"10 s\"`") };
         moment::duration_ms(text).map_or_else(|why| self.wrong(why), Some)
     }
 
     /// Reads a percentage, as a number or a text.
-    pub(super) fn percent<T, E: fmt::Display>(&self, read: impl Fn(&str) -> Result<T, E>) -> Option<T> {
+    pub fn percent<T, E: fmt::Display>(&self, read: impl Fn(&str) -> Result<T, E>) -> Option<T> {
         let found = match self.value.get_ref() {
             DeValue::String(text) => read(text),
             DeValue::Integer(number) if number.radix() == 10 => read(number.as_str()),
@@ -247,12 +290,13 @@ impl<'d> Item<'d> {
         found.map_or_else(|why| self.wrong(why.to_string()), Some)
     }
 
-    pub(super) fn parsed<T: FromStr<Err: fmt::Display>>(self) -> Option<T> {
+    /// Reads a text that means something.
+    pub fn parsed<T: FromStr<Err: fmt::Display>>(self) -> Option<T> {
         self.checked(|text| text.parse().map_err(|error: T::Err| error.to_string()))
     }
 
     /// Reads the key itself.
-    pub(super) fn key_parsed<T: FromStr<Err: fmt::Display>>(&self) -> Option<T> {
+    pub fn key_parsed<T: FromStr<Err: fmt::Display>>(&self) -> Option<T> {
         match self.name.parse() {
             Ok(key) => Some(key),
             Err(error) => {
@@ -262,13 +306,13 @@ impl<'d> Item<'d> {
         }
     }
 
-    /// Reads a text.
-    pub(super) fn checked<T>(&self, read: impl FnOnce(&str) -> Result<T, String>) -> Option<T> {
+    /// Reads a text as `read` does.
+    pub fn checked<T>(&self, read: impl FnOnce(&str) -> Result<T, String>) -> Option<T> {
         read(self.text()?).map_or_else(|why| self.wrong(why), Some)
     }
 
     /// Returns `value` if it is valid.
-    pub(super) fn valid<T, E: fmt::Display>(&self, value: T, validate: impl Fn(&T) -> Result<(), E>) -> Option<T> {
+    pub fn valid<T, E: fmt::Display>(&self, value: T, validate: impl Fn(&T) -> Result<(), E>) -> Option<T> {
         match validate(&value) {
             Ok(()) => Some(value),
             Err(error) => {

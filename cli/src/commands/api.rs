@@ -1,0 +1,83 @@
+//! `ionledger api`: the HTTP API as a process of its own, on a ledger in Kafka.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::Args;
+use miette::miette;
+use tokio_util::sync::CancellationToken;
+use workers::artifacts::Artifacts;
+
+use super::up::ci_secrets;
+use crate::failure::{Failure, Outcome};
+use crate::house::{self, ApiServer, Need, Opened, Way};
+use crate::place::Place;
+use crate::session::Session;
+use crate::settings::{ServerArgs, ServerSettings};
+use crate::journal;
+use crate::serving::{self, Signals};
+
+/// Run the HTTP API as a process of its own, on a ledger in Kafka.
+///
+/// It answers on the data folder's socket, for the command line on this machine, and with --listen over TCP. Of several on
+/// one data folder the first has the socket. A rollback that it takes it carries out itself, through the folder's proxy.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+/healthz and /readyz take no token, /metrics takes one as any read does.
+
+Examples:
+  ionledger api --ledger kafka://127.0.0.1:9092
+  ionledger api --ledger kafka://127.0.0.1:9092 --listen 127.0.0.1:7070
+  ionledger api --config ionledger.toml --ci-secret-file ./ci.secret")]
+pub(crate) struct ApiArgs {
+    #[command(flatten)]
+    server: ServerArgs,
+    /// A file with a secret that CI signs its releases with; give two while you change it.
+    #[arg(long, value_name = "FILE")]
+    ci_secret_file: Vec<PathBuf>,
+}
+
+impl ApiArgs {
+    /// Answers until told to end by SIGTERM or SIGINT.
+    pub(crate) fn run(self, session: &Session) -> Outcome<ExitCode> {
+        let settings = self.server.settings()?;
+        if !matches!(settings.ledger, Some(Place::Kafka(_))) {
+            return Err(Failure::usage(
+                "an API of its own needs a ledger in Kafka; name it with --ledger kafka://HOST:PORT, or run \
+                 `ionledger up`, which has the API in it",
+            ));
+        }
+        let data = settings.data(&session.globals)?;
+        journal::begin("info");
+        serving::block_on(self.serve(&data, &settings))
+    }
+
+    async fn serve(self, data: &Path, settings: &ServerSettings) -> miette::Result<()> {
+        let mut signals = Signals::catch()?;
+        let ci = ci_secrets(&self.ci_secret_file, settings)?;
+        let opened = tokio::select! {
+            opened = Opened::open(data, settings, Need::Answers) => opened?,
+            () = signals.ended() => return Ok(()),
+        };
+        let artifacts = Arc::new(Artifacts::open(&opened.data).map_err(|error| miette!("{error}"))?);
+        let adapters = house::adapters(&opened, &artifacts)?;
+        let way = settings.listen.map_or(Way::Socket(None), Way::Tcp);
+        let mut api = ApiServer::open(&opened, &adapters, artifacts, ci, way).await?;
+        match api.has_socket() {
+            true => eprintln!("the API answers on {}", opened.data.display()),
+            false => eprintln!("another process answers on {}", opened.data.display()),
+        }
+        if let Some(address) = api.tcp() {
+            eprintln!("the API answers on http://{address}");
+        }
+        let stop = CancellationToken::new();
+        let keeping = tokio::spawn(house::keep_glass(&adapters, stop.clone()));
+        // A ledger that cannot be followed any more is not ready, and still rolls back.
+        signals.ended().await;
+        api.close().await;
+        stop.cancel();
+        let _ = keeping.await;
+        Ok(())
+    }
+}

@@ -1,0 +1,101 @@
+//! The HTTP API of a running ledger: on the data folder's socket, over TCP, or both.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use api::ci::Secrets;
+use api::server::{Api, Hooks, Server, check_bind};
+use ledger::Ledger;
+use schemas::DeploymentId;
+use tokio_util::sync::CancellationToken;
+use workers::artifacts::Artifacts;
+use workers::runtime::{self, Adapters};
+use workers::traffic::{Entry, Router};
+
+use super::{Opened, report};
+
+/// How callers come in.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Way {
+    /// By the data folder's socket, and over TCP if there is an address.
+    Socket(Option<SocketAddr>),
+    /// Over TCP, and by the folder's socket unless another process answers there.
+    Tcp(SocketAddr),
+}
+
+/// An API server that answers.
+pub(crate) struct ApiServer {
+    closing: CancellationToken,
+    server: tokio::task::JoinHandle<()>,
+    tcp: Option<SocketAddr>,
+    has_socket: bool,
+}
+
+impl ApiServer {
+    /// Starts it.
+    ///
+    /// # Errors
+    ///
+    /// An address that cannot be had.
+    pub(crate) async fn open(
+        opened: &Opened,
+        adapters: &Adapters,
+        artifacts: Arc<Artifacts>,
+        ci: Secrets,
+        way: Way,
+    ) -> miette::Result<Self> {
+        let closing = CancellationToken::new();
+        let mut api = Api::new(opened.ledger.clone(), Arc::clone(&opened.reader), &opened.data, artifacts);
+        api.hooks = Arc::new(Hands { ledger: opened.ledger.clone(), router: Arc::clone(&adapters.router) });
+        api.glass = adapters.glass.clone();
+        api.ci = ci;
+        api.closing = closing.clone();
+        let api = Arc::new(api);
+        let server = match way {
+            Way::Socket(tcp) => Server::listen(api, tcp).await,
+            Way::Tcp(tcp) => Server::listen_beside(api, tcp).await,
+        };
+        let server = server.map_err(report)?;
+        let (tcp, has_socket) = (server.tcp_address(), server.has_socket());
+        Ok(Self { closing, server: tokio::spawn(server.run()), tcp, has_socket })
+    }
+
+    /// Returns where it listens over TCP.
+    pub(crate) fn tcp(&self) -> Option<SocketAddr> {
+        self.tcp
+    }
+
+    /// Says whether it listens on the data folder's socket.
+    pub(crate) fn has_socket(&self) -> bool {
+        self.has_socket
+    }
+
+    /// Takes nothing more, and lets open requests end.
+    pub(crate) async fn close(&mut self) {
+        self.closing.cancel();
+        let _ = (&mut self.server).await;
+    }
+}
+
+/// What the workers do for the API.
+struct Hands {
+    ledger: Ledger,
+    router: Arc<dyn Router>,
+}
+
+#[async_trait::async_trait]
+impl Hooks for Hands {
+    async fn apply_now(&self, deployment: &DeploymentId) -> Result<(), String> {
+        let applied = runtime::apply_now(&self.ledger, &*self.router, deployment).await;
+        applied.map(drop).map_err(|error| error.to_string())
+    }
+
+    async fn check_listen(&self, deployment: &DeploymentId, address: SocketAddr) -> Result<(), String> {
+        let entry = self.router.entry(deployment).await.ok().flatten();
+        // The address that the proxy chose for it is taken, and may be kept.
+        if entry.as_ref().and_then(Entry::held).is_some_and(|held| held.listening == address) {
+            return Ok(());
+        }
+        check_bind(address).await
+    }
+}

@@ -1,0 +1,117 @@
+//! Opening the ledger: in the data folder, or in Kafka beside it.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use ledger::Ledger;
+use ledger::execute::SystemClock;
+use ledger::heartbeats::Heartbeats;
+use ledger::log::Log;
+use ledger::log::kafka::{self, Kafka, KafkaHeartbeats};
+use ledger::log::segments::{self, DataFolder, SegmentsReader, SharedFolder};
+use miette::miette;
+use replay::Reader;
+use schemas::Offset;
+
+use super::report;
+use crate::place::Place;
+use crate::settings::ServerSettings;
+
+/// A ledger that this process follows, and the data folder where its nodes, artifacts and routes lie.
+pub(crate) struct Opened {
+    /// The data folder.
+    pub(crate) data: PathBuf,
+    /// The ledger.
+    pub(crate) ledger: Ledger,
+    /// What answers questions about the past.
+    pub(crate) reader: Arc<Reader>,
+    /// The signs of life of workers in other processes; none where no other process may act.
+    pub(crate) heartbeats: Option<Arc<dyn Heartbeats>>,
+    /// How this process is called as a worker.
+    pub(crate) instance: String,
+    /// Keeps a process with an embedded ledger from the folder.
+    _shared: Option<SharedFolder>,
+}
+
+/// What a process needs of the ledger.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Need {
+    /// To act on it and to answer questions about the past: with the cache.
+    Answers,
+    /// To act on it.
+    Follow,
+}
+
+impl Opened {
+    /// Opens the ledger that the settings name; without a name, that of the data folder.
+    ///
+    /// # Errors
+    ///
+    /// What cannot be had: the folder or the log.
+    pub(crate) async fn open(data: &Path, settings: &ServerSettings, need: Need) -> miette::Result<Self> {
+        match &settings.ledger {
+            None => Self::in_folder(data).await,
+            Some(Place::Folder(folder)) if folder == data => Self::in_folder(data).await,
+            Some(Place::Folder(folder)) => Err(miette!(
+                "the ledger lies in the data folder {}, not in {}; name one of them, with --data DIR",
+                data.display(),
+                folder.display()
+            )),
+            Some(Place::Kafka(place)) => Self::in_kafka(data, place, &settings.kafka, need).await,
+        }
+    }
+
+    async fn in_folder(data: &Path) -> miette::Result<Self> {
+        let folder = DataFolder::hold(data).map_err(report)?;
+        let data = folder.path().to_owned();
+        let opened = replay::open(folder, segments::Options::default(), Arc::new(SystemClock)).await.map_err(report)?;
+        let reader = Arc::new(opened.reader());
+        let instance = instance(&opened.ledger);
+        Ok(Self { data, ledger: opened.ledger, reader, heartbeats: None, instance, _shared: None })
+    }
+
+    async fn in_kafka(
+        data: &Path,
+        place: &kafka::Place,
+        options: &kafka::Options,
+        need: Need,
+    ) -> miette::Result<Self> {
+        let shared = SharedFolder::hold(data).map_err(report)?;
+        let data = shared.path().to_owned();
+        let log: Arc<dyn Log> = Arc::new(Kafka::open(place.clone(), options.clone()).await.map_err(report)?);
+        let cache = (need == Need::Answers).then_some(&*data);
+        let opened = replay::open_log(Arc::clone(&log), cache, Arc::new(SystemClock)).await.map_err(report)?;
+        check_folder(&data, &opened.ledger, place).await?;
+        let instance = instance(&opened.ledger);
+        let heartbeats = KafkaHeartbeats::open(place, options, &instance).await.map_err(report)?;
+        let reader = Arc::new(opened.reader());
+        let heartbeats: Option<Arc<dyn Heartbeats>> = Some(Arc::new(heartbeats));
+        Ok(Self { data, ledger: opened.ledger, reader, heartbeats, instance, _shared: Some(shared) })
+    }
+}
+
+/// Returns how this process is called as a worker: where it runs, and since when.
+fn instance(ledger: &Ledger) -> String {
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let host: String = host.chars().filter(|c| c.is_ascii_alphanumeric() || "-._".contains(*c)).take(100).collect();
+    format!("{host}:{}@{}", std::process::id(), ledger.clock().now())
+}
+
+/// Refuses a data folder that holds another ledger of its own: its nodes and routes are that ledger's.
+async fn check_folder(data: &Path, ledger: &Ledger, place: &kafka::Place) -> miette::Result<()> {
+    if !data.join("log").exists() {
+        return Ok(());
+    }
+    let log = SegmentsReader::open(data, None).map_err(report)?;
+    let Some(first) = log.read(Offset(0), 1).await.map_err(report)?.into_iter().next() else { return Ok(()) };
+    let mut view = ledger::View::default();
+    view.fold(first.offset, &first.bytes).map_err(report)?;
+    match view.state().ledger {
+        Some(own) if own != ledger.id() => Err(miette!(
+            "{} holds ledger {own}, and {place} holds ledger {}; name another folder with --data DIR",
+            data.display(),
+            ledger.id()
+        )),
+        _ => Ok(()),
+    }
+}

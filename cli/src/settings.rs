@@ -1,0 +1,120 @@
+//! The settings of what serves: from the command line, else the environment, else a TOML file.
+
+mod file;
+mod kafka;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use ledger::log::kafka::Options;
+
+use crate::args::Globals;
+use crate::failure::{Failure, Outcome};
+use crate::place::Place;
+use file::File;
+
+/// How Kafka is reached: for every command that may go there itself.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct KafkaArgs {
+    /// A file with settings of the server and of Kafka, as docs/ionledger.toml has them
+    #[arg(long, value_name = "FILE", env = "IONLEDGER_CONFIG", hide_env_values = true)]
+    config: Option<PathBuf>,
+    /// Take a Kafka of fewer than three brokers, which can be lost with one
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    #[arg(env = "IONLEDGER_DEV", hide_env_values = true, hide_possible_values = true)]
+    dev: Option<bool>,
+}
+
+/// What a process that serves is told.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct ServerArgs {
+    /// Where the ledger lies: a data folder, or `kafka://HOST:PORT[,HOST:PORT...][/TOPIC]` [default: the data folder]
+    #[arg(long, value_name = "PLACE", env = "IONLEDGER_LEDGER", hide_env_values = true)]
+    ledger: Option<Place>,
+    /// Also answer HTTP on this address
+    #[arg(long, value_name = "ADDRESS:PORT", env = "IONLEDGER_LISTEN", hide_env_values = true)]
+    listen: Option<SocketAddr>,
+    #[command(flatten)]
+    kafka: KafkaArgs,
+}
+
+/// The settings of a process that serves, wherever each was written.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct ServerSettings {
+    /// The data folder of the file; the command line and the environment come first.
+    data: Option<PathBuf>,
+    /// Where the ledger lies; in the data folder if nobody says.
+    pub(crate) ledger: Option<Place>,
+    /// Where HTTP is answered.
+    pub(crate) listen: Option<SocketAddr>,
+    /// Files with secrets that CI signs its releases with.
+    pub(crate) ci_secret_files: Vec<PathBuf>,
+    /// How Kafka is reached.
+    pub(crate) kafka: Options,
+}
+
+impl ServerArgs {
+    /// Returns the settings.
+    ///
+    /// # Errors
+    ///
+    /// A usage error with the file, line and key, or the variable, that is wrong.
+    pub(crate) fn settings(&self) -> Outcome<ServerSettings> {
+        let mut settings = self.kafka.settings()?;
+        settings.ledger = self.ledger.clone().or(settings.ledger);
+        settings.listen = self.listen.or(settings.listen);
+        Ok(settings)
+    }
+}
+
+impl KafkaArgs {
+    /// Returns how Kafka is reached.
+    ///
+    /// # Errors
+    ///
+    /// As [`ServerArgs::settings`].
+    pub(crate) fn options(&self) -> Outcome<Options> {
+        Ok(self.settings()?.kafka)
+    }
+
+    fn settings(&self) -> Outcome<ServerSettings> {
+        let file = self.config.as_deref().map(File::read).transpose()?.unwrap_or_default();
+        let File { data, ledger, dev, listen, ci_secret_files, kafka: written } = file;
+        let environment = kafka::from_environment(std::env::vars_os()).map_err(Failure::usage)?;
+        let mut kafka = written.overridden_by(environment).options().map_err(Failure::usage)?;
+        kafka.dev = self.dev.or(dev).unwrap_or(false);
+        kafka.check().map_err(Failure::usage)?;
+        Ok(ServerSettings { data, ledger, listen, ci_secret_files, kafka })
+    }
+}
+
+impl ServerSettings {
+    /// Returns the data folder.
+    ///
+    /// # Errors
+    ///
+    /// A usage error if nobody names one and the user has no home.
+    pub(crate) fn data(&self, globals: &Globals) -> Outcome<PathBuf> {
+        match (&globals.data, &self.data) {
+            (None, Some(data)) => Ok(data.clone()),
+            _ => globals.data(),
+        }
+    }
+}
+
+/// Says where a setting of Kafka may be written.
+fn called(key: &str) -> String {
+    format!("kafka.{key} (IONLEDGER_KAFKA_{})", key.to_uppercase())
+}
+
+/// Returns a path of a file's, which lies below the file's own folder unless it begins with `/`.
+fn below(base: &Path, path: &str) -> Result<PathBuf, String> {
+    match path {
+        "" => Err("it is empty; name a file or leave it out".to_owned()),
+        path => std::path::absolute(base.join(path)).map_err(|error| error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

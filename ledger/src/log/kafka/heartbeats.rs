@@ -1,0 +1,170 @@
+//! Heartbeats over Kafka: a topic beside the log's, `TOPIC.heartbeats`, of which nothing is kept for long.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rdkafka::ClientContext as _;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::config::ClientConfig;
+use rdkafka::consumer::Consumer as _;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::Message as _;
+use rdkafka::producer::{BaseRecord, DefaultProducerContext, ThreadedProducer};
+use rdkafka::{Offset as At, TopicPartitionList};
+use schemas::Role;
+
+use super::client::{Clients, Closing, Consumer, Quiet};
+use super::{OpenError, Options, Place, blocking};
+use crate::heartbeats::{Beat, Ear, Heartbeats};
+
+/// How long a poll waits for a beat.
+const POLL: Duration = Duration::from_millis(100);
+
+/// How long the brokers may take to make the topic.
+const MAKE_MAX: Duration = Duration::from_secs(20);
+
+/// How long a beat is tried to be sent: a late one says nothing.
+const SEND_MS_MAX: &str = "1000";
+
+/// How long the brokers keep beats, in milliseconds.
+const KEPT_MS: &str = "3600000";
+
+/// Sends and hears beats.
+pub struct KafkaHeartbeats {
+    topic: String,
+    producer: Option<ThreadedProducer<DefaultProducerContext>>,
+    ear: Arc<Mutex<Ear>>,
+    closed: Arc<AtomicBool>,
+}
+
+impl std::fmt::Debug for KafkaHeartbeats {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("KafkaHeartbeats").field("topic", &self.topic).finish()
+    }
+}
+
+impl KafkaHeartbeats {
+    /// Listens beside the log at `place`, for the instance `own`; makes the topic if there is none.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError`] if the topic cannot be made or read.
+    pub async fn open(place: &Place, options: &Options, own: &str) -> Result<Self, OpenError> {
+        let clients = Clients::new(place.beside("heartbeats"), options);
+        make(&clients).await?;
+        let own = own.to_owned();
+        blocking(move || Self::begin(&clients, &own)).await
+    }
+
+    fn begin(clients: &Clients, own: &str) -> Result<Self, OpenError> {
+        let topic = clients.topic().to_owned();
+        let producer = producing(clients).create().map_err(OpenError::client)?;
+        let consumer: Consumer = hearing(clients).create_with_context(clients.quiet()).map_err(OpenError::client)?;
+        let mut end = TopicPartitionList::with_capacity(1);
+        end.add_partition_offset(&topic, 0, At::End).and_then(|()| consumer.assign(&end)).map_err(OpenError::client)?;
+        let (ear, closed) = (Arc::new(Mutex::new(Ear::new(own))), Arc::new(AtomicBool::new(false)));
+        let listener = {
+            let (ear, closed) = (Arc::clone(&ear), Arc::clone(&closed));
+            move || listen(&consumer, &ear, &closed)
+        };
+        let spawned = thread::Builder::new().name("kafka-heartbeats".to_owned()).spawn(listener);
+        spawned.map_err(|error| OpenError::Client(error.to_string()))?;
+        Ok(Self { topic, producer: Some(producer), ear, closed })
+    }
+}
+
+impl Heartbeats for KafkaHeartbeats {
+    fn send(&self, beat: &Beat) {
+        let Some(producer) = &self.producer else { return };
+        let payload = serde_json::to_vec(beat).expect("a beat is plain JSON");
+        let record = BaseRecord::<(), [u8]>::to(&self.topic).partition(0).payload(&payload);
+        if let Err((error, _)) = producer.send(record) {
+            tracing::debug!(%error, "a heartbeat was not sent");
+        }
+    }
+
+    fn silence(&self, role: Role, holder: &str) -> Duration {
+        lock(&self.ear).silence(role, holder)
+    }
+}
+
+impl Drop for KafkaHeartbeats {
+    fn drop(&mut self) {
+        self.closed.store(true, Ordering::Relaxed);
+        drop(self.producer.take().and_then(|producer| Closing::begin("producer of heartbeats", producer)));
+    }
+}
+
+fn listen(consumer: &Consumer, ear: &Mutex<Ear>, closed: &AtomicBool) {
+    let began = Instant::now();
+    while !closed.load(Ordering::Relaxed) {
+        match consumer.poll(POLL) {
+            None => {}
+            Some(Ok(message)) => {
+                // What a stranger writes here is no beat.
+                let beat = message.payload().and_then(|payload| serde_json::from_slice::<Beat>(payload).ok());
+                if let Some(beat) = beat {
+                    lock(ear).hear(beat, began.elapsed());
+                }
+            }
+            Some(Err(error)) => consumer.context().error(error, "heartbeats"),
+        }
+    }
+}
+
+fn lock(ear: &Mutex<Ear>) -> std::sync::MutexGuard<'_, Ear> {
+    ear.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn producing(clients: &Clients) -> ClientConfig {
+    let mut config = clients.config();
+    config.set("acks", "1").set("linger.ms", "0").set("message.timeout.ms", SEND_MS_MAX);
+    // A broker that comes back is not flooded with what nobody wants to know any more.
+    config.set("queue.buffering.max.messages", "100");
+    config
+}
+
+fn hearing(clients: &Clients) -> ClientConfig {
+    let mut config = clients.config();
+    config
+        .set("enable.auto.commit", "false")
+        .set("enable.auto.offset.store", "false")
+        // Old beats may be gone, and say nothing.
+        .set("auto.offset.reset", "latest")
+        .set("fetch.wait.max.ms", "100")
+        .set("fetch.error.backoff.ms", "20")
+        .set("group.id", "ionledger-reads-without-a-group");
+    config
+}
+
+/// Makes the topic, unless it is there.
+async fn make(clients: &Clients) -> Result<(), OpenError> {
+    let admin: AdminClient<Quiet> = clients.config().create_with_context(clients.quiet()).map_err(OpenError::client)?;
+    let asking = clients.clone();
+    let (brokers, is_there) = blocking(move || {
+        let unreachable =
+            |error: KafkaError| OpenError::Unreachable { place: asking.place().clone(), why: error.to_string() };
+        let client = asking.asking().map_err(OpenError::client)?;
+        let metadata = client.fetch_metadata(None, MAKE_MAX).map_err(unreachable)?;
+        Ok((metadata.brokers().len(), metadata.topics().iter().any(|topic| topic.name() == asking.topic())))
+    })
+    .await?;
+    if is_there {
+        return Ok(());
+    }
+    let replicas = i32::try_from(brokers.clamp(1, 3)).unwrap_or(1);
+    let topic = NewTopic::new(clients.topic(), 1, TopicReplication::Fixed(replicas))
+        .set("cleanup.policy", "delete")
+        .set("retention.ms", KEPT_MS)
+        .set("min.insync.replicas", "1");
+    let made = admin.create_topics([&topic], &AdminOptions::new().operation_timeout(Some(MAKE_MAX))).await;
+    drop(Closing::begin("admin client", admin));
+    let failed = |why: String| OpenError::NotMade { topic: clients.topic().to_owned(), why };
+    match made.map_err(|error| failed(error.to_string()))?.into_iter().next() {
+        // Another process was quicker.
+        None | Some(Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists))) => Ok(()),
+        Some(Err((_, code))) => Err(failed(code.to_string())),
+    }
+}

@@ -1,0 +1,299 @@
+//! The ledger in a real Kafka of three brokers, with the API, the proxy and the workers as processes of their own: any of
+//! them may die at any moment, and a rollback is still instant.
+
+#[path = "support/kafka.rs"]
+mod cluster;
+#[path = "support/house.rs"]
+mod house;
+#[path = "support/services.rs"]
+mod services;
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use cluster::Cluster;
+use house::{IONLEDGER, eventually};
+use rdkafka::ClientConfig;
+use rdkafka::producer::{BaseRecord, Producer as _, ThreadedProducer};
+use rustix::process::Signal;
+use serde_json::Value;
+use services::{Service, Services};
+
+/// Within which a worker's work is finished by another. Source: the issue "Kafka".
+const FINISHED_MAX: Duration = Duration::from_secs(5);
+
+/// Within which a rollback is applied, whatever fails. Source: the issue "Kafka".
+const ROLLBACK_MAX: Duration = Duration::from_secs(3);
+
+/// Returns a house with every part of its own process, in which 1.0.0 serves.
+fn serving(topic: &str) -> Services {
+    let services = Services::start(Cluster::shared(), topic);
+    services.house.serving("[retention]\nwarm_for = \"1 second\"\ndrain = \"0 seconds\"\n");
+    services
+}
+
+/// As [`serving`], and 1.1.0 has all traffic.
+fn shipped(topic: &str) -> Services {
+    let services = Services::start(Cluster::shared(), topic);
+    services.house.serving("");
+    services.house.release("1.1.0", &[]);
+    services.house.new_stack("1.1.0");
+    give_all_to(&services, "1.1.0");
+    services
+}
+
+fn give_all_to(services: &Services, version: &str) {
+    services.house.ok(&["traffic", "api", version, "100"]);
+    eventually("the weights are applied", || services.house.deployment()["weights_applied"] == true);
+}
+
+/// Returns the version that the proxy gives all traffic to.
+fn served(services: &Services) -> String {
+    let deployment = "production/api".parse().unwrap();
+    let held = services.house.ask_proxy(async move |proxy| proxy.routes(&deployment).await).unwrap().unwrap();
+    let sole = held.routes.weights.sole().expect("one version has all");
+    held.routes.backends[&sole].version.to_string()
+}
+
+/// Rolls back to `version` and asserts that it was served in time.
+#[track_caller]
+fn rolls_back_in_time(services: &Services, version: &str) {
+    let began = Instant::now();
+    let said = services.house.run(&["rollback", "api"]);
+    while served(services) != version {
+        assert!(began.elapsed() < ROLLBACK_MAX, "{said:?}; {}", services.said());
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let took = began.elapsed();
+    assert!(took < ROLLBACK_MAX, "it took {took:?}: {said:?}");
+    assert_eq!(said.code, 0, "{said:?}");
+}
+
+/// The events of a kind in the commits that count, with each one's actor.
+fn counted(history: &[Value], kind: &str) -> Vec<(String, Value)> {
+    let commits = history.iter().filter(|commit| commit["void"].is_null());
+    let events = commits.flat_map(|commit| {
+        let actor = commit["actor"]["name"].as_str().unwrap_or_default().to_owned();
+        let events = commit["events"].as_array().cloned().unwrap_or_default();
+        events.into_iter().map(move |event| (actor.clone(), event))
+    });
+    events.filter(|(_, event)| event["type"] == kind).map(|(actor, event)| (actor, event["data"].clone())).collect()
+}
+
+/// Whether `actor` is the worker that ran as `service`.
+fn is_by(actor: &str, pid: u32) -> bool {
+    actor.contains(&format!(":{pid}@"))
+}
+
+/// Records a release whose nodes run `script` before they become the service, which has `$@` as its arguments.
+fn release_with(services: &Services, version: &str, script: &str) {
+    let artifact = services.house.file(&format!("artifact-{version}"), script);
+    let arguments = ["--port={port}", "--version-name", version].map(|argument| ["--arg", argument]).concat();
+    services.house.ok(&[&["release", "api", version, "--artifact", &artifact][..], &arguments].concat());
+}
+
+/// Arms `what`, which kills the process `victim` as soon as it is used.
+fn arm(services: &Services, what: &str, victim: &Service) -> std::path::PathBuf {
+    let armed = services.house.path().join(what);
+    fs::write(&armed, victim.pid().to_string()).unwrap();
+    armed
+}
+
+#[test]
+fn a_release_goes_the_whole_way_and_every_process_tells_how_it_does() {
+    let services = shipped("whole-way");
+    assert_eq!(served(&services), "1.1.0");
+    rolls_back_in_time(&services, "1.0.0");
+    assert!(services.house.ok(&["history", "api"]).contains("rolled back"));
+    assert_eq!(services.house.json(&["verify"])["sound"], true, "{}", services.house.ok(&["verify"]));
+
+    for service in &services.running {
+        assert_eq!(service.ask("/healthz").0, 200, "{}", service.kind);
+        assert_eq!(service.ask("/readyz").0, 200, "{}", service.kind);
+    }
+    assert_eq!(services.api().ask("/metrics").0, 401, "the API's address is open to more than operators");
+    let told = |kind: &str, line: &str| {
+        let service = services.running.iter().find(|service| service.kind == kind).unwrap();
+        let (code, metrics) = service.ask("/metrics");
+        assert_eq!(code, 200);
+        assert!(metrics.lines().any(|found| found.starts_with(line)), "{line} of {kind}: {metrics}");
+    };
+    for kind in ["provisioner", "traffic-shifter", "collector"] {
+        eventually("the log is folded", || {
+            let service = services.running.iter().find(|service| service.kind == kind).unwrap();
+            service.ask("/metrics").1.contains("ionledger_lag_records 0")
+        });
+        told(kind, "ionledger_log_reachable 1");
+        told(kind, "ionledger_head_version{stream=\"deployment/production/api\"}");
+        told(kind, &format!("ionledger_acting{{holder=\"{}\"", services.acting(kind).unwrap()));
+        told(kind, "ionledger_appends_total{outcome=\"counted\"}");
+    }
+    told("provisioner", "ionledger_effects_total{effect=\"launch\",outcome=\"done\",role=\"provisioner\"} 4");
+    told("traffic-shifter", "ionledger_effects_total{effect=\"route\",outcome=\"done\",role=\"traffic-shifter\"}");
+    told("proxy", "ionledger_proxy_requests_total{");
+}
+
+#[test]
+fn a_provisioner_killed_after_a_launch_and_before_its_record_is_followed_by_another_that_launches_no_node_twice() {
+    let mut services = serving("provisioner-killed");
+    services.run("provisioner");
+    let victim = services.take_acting("provisioner");
+    let armed = arm(&services, "armed", &victim);
+    // Its first node kills the provisioner that launched it.
+    let path = armed.display();
+    let shot = format!("if mv {path} {path}.used 2>/dev/null; then kill -9 $(cat {path}.used); fi");
+    release_with(&services, "1.1.0", &format!("#!/bin/sh\n{shot}\nexec {IONLEDGER} demo-service \"$@\"\n"));
+    services.house.ok(&["new", "api", "1.1.0"]);
+    eventually("the node kills its provisioner", || !armed.exists());
+    let killed = Instant::now();
+
+    let launched = |history: &[Value]| counted(history, "node.launched").into_iter().skip(0).collect::<Vec<_>>();
+    eventually("both nodes are launched", || launched(&services.history()).len() == 4);
+    let took = killed.elapsed();
+    assert!(took < FINISHED_MAX, "it took {took:?}: {}", services.said());
+    services.house.ok(&["new", "api", "1.1.0", "--wait"]);
+
+    let history = services.history();
+    let adopted = launched(&history).iter().filter(|(actor, _)| !is_by(actor, victim.pid())).count();
+    assert_eq!(adopted, 2, "the other recorded what the killed one had launched: {history:#?}");
+    let effects: std::collections::BTreeSet<String> =
+        launched(&history).iter().map(|(_, data)| data["effect"].to_string()).collect();
+    assert_eq!(effects.len(), 4, "no effect was carried out twice");
+    assert_eq!(services.house.node_processes().len(), 4, "no node runs that nobody asked for");
+}
+
+#[test]
+fn a_collector_killed_while_it_takes_a_node_down_is_followed_by_another_that_finishes_it() {
+    let mut services = serving("collector-killed");
+    services.run("collector");
+    let victim = services.take_acting("collector");
+    let armed = arm(&services, "armed", &victim);
+    // A node that is told to end kills the collector that told it so, and then ends.
+    let path = armed.display();
+    let shot = format!("if mv {path} {path}.used 2>/dev/null; then kill -9 $(cat {path}.used); fi");
+    let script = format!(
+        "#!/bin/sh\ntrap '{shot}; kill $child; wait $child; exit 0' TERM\n\
+         {IONLEDGER} demo-service \"$@\" & child=$!\nwhile :; do wait $child; done\n"
+    );
+    release_with(&services, "1.1.0", &script);
+    services.house.new_stack("1.1.0");
+    // It never had traffic, so it is collected a second later.
+    eventually("the node kills its collector", || !armed.exists());
+    let killed = Instant::now();
+    eventually("the stack is collected", || counted(&services.history(), "retention.collected").len() == 1);
+    let took = killed.elapsed();
+    assert!(took < FINISHED_MAX, "it took {took:?}: {}", services.said());
+
+    let history = services.history();
+    let stopped = counted(&history, "node.stopped");
+    assert_eq!(stopped.len(), 2, "each node ended once: {history:#?}");
+    assert!(stopped.iter().all(|(actor, _)| !is_by(actor, victim.pid())), "{history:#?}");
+    assert_eq!(services.house.node_processes().len(), 2, "only 1.0.0 runs");
+}
+
+#[test]
+fn a_traffic_shifter_killed_after_weights_are_applied_and_before_their_record_is_followed_by_another() {
+    let mut services = shipped("shifter-killed");
+    services.run("traffic-shifter");
+    let mut caught = false;
+    for round in 0..8 {
+        let version = if round % 2 == 0 { "1.0.0" } else { "1.1.0" };
+        let victim = services.take_acting("traffic-shifter");
+        services.run("traffic-shifter");
+        let pid = victim.pid();
+        services.house.ok(&["traffic", "api", version, "100"]);
+        // As soon as the proxy serves them.
+        while served(&services) != version {
+            std::hint::spin_loop();
+        }
+        victim.kill();
+        let killed = Instant::now();
+        eventually("the weights are known to be applied", || services.house.deployment()["weights_applied"] == true);
+        let took = killed.elapsed();
+        assert!(took < FINISHED_MAX, "it took {took:?}: {}", services.said());
+        let applied = counted(&services.history(), "traffic.weights_applied");
+        let (actor, _) = applied.first().expect("they were recorded");
+        caught |= !is_by(actor, pid);
+        assert_eq!(served(&services), version);
+        if caught && round > 0 {
+            break;
+        }
+    }
+    assert!(caught, "no shifter was killed in time: {}", services.said());
+}
+
+#[test]
+fn a_worker_that_stood_still_for_ten_seconds_changes_nothing_when_it_goes_on() {
+    let mut services = shipped("stopped");
+    services.run("traffic-shifter");
+    let stopped = services.take_acting("traffic-shifter");
+    stopped.signal(Signal::STOP);
+    let began = Instant::now();
+    services.house.ok(&["traffic", "api", "1.0.0", "100"]);
+    eventually("another applies the weights", || services.house.deployment()["weights_applied"] == true);
+    let took = began.elapsed();
+    assert!(took < FINISHED_MAX, "it took {took:?}: {}", services.said());
+    let taken_over = services.history().first().unwrap()["offset"].as_u64().unwrap();
+
+    std::thread::sleep(Duration::from_secs(10).saturating_sub(began.elapsed()));
+    stopped.signal(Signal::CONT);
+    eventually("it knows", || stopped.said().contains("was taken over"));
+    services.house.ok(&["traffic", "api", "1.1.0", "100"]);
+    eventually("the weights are applied", || services.house.deployment()["weights_applied"] == true);
+    assert_eq!(served(&services), "1.1.0");
+    let later = services.history().into_iter().filter(|commit| commit["offset"].as_u64().unwrap() > taken_over);
+    for commit in later.filter(|commit| commit["void"].is_null()) {
+        let actor = commit["actor"]["name"].as_str().unwrap_or_default();
+        assert!(!is_by(actor, stopped.pid()), "{commit:#}");
+    }
+    assert_eq!(stopped.ask("/readyz").0, 200, "it waits for its turn: {}", stopped.said());
+}
+
+#[test]
+fn a_worker_that_is_told_to_end_hands_over_at_once() {
+    let mut services = shipped("handed-over");
+    for role in ["provisioner", "traffic-shifter", "collector"] {
+        services.run(role);
+        let acting = services.take_acting(role);
+        let pid = acting.pid();
+        let took = acting.end();
+        let ended = Instant::now();
+        eventually("another acts", || services.acting(role).is_some_and(|holder| !is_by(&holder, pid)));
+        let waited = ended.elapsed();
+        assert!(took < Duration::from_secs(3) && waited < Duration::from_secs(1), "{role}: {took:?}, {waited:?}");
+    }
+    give_all_to(&services, "1.0.0");
+}
+
+#[test]
+fn a_rollback_waits_for_no_takeover() {
+    let mut services = shipped("during-takeover");
+    services.run("traffic-shifter");
+    services.take_acting("traffic-shifter").kill();
+    rolls_back_in_time(&services, "1.0.0");
+}
+
+#[test]
+fn a_rollback_waits_for_no_reader_that_catches_up_on_a_million_records() {
+    let mut services = shipped("catching-up");
+    // Nothing of it counts, and all of it is read.
+    let topic = "catching-up";
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", Cluster::shared().servers()).set("acks", "all").set("linger.ms", "20");
+    config.set("queue.buffering.max.messages", "1200000");
+    let producer: ThreadedProducer<_> = config.create().unwrap();
+    for n in 0..1_000_000_u32 {
+        let payload = format!("a stranger's record {n}");
+        producer.send(BaseRecord::<(), [u8]>::to(topic).partition(0).payload(payload.as_bytes())).unwrap();
+    }
+    producer.flush(Duration::from_secs(120)).unwrap();
+    eventually("the API has read them", || {
+        let standing = services.house.json(&["doctor"]);
+        standing.to_string().contains("records folded") && !standing.to_string().contains("behind the log")
+    });
+    let late = services.launch("traffic-shifter");
+    let other = services.launch("collector");
+    std::thread::sleep(Duration::from_millis(300));
+    rolls_back_in_time(&services, "1.0.0");
+    drop((late, other));
+}
