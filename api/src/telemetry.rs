@@ -9,9 +9,7 @@ use ledger::Ledger;
 use ledger::telemetry::SECONDS;
 use prometheus::core::Collector;
 use prometheus::proto::MetricFamily;
-use prometheus::{
-    Encoder as _, HistogramVec, IntGauge, IntGaugeVec, Opts, TextEncoder, register_histogram_vec,
-};
+use prometheus::{Encoder as _, HistogramVec, IntGauge, IntGaugeVec, Opts, TextEncoder, register_histogram_vec};
 use schemas::Role;
 
 /// The form of the answer. Source: Prometheus' text format 0.0.4.
@@ -22,7 +20,8 @@ const ASK_MAX: Duration = Duration::from_secs(2);
 
 /// From a rollback's command to the router's confirmation, or without it to the answer.
 pub static ROLLBACK_SECONDS: LazyLock<HistogramVec> = LazyLock::new(|| {
-    let help = "Seconds from a rollback's command until the router has confirmed it, or until it was answered without that";
+    let help =
+        "Seconds from a rollback's command until the router has confirmed it, or until it was answered without that";
     let buckets = SECONDS.to_vec();
     register_histogram_vec!("ionledger_rollback_seconds", help, &["outcome"], buckets).expect("registered once")
 });

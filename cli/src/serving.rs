@@ -2,8 +2,8 @@
 
 use std::process::ExitCode;
 
-use miette::IntoDiagnostic as _;
 use crate::failure::Outcome;
+use miette::IntoDiagnostic as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// Serves on as many threads as there are cores.

@@ -29,7 +29,7 @@ use crate::view::{Decoded, View};
 
 pub use answer::{Answer, OpenError, Refusal};
 pub use clock::{Clock, SystemClock};
-pub use glass::{Intended, breaks_glass};
+pub use glass::{Intended, breaks_glass, intend};
 pub use prepare::{Asked, Prepared, What, prepare};
 
 /// How long a commit may stay without a verdict before its writer is told that it is unknown.

@@ -5,8 +5,7 @@ use std::sync::LazyLock;
 use prometheus::{Histogram, IntCounterVec, register_histogram, register_int_counter_vec};
 
 /// The upper edges of durations of commits, effects and rollbacks, in seconds.
-pub const SECONDS: [f64; 14] =
-    [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0];
+pub const SECONDS: [f64; 14] = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0];
 
 /// Appended commits by their verdict: `counted`, `void`, `refused` (not in the log), `unknown` (no verdict in time).
 pub static APPENDS: LazyLock<IntCounterVec> = LazyLock::new(|| {

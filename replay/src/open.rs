@@ -76,11 +76,7 @@ pub async fn open_log(log: Arc<dyn Log>, cache: Option<&Path>, clock: Arc<dyn Cl
     go_on(log, cache.and_then(open_projection), clock).await
 }
 
-async fn go_on(
-    log: Arc<dyn Log>,
-    projection: Option<Projection>,
-    clock: Arc<dyn Clock>,
-) -> Result<Opened, OpenError> {
+async fn go_on(log: Arc<dyn Log>, projection: Option<Projection>, clock: Arc<dyn Clock>) -> Result<Opened, OpenError> {
     let mut view = match &projection {
         Some(projection) => projection.resume(&*log).await?,
         None => View::default(),

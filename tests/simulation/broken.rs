@@ -9,7 +9,8 @@ use ledger::execute::{Asked, Prepared, Refusal, What, prepare};
 use ledger::state::State;
 use schemas::command::DeploymentOutcome as O;
 use schemas::command::Outcome;
-use schemas::{Actor, ActorKind, Offset, Role, Stream, Timestamp, Weight};
+use schemas::glass::Intent;
+use schemas::{Actor, ActorKind, Offset, Role, Stream, StreamVersion, Timestamp, Weight};
 use std::sync::Arc;
 use workers::effect::{Effect, Reaction};
 use workers::facts::Facts;
@@ -345,4 +346,37 @@ fn a_shifter_that_cuts_users_off_is_found() {
         15,
         Rules { react: |role| if role == Role::TrafficShifter { react as React } else { (REAL.react)(role) }, ..REAL },
     );
+}
+
+#[test]
+fn a_rollback_without_the_ledger_that_a_call_on_its_way_can_undo_is_found() {
+    // It is carried out as the next of the generations that it knows of.
+    fn generation_above(intent: &Intent, _: u32, held: Option<StreamVersion>) -> StreamVersion {
+        held.unwrap_or_default().max(intent.head.version).next()
+    }
+    find(7, Rules { generation_above, ..REAL });
+}
+
+#[test]
+fn a_rollback_without_the_ledger_that_is_recorded_by_who_found_its_file_is_found() {
+    fn prepare_as_finder(view: &View, asked: &Asked, now: Now, rollback: bool) -> Prepare {
+        let mut asked = asked.clone();
+        if let What::Glass { .. } = asked.what {
+            asked.about.actor =
+                Actor { kind: ActorKind::System, name: "ionledger".to_owned(), proof: "found it".to_owned() };
+        }
+        prepare(view, &asked, now, rollback)
+    }
+    find(12, Rules { prepare: prepare_as_finder, ..REAL });
+}
+
+#[test]
+fn a_rollback_without_the_ledger_that_is_never_recorded_is_found() {
+    fn prepare_nothing(view: &View, asked: &Asked, now: Now, rollback: bool) -> Prepare {
+        match asked.what {
+            What::Glass { .. } => Ok(Prepared::Nothing(vec![])),
+            What::Command { .. } | What::Outcome { .. } => prepare(view, asked, now, rollback),
+        }
+    }
+    find(9, Rules { prepare: prepare_nothing, ..REAL });
 }

@@ -104,7 +104,8 @@ impl Services {
         eventually(&format!("the {kind} is ready"), || {
             let said = service.said();
             assert!(!said.contains("error: "), "{said}");
-            fs::metadata(&service.log).is_ok() && try_get(service.address, "/readyz").is_some_and(|(code, _)| code == 200)
+            fs::metadata(&service.log).is_ok()
+                && try_get(service.address, "/readyz").is_some_and(|(code, _)| code == 200)
         });
         self.running.push(service);
         self.running.last().unwrap()

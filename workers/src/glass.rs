@@ -27,6 +27,7 @@ use tokio::task::JoinHandle;
 use crate::traffic::Router;
 
 pub use folder::{Aside, Folder, Found};
+pub use hand::{generation_above, is_done, routes_back};
 
 /// How long each part of a rollback may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

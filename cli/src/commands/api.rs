@@ -12,11 +12,11 @@ use workers::artifacts::Artifacts;
 use super::up::ci_secrets;
 use crate::failure::{Failure, Outcome};
 use crate::house::{self, ApiServer, Need, Opened, Way};
+use crate::journal;
 use crate::place::Place;
+use crate::serving::{self, Signals};
 use crate::session::Session;
 use crate::settings::{ServerArgs, ServerSettings};
-use crate::journal;
-use crate::serving::{self, Signals};
 
 /// Run the HTTP API as a process of its own, on a ledger in Kafka.
 ///

@@ -14,11 +14,11 @@ use workers::artifacts::Artifacts;
 
 use crate::failure::{Failure, Outcome};
 use crate::house::{self, Need, Opened, work};
+use crate::journal;
 use crate::place::Place;
+use crate::serving::{self, Signals};
 use crate::session::Session;
 use crate::settings::{ServerArgs, ServerSettings};
-use crate::journal;
-use crate::serving::{self, Signals};
 
 /// Run one worker as a process of its own, on a ledger in Kafka.
 ///

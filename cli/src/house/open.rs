@@ -70,12 +70,7 @@ impl Opened {
         Ok(Self { data, ledger: opened.ledger, reader, heartbeats: None, instance, _shared: None })
     }
 
-    async fn in_kafka(
-        data: &Path,
-        place: &kafka::Place,
-        options: &kafka::Options,
-        need: Need,
-    ) -> miette::Result<Self> {
+    async fn in_kafka(data: &Path, place: &kafka::Place, options: &kafka::Options, need: Need) -> miette::Result<Self> {
         let shared = SharedFolder::hold(data).map_err(report)?;
         let data = shared.path().to_owned();
         let log: Arc<dyn Log> = Arc::new(Kafka::open(place.clone(), options.clone()).await.map_err(report)?);

@@ -22,9 +22,7 @@ pub(crate) async fn work(
     let (ledger, instance) = (opened.ledger.clone(), opened.instance.clone());
     let worked = match &opened.heartbeats {
         None => runtime::run(role, instance, ledger, adapters, stop).await,
-        Some(heartbeats) => {
-            runtime::take_turns(role, instance, ledger, adapters, Arc::clone(heartbeats), stop).await
-        }
+        Some(heartbeats) => runtime::take_turns(role, instance, ledger, adapters, Arc::clone(heartbeats), stop).await,
     };
     worked.map_err(report)
 }

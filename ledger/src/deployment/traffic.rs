@@ -42,7 +42,7 @@ pub struct Set {
     pub weights: Weights,
     /// What for.
     pub purpose: Purpose,
-    /// The deployment's version with them.
+    /// The deployment's version with them; its generation, where a rollback without the ledger was overtaken by them.
     pub version: StreamVersion,
     /// When.
     pub at: Timestamp,
@@ -133,8 +133,10 @@ pub(super) fn evolve(deployment: &mut Deployment, event: &traffic::Event, at: &A
         }
         traffic::Event::GlassBroken(broken) => {
             deployment.heard_of(broken.generation);
-            // It explains what was seen; what is set now is carried out again.
+            // It explains what was seen. What is set now is carried out again, above it, so that no call of it comes late.
             deployment.traffic.drift = None;
+            let generation = deployment.generation();
+            deployment.traffic.set.iter_mut().for_each(|set| set.version = generation);
         }
         traffic::Event::Retired(retired) => {
             let traffic = &mut deployment.traffic;

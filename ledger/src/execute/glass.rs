@@ -8,6 +8,8 @@ use schemas::{Actor, CommitId, Event, StreamVersion};
 
 use super::prepare::prepare;
 use super::{Answer, Asked, Ledger, Prepared, Refusal, What};
+use crate::decide::Now;
+use crate::view::View;
 
 /// What a rollback comes to on the last view of the ledger.
 #[derive(Clone, Debug, PartialEq)]
@@ -41,29 +43,14 @@ impl Asked {
 }
 
 impl Ledger {
-    /// Says what a rollback comes to on the view as it is now, whether or not the log can be followed. The generation is
-    /// the view's own; who carries it out puts it above the router's.
+    /// Says what a rollback comes to on the view as it is now, whether or not the log can be followed.
     ///
     /// # Errors
     ///
     /// [`Refusal`] as [`Ledger::execute`], as far as the view knows.
     pub fn intend(&self, asked: &Asked) -> Result<Intended, Refusal> {
         let view = self.view();
-        let now = self.now(&view);
-        let (draft, notes) = match prepare(&view, asked, now, true)? {
-            Prepared::Commit(draft, notes) => (draft, notes),
-            Prepared::Nothing(notes) => return Ok(Intended::Nothing(notes)),
-            Prepared::Before(done) => {
-                let note = format!("it was carried out before, offset {} of the ledger", done.offset);
-                return Ok(Intended::Nothing(vec![note]));
-            }
-        };
-        let (state, id) = (view.state(), asked.deployment());
-        let found = state.ledger.zip(id).and_then(|(ledger, id)| {
-            let deployment = state.deployment(id)?;
-            intent_of(&draft, ledger, id, deployment)
-        });
-        Ok(found.map_or(Intended::Cold(notes), |intent| Intended::Back(Box::new(intent))))
+        intend(&view, asked, self.now(&view))
     }
 
     /// Records a rollback that was carried out while the log gave no verdict. `generation` is what the router holds.
@@ -84,6 +71,26 @@ impl Ledger {
         let what = What::Glass { intent: Box::new(intent.clone()), generation };
         self.settle(&Asked { command: Some(intent.command), what, about }, true, true).await
     }
+}
+
+/// Says what a rollback comes to on a view. The generation is the view's own; who carries it out puts it above the
+/// router's.
+///
+/// # Errors
+///
+/// [`Refusal`] as [`Ledger::execute`], as far as the view knows.
+pub fn intend(view: &View, asked: &Asked, now: Now) -> Result<Intended, Refusal> {
+    let (draft, notes) = match prepare(view, asked, now, true)? {
+        Prepared::Commit(draft, notes) => (draft, notes),
+        Prepared::Nothing(notes) => return Ok(Intended::Nothing(notes)),
+        Prepared::Before(done) => {
+            let note = format!("it was carried out before, offset {} of the ledger", done.offset);
+            return Ok(Intended::Nothing(vec![note]));
+        }
+    };
+    let (state, id) = (view.state(), asked.deployment());
+    let found = state.ledger.zip(id).and_then(|(ledger, id)| intent_of(&draft, ledger, id, state.deployment(id)?));
+    Ok(found.map_or(Intended::Cold(notes), |intent| Intended::Back(Box::new(intent))))
 }
 
 /// Returns what a rollback's commit says, if it moves weights at once.

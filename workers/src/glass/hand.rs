@@ -1,11 +1,11 @@
 //! The hand: moves the weights by itself, through the router's port, on the last view of the ledger.
 
-use ledger::Ledger;
 use ledger::deployment::generation;
+use ledger::{Ledger, State};
 use schemas::glass::Intent;
 use schemas::{DeploymentId, StreamVersion, Weights};
 
-use crate::traffic::{ApplyError, Entry, Held, Router};
+use crate::traffic::{ApplyError, Entry, Held, Router, Routes};
 use crate::traffic_shifter;
 
 /// How often a router that holds something younger is gone past.
@@ -20,15 +20,22 @@ pub(super) async fn held(router: &dyn Router, id: &DeploymentId) -> Option<Held>
 }
 
 /// Says whether what is held is this rollback: all traffic on its target, past the ledger.
-pub(super) fn is_done(intent: &Intent, held: &Held, glass: u32) -> bool {
+pub fn is_done(intent: &Intent, held: &Held, glass: u32) -> bool {
     generation::glass(held.routes.generation) > glass && held.routes.weights.sole() == Some(intent.to)
 }
 
 /// Returns the generation that a rollback without the ledger is carried out under: above what the ledger has heard of
 /// and above what the router holds.
-pub(super) fn generation_above(intent: &Intent, glass: u32, held: Option<StreamVersion>) -> StreamVersion {
+pub fn generation_above(intent: &Intent, glass: u32, held: Option<StreamVersion>) -> StreamVersion {
     let glass = held.map_or(glass, |held| generation::glass(held).max(glass));
     generation::of(glass.saturating_add(1), intent.head.version)
+}
+
+/// Returns the routes that an intent comes to on `state`, if a node of its target can be called.
+pub fn routes_back(state: &State, intent: &Intent) -> Option<Routes> {
+    let id = &intent.deployment;
+    let routes = traffic_shifter::routes_by(&Weights::all_on(intent.to), state, id, state.deployment(id)?)?;
+    Some(Routes { generation: intent.generation, ..routes })
 }
 
 /// Moves all traffic to the intent's target, unless it is there already, and returns the generation that the router then
@@ -45,15 +52,14 @@ pub(super) async fn move_weights(
     let id = &intent.deployment;
     let (routes, glass) = {
         let view = ledger.view();
-        let state = view.state();
-        let deployment = state.deployment(id).ok_or_else(|| format!("{id} is unknown here"))?;
-        let routes = traffic_shifter::routes_by(&Weights::all_on(intent.to), state, id, deployment);
-        (routes.ok_or_else(|| format!("no node of {} can be called", intent.version))?, deployment.glass)
+        let glass = view.state().deployment(id).map_or(0, |deployment| deployment.glass);
+        let routes = routes_back(view.state(), intent);
+        (routes.ok_or_else(|| format!("no node of {} can be called", intent.version))?, glass)
     };
     let mut generation = intent.generation;
     let mut why = String::new();
     for _ in 0..TRIES_MAX {
-        let routes = crate::traffic::Routes { generation, ..routes.clone() };
+        let routes = Routes { generation, ..routes.clone() };
         match router.apply(&routes).await {
             Ok(held) => return Ok(held.routes.generation),
             Err(ApplyError::Superseded { held }) => generation = generation_above(intent, glass, Some(held)),

@@ -260,7 +260,12 @@ async fn the_judge_sends_a_canary_back_without_the_ledger_and_history_says_it_wa
     world.log.come_back();
     // Another instance acts by now; this one held the lease when it acted.
     for role in Role::ALL {
-        let taken = Outcome::TakeLease { role, holder: "two".to_owned(), reason: "silence".to_owned() };
+        let taken = Outcome::TakeLease {
+            role,
+            holder: "two".to_owned(),
+            from: Some(HOLDER.to_owned()),
+            reason: "silence".to_owned(),
+        };
         world.ledger.record(taken, role, "two", None).await.unwrap();
     }
     world.settled().await;

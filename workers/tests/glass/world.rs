@@ -203,7 +203,8 @@ impl World {
         let glass = Glass::new(data.path(), ledger.clone(), Arc::clone(&router) as _, patience());
         let world = Self { log, ledger, router, glass, data };
         for role in Role::ALL {
-            let taken = Outcome::TakeLease { role, holder: HOLDER.to_owned(), reason: "started".to_owned() };
+            let taken =
+                Outcome::TakeLease { role, holder: HOLDER.to_owned(), from: None, reason: "started".to_owned() };
             world.ledger.record(taken, role, HOLDER, None).await.unwrap();
         }
         let mut definition = Definition {
