@@ -68,7 +68,7 @@ pub struct Checks {
     /// Deployments that somebody turned by hand, until we write again.
     by_hand: BTreeMap<DeploymentId, Weights>,
     /// Rollbacks without the ledger: by whom each truly was.
-    intents: BTreeMap<CommandId, (Intent, Actor)>,
+    intents: BTreeMap<(CommandId, Hash), (Intent, Actor)>,
     /// Those that the router serves and the ledger does not have yet.
     unsettled: BTreeMap<DeploymentId, Intent>,
     /// When somebody last decided on a deployment's weights, by the ledger's time.
@@ -103,7 +103,7 @@ impl Checks {
 
     /// A door carries a rollback out without the ledger, for `actor`.
     pub fn glass_broken(&mut self, intent: &Intent, actor: &Actor) {
-        self.intents.insert(intent.command.id, (intent.clone(), actor.clone()));
+        self.intents.insert((intent.command.id, intent.command.hash), (intent.clone(), actor.clone()));
     }
 
     /// A record landed.
@@ -164,7 +164,7 @@ impl Checks {
 
     /// 12: what was done without the ledger is recorded by who did it, at the time at which it took effect.
     fn check_intent(&mut self, offset: Offset, commit: &Counted) {
-        let Some((intent, actor)) = self.intents.get(&commit.command).cloned() else { return };
+        let Some((intent, actor)) = self.intents.get(&(commit.command, commit.content)).cloned() else { return };
         let (by, at) = (&commit.about.actor, commit.about.effective_at);
         self.must(12, *by == actor, || format!("#{offset} without the ledger was done by {actor}, not by {by}"));
         self.must(12, at.is_none_or(|at| at == intent.at), || format!("#{offset} took effect at {}", intent.at));

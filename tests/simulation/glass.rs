@@ -42,7 +42,8 @@ impl World {
         let Request { id, command, actor, .. } = self.people.requests[request].clone();
         let Some(deployment) = command.deployment().cloned() else { return };
         let waits = |intent: &Intent| intent.deployment == deployment && view.command(intent.command.id).is_none();
-        if self.hosts[host].intents.values().any(waits) {
+        let known = &self.hosts[host].intents;
+        if known.values().any(waits) || known.contains_key(&id) {
             return;
         }
         let about = about(actor.clone(), None);

@@ -158,6 +158,11 @@ impl Glass {
         asked: &Asked,
         verdict: impl Future<Output = Result<Answer, Refusal>> + Send + 'static,
     ) -> Rolled {
+        if let Some(command) = asked.command
+            && self.lock().get(&command.id).is_some_and(|pending| pending.intent.command.hash != command.hash)
+        {
+            return Rolled::Settled(Err(Refusal::OtherContent { id: command.id }));
+        }
         if let Some(broken) = self.again(asked).await {
             return Rolled::Broken(broken);
         }

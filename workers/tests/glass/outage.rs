@@ -5,13 +5,11 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use schemas::command::{Command, DeploymentOutcome, Outcome, PlanAsked};
+use schemas::command::{Command, DeploymentOutcome, Outcome, PlanAsked, Request};
 use schemas::{Role, Timestamp, Weight, Weights};
 use workers::glass::Rolled;
 
-use crate::world::{
-    DEADLINE, HOLDER, V1, V2, V3, World, deployment, effective_at, has, patience, person, request, rollback,
-};
+use crate::world::{DEADLINE, HOLDER, V1, V2, V3, World, deployment, effective_at, has, patience, person, rollback};
 
 #[tokio::test]
 async fn the_weights_move_at_once_and_history_has_it_once_with_its_true_actor_and_time() {
@@ -278,16 +276,28 @@ async fn the_judge_sends_a_canary_back_without_the_ledger_and_history_says_it_wa
 }
 
 #[tokio::test]
-async fn another_deployments_command_id_is_no_excuse_to_record_it_twice() {
+async fn what_a_script_sends_again_once_the_log_is_back_is_not_recorded_a_second_time() {
     let world = World::serving().await;
-    world.log.fall_silent();
+    world.log.stop();
     let asked = rollback();
     world.broken(asked.clone()).await;
     world.log.come_back();
-    // Sent again by a script, the ledger has it before the keeper looked.
+    // The ledger has it before the keeper looked.
     let answer = world.ledger.execute(asked, person("ana"), None).await.unwrap();
     assert!(has(&answer, "traffic.rolled_back"));
     world.settled().await;
     assert_eq!(world.history("traffic.rolled_back").len(), 1);
-    assert!(request(World::all_on(V1)).id != rollback().id);
+}
+
+#[tokio::test]
+async fn an_id_that_waits_for_the_ledger_is_refused_for_something_else_and_its_file_stays() {
+    let world = World::serving().await;
+    world.log.stop();
+    let asked = rollback();
+    world.broken(asked.clone()).await;
+    let kept = fs::read(world.file(asked.id)).unwrap();
+    let other = Request { command: Command::Rollback { deployment: "test/api".parse().unwrap() }, ..asked.clone() };
+    let answer = world.glass.execute(other, person("ana"), None).await;
+    assert_eq!(answer, Rolled::Settled(Err(ledger::execute::Refusal::OtherContent { id: asked.id })));
+    assert_eq!(fs::read(world.file(asked.id)).unwrap(), kept);
 }
