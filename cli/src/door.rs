@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use api::client::{self, Client};
 use api::{Code, Problem};
+use ledger::log::segments::OpenError;
 use replay::answer::{DeploymentStatus, History, Production, Status, Verified, WhoShipped};
 use replay::{HistoryQuery, Moment, Reader};
 use schemas::glass::Unrecorded;
@@ -98,11 +99,17 @@ impl Door {
         }
     }
 
-    /// Recomputes the ledger: that of the data folder here, whatever runs on it; a server does it itself.
+    /// Recomputes the ledger: that of the data folder here, whatever runs on it; a server does it itself, and so does
+    /// what runs on a folder whose ledger lies in Kafka.
     pub(crate) async fn verify(&self) -> Outcome<Verified> {
-        match &self.data {
-            Some(data) => Ok(Reader::open(data).await?.verify().await?),
-            None => Ok(self.client.verify().await?),
+        let Some(data) = &self.data else { return Ok(self.client.verify().await?) };
+        match Reader::open(data).await {
+            Ok(reader) => Ok(reader.verify().await?),
+            Err(nothing @ replay::Error::Open(OpenError::NoLog(_))) => match self.client.verify().await {
+                Err(client::Error::NotRunning { .. }) => Err(nothing.into()),
+                answered => Ok(answered?),
+            },
+            Err(error) => Err(error.into()),
         }
     }
 
