@@ -4,17 +4,18 @@
 use bytes::Bytes;
 use ledger::View;
 use ledger::decide::Now;
-use ledger::deployment::Phase;
+use ledger::deployment::traffic::Drift;
+use ledger::deployment::{Phase, generation};
 use ledger::execute::{Asked, Prepared, Refusal, What, prepare};
 use ledger::state::State;
 use schemas::command::DeploymentOutcome as O;
 use schemas::command::Outcome;
-use schemas::glass::Intent;
-use schemas::{Actor, ActorKind, Offset, Role, Stream, StreamVersion, Timestamp, Weight};
+use schemas::{Actor, ActorKind, Offset, Role, Stream, Timestamp, Weight};
 use std::sync::Arc;
 use workers::effect::{Effect, Reaction};
 use workers::facts::Facts;
-use workers::runtime::React;
+use workers::runtime::{React, react_of};
+use workers::traffic::Entry;
 use workers::traffic::routes::Admission;
 use workers::{collector, provisioner, traffic_shifter};
 
@@ -349,12 +350,23 @@ fn a_shifter_that_cuts_users_off_is_found() {
 }
 
 #[test]
-fn a_rollback_without_the_ledger_that_a_call_on_its_way_can_undo_is_found() {
-    // It is carried out as the next of the generations that it knows of.
-    fn generation_above(intent: &Intent, _: u32, held: Option<StreamVersion>) -> StreamVersion {
-        held.unwrap_or_default().max(intent.head.version).next()
+fn a_shifter_that_undoes_a_rollback_without_the_ledger_is_found() {
+    /// It takes what it sees for drift that it may correct, above whatever the router holds.
+    fn corrects(state: &State, facts: &Facts, now: Timestamp) -> Reaction {
+        let mut state = state.clone();
+        for (id, deployment) in &mut state.deployments {
+            let Some(Some(Entry::Routed(held))) = facts.routers.get(id) else { continue };
+            let glass = generation::glass(held.routes.generation);
+            if glass > deployment.glass {
+                let deployment = Arc::make_mut(deployment);
+                deployment.glass = glass + 1;
+                let seen = held.routes.weights.iter().collect();
+                deployment.traffic.drift = Some(Drift { seen, towards_target: false, at: now });
+            }
+        }
+        traffic_shifter::react(&state, facts, now)
     }
-    find(7, Rules { generation_above, ..REAL });
+    find(7, Rules { react: |role| if role == Role::TrafficShifter { corrects } else { react_of(role) }, ..REAL });
 }
 
 #[test]

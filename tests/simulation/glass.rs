@@ -7,7 +7,7 @@ use schemas::command::Command;
 use schemas::envelope::{About, CommandRef};
 use schemas::glass::Intent;
 use workers::effect::Effect;
-use workers::glass::{is_done, routes_back};
+use workers::glass::{generation_above, is_done, routes_back};
 use workers::traffic::{Entry, Held};
 
 use crate::network::{Begun, Owner, Settling};
@@ -56,7 +56,7 @@ impl World {
         if held.as_ref().is_some_and(|held| is_done(&intent, held, glass)) {
             return;
         }
-        intent.generation = (self.rules.generation_above)(&intent, glass, held.map(|held| held.routes.generation));
+        intent.generation = generation_above(&intent, glass, held.map(|held| held.routes.generation));
         self.trace.add(self.now, format_args!("{name} breaks the glass of {deployment}, to {}", intent.version));
         self.tally.glass += 1;
         self.checks.glass_broken(&intent, &actor);

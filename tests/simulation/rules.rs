@@ -6,7 +6,6 @@ use ledger::execute;
 use ledger::execute::{Asked, Prepared, Refusal};
 use ledger::rule::Halt;
 use ledger::view::{Folded, View};
-use schemas::glass::Intent;
 use schemas::{DeploymentId, Offset, Role, StreamVersion};
 use workers::runtime::{React, react_of};
 use workers::traffic::routes::{self, Admission};
@@ -27,8 +26,6 @@ pub struct Rules {
     pub survive: fn(usize) -> usize,
     /// Which routes replace which.
     pub admit: fn(Option<&Entry>, &Routes) -> Result<Admission, routes::Refusal>,
-    /// Under which generation a rollback without the ledger is carried out.
-    pub generation_above: fn(&Intent, u32, Option<StreamVersion>) -> StreamVersion,
     /// Which removal replaces which routes.
     pub admit_removal: fn(Option<&Entry>, &DeploymentId, StreamVersion) -> Result<Admission, routes::Refusal>,
 }
@@ -41,6 +38,5 @@ pub const REAL: Rules = Rules {
     keep: |_, bytes| bytes,
     survive: |records| records,
     admit: routes::admit,
-    generation_above: workers::glass::generation_above,
     admit_removal: routes::admit_removal,
 };

@@ -108,8 +108,8 @@ fn follow_traffic(
             // the nodes behind them are kept up to date.
             Some(drift) if drift.towards_target => left_alone = held.map(|held| held.routes.weights.clone()),
             Some(_) => {}
-            None if is_drift(deployment, held) => {
-                let generation = held.map(|held| held.routes.generation);
+            None if is_drift(deployment, entry.as_ref()) => {
+                let generation = entry.as_ref().map(Entry::generation);
                 reaction.record(id, DeploymentOutcome::DriftSeen { seen, generation });
                 return;
             }
@@ -132,11 +132,11 @@ fn follow_traffic(
 ///
 /// One generation has one content: once what is set was confirmed, even what is as young as this worker's view is. A
 /// generation of broken glass that the ledger has not heard of always is, whatever is on its way.
-fn is_drift(deployment: &Deployment, held: Option<&Held>) -> bool {
-    let Some(held) = held else { return deployment.traffic.is_applied() };
-    let held = held.routes.generation;
-    let by_glass = generation::glass(held) > deployment.glass;
-    by_glass || (deployment.traffic.is_applied() && held <= deployment.generation())
+fn is_drift(deployment: &Deployment, entry: Option<&Entry>) -> bool {
+    let applied = deployment.traffic.is_applied();
+    let Some(entry) = entry else { return applied };
+    let by_glass = generation::glass(entry.generation()) > deployment.glass;
+    by_glass || (applied && entry.held().is_none_or(|held| held.routes.generation <= deployment.generation()))
 }
 
 fn shares(weights: &Weights) -> BTreeMap<StackId, Weight> {

@@ -327,7 +327,8 @@ pub(super) fn decide_drift(
     }
     let target = super::rollback::target(case.deployment).and_then(|target| target.stack());
     let on_target = target.is_some_and(|target| seen.len() == 1 && seen.get(&target) == Some(&Weight::FULL));
-    let towards_target = on_target || by_glass;
+    // What serves nobody is no rollback: a retired router has kept the generation, and is told anew.
+    let towards_target = on_target || (by_glass && !seen.is_empty());
     if traffic.drift.as_ref().is_some_and(|drift| drift.seen == *seen) {
         return Ok(Decision::default());
     }

@@ -151,3 +151,14 @@ fn no_rollout_starts_by_itself_over_a_rollback_that_the_ledger_does_not_know() {
     let start = DeploymentOutcome::StartRequestedRollout { stack: world.stack(V3) };
     assert!(matches!(world.decide_outcome(&start), Err(Rejection::Outdated(_))));
 }
+
+#[test]
+fn a_router_that_kept_the_generation_of_broken_glass_and_serves_nobody_is_told_anew() {
+    let mut world = given(Named::Ready);
+    world.ask(traffic(&[(V1, 100)], false));
+    let generation = generation::of(1, StreamVersion(3));
+    let nothing = DeploymentOutcome::DriftSeen { seen: Default::default(), generation: Some(generation) };
+    assert_eq!(kinds(&world.report(nothing)), ["traffic.drift_seen"]);
+    assert!(!world.deployment().traffic.drift.as_ref().unwrap().towards_target);
+    assert!(world.deployment().generation() > generation);
+}
