@@ -10,6 +10,8 @@ mod bugs;
 mod doors;
 #[path = "api/forecast.rs"]
 mod forecast;
+#[path = "api/glass.rs"]
+mod glass;
 #[path = "api/raw.rs"]
 mod raw;
 #[path = "api/reads.rs"]

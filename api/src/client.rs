@@ -99,6 +99,8 @@ pub struct Options {
     pub dry_run: bool,
     /// How long the answer may wait for the router to confirm weights; the server's own time if there is nothing.
     pub wait: Option<Duration>,
+    /// A rollback waits for the ledger's verdict, however long that takes.
+    pub no_break_glass: bool,
 }
 
 impl Error {
@@ -137,6 +139,9 @@ impl Client {
         let mut query = vec![];
         if options.dry_run {
             query.push("dry_run=true".to_owned());
+        }
+        if options.no_break_glass {
+            query.push("no_break_glass=true".to_owned());
         }
         query.extend(options.wait.map(|wait| format!("wait_ms={}", wait.as_millis())));
         let path = format!("/v1/commands?{}", query.join("&"));

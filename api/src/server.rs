@@ -10,6 +10,7 @@ mod ci;
 mod commands;
 mod events;
 mod forecast;
+mod glass;
 mod hooks;
 mod peer;
 mod reads;
@@ -29,6 +30,7 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use workers::artifacts::Artifacts;
+use workers::glass::Glass;
 
 use crate::ci::Secrets;
 use crate::problem::{Code, Problem};
@@ -49,6 +51,8 @@ pub struct Api {
     pub artifacts: Arc<Artifacts>,
     /// What the workers do for the door.
     pub hooks: Arc<dyn Hooks>,
+    /// What carries rollbacks out while the ledger gives no verdict; without it they wait for the ledger.
+    pub glass: Option<Arc<Glass>>,
     /// Who may come through TCP.
     pub tokens: Tokens,
     /// The secrets that CI signs with; without one nothing from CI is believed.
@@ -106,6 +110,7 @@ impl Api {
             reader,
             artifacts,
             hooks: Arc::new(Unhooked),
+            glass: None,
             tokens: Tokens::of(data),
             ci: Secrets::default(),
             limits: Limits::default(),

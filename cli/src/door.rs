@@ -8,6 +8,7 @@ use api::{Code, Problem};
 use ledger::log::segments::{self, Elsewhere};
 use replay::answer::{DeploymentStatus, Explanation, History, Production, Status, Verified, WhoShipped};
 use replay::{HistoryQuery, Moment, Reader};
+use schemas::glass::Unrecorded;
 use schemas::{CommitId, DeploymentId, EnvironmentName, ServiceName};
 
 use crate::args::Globals;
@@ -63,7 +64,10 @@ impl Door {
         let asked = self.client.status(Moment::Now, service, environment).await;
         match self.or_folder(asked).await? {
             Source::Answered(status) => Ok(status),
-            Source::Folder(reader) => Ok(reader.status(Moment::Now, service, environment).await?),
+            Source::Folder(reader) => {
+                let unrecorded = self.left(service, environment);
+                Ok(Status { unrecorded, ..reader.status(Moment::Now, service, environment).await? })
+            }
         }
     }
 
@@ -72,7 +76,10 @@ impl Door {
         let asked = self.client.history(query).await;
         match self.or_folder(asked).await? {
             Source::Answered(history) => Ok(history),
-            Source::Folder(reader) => Ok(reader.history(query).await?),
+            Source::Folder(reader) => {
+                let unrecorded = self.left(query.service.as_ref(), query.environment.as_ref());
+                Ok(History { unrecorded, ..reader.history(query).await? })
+            }
         }
     }
 
@@ -147,6 +154,16 @@ impl Door {
             Some(data) => open(data).await,
             None => Err(Failure::usage("--from-genesis reads the data folder; leave --server out")),
         }
+    }
+
+    /// Returns what was done without the ledger and left in the folder.
+    fn left(&self, service: Option<&ServiceName>, environment: Option<&EnvironmentName>) -> Vec<Unrecorded> {
+        let left = self.data.iter().flat_map(|data| workers::glass::left_in(data));
+        let about = |id: &DeploymentId| {
+            service.is_none_or(|wanted| *wanted == id.service)
+                && environment.is_none_or(|wanted| *wanted == id.environment)
+        };
+        left.filter(|one| about(&one.deployment)).collect()
     }
 
     /// Turns to the data folder where nothing runs on it, where this user may read it but not ask, or where an older

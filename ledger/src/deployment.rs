@@ -2,6 +2,8 @@
 //!
 //! Its concepts have a file each, with state, `evolve` and `decide` together; here they meet.
 
+pub mod generation;
+pub mod glass;
 pub mod retention;
 pub mod rollback;
 pub mod rollout;
@@ -12,6 +14,7 @@ pub mod traffic;
 use std::collections::BTreeMap;
 
 use schemas::command::{Command, DeploymentOutcome};
+use schemas::glass::Intent;
 use schemas::{DeploymentId, EffectId, Event, Fence, StackId, Stream, StreamVersion, Version, Weight};
 use serde::{Deserialize, Serialize};
 
@@ -33,8 +36,15 @@ pub struct Deployment {
     pub traffic: Traffic,
     /// Its rollout: the one under way, or the last.
     pub rollout: Option<Rollout>,
-    /// How many commits its stream holds; the generation of whatever is derived from it.
+    /// How many commits its stream holds.
     pub version: StreamVersion,
+    /// How often the glass was broken, as far as the ledger has heard.
+    #[serde(default, skip_serializing_if = "is_never")]
+    pub glass: u32,
+}
+
+fn is_never(count: &u32) -> bool {
+    *count == 0
 }
 
 /// Returns the deployment after `event`. Total: the ledger has already accepted it.
@@ -105,6 +115,16 @@ impl Case<'_> {
 }
 
 impl Deployment {
+    /// Returns the generation of whatever is derived from it.
+    pub fn generation(&self) -> StreamVersion {
+        generation::of(self.glass, self.version)
+    }
+
+    /// Hears of a router's generation: what is derived from now on is above it.
+    fn heard_of(&mut self, generation: StreamVersion) {
+        self.glass = self.glass.max(generation::glass(generation));
+    }
+
     /// Returns the stack of `version` that is not being taken down: of several the one with traffic, then the one that is
     /// furthest, then the newest.
     pub fn stack_for(&self, version: &Version) -> Option<(StackId, &Stack)> {
@@ -206,7 +226,7 @@ pub fn decide_outcome(
         DeploymentOutcome::WeightsApplied { generation, weights, listening } => {
             traffic::decide_applied(&case, *generation, weights, *listening)
         }
-        DeploymentOutcome::DriftSeen { seen } => traffic::decide_drift(&case, seen),
+        DeploymentOutcome::DriftSeen { seen, generation } => traffic::decide_drift(&case, seen, *generation),
         DeploymentOutcome::StartRequestedRollout { stack } => rollout::decide_requested(&case, *stack),
         DeploymentOutcome::BeginJudging { begun } => step::decide_begin(&case, begun),
         DeploymentOutcome::Count { counted, judged } => step::decide_count(&case, counted, judged.as_ref()),
@@ -218,6 +238,27 @@ pub fn decide_outcome(
         DeploymentOutcome::StartCollection { stack, reason } => retention::decide_start(&case, *stack, reason),
         DeploymentOutcome::Collected { stack } => retention::decide_collected(&case, *stack),
     }
+}
+
+/// Decides to record a rollback that was carried out while the log gave no verdict.
+///
+/// # Errors
+///
+/// [`Rejection::Unknown`] if there is no such deployment.
+pub fn decide_glass(
+    state: &State,
+    intent: &Intent,
+    generation: StreamVersion,
+    now: Now,
+) -> Result<Decision, Rejection> {
+    let id = &intent.deployment;
+    let service = state.service(&id.service).ok_or_else(|| Rejection::unknown_service(&id.service))?;
+    let deployment = state.deployment(id).ok_or_else(|| Rejection::Unknown {
+        what: format!("deployment {id}"),
+        next: "look at whose intent it is".to_owned(),
+    })?;
+    let judgements = state.judgements.get(id).map(AsRef::as_ref);
+    glass::decide(&Case { id, deployment, service, judgements, now }, state, intent, generation)
 }
 
 #[cfg(test)]

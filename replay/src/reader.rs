@@ -323,5 +323,6 @@ fn history(query: &HistoryQuery, entries: Vec<answer::HistoryEntry>, more: bool)
         environment: query.environment.clone(),
         entries,
         more,
+        unrecorded: vec![],
     }
 }

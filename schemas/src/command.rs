@@ -309,6 +309,8 @@ pub enum DeploymentOutcome {
     DriftSeen {
         /// What it serves.
         seen: BTreeMap<StackId, Weight>,
+        /// The generation it holds; none if it knows nothing of the deployment.
+        generation: Option<StreamVersion>,
     },
     /// A stack is ready whose request asked for a rollout.
     StartRequestedRollout {

@@ -268,6 +268,7 @@ impl Deployment {
             }
             traffic::Event::DriftSeen(drift) => self.drifted_home = drift.towards_target,
             traffic::Event::RolledBack(back) => self.fence = back.fence,
+            traffic::Event::GlassBroken(_) => self.drifted_home = false,
             traffic::Event::Retired(retired) => {
                 self.fence = retired.fence;
                 (self.set, self.applied, self.purpose) = (None, None, None);

@@ -7,7 +7,8 @@ use std::time::Duration;
 use ledger::execute::{Asked, Refusal};
 use ledger::{Rejection, View};
 use schemas::command::Outcome;
-use schemas::{DeploymentId, Role, Timestamp};
+use schemas::glass::Intent;
+use schemas::{CommandId, DeploymentId, Role, Timestamp};
 use workers::effect::{Done, Effect, Key};
 use workers::facts::Facts;
 use workers::looks::{Looks, Pace, Sight};
@@ -30,13 +31,16 @@ pub struct Host {
     /// It is there from the beginning.
     pub is_first: bool,
     pub process: Option<Pid>,
+    /// What was done here without the ledger, on disk until the ledger has it.
+    pub intents: BTreeMap<CommandId, Intent>,
     started: u32,
 }
 
 impl Host {
     /// Returns every host: two for each role and two doors.
     pub fn all() -> Vec<Self> {
-        let host = |name, role, is_first| Self { name, role, is_first, process: None, started: 0 };
+        let host =
+            |name, role, is_first| Self { name, role, is_first, process: None, intents: BTreeMap::new(), started: 0 };
         vec![
             host("door-x", None, true),
             host("door-y", None, true),

@@ -35,7 +35,8 @@ impl World {
                 self.blind_until = seconds(self, 3, 40);
                 self.trace.add(self.now, format_args!("the nodes cannot be looked at for a while"));
             }
-            81..88 => {
+            81..84 => self.silence_the_log(),
+            84..88 => {
                 self.slow_until = seconds(self, 3, 30);
                 self.trace.add(self.now, format_args!("the log is slow for a while"));
             }

@@ -18,4 +18,5 @@ pub mod artifacts;
 pub mod checks;
 pub mod traffic;
 pub mod measures;
+pub mod glass;
 pub mod proxy;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use ledger::State;
 use ledger::deployment::step::{self, Gate};
-use ledger::deployment::{Deployment, Phase, Rollout, Stack};
+use ledger::deployment::{Deployment, Phase, Rollout, Stack, generation};
 use ledger::judgement::hearing::Hearing;
 use schemas::command::DeploymentOutcome;
 use schemas::judgement::{Judged, Verdict};
@@ -33,7 +33,13 @@ pub fn routes(state: &State, id: &DeploymentId, deployment: &Deployment) -> Opti
     routes_by(&deployment.traffic.set.as_ref()?.weights, state, id, deployment)
 }
 
-fn routes_by(weights: &Weights, state: &State, id: &DeploymentId, deployment: &Deployment) -> Option<Routes> {
+/// Returns the routes that serve `weights` with the nodes of now, if a node of every version with weight can be called.
+pub(crate) fn routes_by(
+    weights: &Weights,
+    state: &State,
+    id: &DeploymentId,
+    deployment: &Deployment,
+) -> Option<Routes> {
     let definition = state.service(&id.service)?.definition.as_ref()?;
     let mut backends = BTreeMap::new();
     for (stack_id, _) in weights.iter() {
@@ -46,7 +52,7 @@ fn routes_by(weights: &Weights, state: &State, id: &DeploymentId, deployment: &D
     }
     Some(Routes {
         deployment: id.clone(),
-        generation: deployment.version,
+        generation: deployment.generation(),
         listen: definition.listen.get(&id.environment).copied(),
         weights: weights.clone(),
         backends,
@@ -76,10 +82,13 @@ fn follow_traffic(
     }
     let traffic = &deployment.traffic;
     let Some(set) = &traffic.set else {
+        // Retiring is the last word, also over a rollback that was carried out before it and that the ledger does not know.
         if let (Some(_), Some(Entry::Routed(held))) = (traffic.retired_at, entry)
-            && held.routes.generation < deployment.version
+            && generation::version(held.routes.generation) < deployment.version
         {
-            reaction.effects.push(Effect::Unroute { deployment: id.clone(), generation: deployment.version });
+            let glass = generation::glass(held.routes.generation).max(deployment.glass);
+            let generation = generation::of(glass, deployment.version);
+            reaction.effects.push(Effect::Unroute { deployment: id.clone(), generation });
         }
         return;
     };
@@ -93,19 +102,19 @@ fn follow_traffic(
             let (generation, weights) = (held.routes.generation, set.weights.clone());
             reaction.record(id, DeploymentOutcome::WeightsApplied { generation, weights, listening });
         }
-    } else if traffic.is_applied() && held.is_none_or(|held| held.routes.generation <= deployment.version) {
-        // One generation has one content: even what is as young as this worker's view is somebody else's doing.
+    } else {
         let seen: BTreeMap<StackId, Weight> = held.map(|held| shares(&held.routes.weights)).unwrap_or_default();
-        let known = traffic.drift.as_ref().filter(|drift| drift.seen == seen);
-        match known {
-            None => {
-                reaction.record(id, DeploymentOutcome::DriftSeen { seen });
-                return;
-            }
+        match traffic.drift.as_ref().filter(|drift| drift.seen == seen) {
             // Whoever sent the traffic back had a reason; a person or their intent explains it. Its weights are left alone,
             // the nodes behind them are kept up to date.
             Some(drift) if drift.towards_target => left_alone = held.map(|held| held.routes.weights.clone()),
             Some(_) => {}
+            None if is_drift(deployment, entry.as_ref()) => {
+                let generation = entry.as_ref().map(Entry::generation);
+                reaction.record(id, DeploymentOutcome::DriftSeen { seen, generation });
+                return;
+            }
+            None => {}
         }
     }
     let right = serves || left_alone.is_some();
@@ -120,6 +129,17 @@ fn follow_traffic(
     }
 }
 
+/// Says whether what the router holds, which is not what is set, is somebody else's doing.
+///
+/// One generation has one content: once what is set was confirmed, even what is as young as this worker's view is. A
+/// generation of broken glass that the ledger has not heard of always is, whatever is on its way.
+fn is_drift(deployment: &Deployment, entry: Option<&Entry>) -> bool {
+    let applied = deployment.traffic.is_applied();
+    let Some(entry) = entry else { return applied };
+    let by_glass = generation::glass(entry.generation()) > deployment.glass;
+    by_glass || (applied && entry.held().is_none_or(|held| held.routes.generation <= deployment.generation()))
+}
+
 fn shares(weights: &Weights) -> BTreeMap<StackId, Weight> {
     weights.iter().collect()
 }
@@ -127,7 +147,7 @@ fn shares(weights: &Weights) -> BTreeMap<StackId, Weight> {
 /// The router holds what was decided at least as late as this worker has read: it catches up before it acts, since a
 /// router takes only what is younger.
 fn is_newer(held: Option<&Held>, deployment: &Deployment) -> bool {
-    held.is_some_and(|held| held.routes.generation >= deployment.version)
+    held.is_some_and(|held| held.routes.generation >= deployment.generation())
 }
 
 fn same_but_for_generation(held: &Routes, wanted: &Routes) -> bool {
@@ -263,6 +283,10 @@ fn canary_trouble(deployment: &Deployment, rollout: &Rollout) -> Option<String> 
 /// Starts the rollout that a stack's request asked for, once the stack is ready and nothing is in the way.
 fn start_requested(id: &DeploymentId, deployment: &Deployment, reaction: &mut Reaction) {
     if deployment.rollout.as_ref().is_some_and(Rollout::is_live) || deployment.traffic.awaited.is_some() {
+        return;
+    }
+    // Somebody sent the traffic back past the ledger: nothing starts by itself until that is explained.
+    if deployment.traffic.drift.as_ref().is_some_and(|drift| drift.towards_target) {
         return;
     }
     let wanted = deployment.stacks.iter().filter(|(_, stack)| stack.then_roll.is_some() && stack.phase == Phase::Ready);

@@ -17,7 +17,7 @@ use serde_json::json;
 use tokio::sync::SemaphorePermit;
 
 use super::peer::Caller;
-use super::{Api, respond};
+use super::{Api, glass, respond};
 use crate::moment;
 use crate::problem::{Code, Problem};
 use crate::telemetry;
@@ -103,6 +103,9 @@ pub(super) async fn status(
     for service in &mut status.services {
         service.deployments.retain(|found| environment.as_ref().is_none_or(|wanted| *wanted == found.environment));
     }
+    if moment == Moment::Now {
+        status.unrecorded = glass::unrecorded(&api, service.as_ref(), environment.as_ref());
+    }
     Ok(respond::json(&status))
 }
 
@@ -142,7 +145,9 @@ async fn tell_history(api: &Api, service: Option<ServiceName>, asked: HistoryAsk
     let since = since.map(|text| time(api, &text)).transpose()?;
     let _place = place(api).await?;
     let query = HistoryQuery { service, environment, limit, since, voids, counts };
-    Ok(respond::json(&api.reader.history(&query).await?))
+    let mut history = api.reader.history(&query).await?;
+    history.unrecorded = glass::unrecorded(api, query.service.as_ref(), query.environment.as_ref());
+    Ok(respond::json(&history))
 }
 
 /// `GET /v1/who-shipped/ENVIRONMENT/SERVICE`: which version served what share, and who put it there.

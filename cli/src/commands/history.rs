@@ -61,6 +61,7 @@ impl History {
             drop(progress);
             let now = session.now();
             session.out.answer(&answer, |answer| history::eyes(answer, &now), history::lines)?;
+            session.warn_of(&answer.unrecorded);
             Ok(Exit::Done)
         })
     }

@@ -43,6 +43,7 @@ impl Status {
             drop(progress);
             let now = session.now();
             session.out.answer(&status, |answer| status::eyes(answer, &now), status::lines)?;
+            session.warn_of(&status.unrecorded);
             Ok(Exit::Done)
         })
     }

@@ -77,9 +77,12 @@ impl Worker {
             tokio::spawn(ops.run(Arc::new(opened.ledger.clone()), closing.clone()));
         }
         let artifacts = Arc::new(Artifacts::open(&opened.data).map_err(|error| miette!("{error}"))?);
-        let adapters = house::adapters(&opened.data, &artifacts)?;
+        let adapters = house::adapters(&opened, &artifacts)?;
         eprintln!("{} {} follows the ledger", self.role, opened.instance);
         let stop = CancellationToken::new();
+        if self.role == Role::TrafficShifter {
+            tokio::spawn(house::keep_glass(&adapters, stop.clone()));
+        }
         let working = work(self.role, &opened, adapters, stop.clone());
         let mut working = std::pin::pin!(working);
         let ended = tokio::select! {

@@ -49,6 +49,7 @@ impl ApiServer {
         let closing = CancellationToken::new();
         let mut api = Api::new(opened.ledger.clone(), Arc::clone(&opened.reader), &opened.data, artifacts);
         api.hooks = Arc::new(Hands { ledger: opened.ledger.clone(), router: Arc::clone(&adapters.router) });
+        api.glass = adapters.glass.clone();
         api.ci = ci;
         api.closing = closing.clone();
         let api = Arc::new(api);

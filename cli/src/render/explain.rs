@@ -39,7 +39,14 @@ pub(crate) fn lines(explanation: &Explanation) -> String {
 fn as_history(explanation: &Explanation) -> History {
     let entries: Vec<HistoryEntry> = explanation.entries.clone();
     let (service, environment) = (None, None);
-    History { schema_version: explanation.schema_version, service, environment, entries, more: false }
+    History {
+        schema_version: explanation.schema_version,
+        service,
+        environment,
+        entries,
+        more: false,
+        unrecorded: vec![],
+    }
 }
 
 /// What the evidence comes to, in a few lines.

@@ -9,6 +9,7 @@ pub(crate) mod production;
 pub(crate) mod shipped;
 pub(crate) mod status;
 pub(crate) mod table;
+pub(crate) mod unrecorded;
 pub(crate) mod verified;
 pub(crate) mod words;
 pub(crate) mod written;

@@ -9,6 +9,7 @@ use schemas::judgement::{Counts, Verdict};
 use schemas::{Version, Weight};
 
 use super::table::{self, Cell, paint};
+use super::unrecorded;
 use super::words::{
     BAD, BUSY, GOOD, IDLE, STILL, WARN, age, column, count, faint, length, line, moment, percent, plain, strong,
     style_of,
@@ -24,7 +25,7 @@ pub(crate) fn eyes(status: &Status, now: &Zoned) -> String {
         return "no services yet; declare one with `ionledger apply SERVICE.toml`\n".to_owned();
     }
     let parts: Vec<String> = status.services.iter().map(|service| service_tree(service, now)).collect();
-    parts.join("\n")
+    unrecorded::eyes(&status.unrecorded, now) + &parts.join("\n")
 }
 
 /// Returns the status as lines, one a version.

@@ -146,7 +146,7 @@ pub(super) fn decide_send_back(
 }
 
 /// The events that move all traffic to `to` now.
-fn all_back(deployment: &Deployment, to: StackId, passed_over: Vec<StackId>, reason: &str) -> Vec<Event> {
+pub(super) fn all_back(deployment: &Deployment, to: StackId, passed_over: Vec<StackId>, reason: &str) -> Vec<Event> {
     let version = deployment.version_of(to);
     let back = rolled_back(deployment, to, version, passed_over, reason);
     let set = traffic::WeightsSet { weights: Weights::all_on(to), purpose: Purpose::Rollback };

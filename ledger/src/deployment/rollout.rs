@@ -33,6 +33,9 @@ pub struct Rollout {
     pub step: Option<Step>,
     /// How long it was paused in all, in milliseconds.
     pub paused_ms: u64,
+    /// When somebody last let it go on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resumed_at: Option<Timestamp>,
     /// Why a due step is not taken, if it is not.
     pub held: Option<String>,
 }
@@ -141,6 +144,7 @@ pub(super) fn evolve(deployment: &mut Deployment, event: &rollout::Event, at: &A
             phase: Phase::Running,
             step: None,
             paused_ms: 0,
+            resumed_at: None,
             held: None,
         });
         return;
@@ -161,6 +165,7 @@ pub(super) fn evolve(deployment: &mut Deployment, event: &rollout::Event, at: &A
                 rollout.paused_ms += u64::try_from(at.time.duration_since(since).as_millis()).unwrap_or(0);
             }
             rollout.phase = Phase::Running;
+            rollout.resumed_at = Some(at.time);
             // Whoever lets it go on has explained the drift that paused it; now it is corrected.
             if let Some(drift) = &mut deployment.traffic.drift {
                 drift.towards_target = false;
@@ -290,6 +295,9 @@ pub(super) fn decide_requested(case: &Case<'_>, canary: StackId) -> Result<Decis
     }
     if case.deployment.traffic.awaited.is_some() {
         return Err(outdated("a rollback waits for its target"));
+    }
+    if case.deployment.traffic.drift.as_ref().is_some_and(|drift| drift.towards_target) {
+        return Err(outdated("the router serves the rollback target and nobody here asked for it"));
     }
     let Some(set) = &case.deployment.traffic.set else {
         let weights = Weights::all_on(canary);

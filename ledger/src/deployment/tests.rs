@@ -6,6 +6,7 @@ mod named;
 mod matrix;
 mod reports;
 
+mod glass;
 mod retention;
 mod rollback;
 mod rollout;

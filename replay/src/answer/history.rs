@@ -2,6 +2,7 @@
 
 use ledger::rule::Void;
 use ledger::view::{Commit, Folded};
+use schemas::glass::Unrecorded;
 use schemas::{Actor, ActorKind, CommandId, CommitId, EnvironmentName, Event, Offset, ServiceName, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -21,6 +22,9 @@ pub struct History {
     pub entries: Vec<HistoryEntry>,
     /// Whether there are older ones that the limit left out.
     pub more: bool,
+    /// Rollbacks that were carried out here and that the ledger does not have yet: it gave no verdict.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unrecorded: Vec<Unrecorded>,
 }
 
 /// A commit.

@@ -7,6 +7,7 @@ use ledger::State;
 use ledger::deployment::{self, Deployment, rollback, rollout, stack, step};
 use ledger::judgement::Judgements;
 use ledger::judgement::hearing::Hearing;
+use schemas::glass::Unrecorded;
 use schemas::judgement::{Counts, Evidence, Verdict};
 use schemas::rollout::Plan;
 use schemas::{
@@ -25,6 +26,9 @@ pub struct Status {
     pub at: At,
     /// Every service by name, also those without a deployment.
     pub services: Vec<ServiceStatus>,
+    /// Rollbacks that were carried out here and that the ledger does not have yet: it gave no verdict.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unrecorded: Vec<Unrecorded>,
 }
 
 /// A service.
@@ -300,7 +304,7 @@ pub fn status(state: &State, at: At) -> Status {
     let names: BTreeSet<&ServiceName> =
         state.services.keys().chain(state.deployments.keys().map(|id| &id.service)).collect();
     let services = names.into_iter().map(|name| service_status(state, name)).collect();
-    Status { schema_version: SCHEMA_VERSION, at, services }
+    Status { schema_version: SCHEMA_VERSION, at, services, unrecorded: vec![] }
 }
 
 /// Returns the status of one service, with its deployments in `environment` or all of them; no services if it is
@@ -313,7 +317,7 @@ pub fn status_of(state: &State, at: At, service: &ServiceName, environment: Opti
         found.deployments.retain(|deployment| environment.is_none_or(|wanted| *wanted == deployment.environment));
         services.push(found);
     }
-    Status { schema_version: SCHEMA_VERSION, at, services }
+    Status { schema_version: SCHEMA_VERSION, at, services, unrecorded: vec![] }
 }
 
 fn service_status(state: &State, name: &ServiceName) -> ServiceStatus {

@@ -202,6 +202,12 @@ fn of_traffic(event: &traffic::Event, names: &Names) -> String {
             let from = if from.is_empty() { String::new() } else { format!(" from {}", from.join(", ")) };
             format!("rolled back{from} to {}{over}: {}", names.version(back.to), back.reason)
         }
+        traffic::Event::GlassBroken(broken) => {
+            let to = names.version(broken.to);
+            let overtaken = broken.overtaken.as_ref().map(|why| format!("; nothing follows from it: {why}"));
+            let overtaken = overtaken.unwrap_or_default();
+            format!("all traffic was sent back to {to} while the ledger gave no verdict (glass broken){overtaken}")
+        }
         traffic::Event::Retired(retired) => format!("the deployment was retired: {}", retired.reason),
     }
 }

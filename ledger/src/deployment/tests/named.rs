@@ -182,15 +182,15 @@ pub(super) fn given(named: Named) -> World {
             world.ask(rollback());
         }),
         Named::DriftedOff => and(Named::Completed, |world| {
-            world.report(DeploymentOutcome::DriftSeen { seen: BTreeMap::new() });
+            world.report(DeploymentOutcome::DriftSeen { seen: BTreeMap::new(), generation: None });
         }),
         Named::DriftedBack => and(Named::AtStep, |world| {
             let seen = BTreeMap::from([(world.stack(V1), Weight::FULL)]);
-            world.report(DeploymentOutcome::DriftSeen { seen });
+            world.report(DeploymentOutcome::DriftSeen { seen, generation: None });
         }),
         Named::DriftedToTarget => and(Named::Completed, |world| {
             let seen = BTreeMap::from([(world.stack(V1), Weight::FULL)]);
-            world.report(DeploymentOutcome::DriftSeen { seen });
+            world.report(DeploymentOutcome::DriftSeen { seen, generation: None });
         }),
         Named::Retired => and(Named::Warm, |world| drop(world.ask(retire()))),
     }

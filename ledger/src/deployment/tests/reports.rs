@@ -62,8 +62,8 @@ reports! {
         let weights = set.map_or_else(|| Weights::all_on(stack(world, V1)), |set| set.weights);
         DeploymentOutcome::WeightsApplied { generation: Default::default(), weights, listening: None }
     },
-    RouterIsEmpty = |_: &World| DeploymentOutcome::DriftSeen { seen: BTreeMap::new() },
-    RouterServesFirst = |world: &World| DeploymentOutcome::DriftSeen { seen: [(stack(world, V1), Weight::FULL)].into() },
+    RouterIsEmpty = |_: &World| DeploymentOutcome::DriftSeen { seen: BTreeMap::new(), generation: None },
+    RouterServesFirst = |world: &World| DeploymentOutcome::DriftSeen { seen: [(stack(world, V1), Weight::FULL)].into(), generation: None },
     RequestedRolloutOfSecond = |world: &World| DeploymentOutcome::StartRequestedRollout { stack: stack(world, V2) },
     // The next step in good time, after good requests.
     NextStep = |world: &World| match world.state.deployment(&id()).and_then(|deployment| deployment.rollout.as_ref()) {
