@@ -189,6 +189,7 @@ impl Command {
 /// What a worker concludes or has done. It is about one deployment or about a lease.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
+#[allow(clippy::large_enum_variant)] // few at a time, and none is kept
 pub enum Outcome {
     /// About a deployment.
     Deployment {

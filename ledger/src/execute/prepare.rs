@@ -26,6 +26,7 @@ pub struct Asked {
 
 /// What is asked.
 #[derive(Clone, Debug, PartialEq)]
+#[allow(clippy::large_enum_variant)] // few at a time, and none is kept
 pub enum What {
     /// A person's or a pipeline's command.
     Command {

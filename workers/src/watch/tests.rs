@@ -363,7 +363,7 @@ fn measured_elsewhere() -> Stage {
 #[test]
 fn what_another_source_measured_is_judged_and_the_routers_own_counts_are_not() {
     let mut stage = measured_elsewhere();
-    let mut tell = |stage: &mut Stage, from, to, canary| {
+    let tell = |stage: &mut Stage, from, to, canary| {
         let reading = measures::Reading::Complete(counted_by_source(from, to, canary));
         stage.watch.take_in_source(&stage.state, &id(), Ok(reading), (Duration::from_secs(1), now()));
     };

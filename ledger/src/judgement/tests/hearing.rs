@@ -125,7 +125,7 @@ fn very_many_nodes_share_numbers_and_are_named_together() {
 /// Source: "The log": a day of a rollout is a few thousand commits, and each writes the row anew.
 #[test]
 fn a_row_stays_a_few_kilobytes_however_long_it_goes_on() {
-    let judgements = history().iter().fold(Judgements::default(), |judgements, event| evolve(judgements, event));
+    let judgements = history().iter().fold(Judgements::default(), evolve);
     let bytes = serde_json::to_vec(&judgements).unwrap().len();
     assert!(bytes < 16_000, "{bytes} bytes");
 }
