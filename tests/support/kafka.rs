@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
@@ -23,6 +23,8 @@ const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/kafka/cluste
 pub struct Cluster {
     folder: tempfile::TempDir,
     servers: String,
+    /// What the script said when it made it.
+    said: String,
     brokers: Mutex<Vec<Option<Broker>>>,
 }
 
@@ -35,9 +37,18 @@ struct Broker {
 impl Cluster {
     /// Starts a cluster of one broker or three and waits until they all serve.
     pub fn start(brokers: usize) -> Self {
+        Self::made(brokers, &[])
+    }
+
+    /// Starts a cluster that also listens for clients that log in, or show a certificate, over TLS.
+    pub fn start_secure(brokers: usize) -> Self {
+        Self::made(brokers, &["secure"])
+    }
+
+    fn made(brokers: usize, how: &[&str]) -> Self {
         let folder = tempfile::Builder::new().prefix("kafka-").tempdir().unwrap();
         let mut make = Command::new(SCRIPT);
-        make.arg("prepare").arg(folder.path()).arg(brokers.to_string()).stderr(Stdio::inherit());
+        make.arg("prepare").arg(folder.path()).arg(brokers.to_string()).args(how).stderr(Stdio::inherit());
         let made = make.output().unwrap();
         let said = String::from_utf8(made.stdout).unwrap();
         if made.status.code() == Some(NOT_HERE) && std::env::var("CI").as_deref() != Ok("true") {
@@ -46,8 +57,8 @@ impl Cluster {
             std::process::exit(0);
         }
         assert!(made.status.success(), "no cluster can be made: {said}");
-        let servers = said.lines().find_map(|line| line.strip_prefix("servers=")).unwrap().to_owned();
-        let cluster = Self { folder, servers, brokers: Mutex::new((0..brokers).map(|_| None).collect()) };
+        let servers = told(&said, "servers=").to_owned();
+        let cluster = Self { folder, servers, said, brokers: Mutex::new((0..brokers).map(|_| None).collect()) };
         for n in 1..=brokers {
             cluster.launch(n);
         }
@@ -64,6 +75,16 @@ impl Cluster {
     /// Returns the brokers' addresses.
     pub fn servers(&self) -> &str {
         &self.servers
+    }
+
+    /// Returns the addresses of a secure one's listener: `login` (SASL_SSL) or `mutual` (SSL).
+    pub fn listener(&self, name: &str) -> &str {
+        told(&self.said, &format!("{name}="))
+    }
+
+    /// Returns where a secure one's certificates, keys and password lie.
+    pub fn keys(&self) -> PathBuf {
+        self.folder.path().join("keys")
     }
 
     /// Returns a place in it.
@@ -172,6 +193,10 @@ impl Cluster {
             .map(|n| format!("broker {n}: {}\n", tail(&self.folder.path().join(n.to_string()).join("log"))))
             .collect()
     }
+}
+
+fn told<'a>(said: &'a str, name: &str) -> &'a str {
+    said.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_else(|| panic!("no {name} in {said}"))
 }
 
 impl Drop for Cluster {

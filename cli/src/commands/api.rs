@@ -29,7 +29,7 @@ use crate::settings::{ServerArgs, ServerSettings};
 Examples:
   ionledger api --ledger kafka://127.0.0.1:9092
   ionledger api --ledger kafka://127.0.0.1:9092 --listen 127.0.0.1:7070
-  ionledger api --config ionledger.toml --ci-secret-file ./ci.secret")]
+  ionledger api --ledger kafka://127.0.0.1:9092 --ci-secret-file ./ci.secret")]
 pub(crate) struct ApiArgs {
     #[command(flatten)]
     server: ServerArgs,

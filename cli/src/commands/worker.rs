@@ -32,7 +32,7 @@ With --listen it answers /healthz, /readyz and /metrics there, without a token.
 Examples:
   ionledger worker provisioner --ledger kafka://127.0.0.1:9092
   ionledger worker traffic-shifter --ledger kafka://127.0.0.1:9092 --listen 127.0.0.1:7082
-  ionledger worker collector --config ionledger.toml")]
+  ionledger worker collector --ledger kafka://127.0.0.1:9092/team.commits")]
 pub(crate) struct Worker {
     /// Which worker.
     #[arg(value_name = "ROLE", value_parser = role())]

@@ -28,7 +28,7 @@ use super::{AppendError, Log, ReadError, Record, Urgency};
 use crate::rule::Parsed;
 use crate::view::View;
 use binding::Outgoing;
-use client::{ASK_MAX, Aside, COPY_MAX, Clients, Closing, Consumer, FetchError};
+use client::{ASK_MAX, Aside, COPY_MAX, Clients, Closing, Consumer, FetchError, Kind};
 use follower::Follower;
 use history::History;
 use producer::Producer;
@@ -67,7 +67,9 @@ const CLOSE_MAX: Duration = Duration::from_secs(2);
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// No broker answers.
-    #[error("no ledger can be had from {place}: {why}; check that its brokers run and can be reached")]
+    #[error(
+        "no ledger can be had from {place}: {why}; check that its brokers run, can be reached and speak the `protocol` of the settings"
+    )]
     Unreachable {
         /// The place.
         place: Place,
@@ -78,12 +80,14 @@ pub enum OpenError {
     #[error("the Kafka client cannot be made: {0}; check its settings")]
     Client(String),
     /// The brokers and this program do not trust each other.
-    #[error("{place} and this program do not trust each other: {why}; check its `[kafka]` settings")]
+    #[error("{place} and this program do not trust each other: {why}; {next} in the settings of Kafka")]
     Denied {
         /// The place.
         place: Place,
         /// What the client library says of it.
         why: String,
+        /// What to look at.
+        next: &'static str,
     },
     /// This build cannot do what is asked for.
     #[error("this build has no {what} for Kafka; build it with `cargo install --path cli --features kafka-tls`")]
@@ -164,8 +168,12 @@ impl OpenError {
     /// Nobody answers, or whoever does is not trusted or does not trust this program.
     fn unreachable(clients: &Clients, why: impl Into<String>) -> Self {
         let place = clients.place().clone();
-        match clients.denied().last() {
-            Some(why) => Self::Denied { place, why },
+        match clients.complaint().last() {
+            Some((Kind::Login, why)) => Self::Denied { place, why, next: "check `username` and the password" },
+            Some((Kind::Certificate, why)) => {
+                Self::Denied { place, why, next: "check `protocol`, `ca_file` and `certificate_file`" }
+            }
+            Some((Kind::Connection, why)) => Self::Unreachable { place, why },
             None => Self::Unreachable { place, why: why.into() },
         }
     }

@@ -32,36 +32,73 @@ pub(super) struct Clients {
     /// What users have chosen besides.
     more: BTreeMap<String, String>,
     copying: bool,
-    denied: Denied,
+    complaint: Complaint,
 }
 
-/// What the brokers have last said to who is not let in, or who does not trust them. The library tries again and again,
-/// and tells the one who asked only that no broker answers.
+/// What the library has last said against the brokers, or they against this program. It tries again and again, and tells
+/// the one who asked only that no broker answers.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Denied(Arc<Mutex<Option<String>>>);
+pub(super) struct Complaint(Arc<Mutex<Option<(Kind, String)>>>);
 
-impl Denied {
+/// What a complaint is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// The brokers do not take this program's login.
+    Login,
+    /// One does not take the other's certificate.
+    Certificate,
+    /// They cannot be reached.
+    Connection,
+}
+
+impl Complaint {
     /// Takes what the library says.
     pub(super) fn hear(&self, error: &KafkaError, reason: &str) {
-        use RDKafkaErrorCode::{Authentication, SSL, SaslAuthenticationFailed};
-        if matches!(error.rdkafka_error_code(), Some(Authentication | SSL | SaslAuthenticationFailed)) {
-            *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason.to_owned());
+        use RDKafkaErrorCode::{AllBrokersDown, Authentication, SSL, SaslAuthenticationFailed};
+        self.take(
+            match error.rdkafka_error_code() {
+                Some(Authentication | SaslAuthenticationFailed) => Kind::Login,
+                Some(SSL) => Kind::Certificate,
+                // A broker that refuses a certificate ends the connection; OpenSSL's words for it are all that is left.
+                Some(_) if reason.contains("SSL routines") => Kind::Certificate,
+                // It says less than what came before it.
+                Some(AllBrokersDown) | None => return,
+                Some(_) => Kind::Connection,
+            },
+            reason,
+        );
+    }
+
+    /// Takes what the library has logged: a connection that a broker ends, it only logs.
+    fn overhear(&self, facility: &str, message: &str) {
+        if facility == "FAIL" && !self.is_final() {
+            self.take(Kind::Connection, message);
         }
     }
 
+    fn take(&self, kind: Kind, reason: &str) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((kind, reason.to_owned()));
+    }
+
     /// Returns the last.
-    pub(super) fn last(&self) -> Option<String> {
+    pub(super) fn last(&self) -> Option<(Kind, String)> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Whether it is one that waiting does not change.
+    pub(super) fn is_final(&self) -> bool {
+        self.last().is_some_and(|(kind, _)| kind != Kind::Connection)
     }
 }
 
 /// What the library says goes to the log of this program, where it belongs to a reader of debug lines: brokers that
 /// come and go are ordinary, and what they mean for the ledger is said elsewhere.
 #[derive(Clone, Debug)]
-pub(super) struct Quiet(Denied);
+pub(super) struct Quiet(Complaint);
 
 impl ClientContext for Quiet {
-    fn log(&self, level: RDKafkaLogLevel, _: &str, message: &str) {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        self.0.overhear(facility, message);
         say(level, message);
     }
 
@@ -90,17 +127,17 @@ impl Clients {
     /// Makes clients for `place`.
     pub(super) fn new(place: Place, options: &Options) -> Self {
         let Options { security, client, copying, .. } = options.clone();
-        Self { place, security, more: client, copying, denied: Denied::default() }
+        Self { place, security, more: client, copying, complaint: Complaint::default() }
     }
 
-    /// Returns what the brokers have last said to who is not let in, if they did.
-    pub(super) fn denied(&self) -> &Denied {
-        &self.denied
+    /// Returns what was last complained of.
+    pub(super) fn complaint(&self) -> &Complaint {
+        &self.complaint
     }
 
     /// Returns what hears what the library says.
     pub(super) fn quiet(&self) -> Quiet {
-        Quiet(self.denied.clone())
+        Quiet(self.complaint.clone())
     }
 
     /// Returns the place.
@@ -117,6 +154,7 @@ impl Clients {
     pub(super) fn config(&self) -> ClientConfig {
         let mut config = ClientConfig::new();
         config
+            .set_log_level(RDKafkaLogLevel::Info)
             .set("bootstrap.servers", self.place.servers())
             .set("client.id", "ionledger")
             .set("socket.timeout.ms", "3000")

@@ -11,7 +11,7 @@ use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext, ThreadedProd
 use schemas::Offset;
 
 use super::binding::Outgoing;
-use super::client::{self, Clients, Closing, Denied};
+use super::client::{self, Clients, Closing, Complaint};
 use super::tail::{Answer, Tail};
 use crate::log::AppendError;
 
@@ -21,7 +21,7 @@ const FLUSH_MAX: Duration = Duration::from_millis(500);
 /// Takes delivery reports and passes them on to the tail, which answers when the record was read back.
 struct Deliveries {
     tail: Arc<Tail>,
-    denied: Denied,
+    complaint: Complaint,
 }
 
 type Threaded = ThreadedProducer<Deliveries>;
@@ -39,7 +39,7 @@ impl ClientContext for Deliveries {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        self.denied.hear(&error, reason);
+        self.complaint.hear(&error, reason);
         tracing::debug!(%error, reason, "kafka");
     }
 }
@@ -130,6 +130,6 @@ impl Drop for Producer {
 }
 
 fn make(clients: &Clients, tail: &Arc<Tail>) -> KafkaResult<Threaded> {
-    let context = Deliveries { tail: Arc::clone(tail), denied: clients.denied().clone() };
+    let context = Deliveries { tail: Arc::clone(tail), complaint: clients.complaint().clone() };
     clients.writing().create_with_context(context)
 }

@@ -14,6 +14,9 @@ use super::{OpenError, Options, blocking};
 /// How long the brokers may take to answer at the start.
 const READY_MAX: Duration = Duration::from_secs(20);
 
+/// How long the library is listened to.
+const LISTEN: Duration = Duration::from_millis(50);
+
 /// How long to wait between two looks.
 const AGAIN_AFTER: Duration = Duration::from_millis(200);
 
@@ -125,9 +128,9 @@ async fn find(clients: &Clients, deadline: Instant) -> Result<Found, OpenError> 
                 Ok(metadata) => break metadata,
                 Err(error) => error,
             };
-            // Lets the library say what it has against the brokers, or they against this program: it will not change.
-            while client.poll(Duration::ZERO).is_some() {}
-            if clients.denied().last().is_some() || Instant::now() > deadline {
+            // What the library has against the brokers, or they against this program, waiting may not change.
+            while client.poll(LISTEN).is_some() {}
+            if clients.complaint().is_final() || Instant::now() > deadline {
                 return Err(OpenError::unreachable(&clients, error.to_string()));
             }
         };
