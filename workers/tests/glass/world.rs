@@ -151,7 +151,7 @@ impl Router for Routers {
     }
 
     async fn remove(&self, _: &DeploymentId, _: StreamVersion) -> Result<(), ApplyError> {
-        unimplemented!("nothing is retired here")
+        Err(ApplyError::Refused("nothing is retired here".to_owned()))
     }
 
     async fn entry(&self, deployment: &DeploymentId) -> Result<Option<Entry>, ApplyError> {

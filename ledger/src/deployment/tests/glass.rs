@@ -34,6 +34,14 @@ fn intent(world: &World, to: &str) -> Intent {
     }
 }
 
+/// The second version has a tenth of the traffic, by the first step of a rollout.
+fn rolling() -> World {
+    let mut world = given(Named::Warm);
+    world.ask(kit::roll(V1, V2));
+    world.report(world.next_step((0, 0), (0, 0)));
+    world
+}
+
 fn record(world: &mut World, intent: &Intent) -> Decision {
     world.pass_ms(60_000);
     let decision = decide::decide_glass(&world.state, intent, intent.generation, world.now()).unwrap();
@@ -48,7 +56,7 @@ fn seen(world: &World, to: &str, generation: StreamVersion) -> DeploymentOutcome
 
 #[test]
 fn it_is_recorded_as_the_rollback_that_it_was() {
-    let mut world = given(Named::Split);
+    let mut world = rolling();
     let intent = intent(&world, V1);
     let decision = record(&mut world, &intent);
     let expected = ["traffic.glass_broken", "traffic.rolled_back", "traffic.weights_set", "rollout.came_back"];
@@ -62,7 +70,7 @@ fn it_is_recorded_as_the_rollback_that_it_was() {
 
 #[test]
 fn what_a_rollout_did_by_itself_meanwhile_does_not_stand_against_it() {
-    let mut world = given(Named::Split);
+    let mut world = rolling();
     let intent = intent(&world, V1);
     world.applied();
     world.step();
@@ -73,34 +81,34 @@ fn what_a_rollout_did_by_itself_meanwhile_does_not_stand_against_it() {
 
 #[test]
 fn newer_work_stands_and_what_happened_is_recorded_all_the_same() {
-    type Since = fn(&mut World);
-    let split = || given(Named::Split);
-    let cases: [(&str, fn() -> World, Since); 4] = [
-        ("other weights", split, |world| drop(world.ask(traffic(&[(V1, 50), (V2, 50)], true)))),
-        ("a rollout was started", split, |world| drop(world.ask(roll_instead(V1, V2)))),
-        ("let go on", split, |world| {
+    type Case = (&'static str, fn(&mut World));
+    let cases: [Case; 4] = [
+        ("other weights", |world| drop(world.ask(traffic(&[(V1, 50), (V2, 50)], true)))),
+        ("a rollout was started", |world| drop(world.ask(roll_instead(V1, V2)))),
+        ("let go on", |world| {
             world.ask(kit::pause());
             world.ask(kit::resume());
         }),
-        ("rolled back or retired", split, |world| drop(world.ask(rollback()))),
+        ("rolled back or retired", |world| drop(world.ask(rollback()))),
     ];
-    for (why, given, since) in cases {
-        let mut world = given();
+    for (why, since) in cases {
+        let mut world = rolling();
         let intent = intent(&world, V1);
         world.pass_ms(1_000);
         since(&mut world);
-        let (set, fence) = (world.deployment().traffic.set.clone(), world.deployment().traffic.fence);
+        let (weights, fence) = (world.weights(), world.deployment().traffic.fence);
         let decision = record(&mut world, &intent);
         assert_eq!(kinds(&decision), ["traffic.glass_broken"], "{why}");
         assert!(decision.notes[0].contains(why), "{why}: {:?}", decision.notes);
-        assert_eq!((&world.deployment().traffic.set, world.deployment().traffic.fence), (&set, fence), "{why}");
+        assert_eq!((world.weights(), world.deployment().traffic.fence), (weights, fence), "{why}");
+        assert!(!world.deployment().traffic.is_applied(), "{why}: it is confirmed again above the broken glass");
         assert!(world.deployment().generation() > intent.generation, "{why}: what is set is carried out again");
     }
 }
 
 #[test]
 fn what_was_asked_for_before_it_does_not_stand_against_it_though_it_landed_later() {
-    let mut world = given(Named::Split);
+    let mut world = rolling();
     let mut late = world.clone();
     late.ask(traffic(&[(V1, 50), (V2, 50)], true));
     world.pass_ms(5_000);
@@ -113,7 +121,7 @@ fn what_was_asked_for_before_it_does_not_stand_against_it_though_it_landed_later
 
 #[test]
 fn a_judge_that_acted_no_more_is_recorded_and_changes_nothing() {
-    let mut world = given(Named::Split);
+    let mut world = rolling();
     let worker = Actor { kind: ActorKind::Worker, name: "traffic-shifter/old".to_owned(), proof: "lease".to_owned() };
     let intent = Intent { actor: worker, ..intent(&world, V1) };
     let decision = record(&mut world, &intent);
@@ -122,7 +130,7 @@ fn a_judge_that_acted_no_more_is_recorded_and_changes_nothing() {
 
 #[test]
 fn a_target_that_is_gone_by_now_gets_no_weights() {
-    let mut world = given(Named::Split);
+    let mut world = rolling();
     let gone = Intent { to: schemas::StackId(uuid::Uuid::from_u128(1)), ..intent(&world, V1) };
     assert_eq!(kinds(&record(&mut world, &gone)), ["traffic.glass_broken"]);
 }
