@@ -143,6 +143,25 @@ fn a_release_goes_the_whole_way_and_every_process_tells_how_it_does() {
 }
 
 #[test]
+fn a_folder_whose_ledger_lies_in_kafka_begins_none_of_its_own() {
+    let mut services = Services::start(Cluster::shared(), "elsewhere");
+    let held = services.house.run(&["up"]);
+    assert!(held.code == 1 && held.stderr.contains("is held by process"), "{held:?}");
+    services.running.clear();
+    for arguments in [&["up"][..], &["status"], &["verify"]] {
+        let refused = services.house.run(arguments);
+        assert!(refused.code == 1 && refused.stderr.contains(&services.place), "{arguments:?}: {refused:?}");
+    }
+    let other = Services::on(&Cluster::shared().place("another"));
+    let (held, another) = (services.house.data(), &other.place);
+    fs::create_dir_all(held.join("log")).unwrap();
+    let own = services.house.run(&["copy", "--from", &services.place, "--to", held.to_str().unwrap()]);
+    assert_eq!(own.code, 0, "{own:?}");
+    let refused = services.house.run(&["api", "--ledger", another]);
+    assert!(refused.code == 1 && refused.stderr.contains("name another folder"), "{refused:?}");
+}
+
+#[test]
 fn a_provisioner_killed_after_a_launch_and_before_its_record_is_followed_by_another_that_launches_no_node_twice() {
     let mut services = serving("provisioner-killed");
     services.run("provisioner");

@@ -1,11 +1,11 @@
 //! The way to the ledger: the running `up` of a data folder, a server over TCP, or the folder itself for reading.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use api::client::{self, Client};
 use api::forecast::{self, Answer as Forecast, Question};
 use api::{Code, Problem};
-use ledger::log::segments::OpenError;
+use ledger::log::segments::{self, Elsewhere};
 use replay::answer::{DeploymentStatus, History, Production, Status, Verified, WhoShipped};
 use replay::{HistoryQuery, Moment, Reader};
 use schemas::{DeploymentId, EnvironmentName, ServiceName};
@@ -114,20 +114,19 @@ impl Door {
     /// what runs on a folder whose ledger lies in Kafka.
     pub(crate) async fn verify(&self) -> Outcome<Verified> {
         let Some(data) = &self.data else { return Ok(self.client.verify().await?) };
-        match Reader::open(data).await {
-            Ok(reader) => Ok(reader.verify().await?),
-            Err(nothing @ replay::Error::Open(OpenError::NoLog(_))) => match self.client.verify().await {
-                Err(client::Error::NotRunning { .. }) => Err(nothing.into()),
-                answered => Ok(answered?),
-            },
-            Err(error) => Err(error.into()),
+        if segments::elsewhere(data).map_err(Failure::error)?.is_none() {
+            return Ok(open(data).await?.verify().await?);
+        }
+        match self.client.verify().await {
+            Err(client::Error::NotRunning { .. }) => Ok(open(data).await?.verify().await?),
+            answered => Ok(answered?),
         }
     }
 
     /// Returns the reader of the data folder.
     pub(crate) async fn reader(&self) -> Outcome<Reader> {
         match &self.data {
-            Some(data) => Ok(Reader::open(data).await?),
+            Some(data) => open(data).await,
             None => Err(Failure::usage("--from-genesis reads the data folder; leave --server out")),
         }
     }
@@ -146,7 +145,19 @@ impl Door {
             _ if unknown => {}
             _ => return Err(error.into()),
         }
-        Ok(Source::Folder(Box::new(Reader::open(data).await?)))
+        Ok(Source::Folder(Box::new(open(data).await?)))
+    }
+}
+
+/// Opens the ledger in a data folder for reading.
+async fn open(data: &Path) -> Outcome<Reader> {
+    match segments::elsewhere(data).map_err(Failure::error)? {
+        None => Ok(Reader::open(data).await?),
+        Some(Elsewhere { place, .. }) => Err(Failure::error(format!(
+            "the ledger of {} lies in {place}, and nothing that follows it runs here; start `ionledger api --ledger \
+             {place}`, or `ionledger up --ledger {place}`",
+            data.display()
+        ))),
     }
 }
 
