@@ -187,7 +187,7 @@ fn warnings(answer: &Answer, policy: &Policy) -> Vec<String> {
     let (forecast, judgement) = (&answer.forecast, &policy.judgement);
     let mut warnings = Vec::new();
     if errors(answer).is_some_and(sees_little) {
-        warnings.push(format!("{}; a larger share or a longer plan sees more", answer.sentence));
+        warnings.push("it sees little; a larger share or a longer plan sees more".to_owned());
     }
     let expected = forecast.requests_canary.round();
     if expected < judgement.requests_min as f64 {
@@ -197,25 +197,26 @@ fn warnings(answer: &Answer, policy: &Policy) -> Vec<String> {
             words::count(judgement.requests_min as f64)
         ));
     }
-    for metric in &forecast.metrics {
-        match (metric.requests_to_accept, metric.seconds_to_accept) {
-            (None, _) => warnings.push(format!(
-                "no newcomer will ever be accepted by {}: at the baseline's rate its tolerance leaves no room",
-                metric.name
-            )),
-            (Some(requests), None) => warnings.push(format!(
-                "a good newcomer will not be accepted by {} before the plan's end: that takes {} requests of it, and about \
-                 {} are expected; it then {}",
-                metric.name,
-                words::count(requests.ceil()),
-                words::count(expected),
-                match judgement.deadline {
-                    Deadline::GoOn => "goes on if it is not worse",
-                    Deadline::Hold => "holds",
-                }
-            )),
-            (Some(_), Some(_)) => {}
-        }
+    let never = forecast.metrics.iter().filter(|metric| metric.requests_to_accept.is_none());
+    warnings.extend(never.map(|metric| {
+        format!(
+            "no newcomer is ever accepted by {}: where the old version is, its tolerance leaves no room",
+            metric.name
+        )
+    }));
+    let late = forecast.metrics.iter().filter(|metric| metric.seconds_to_accept.is_none());
+    let late = late.filter_map(|metric| Some((metric.requests_to_accept?, &metric.name)));
+    if let Some((requests, name)) = late.max_by(|a, b| a.0.total_cmp(&b.0)) {
+        warnings.push(format!(
+            "a good newcomer is not accepted before the plan's end: by {name} that takes {} of its requests, and about {} \
+             are expected; it then {}",
+            words::count(requests.ceil()),
+            words::count(expected),
+            match judgement.deadline {
+                Deadline::GoOn => "goes on if it is not worse",
+                Deadline::Hold => "holds",
+            }
+        ));
     }
     warnings
 }
@@ -274,7 +275,9 @@ mod tests {
         let sentence =
             "at 5 requests a minute and 10 % share, the smallest error rate this rollout can see in 1 hour is 15 %";
         assert_eq!(answer.sentence, sentence);
-        assert!(answer.is_poor() && answer.warnings[0].starts_with(sentence), "{answer:?}");
+        assert!(answer.is_poor() && answer.warnings[0].starts_with("it sees little"), "{answer:?}");
+        let late = "by errors that takes 34,607 of its requests, and about 30 are expected; it then goes on";
+        assert!(answer.warnings.len() == 3 && answer.warnings[2].contains(late), "{answer:?}");
         assert!(answer.warnings[1].starts_with("it will hold: about 30 requests of the newcomer"), "{answer:?}");
         assert_eq!((answer.requests_measured, answer.unmeasured.as_deref()), (false, Some("nothing runs")));
     }

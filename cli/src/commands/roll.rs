@@ -1,6 +1,6 @@
 //! `ionledger roll`: from one version to another, little by little.
 
-use api::forecast::{Answer, Question};
+use api::forecast::Question;
 use clap::Args;
 use schemas::command::{Command, PlanAsked};
 use schemas::{DeploymentId, EnvironmentName, ServiceName, Version};
@@ -79,10 +79,9 @@ impl Roll {
 
 /// Says so if the rollout that begins will see little. The rollout does not depend on it: what cannot be forecast is not.
 async fn warn_of_a_poor_sight(session: &Session, door: &Door, deployment: &DeploymentId, question: &Question) {
-    let forecast = door.client().forecast(deployment, question).await.ok();
-    let Some(warning) = forecast.filter(Answer::is_poor).and_then(|answer| answer.warnings.into_iter().next()) else {
-        return;
-    };
-    let service = &deployment.service;
-    session.out.say(&faintly(&[format!("note: {warning} (`ionledger forecast {service}` says more)")]));
+    let Ok(forecast) = door.client().forecast(deployment, question).await else { return };
+    if forecast.is_poor() {
+        let (sentence, service) = (&forecast.sentence, &deployment.service);
+        session.out.say(&faintly(&[format!("note: {sentence}; `ionledger forecast {service}` says more")]));
+    }
 }

@@ -43,7 +43,7 @@ fn row(metric: &MetricForecast) -> Vec<Cell> {
     let known = if metric.measured { "" } else { " (assumed)" };
     let (baseline, tolerated, smallest) = match metric.tolerated_slowdown {
         None => (percent(metric.baseline_rate), percent(metric.tolerated_rate), metric.smallest_rate.map(percent)),
-        Some(slowdown) => (metric.name.clone(), slower(slowdown), metric.smallest_slowdown.map(slower)),
+        Some(slowdown) => (format!("its {}", metric.name), slower(slowdown), metric.smallest_slowdown.map(slower)),
     };
     let accepted = match (metric.seconds_to_accept, metric.requests_to_accept) {
         (Some(seconds), _) => time(seconds),
