@@ -293,6 +293,23 @@ fn a_rollback_waits_for_no_takeover() {
 }
 
 #[test]
+fn a_rollback_waits_for_no_broker_that_is_killed() {
+    let (cluster, topic) = (Cluster::shared(), "broker-killed");
+    let services = shipped(topic);
+    let leader = cluster.leader(topic, None);
+    cluster.kill(leader);
+    rolls_back_in_time(&services, "1.0.0");
+    // The two that are left go on, and history has it once.
+    let once = || counted(&services.history(), "traffic.rolled_back").len() == 1;
+    eventually("the rollback is in the ledger", once);
+    cluster.launch(leader);
+    cluster.in_sync(topic, 3);
+    services.house.release("1.2.0", &[]);
+    assert!(once(), "{:#?}", services.history());
+    assert_eq!(served(&services), "1.0.0");
+}
+
+#[test]
 fn a_rollback_waits_for_no_reader_that_catches_up_on_a_million_records() {
     let mut services = shipped("catching-up");
     for role in ["provisioner", "traffic-shifter", "collector"] {
