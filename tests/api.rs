@@ -8,6 +8,10 @@ mod ci;
 mod bugs;
 #[path = "api/doors.rs"]
 mod doors;
+#[path = "api/forecast.rs"]
+mod forecast;
+#[path = "api/glass.rs"]
+mod glass;
 #[path = "api/raw.rs"]
 mod raw;
 #[path = "api/reads.rs"]

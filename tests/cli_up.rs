@@ -6,6 +6,8 @@ mod cli {
     #[path = "running.rs"]
     pub mod running;
 
+    #[path = "forecast.rs"]
+    mod forecast;
     #[path = "refusals.rs"]
     mod refusals;
     #[path = "sentences.rs"]

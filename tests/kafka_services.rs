@@ -143,6 +143,25 @@ fn a_release_goes_the_whole_way_and_every_process_tells_how_it_does() {
 }
 
 #[test]
+fn a_folder_whose_ledger_lies_in_kafka_begins_none_of_its_own() {
+    let mut services = Services::start(Cluster::shared(), "elsewhere");
+    let held = services.house.run(&["up"]);
+    assert!(held.code == 1 && held.stderr.contains("is held by process"), "{held:?}");
+    services.running.clear();
+    for arguments in [&["up"][..], &["status"], &["verify"]] {
+        let refused = services.house.run(arguments);
+        assert!(refused.code == 1 && refused.stderr.contains(&services.place), "{arguments:?}: {refused:?}");
+    }
+    let other = Services::on(&Cluster::shared().place("another"));
+    let (held, another) = (services.house.data(), &other.place);
+    fs::create_dir_all(held.join("log")).unwrap();
+    let own = services.house.run(&["copy", "--from", &services.place, "--to", held.to_str().unwrap()]);
+    assert_eq!(own.code, 0, "{own:?}");
+    let refused = services.house.run(&["api", "--ledger", another]);
+    assert!(refused.code == 1 && refused.stderr.contains("name another folder"), "{refused:?}");
+}
+
+#[test]
 fn a_provisioner_killed_after_a_launch_and_before_its_record_is_followed_by_another_that_launches_no_node_twice() {
     let mut services = serving("provisioner-killed");
     services.run("provisioner");
@@ -271,6 +290,23 @@ fn a_rollback_waits_for_no_takeover() {
     services.run("traffic-shifter");
     services.take_acting("traffic-shifter").kill();
     rolls_back_in_time(&services, "1.0.0");
+}
+
+#[test]
+fn a_rollback_waits_for_no_broker_that_is_killed() {
+    let (cluster, topic) = (Cluster::shared(), "broker-killed");
+    let services = shipped(topic);
+    let leader = cluster.leader(topic, None);
+    cluster.kill(leader);
+    rolls_back_in_time(&services, "1.0.0");
+    // The two that are left go on, and history has it once.
+    let once = || counted(&services.history(), "traffic.rolled_back").len() == 1;
+    eventually("the rollback is in the ledger", once);
+    cluster.launch(leader);
+    cluster.in_sync(topic, 3);
+    services.house.release("1.2.0", &[]);
+    assert!(once(), "{:#?}", services.history());
+    assert_eq!(served(&services), "1.0.0");
 }
 
 #[test]

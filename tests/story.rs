@@ -8,7 +8,8 @@ mod load;
 use house::{House, eventually};
 use load::Load;
 
-const QUICK: &str = "[rollout]\nsteps = [\"10 %\", \"50 %\", \"100 %\"]\n[judgement]\nrequests_min = 20\n";
+const QUICK: &str = "[rollout]\nsteps = [\"10 %\", \"50 %\", \"100 %\"]\n[judgement]\nrequests_min = 20\n\
+    weights = { errors = 100, p50 = 0, p99 = 0 }\n";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_good_version_ships_a_bad_one_comes_back_and_history_says_who() {
@@ -40,7 +41,28 @@ async fn a_good_version_ships_a_bad_one_comes_back_and_history_says_who() {
     for kind in ["release.recorded", "rollout.started", "rollout.completed", "judgement.judged", "rollout.came_back"] {
         assert!(history.contains(kind), "{kind} is missing in {history}");
     }
+    explains_why_it_came_back(&house);
     house.ok(&["verify"]);
+}
+
+fn explains_why_it_came_back(house: &House) {
+    let explained = house.ok(&["explain", "api"]);
+    for words in ["came back", "worse: canary 1.2.0: ", "requests failed, baseline ", "100 needed"] {
+        assert!(explained.contains(words), "{words} is missing in {explained}");
+    }
+    let answer = house.json(&["explain", "api"]);
+    let entries = answer["entries"].as_array().unwrap();
+    let kinds = |entry: &serde_json::Value| entry["events"].to_string();
+    assert!(kinds(&entries[0]).contains("rollout.started"), "{answer}");
+    let last = entries.iter().find(|entry| kinds(entry).contains("rollout.came_back")).expect("it came back");
+    assert!(
+        kinds(last).contains("judgement.judged") && kinds(last).contains("judgement.counted"),
+        "one commit: {last}"
+    );
+    let causes = house.json(&["explain", last["commit"].as_str().unwrap()]);
+    let chain = causes["entries"].as_array().unwrap();
+    assert_eq!((&chain[0]["commit"], &chain[1]["commit"]), (&last["commit"], &entries[0]["commit"]), "{causes}");
+    assert_eq!(chain.last().unwrap()["actor"]["kind"], "person", "{causes}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

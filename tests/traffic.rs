@@ -53,7 +53,8 @@ async fn two_hundred_weight_changes_and_a_rollback_lose_no_request() {
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_in_the_middle_of_a_rollout_it_goes_on_and_no_node_is_started_twice() {
     let mut house = House::new();
-    let quick = "[rollout]\nsteps = [\"10 %\", \"50 %\", \"100 %\"]\n[judgement]\nrequests_min = 20\n";
+    let quick = "[rollout]\nsteps = [\"10 %\", \"50 %\", \"100 %\"]\n[judgement]\nrequests_min = 20\n\
+                 weights = { errors = 100, p50 = 0, p99 = 0 }\n";
     let users = house.serving(quick);
     house.release("1.1.0", &[]);
     house.new_stack("1.1.0");

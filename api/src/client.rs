@@ -11,13 +11,14 @@ use bytes::Bytes;
 use http::Method;
 use replay::HistoryQuery;
 use replay::Moment;
-use replay::answer::{History, Production, Status, Verified, WhoShipped};
+use replay::answer::{Explanation, History, Production, Status, Verified, WhoShipped};
 use schemas::command::Request;
 use schemas::run::Artifact;
-use schemas::{CommandId, DeploymentId, EnvironmentName, Offset, ServiceName};
+use schemas::{CommandId, CommitId, DeploymentId, EnvironmentName, Offset, ServiceName};
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 
+use crate::forecast::{Answer as Forecast, Question};
 use crate::problem::{Code, Problem};
 use crate::wire::{Answer, Standing};
 
@@ -98,6 +99,8 @@ pub struct Options {
     pub dry_run: bool,
     /// How long the answer may wait for the router to confirm weights; the server's own time if there is nothing.
     pub wait: Option<Duration>,
+    /// A rollback waits for the ledger's verdict, however long that takes.
+    pub no_break_glass: bool,
 }
 
 impl Error {
@@ -136,6 +139,9 @@ impl Client {
         let mut query = vec![];
         if options.dry_run {
             query.push("dry_run=true".to_owned());
+        }
+        if options.no_break_glass {
+            query.push("no_break_glass=true".to_owned());
         }
         query.extend(options.wait.map(|wait| format!("wait_ms={}", wait.as_millis())));
         let path = format!("/v1/commands?{}", query.join("&"));
@@ -194,13 +200,32 @@ impl Client {
     ///
     /// [`Error`].
     pub async fn history(&self, query: &HistoryQuery) -> Result<History, Error> {
-        let HistoryQuery { service, environment, limit, since, voids } = query;
+        let HistoryQuery { service, environment, limit, since, voids, counts } = query;
         let path = service.as_ref().map_or("/v1/history".to_owned(), |service| format!("/v1/history/{service}"));
         let environment = environment.as_ref().map(|name| ("environment", name.to_string()));
         let limit = limit.map(|limit| ("limit", limit.to_string()));
         let since = since.map(|since| ("since", since.to_string()));
         let voids = voids.then(|| ("voids", "true".to_owned()));
-        self.get(&address(&path, environment.into_iter().chain(limit).chain(since).chain(voids))).await
+        let counts = counts.then(|| ("counts", "true".to_owned()));
+        self.get(&address(&path, environment.into_iter().chain(limit).chain(since).chain(voids).chain(counts))).await
+    }
+
+    /// Returns why a deployment's rollout went as it did until a moment.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`].
+    pub async fn explain(&self, deployment: &DeploymentId, moment: Moment) -> Result<Explanation, Error> {
+        self.get(&address(&format!("/v1/explain/{deployment}"), when(moment))).await
+    }
+
+    /// Returns what led to a commit.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`].
+    pub async fn explain_commit(&self, commit: CommitId) -> Result<Explanation, Error> {
+        self.get(&format!("/v1/explain/{commit}")).await
     }
 
     /// Returns which versions served what share of a deployment at a moment, and who put them there.
@@ -210,6 +235,22 @@ impl Client {
     /// [`Error`].
     pub async fn who_shipped(&self, deployment: &DeploymentId, moment: Moment) -> Result<WhoShipped, Error> {
         self.get(&address(&format!("/v1/who-shipped/{deployment}"), when(moment))).await
+    }
+
+    /// Returns what a rollout of a deployment will be able to tell.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`]; a plan that cannot be, and traffic that is neither known nor assumed, are refused.
+    pub async fn forecast(&self, deployment: &DeploymentId, question: &Question) -> Result<Forecast, Error> {
+        let Question { requests_per_minute, share, duration_ms, steps } = question;
+        let query = [
+            requests_per_minute.map(|requests| ("requests_per_minute", requests.to_string())),
+            share.map(|share| ("share", share.basis_points().to_string())),
+            duration_ms.map(|ms| ("duration_ms", ms.to_string())),
+            steps.as_ref().map(|steps| ("steps", steps.clone())),
+        ];
+        self.get(&address(&format!("/v1/forecast/{deployment}"), query.into_iter().flatten())).await
     }
 
     /// Returns all of production at a moment.

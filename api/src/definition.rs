@@ -19,17 +19,19 @@
 //! Everything but `name` and `owner` may be left out. Keys that mean nothing are refused. Every error is one line that
 //! names the file, line and column: `api.toml:12:10: rollout.steps: ...`.
 
+mod judgement;
 mod schema;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-use schemas::policy::{JudgementPolicy, Policy, RetentionPolicy, RolloutPolicy};
+use schemas::policy::{Policy, RetentionPolicy, RolloutPolicy};
 use schemas::run::{Capacity, EnvValue, HttpCheck, RunSpec};
 use schemas::service::Definition;
 use schemas::{EnvironmentName, ServiceName, Weight, text};
 
 use crate::document::{Document, Item, Section, shown};
+use crate::moment;
 
 pub use crate::document::{Error, Place};
 pub use schema::json_schema;
@@ -49,7 +51,7 @@ pub fn parse(file: &str, contents: &str) -> Result<(ServiceName, Definition), Er
     let run = run(root.section("run"), root.section("check"));
     let capacity = capacity(root.section("capacity"));
     let rollout = rollout(root.section("rollout"));
-    let judgement = judgement(root.section("judgement"));
+    let judgement = judgement::read(root.section("judgement"));
     let retention = retention(root.section("retention"));
     root.end();
     document.finish()?;
@@ -204,40 +206,25 @@ fn rollout(mut section: Section<'_>) -> RolloutPolicy {
         .get("duration")
         .and_then(|item| in_policy(&item, item.duration_ms()?, |policy, ms| policy.rollout.duration_ms = *ms));
     let on_release = section.get("on_release").and_then(|item| item.boolean());
+    let early = section.get("early").and_then(|item| {
+        in_policy(&item, item.checked(early)?, |policy, after| policy.rollout.early_after_ms = *after)
+    });
     section.end();
     RolloutPolicy {
         steps: steps.unwrap_or(default.steps),
         duration_ms: duration.unwrap_or(default.duration_ms),
         on_release: on_release.unwrap_or(default.on_release),
+        early_after_ms: early.unwrap_or(default.early_after_ms),
     }
 }
 
-fn judgement(mut section: Section<'_>) -> JudgementPolicy {
-    let default = JudgementPolicy::default();
-    let tolerance = section.get("errors_tolerance").and_then(|item| item.percent(parts_per_million));
-    let requests_min = section
-        .get("requests_min")
-        .and_then(|item| in_policy(&item, item.integer()?, |policy, n| policy.judgement.requests_min = *n));
-    section.end();
-    JudgementPolicy {
-        errors_tolerance_ppm: tolerance.unwrap_or(default.errors_tolerance_ppm),
-        requests_min: requests_min.unwrap_or(default.requests_min),
+/// Reads how long after its first step an accepted canary may have all traffic: `never`, or `after 30 minutes`.
+fn early(text: &str) -> Result<Option<u64>, String> {
+    match text.trim().strip_prefix("after ") {
+        Some(soak) => moment::duration_ms(soak).map(Some),
+        None if text.trim() == "never" => Ok(None),
+        None => Err(format!("`{}` says not when; write `after 30 minutes` or `never`", shown(text))),
     }
-}
-
-/// Reads a percentage of at most four decimals as parts per million.
-fn parts_per_million(text: &str) -> Result<u32, String> {
-    let wrong = || format!("`{}` is no percentage from 0 to 100 with at most four decimals", shown(text));
-    let number = text.trim().trim_end_matches('%').trim_end();
-    let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
-    let digits = |part: &str| part.bytes().all(|b| b.is_ascii_digit());
-    if whole.is_empty() || whole.len() > 3 || fraction.len() > 4 || !digits(whole) || !digits(fraction) {
-        return Err(wrong());
-    }
-    let whole: u32 = whole.parse().map_err(|_| wrong())?;
-    let rest: u32 = format!("{fraction:0<4}").parse().map_err(|_| wrong())?;
-    let ppm = whole * 10_000 + rest;
-    if ppm > 1_000_000 { Err(wrong()) } else { Ok(ppm) }
 }
 
 fn retention(mut section: Section<'_>) -> RetentionPolicy {

@@ -9,6 +9,7 @@ pub mod authorize;
 pub mod ci;
 pub mod definition;
 pub mod document;
+pub mod forecast;
 pub mod moment;
 pub mod tokens;
 

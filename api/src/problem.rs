@@ -115,6 +115,8 @@ codes! {
     ClockAhead = "clock_ahead", SERVICE_UNAVAILABLE, 1;
     /// Nobody knows whether the command was carried out.
     Indeterminate = "indeterminate", SERVICE_UNAVAILABLE, 1;
+    /// The ledger gave no verdict on a rollback, and the router could not be told without it.
+    Unmoved = "unmoved", SERVICE_UNAVAILABLE, 1;
     /// The log took nothing.
     LogUnavailable = "log_unavailable", SERVICE_UNAVAILABLE, 1;
     /// The ledger cannot be followed any more.

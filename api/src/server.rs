@@ -9,6 +9,8 @@ mod artifacts;
 mod ci;
 mod commands;
 mod events;
+mod forecast;
+mod glass;
 mod hooks;
 mod peer;
 mod reads;
@@ -28,6 +30,7 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use workers::artifacts::Artifacts;
+use workers::glass::Glass;
 
 use crate::ci::Secrets;
 use crate::problem::{Code, Problem};
@@ -48,6 +51,8 @@ pub struct Api {
     pub artifacts: Arc<Artifacts>,
     /// What the workers do for the door.
     pub hooks: Arc<dyn Hooks>,
+    /// What carries rollbacks out while the ledger gives no verdict; without it they wait for the ledger.
+    pub glass: Option<Arc<Glass>>,
     /// Who may come through TCP.
     pub tokens: Tokens,
     /// The secrets that CI signs with; without one nothing from CI is believed.
@@ -105,6 +110,7 @@ impl Api {
             reader,
             artifacts,
             hooks: Arc::new(Unhooked),
+            glass: None,
             tokens: Tokens::of(data),
             ci: Secrets::default(),
             limits: Limits::default(),
@@ -218,6 +224,9 @@ fn router(api: Arc<Api>) -> Router {
         .route("/v1/history", get(reads::history))
         .route("/v1/history/{service}", get(reads::history_of))
         .route("/v1/who-shipped/{environment}/{service}", get(reads::who_shipped))
+        .route("/v1/explain/{environment}/{service}", get(reads::explain))
+        .route("/v1/explain/{commit}", get(reads::explain_commit))
+        .route("/v1/forecast/{environment}/{service}", get(forecast::get))
         .route("/v1/replay", get(reads::production))
         .route("/v1/verify", get(reads::verify))
         .route("/v1/ledger", get(reads::ledger))

@@ -2,6 +2,7 @@
 
 use ledger::execute;
 use replay::answer::{Names, summary};
+use schemas::glass::Unrecorded;
 use schemas::{CommitId, Event, LedgerId, Offset, Stream, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -27,6 +28,9 @@ pub struct Answer {
     /// Whether the router confirmed the weights within the wait; nothing if the command set none.
     #[serde(default)]
     pub applied: Option<bool>,
+    /// The rollback that was carried out and that the ledger does not have yet: it gave no verdict.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unrecorded: Option<Unrecorded>,
 }
 
 /// An event in an answer.
@@ -103,6 +107,7 @@ impl Answer {
             notes: answer.notes.clone(),
             repeated: answer.repeated,
             applied: None,
+            unrecorded: None,
         }
     }
 }

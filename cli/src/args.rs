@@ -64,6 +64,9 @@ pub(crate) struct Asking {
     /// The command's id: the same command sent again under it is carried out once [default: a new one]
     #[arg(long, value_name = "UUID")]
     pub(crate) command_id: Option<CommandId>,
+    /// Whether a rollback waits for the ledger; only `rollback` has the flag.
+    #[arg(skip)]
+    pub(crate) no_break_glass: bool,
 }
 
 /// A service in an environment.

@@ -1,15 +1,18 @@
 //! The way to the ledger: the running `up` of a data folder, a server over TCP, or the folder itself for reading.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use api::client::{self, Client};
+use api::forecast::{self, Answer as Forecast, Question};
 use api::{Code, Problem};
-use ledger::log::segments::OpenError;
-use replay::answer::{DeploymentStatus, History, Production, Status, Verified, WhoShipped};
+use ledger::log::segments::{self, Elsewhere};
+use replay::answer::{DeploymentStatus, Explanation, History, Production, Status, Verified, WhoShipped};
 use replay::{HistoryQuery, Moment, Reader};
-use schemas::{DeploymentId, EnvironmentName, ServiceName};
+use schemas::glass::Unrecorded;
+use schemas::{CommitId, DeploymentId, EnvironmentName, ServiceName};
 
 use crate::args::Globals;
+use crate::commands::unknown;
 use crate::failure::{Failure, Outcome};
 
 /// The way to the ledger.
@@ -61,7 +64,10 @@ impl Door {
         let asked = self.client.status(Moment::Now, service, environment).await;
         match self.or_folder(asked).await? {
             Source::Answered(status) => Ok(status),
-            Source::Folder(reader) => Ok(reader.status(Moment::Now, service, environment).await?),
+            Source::Folder(reader) => {
+                let unrecorded = self.left(service, environment);
+                Ok(Status { unrecorded, ..reader.status(Moment::Now, service, environment).await? })
+            }
         }
     }
 
@@ -70,7 +76,28 @@ impl Door {
         let asked = self.client.history(query).await;
         match self.or_folder(asked).await? {
             Source::Answered(history) => Ok(history),
-            Source::Folder(reader) => Ok(reader.history(query).await?),
+            Source::Folder(reader) => {
+                let unrecorded = self.left(query.service.as_ref(), query.environment.as_ref());
+                Ok(History { unrecorded, ..reader.history(query).await? })
+            }
+        }
+    }
+
+    /// Returns why a deployment's rollout went as it did until a moment.
+    pub(crate) async fn explain(&self, deployment: &DeploymentId, moment: Moment) -> Outcome<Explanation> {
+        let asked = self.client.explain(deployment, moment).await;
+        match self.or_folder(asked).await? {
+            Source::Answered(answer) => Ok(answer),
+            Source::Folder(reader) => Ok(reader.explain(deployment, moment).await?),
+        }
+    }
+
+    /// Returns what led to a commit.
+    pub(crate) async fn explain_commit(&self, commit: CommitId) -> Outcome<Explanation> {
+        let asked = self.client.explain_commit(commit).await;
+        match self.or_folder(asked).await? {
+            Source::Answered(answer) => Ok(answer),
+            Source::Folder(reader) => Ok(reader.explain_commit(commit).await?),
         }
     }
 
@@ -80,6 +107,22 @@ impl Door {
         match self.or_folder(asked).await? {
             Source::Answered(answer) => Ok(answer),
             Source::Folder(reader) => Ok(reader.who_shipped(deployment, moment).await?),
+        }
+    }
+
+    /// Returns what a rollout of a deployment will be able to tell. Where nothing runs, the policy comes from the folder and
+    /// nothing is known of the traffic.
+    pub(crate) async fn forecast(&self, deployment: &DeploymentId, question: &Question) -> Outcome<Forecast> {
+        let asked = self.client.forecast(deployment, question).await;
+        match self.or_folder(asked).await? {
+            Source::Answered(answer) => Ok(answer),
+            Source::Folder(reader) => {
+                let production = reader.production(Moment::Now).await?;
+                let service = production.services.into_iter().find(|at| at.status.service == deployment.service);
+                let policy = service.and_then(|service| service.policy).ok_or_else(|| unknown(&deployment.service))?;
+                let nothing = Err("nothing runs that measures it; start `ionledger up`".to_owned());
+                Ok(forecast::answer(deployment.clone(), &policy, question, nothing)?)
+            }
         }
     }
 
@@ -96,22 +139,31 @@ impl Door {
     /// what runs on a folder whose ledger lies in Kafka.
     pub(crate) async fn verify(&self) -> Outcome<Verified> {
         let Some(data) = &self.data else { return Ok(self.client.verify().await?) };
-        match Reader::open(data).await {
-            Ok(reader) => Ok(reader.verify().await?),
-            Err(nothing @ replay::Error::Open(OpenError::NoLog(_))) => match self.client.verify().await {
-                Err(client::Error::NotRunning { .. }) => Err(nothing.into()),
-                answered => Ok(answered?),
-            },
-            Err(error) => Err(error.into()),
+        if segments::elsewhere(data).map_err(Failure::error)?.is_none() {
+            return Ok(open(data).await?.verify().await?);
+        }
+        match self.client.verify().await {
+            Err(client::Error::NotRunning { .. }) => Ok(open(data).await?.verify().await?),
+            answered => Ok(answered?),
         }
     }
 
     /// Returns the reader of the data folder.
     pub(crate) async fn reader(&self) -> Outcome<Reader> {
         match &self.data {
-            Some(data) => Ok(Reader::open(data).await?),
+            Some(data) => open(data).await,
             None => Err(Failure::usage("--from-genesis reads the data folder; leave --server out")),
         }
+    }
+
+    /// Returns what was done without the ledger and left in the folder.
+    fn left(&self, service: Option<&ServiceName>, environment: Option<&EnvironmentName>) -> Vec<Unrecorded> {
+        let left = self.data.iter().flat_map(|data| workers::glass::left_in(data));
+        let about = |id: &DeploymentId| {
+            service.is_none_or(|wanted| *wanted == id.service)
+                && environment.is_none_or(|wanted| *wanted == id.environment)
+        };
+        left.filter(|one| about(&one.deployment)).collect()
     }
 
     /// Turns to the data folder where nothing runs on it, where this user may read it but not ask, or where an older
@@ -128,7 +180,19 @@ impl Door {
             _ if unknown => {}
             _ => return Err(error.into()),
         }
-        Ok(Source::Folder(Box::new(Reader::open(data).await?)))
+        Ok(Source::Folder(Box::new(open(data).await?)))
+    }
+}
+
+/// Opens the ledger in a data folder for reading.
+async fn open(data: &Path) -> Outcome<Reader> {
+    match segments::elsewhere(data).map_err(Failure::error)? {
+        None => Ok(Reader::open(data).await?),
+        Some(Elsewhere { place, .. }) => Err(Failure::error(format!(
+            "the ledger of {} lies in {place}, and nothing that follows it runs here; start `ionledger api --ledger \
+             {place}`, or `ionledger up --ledger {place}`",
+            data.display()
+        ))),
     }
 }
 

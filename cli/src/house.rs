@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use workers::artifacts::Artifacts;
 use workers::checks::http::HttpChecks;
 use workers::collector::STOP_GRACE;
+use workers::glass::{Glass, Patience};
 use workers::nodes::Seen;
 use workers::nodes::process::ProcessNodes;
 use workers::runtime::Adapters;
@@ -49,7 +50,7 @@ impl House {
         let opened = Opened::open(data, settings, Need::Answers).await?;
         let data = opened.data.clone();
         let artifacts = Arc::new(Artifacts::open(&data).map_err(report)?);
-        let adapters = adapters(&data, &artifacts)?;
+        let adapters = adapters(&opened, &artifacts)?;
         let stop = CancellationToken::new();
         let api = ApiServer::open(&opened, &adapters, artifacts, ci, Way::Socket(settings.listen)).await?;
         // Last of what may fail: an `up` that cannot be leaves nothing behind.
@@ -62,6 +63,7 @@ impl House {
             let (opened, adapters, stop) = (Arc::clone(&opened), adapters.clone(), stop.clone());
             tasks.spawn(async move { work(role, &opened, adapters, stop).await });
         }
+        tasks.spawn(keep_glass(&adapters, stop.clone()));
         tasks.spawn(proxy::keep(data.clone(), exe, proxy.clone(), stop.clone()));
         Ok(Self { data, proxy, adapters, tasks, stop, api })
     }
@@ -108,17 +110,35 @@ impl House {
     }
 }
 
-/// Returns the outside of a data folder: process nodes, HTTP checks and the folder's proxy.
+/// Returns the outside of a data folder: process nodes, HTTP checks, the folder's proxy, and what carries rollbacks out
+/// while the ledger gives no verdict.
 ///
 /// # Errors
 ///
 /// The folder cannot be used.
-pub(crate) fn adapters(data: &Path, artifacts: &Arc<Artifacts>) -> miette::Result<Adapters> {
+pub(crate) fn adapters(opened: &Opened, artifacts: &Arc<Artifacts>) -> miette::Result<Adapters> {
+    let data = &opened.data;
     // The very program that runs, even after its file was replaced by a newer one.
     let launcher = PathBuf::from("/proc/self/exe");
     let nodes = ProcessNodes::open(data, launcher, Arc::clone(artifacts)).into_diagnostic()?;
     let router: Arc<dyn Router> = Arc::new(ProxyControl::of(data));
-    Ok(Adapters { nodes: Arc::new(nodes), checks: Arc::new(HttpChecks), router })
+    let glass = Glass::new(data, opened.ledger.clone(), Arc::clone(&router), Patience::default());
+    Ok(Adapters { nodes: Arc::new(nodes), checks: Arc::new(HttpChecks), router, glass: Some(glass) })
+}
+
+/// Returns what settles with the ledger, until `stop`, whatever was done without it.
+pub(crate) fn keep_glass(
+    adapters: &Adapters,
+    stop: CancellationToken,
+) -> impl Future<Output = miette::Result<()>> + use<> {
+    let glass = adapters.glass.clone();
+    async move {
+        match glass {
+            Some(glass) => glass.keep(stop).await,
+            None => stop.cancelled().await,
+        }
+        Ok(())
+    }
 }
 
 fn report(error: impl std::fmt::Display) -> miette::Report {

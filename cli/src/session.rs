@@ -3,11 +3,13 @@
 use std::future::Future;
 
 use jiff::{Timestamp, Zoned};
+use schemas::glass::Unrecorded;
 
 use crate::args::Globals;
 use crate::door::Door;
 use crate::failure::{Failure, Outcome};
-use crate::out::Out;
+use crate::out::{Form, Out};
+use crate::render;
 
 /// One run of the binary.
 #[derive(Debug)]
@@ -33,6 +35,13 @@ impl Session {
     /// Returns the moment, in the zone that times are shown in.
     pub(crate) fn now(&self) -> Zoned {
         Zoned::now()
+    }
+
+    /// Says what the ledger does not have yet, where the answer's own form has no place for it.
+    pub(crate) fn warn_of(&self, unrecorded: &[Unrecorded]) {
+        if self.out.form != Form::Eyes && !unrecorded.is_empty() {
+            self.out.say(render::unrecorded::eyes(unrecorded, &self.now()).trim_end());
+        }
     }
 
     /// Reads a moment that is written on the command line.

@@ -1,9 +1,10 @@
 //! Decide: what a command makes happen, given the state. Pure: time and ids arrive as data.
 
 use schemas::command::{Command, DeploymentOutcome, Outcome};
+use schemas::glass::Intent;
 use schemas::rollout::Plan;
 use schemas::weight::NotAllTraffic;
-use schemas::{CommitId, DeploymentId, Event, Fence, ServiceName, Stream, Timestamp, Version, Weight};
+use schemas::{CommitId, DeploymentId, Event, Fence, ServiceName, Stream, StreamVersion, Timestamp, Version, Weight};
 
 use crate::state::State;
 use crate::{deployment, lease, service};
@@ -193,6 +194,20 @@ pub fn decide_outcome(state: &State, outcome: &Outcome, now: Now) -> Result<Deci
     }
 }
 
+/// Decides to record a rollback that was carried out while the log gave no verdict.
+///
+/// # Errors
+///
+/// [`Rejection::Unknown`] if the deployment is unknown.
+pub fn decide_glass(
+    state: &State,
+    intent: &Intent,
+    generation: StreamVersion,
+    now: Now,
+) -> Result<Decision, Rejection> {
+    deployment::decide_glass(state, intent, generation, now)
+}
+
 /// Says whether a command sends traffic back, and so passes every gate.
 pub fn is_rollback(command: &Command) -> bool {
     matches!(command, Command::Rollback { .. } | Command::Abort { .. })
@@ -229,13 +244,25 @@ impl Decision {
 ///
 /// # Errors
 ///
-/// [`Rejection::Invalid`] if the steps do not rise to 100 % or the duration is out of range.
-pub fn plan(asked: &schemas::command::PlanAsked, policy: &schemas::policy::RolloutPolicy) -> Result<Plan, Rejection> {
-    let steps = asked.steps.clone().unwrap_or_else(|| policy.steps.clone());
+/// [`Rejection::Invalid`] if the steps do not rise to 100 %, the duration is out of range, or the canary would have all
+/// traffic before the policy's soak is over.
+pub fn plan(asked: &schemas::command::PlanAsked, policy: &schemas::policy::Policy) -> Result<Plan, Rejection> {
+    let steps = asked.steps.clone().unwrap_or_else(|| policy.rollout.steps.clone());
     schemas::policy::check_steps(&steps).map_err(|rule| Rejection::Invalid(format!("steps: {rule}")))?;
-    let duration_ms = asked.duration_ms.unwrap_or(policy.duration_ms);
+    let duration_ms = asked.duration_ms.unwrap_or(policy.rollout.duration_ms);
     if duration_ms > 52 * 7 * 24 * 3_600_000 {
         return Err(Rejection::Invalid("a rollout takes at most 52 weeks".to_owned()));
     }
-    Ok(Plan { steps, duration_ms })
+    let plan = Plan { steps, duration_ms };
+    let (soak_ms, all_ms) = (policy.judgement.soak_ms, plan.due_ms(plan.steps.len().saturating_sub(1) as u16));
+    if soak_ms > all_ms {
+        let length = |ms: u64| jiff::SignedDuration::from_millis(ms.try_into().unwrap_or(i64::MAX));
+        return Err(Rejection::Invalid(format!(
+            "the policy's soak is {:#}, and this plan gives all traffic after {:#}; plan for at least as long, or \
+             declare a shorter soak",
+            length(soak_ms),
+            length(all_ms)
+        )));
+    }
+    Ok(plan)
 }

@@ -2,15 +2,19 @@
 //!
 //! Its concepts have a file each, with state, `evolve` and `decide` together; here they meet.
 
+pub mod generation;
+pub mod glass;
 pub mod retention;
 pub mod rollback;
 pub mod rollout;
 pub mod stack;
+pub mod step;
 pub mod traffic;
 
 use std::collections::BTreeMap;
 
 use schemas::command::{Command, DeploymentOutcome};
+use schemas::glass::Intent;
 use schemas::{DeploymentId, EffectId, Event, Fence, StackId, Stream, StreamVersion, Version, Weight};
 use serde::{Deserialize, Serialize};
 
@@ -19,6 +23,7 @@ pub use stack::{Node, NodePhase, Phase, Stack};
 pub use traffic::Traffic;
 
 use crate::decide::{Decision, Now, Rejection};
+use crate::judgement::Judgements;
 use crate::service::Service;
 use crate::state::{At, State};
 
@@ -31,8 +36,15 @@ pub struct Deployment {
     pub traffic: Traffic,
     /// Its rollout: the one under way, or the last.
     pub rollout: Option<Rollout>,
-    /// How many commits its stream holds; the generation of whatever is derived from it.
+    /// How many commits its stream holds.
     pub version: StreamVersion,
+    /// How often the glass was broken, as far as the ledger has heard.
+    #[serde(default, skip_serializing_if = "is_never")]
+    pub glass: u32,
+}
+
+fn is_never(count: &u32) -> bool {
+    *count == 0
 }
 
 /// Returns the deployment after `event`. Total: the ledger has already accepted it.
@@ -55,6 +67,7 @@ pub(crate) struct Case<'a> {
     pub(crate) id: &'a DeploymentId,
     pub(crate) deployment: &'a Deployment,
     pub(crate) service: &'a Service,
+    pub(crate) judgements: Option<&'a Judgements>,
     pub(crate) now: Now,
 }
 
@@ -102,6 +115,16 @@ impl Case<'_> {
 }
 
 impl Deployment {
+    /// Returns the generation of whatever is derived from it.
+    pub fn generation(&self) -> StreamVersion {
+        generation::of(self.glass, self.version)
+    }
+
+    /// Hears of a router's generation: what is derived from now on is above it.
+    fn heard_of(&mut self, generation: StreamVersion) {
+        self.glass = self.glass.max(generation::glass(generation));
+    }
+
     /// Returns the stack of `version` that is not being taken down: of several the one with traffic, then the one that is
     /// furthest, then the newest.
     pub fn stack_for(&self, version: &Version) -> Option<(StackId, &Stack)> {
@@ -150,7 +173,7 @@ pub fn decide(state: &State, command: &Command, fence: Option<Fence>, now: Now) 
     if !matches!(command, Command::Rollback { .. }) {
         check_fence(id, deployment, fence)?;
     }
-    let case = Case { id, deployment, service, now };
+    let case = Case { id, deployment, service, judgements: state.judgements.get(id).map(AsRef::as_ref), now };
     match command {
         Command::New { version, then_roll, .. } => stack::decide_new(&case, version, then_roll.as_ref()),
         Command::Traffic { shares, supersede, .. } => traffic::decide(&case, shares, *supersede),
@@ -186,7 +209,7 @@ pub fn decide_outcome(
     let outdated = || Rejection::Outdated(format!("{id} is unknown"));
     let deployment = state.deployment(id).ok_or_else(outdated)?;
     let service = state.service(&id.service).ok_or_else(outdated)?;
-    let case = Case { id, deployment, service, now };
+    let case = Case { id, deployment, service, judgements: state.judgements.get(id).map(AsRef::as_ref), now };
     let outcome = &outcome.clone().tidied();
     match outcome {
         DeploymentOutcome::StartLaunch { .. }
@@ -203,16 +226,39 @@ pub fn decide_outcome(
         DeploymentOutcome::WeightsApplied { generation, weights, listening } => {
             traffic::decide_applied(&case, *generation, weights, *listening)
         }
-        DeploymentOutcome::DriftSeen { seen } => traffic::decide_drift(&case, seen),
+        DeploymentOutcome::DriftSeen { seen, generation } => traffic::decide_drift(&case, seen, *generation),
         DeploymentOutcome::StartRequestedRollout { stack } => rollout::decide_requested(&case, *stack),
-        DeploymentOutcome::TakeStep { .. } => rollout::decide_step(&case, outcome),
-        DeploymentOutcome::Hold { .. } => rollout::decide_hold(&case, outcome),
-        DeploymentOutcome::SendBack { rollout, reason, judged } => {
-            rollback::decide_send_back(&case, *rollout, reason, judged.as_ref())
+        DeploymentOutcome::BeginJudging { begun } => step::decide_begin(&case, begun),
+        DeploymentOutcome::Count { counted, judged } => step::decide_count(&case, counted, judged.as_ref()),
+        DeploymentOutcome::TakeStep { .. } => step::decide_step(&case, outcome),
+        DeploymentOutcome::Hold { .. } => step::decide_hold(&case, outcome),
+        DeploymentOutcome::SendBack { rollout, reason, counted, judged } => {
+            rollback::decide_send_back(&case, *rollout, reason, counted.as_ref(), judged.as_ref())
         }
         DeploymentOutcome::StartCollection { stack, reason } => retention::decide_start(&case, *stack, reason),
         DeploymentOutcome::Collected { stack } => retention::decide_collected(&case, *stack),
     }
+}
+
+/// Decides to record a rollback that was carried out while the log gave no verdict.
+///
+/// # Errors
+///
+/// [`Rejection::Unknown`] if there is no such deployment.
+pub fn decide_glass(
+    state: &State,
+    intent: &Intent,
+    generation: StreamVersion,
+    now: Now,
+) -> Result<Decision, Rejection> {
+    let id = &intent.deployment;
+    let service = state.service(&id.service).ok_or_else(|| Rejection::unknown_service(&id.service))?;
+    let deployment = state.deployment(id).ok_or_else(|| Rejection::Unknown {
+        what: format!("deployment {id}"),
+        next: "look at whose intent it is".to_owned(),
+    })?;
+    let judgements = state.judgements.get(id).map(AsRef::as_ref);
+    glass::decide(&Case { id, deployment, service, judgements, now }, state, intent, generation)
 }
 
 #[cfg(test)]

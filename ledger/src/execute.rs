@@ -4,6 +4,7 @@
 
 mod answer;
 mod clock;
+mod glass;
 mod prepare;
 mod seal;
 
@@ -28,6 +29,7 @@ use crate::view::{Decoded, View};
 
 pub use answer::{Answer, OpenError, Refusal};
 pub use clock::{Clock, SystemClock};
+pub use glass::{Intended, breaks_glass, intend};
 pub use prepare::{Asked, Prepared, What, prepare};
 
 /// How long a commit may stay without a verdict before its writer is told that it is unknown.
@@ -160,16 +162,7 @@ impl Ledger {
         let fence = request.fence.or_else(|| self.fence_of(&request.command));
         let rollback = decide::is_rollback(&request.command);
         let queue = if rollback { vec![] } else { self.queue(&streams_of(&request.command)).await };
-        let about = About {
-            actor,
-            cause,
-            correlation: cause,
-            reason: request.reason,
-            traceparent: None,
-            effective_at: request.effective_at,
-        };
-        let command = CommandRef { id: request.id, hash: request.command.hash() };
-        let asked = Asked { command: Some(command), what: What::Command { command: request.command, fence }, about };
+        let asked = Asked::request(&Request { fence, ..request }, actor, cause);
         let answer = self.settle(&asked, rollback, rollback).await;
         drop(queue);
         answer

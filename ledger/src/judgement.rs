@@ -1,11 +1,14 @@
 //! The judge: what it says of a canary, and what it has said.
 //!
-//! Rollouts still ask the plain judge, behind one function, [`fn@judge`], over what was counted of both versions during a
-//! step. The one that is valid at every look is [`judge::Judge`], a fold over recorded ticks.
+//! [`judge::Judge`] is a fold over ticks. A [`hearing::Hearing`] is that fold over what the judge's stream holds of one
+//! rollout, and so a part of the state: whoever decides on a verdict can check it, and whoever takes a rollout over
+//! goes on with it.
 
+pub mod policy;
 pub mod plan;
 pub mod observed;
 pub mod judge;
+pub mod hearing;
 pub mod evidence;
 pub mod forecast;
 pub mod ramp;
@@ -20,62 +23,45 @@ pub mod routing;
 pub mod wealth;
 pub mod evalue;
 pub mod maths;
-
-pub mod plain;
+mod exact;
 
 #[cfg(test)]
 mod tests;
 
-use schemas::judgement::{Counts, Judged, Measured};
-use schemas::policy::JudgementPolicy;
-use schemas::{RolloutId, judgement};
+use schemas::RolloutId;
+use schemas::judgement::{self, Judged};
 use serde::{Deserialize, Serialize};
 
-/// What the judge said of a deployment's rollouts.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+use hearing::Hearing;
+
+/// What the judge knows and said of a deployment's rollouts.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Judgements {
-    /// The last of it.
+    /// The last that it said.
     pub last: Option<Judged>,
+    /// What it knows of the last rollout that it listened to.
+    #[serde(default)]
+    pub hearing: Option<Hearing>,
 }
 
-/// Returns what the judge has said after `event`.
-pub fn evolve(_: Judgements, event: &judgement::Event) -> Judgements {
+impl Judgements {
+    /// Returns what the judge knows of `rollout`, if it listens to it.
+    pub fn of(&self, rollout: RolloutId) -> Option<&Hearing> {
+        self.hearing.as_ref().filter(|hearing| hearing.rollout() == rollout)
+    }
+}
+
+/// Returns what the judge knows and has said after `event`.
+pub fn evolve(mut judgements: Judgements, event: &judgement::Event) -> Judgements {
     match event {
-        judgement::Event::Judged(judged) => Judgements { last: Some(judged.clone()) },
+        // A rule that this program does not know is not guessed at; its verdicts are still shown.
+        judgement::Event::Begun(begun) => judgements.hearing = Hearing::begin(begun.clone()).ok(),
+        judgement::Event::Counted(counted) => {
+            if let Some(hearing) = &mut judgements.hearing {
+                hearing.hear(counted);
+            }
+        }
+        judgement::Event::Judged(judged) => judgements.last = Some(judged.clone()),
     }
-}
-
-/// What both versions did during a step.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Window {
-    /// The baseline's requests.
-    pub baseline: Counts,
-    /// The canary's requests.
-    pub canary: Counts,
-}
-
-impl Window {
-    /// Returns what was counted from `from` to `to`. After a restart of the router what it counted since then is all
-    /// that is known.
-    pub fn between(from: &Measured, to: &Measured) -> Self {
-        let since = |now: Counts, then: Counts| {
-            if from.epoch == to.epoch { now.since(then).unwrap_or(now) } else { now }
-        };
-        Self { baseline: since(to.baseline, from.baseline), canary: since(to.canary, from.canary) }
-    }
-}
-
-/// Judges a step of a rollout on what both versions did during it.
-pub fn judge(rollout: RolloutId, step: u16, policy: &JudgementPolicy, window: Window) -> Judged {
-    let (verdict, reason) = plain::judge(policy, window);
-    Judged {
-        rollout,
-        step,
-        verdict,
-        baseline: window.baseline,
-        canary: window.canary,
-        errors_tolerance_ppm: policy.errors_tolerance_ppm,
-        rule: plain::RULE.to_owned(),
-        reason,
-    }
+    judgements
 }

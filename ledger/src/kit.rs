@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use schemas::command::{Command, DeploymentOutcome, Outcome, PlanAsked, Share};
-use schemas::judgement::{Counts, Judged, Measured};
-use schemas::policy::Policy;
+use schemas::judgement::{Begun, Counted, Judged, NodeTally, Tally, Tick};
+use schemas::policy::{MetricWeights, Policy};
 use schemas::run::{Artifact, Capacity};
 use schemas::service::Definition;
 use schemas::{
@@ -16,7 +16,8 @@ use schemas::{
 use uuid::Uuid;
 
 use crate::decide::{self, Decision, Now, Rejection};
-use crate::judgement::{self, Window};
+use crate::deployment::step;
+use crate::judgement::judge;
 use crate::state::{At, State};
 use crate::{Deployment, deployment::Stack};
 
@@ -52,11 +53,15 @@ pub(crate) fn percent(percent: u16) -> Weight {
     Weight::from_percent(percent)
 }
 
-/// A service of one node a stack, rolled out over 10, 50 and 100 % in 1,000 s.
+/// A service of one node a stack, rolled out over 10, 50 and 100 % in 1,000 s, and judged by its errors alone: so
+/// generously that a hundred good requests show that a canary is not worse.
 pub(crate) fn definition() -> Definition {
     let mut policy = Policy::default();
     policy.rollout.steps = [10, 50, 100].map(percent).to_vec();
     policy.rollout.duration_ms = 1_000_000;
+    policy.judgement.errors_tolerance_ppm = 200_000;
+    policy.judgement.weights = MetricWeights { errors: 100, status_4xx: 0, p50: 0, p99: 0 };
+    policy.judgement.burst_cap = false;
     Definition {
         owner: "team-checkout".to_owned(),
         description: String::new(),
@@ -327,31 +332,62 @@ impl World {
         self.report(DeploymentOutcome::Collected { stack });
     }
 
-    /// Returns what the shifter would say of the rollout's next step, when both versions had so many requests and
-    /// errors since the last.
-    pub(crate) fn next_step(&self, baseline: (u64, u64), canary: (u64, u64)) -> DeploymentOutcome {
-        let rollout = self.deployment().rollout.as_ref().expect("a rollout");
-        let (measured, judged) = self.look(baseline, canary);
-        let step = rollout.next_step().expect("a step that is left");
-        DeploymentOutcome::TakeStep { rollout: rollout.id, step, measured, judged }
+    /// Lets the judge begin to listen to the rollout, with a long past of a good baseline.
+    pub(crate) fn begin(&mut self) -> Decision {
+        self.report(DeploymentOutcome::BeginJudging { begun: self.begun() })
     }
 
-    /// Returns the router's counters after so many more requests and errors, and what the judge says of them.
-    pub(crate) fn look(&self, baseline: (u64, u64), canary: (u64, u64)) -> (Measured, Option<Judged>) {
+    /// Returns what the judge would be told of the rollout beforehand.
+    pub(crate) fn begun(&self) -> Begun {
         let rollout = self.deployment().rollout.as_ref().expect("a rollout");
-        let step = rollout.step.as_ref();
-        let none = Measured { epoch: "1".to_owned(), baseline: Counts::default(), canary: Counts::default() };
-        let mut measured = step.map_or(none, |step| step.counted_from.clone());
-        let add = |to: &mut Counts, (requests, errors): (u64, u64)| {
-            *to = Counts { requests: to.requests + requests, errors: to.errors + errors };
+        Begun {
+            rollout: rollout.id,
+            rule: judge::RULE.to_owned(),
+            plan: rollout.plan.clone(),
+            policy: rollout.policy.judgement.clone(),
+            half_life_s: 600,
+            history: vec![Some(Tally { requests: 100_000, hits: 100, beyond: 100 })],
+        }
+    }
+
+    /// Returns what the shifter would say of the rollout's next step, when both versions had so many requests and
+    /// errors since what is recorded.
+    pub(crate) fn next_step(&self, baseline: (u64, u64), canary: (u64, u64)) -> DeploymentOutcome {
+        let rollout = self.deployment().rollout.as_ref().expect("a rollout");
+        let step = rollout.next_step().expect("a step that is left");
+        let (counted, judged) = if rollout.step.is_some() { self.look(baseline, canary) } else { (None, None) };
+        DeploymentOutcome::TakeStep { rollout: rollout.id, step, counted, judged }
+    }
+
+    /// Returns a second of so many more requests and errors, shared out as they should be, and what the judge says
+    /// after it.
+    pub(crate) fn look(&self, baseline: (u64, u64), canary: (u64, u64)) -> (Option<Counted>, Option<Judged>) {
+        let share = (canary.0 * 10_000).checked_div(baseline.0 + canary.0).unwrap_or(1_000).clamp(1, 9_999);
+        self.look_under(Weight::from_basis_points(share as u16).unwrap(), baseline, canary)
+    }
+
+    /// The same, with the canary's share of the requests as it was set.
+    pub(crate) fn look_under(
+        &self,
+        share: Weight,
+        baseline: (u64, u64),
+        canary: (u64, u64),
+    ) -> (Option<Counted>, Option<Judged>) {
+        let rollout = self.deployment().rollout.as_ref().expect("a rollout");
+        let hearing = self.state.judgements.get(&id()).and_then(|judgements| judgements.of(rollout.id));
+        let Some(mut hearing) = hearing.cloned() else { return (None, None) };
+        let node = |(requests, hits)| {
+            let tally = Tally { requests, hits, beyond: hits };
+            vec![NodeTally { node: 0, age_ms: 3_600_000, counts: vec![tally] }]
         };
-        add(&mut measured.baseline, baseline);
-        add(&mut measured.canary, canary);
-        let judged = step.map(|step| {
-            let window = Window::between(&step.counted_from, &measured);
-            judgement::judge(rollout.id, step.number, &rollout.policy.judgement, window)
-        });
-        (measured, judged)
+        let tick = Tick { ms: 1_000, share, edges: vec![None], baseline: node(baseline), canary: node(canary) };
+        let (first, known) = (hearing.judge().ticks(), !hearing.nodes().0.is_empty());
+        let nodes = |n| if known { vec![] } else { vec![EffectId(Uuid::from_u128(n))] };
+        let (baseline_nodes, canary_nodes) = (nodes(1), nodes(2));
+        let counted = Counted { rollout: rollout.id, first, baseline_nodes, canary_nodes, ticks: vec![tick] };
+        hearing.hear(&counted);
+        let judged = step::judged_of(self.deployment(), rollout, &hearing);
+        (Some(counted), judged)
     }
 
     /// Waits until the next step is due and takes it after good requests to both.
@@ -363,8 +399,8 @@ impl World {
     /// Sends the canary back as the judge says, after bad requests to it.
     pub(crate) fn send_back(&mut self) -> Decision {
         let rollout = self.deployment().rollout.as_ref().expect("a rollout").id;
-        let (_, judged) = self.look((900, 0), (100, 50));
-        self.report(DeploymentOutcome::SendBack { rollout, reason: "worse".to_owned(), judged })
+        let (counted, judged) = self.look((900, 0), (100, 50));
+        self.report(DeploymentOutcome::SendBack { rollout, reason: "worse".to_owned(), counted, judged })
     }
 }
 

@@ -3,6 +3,7 @@
 //! Every answer carries `schema_version`; a field may be added under the same version, none is renamed or removed.
 //! Weights are basis points (10,000 = 100 %), times are RFC 3339 in UTC.
 
+mod explain;
 mod history;
 mod production;
 mod shipped;
@@ -14,12 +15,14 @@ use ledger::View;
 use schemas::{Offset, Timestamp};
 use serde::{Deserialize, Serialize};
 
+pub use explain::Explanation;
+pub(crate) use explain::is_of;
 pub use history::{Happened, History, HistoryEntry, OnBehalfOf, Origin, cause, entry};
 pub use production::{LeaseAt, Production, ReleaseAt, ServiceAt, production};
 pub use shipped::{ReleaseOrigin, Shipped, WhoShipped, commits_needed, who_shipped};
 pub use status::{
-    DeploymentStatus, DriftStatus, NextStep, NodePhase, NodeStatus, RollbackTarget, RolloutPhase, RolloutStatus,
-    ServiceStatus, StackPhase, Status, VerdictStatus, VersionStatus, status, status_of,
+    DeploymentStatus, DriftStatus, EvidenceStatus, NextStep, NodePhase, NodeStatus, RollbackTarget, RolloutPhase,
+    RolloutStatus, ServiceStatus, StackPhase, Status, VerdictStatus, VersionStatus, status, status_of,
 };
 pub use summary::{Names, summary};
 pub use verified::{BadPlace, Compared, Verified};

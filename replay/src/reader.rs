@@ -4,6 +4,7 @@
 //! answers, and the tests compare them.
 
 mod collect;
+mod explain;
 mod origins;
 mod rows;
 mod verify;
@@ -108,6 +109,8 @@ pub struct HistoryQuery {
     pub since: Option<Timestamp>,
     /// Also the records that do not count.
     pub voids: bool,
+    /// Of a service also the commits that hold nothing but what the judge was told, about one a minute of a rollout.
+    pub counts: bool,
 }
 
 impl HistoryQuery {
@@ -320,5 +323,6 @@ fn history(query: &HistoryQuery, entries: Vec<answer::HistoryEntry>, more: bool)
         environment: query.environment.clone(),
         entries,
         more,
+        unrecorded: vec![],
     }
 }

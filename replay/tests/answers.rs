@@ -147,8 +147,14 @@ async fn same_history(rows: &Reader, fold: &Reader, times: &[(schemas::Timestamp
         for limit in [Some(1), Some(40), None] {
             for voids in [false, true] {
                 let since = rng.random_bool(0.5).then(|| times[rng.random_range(0..times.len())].0);
-                let query =
-                    HistoryQuery { service: service.clone(), environment: environment.clone(), limit, since, voids };
+                let query = HistoryQuery {
+                    service: service.clone(),
+                    environment: environment.clone(),
+                    limit,
+                    since,
+                    voids,
+                    counts: voids,
+                };
                 let by_rows = rows.history(&query).await.unwrap();
                 let by_fold = fold.history(&query).await.unwrap();
                 assert_eq!(by_rows, by_fold, "{query:?}");

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::id::{
     CommandId, DeploymentId, EffectId, Fence, Hash, RolloutId, ServiceName, StackId, StreamVersion, Version,
 };
-use crate::judgement::{Judged, Measured};
+use crate::judgement::{Begun, Counted, Judged};
 use crate::release;
 use crate::run::{Artifact, EnvValue};
 use crate::service::Definition;
@@ -189,6 +189,7 @@ impl Command {
 /// What a worker concludes or has done. It is about one deployment or about a lease.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
+#[allow(clippy::large_enum_variant)] // few at a time, and none is kept
 pub enum Outcome {
     /// About a deployment.
     Deployment {
@@ -309,11 +310,25 @@ pub enum DeploymentOutcome {
     DriftSeen {
         /// What it serves.
         seen: BTreeMap<StackId, Weight>,
+        /// The generation it holds; none if it knows nothing of the deployment.
+        generation: Option<StreamVersion>,
     },
     /// A stack is ready whose request asked for a rollout.
     StartRequestedRollout {
         /// The stack.
         stack: StackId,
+    },
+    /// The judge begins to listen to a rollout.
+    BeginJudging {
+        /// What it is told beforehand.
+        begun: Begun,
+    },
+    /// What both versions of a rollout did is recorded.
+    Count {
+        /// It.
+        counted: Counted,
+        /// What the judge says after it, if there is something to say.
+        judged: Option<Judged>,
     },
     /// A rollout's due step is taken.
     TakeStep {
@@ -321,9 +336,9 @@ pub enum DeploymentOutcome {
         rollout: RolloutId,
         /// The step.
         step: u16,
-        /// The router's counters now.
-        measured: Measured,
-        /// What the judge said of the step before.
+        /// What was not recorded yet.
+        counted: Option<Counted>,
+        /// What the judge says after it; nothing before the first step.
         judged: Option<Judged>,
     },
     /// A rollout's due step is not taken yet.
@@ -332,7 +347,9 @@ pub enum DeploymentOutcome {
         rollout: RolloutId,
         /// Why.
         reason: String,
-        /// What the judge said.
+        /// What was not recorded yet.
+        counted: Option<Counted>,
+        /// What the judge says after it.
         judged: Option<Judged>,
     },
     /// A canary is worse or unhealthy and goes back.
@@ -341,7 +358,9 @@ pub enum DeploymentOutcome {
         rollout: RolloutId,
         /// Why.
         reason: String,
-        /// What the judge said, if it was the judge.
+        /// What was not recorded yet.
+        counted: Option<Counted>,
+        /// What the judge says after it, if it was the judge.
         judged: Option<Judged>,
     },
     /// An unused stack will be taken down after its drain.
@@ -380,6 +399,8 @@ impl DeploymentOutcome {
             | DeploymentOutcome::WeightsApplied { .. }
             | DeploymentOutcome::DriftSeen { .. }
             | DeploymentOutcome::StartRequestedRollout { .. }
+            | DeploymentOutcome::BeginJudging { .. }
+            | DeploymentOutcome::Count { .. }
             | DeploymentOutcome::TakeStep { .. }
             | DeploymentOutcome::Collected { .. } => {}
         }

@@ -27,6 +27,7 @@ pub mod traffic;
 
 pub mod command;
 pub mod envelope;
+pub mod glass;
 pub mod json;
 pub mod upcast;
 

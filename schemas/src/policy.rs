@@ -6,6 +6,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::weight::Weight;
 
+pub mod judgement;
+
+pub use judgement::{Deadline, JudgementPolicy, MetricWeights, Prometheus, Queries};
+
 /// Everything a service's owners decide about its releases.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -34,6 +38,10 @@ pub struct RolloutPolicy {
     /// Whether a release that CI reports is rolled out by itself (to `production`).
     #[serde(default)]
     pub on_release: bool,
+    /// How long after its first step a canary that is judged not worse may have all traffic although the plan has not
+    /// come to its end, in milliseconds. Left out: not before it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub early_after_ms: Option<u64>,
 }
 
 /// Source: design, "Rollouts": 1, 2, 5, 10, 25, 50, 100 %.
@@ -47,33 +55,7 @@ fn default_duration_ms() -> u64 {
 
 impl Default for RolloutPolicy {
     fn default() -> Self {
-        Self { steps: default_steps(), duration_ms: default_duration_ms(), on_release: false }
-    }
-}
-
-/// When a canary counts as worse than its baseline.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct JudgementPolicy {
-    /// By how many errors per million requests the canary's error rate may exceed the baseline's.
-    #[serde(default = "default_errors_tolerance_ppm")]
-    pub errors_tolerance_ppm: u32,
-    /// How many requests of the canary a step must have seen before it can pass.
-    #[serde(default = "default_requests_min")]
-    pub requests_min: u64,
-}
-
-fn default_errors_tolerance_ppm() -> u32 {
-    10_000
-}
-
-fn default_requests_min() -> u64 {
-    50
-}
-
-impl Default for JudgementPolicy {
-    fn default() -> Self {
-        Self { errors_tolerance_ppm: default_errors_tolerance_ppm(), requests_min: default_requests_min() }
+        Self { steps: default_steps(), duration_ms: default_duration_ms(), on_release: false, early_after_ms: None }
     }
 }
 
@@ -127,7 +109,7 @@ impl Default for RetentionPolicy {
 #[error("policy {field}: {rule}")]
 pub struct InvalidPolicy {
     field: &'static str,
-    rule: &'static str,
+    rule: String,
 }
 
 const WEEKS_52_MS: u64 = 52 * 7 * 24 * 3_600_000;
@@ -139,16 +121,20 @@ impl Policy {
     ///
     /// [`InvalidPolicy`] naming the field and its rule.
     pub fn validate(&self) -> Result<(), InvalidPolicy> {
-        let fail = |field, rule| Err(InvalidPolicy { field, rule });
+        let fail = |field, rule: &str| Err(InvalidPolicy { field, rule: rule.to_owned() });
         check_steps(&self.rollout.steps).or_else(|rule| fail("rollout.steps", rule))?;
         if self.rollout.duration_ms > WEEKS_52_MS {
             return fail("rollout.duration", "it must be at most 52 weeks");
         }
-        if self.judgement.errors_tolerance_ppm > 1_000_000 {
-            return fail("judgement.errors_tolerance_ppm", "it must be at most 1,000,000 (every request)");
+        self.judgement.validate()?;
+        if self.judgement.soak_ms > self.rollout.duration_ms {
+            return fail("judgement.soak", "it must be at most the rollout's duration: no canary could end it before");
         }
-        if self.judgement.requests_min == 0 {
-            return fail("judgement.requests_min", "it must be at least 1: no data never promotes");
+        if self.rollout.early_after_ms.is_some_and(|after| after < self.judgement.soak_ms) {
+            return fail("rollout.early", "it must be at least the judgement's soak");
+        }
+        if self.rollout.early_after_ms.is_some_and(|after| after > WEEKS_52_MS) {
+            return fail("rollout.early", "it must be at most 52 weeks");
         }
         if !(2..=100).contains(&self.retention.serving_max) {
             return fail("retention.serving_max", "it must be from 2 to 100, a rollout needs two");

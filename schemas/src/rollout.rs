@@ -51,7 +51,7 @@ pub struct StepTaken {
     pub step: u16,
     /// Its weight.
     pub weight: Weight,
-    /// The router's counters when the step was taken; what comes after them is the step's own.
+    /// What was counted when the step was taken; what comes after it is the step's own.
     pub counted_from: Measured,
 }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
+use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -63,8 +64,12 @@ pub struct WeightsApplied {
 pub struct DriftSeen {
     /// What it served; empty if it knew nothing of the deployment.
     pub seen: BTreeMap<StackId, Weight>,
-    /// Whether it was the rollback target that had all traffic; then nobody corrects it and the rollout pauses.
+    /// Whether it was the rollback target that had all traffic, or a rollback carried out without the ledger; then nobody
+    /// corrects it and the rollout pauses.
     pub towards_target: bool,
+    /// The generation under which it served that, if it said one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub generation: Option<StreamVersion>,
 }
 
 /// All traffic is sent back. The weights follow in the same commit, or, if the target's stack was gone and is deployed
@@ -84,6 +89,22 @@ pub struct RolledBack {
     pub reason: String,
 }
 
+/// The glass was broken: a rollback was carried out while the ledger gave no verdict, and is recorded now. When it took
+/// effect is its commit's `effective_at`. What it changed in the ledger follows in the same commit; nothing if it was
+/// overtaken.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct GlassBroken {
+    /// The stack that got all traffic.
+    pub to: StackId,
+    /// The generation under which the router was told; later ones are above it.
+    pub generation: StreamVersion,
+    /// When it was recorded.
+    pub recorded_at: Timestamp,
+    /// Why it changes nothing in the ledger: what was decided since stands.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub overtaken: Option<String>,
+}
+
 /// A deployment was retired: no traffic is served any more and every stack will be collected.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Retired {
@@ -99,5 +120,6 @@ events! {
     WeightsApplied = "traffic.weights_applied",
     DriftSeen = "traffic.drift_seen",
     RolledBack = "traffic.rolled_back",
+    GlassBroken = "traffic.glass_broken",
     Retired = "traffic.retired",
 }

@@ -67,7 +67,7 @@ async fn a_rollback_whose_caller_goes_away_is_applied_all_the_same() {
     world.declare(&["1.0.0", "2.0.0"]).await;
     world.ready("1.0.0").await;
     world.ready("2.0.0").await;
-    let now = Options { dry_run: false, wait: Some(std::time::Duration::ZERO) };
+    let now = Options { dry_run: false, wait: Some(std::time::Duration::ZERO), no_break_glass: false };
     for version in ["1.0.0", "2.0.0"] {
         let all = format!(
             r#"{{"command":"traffic","deployment":"production/api","shares":[{{"version":"{version}","weight":10000}}]}}"#

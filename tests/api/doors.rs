@@ -78,7 +78,7 @@ async fn a_pipelines_token_releases_but_does_not_say_what_a_service_is() {
     assert!(client.execute(&new, Options::default()).await.unwrap().commit.is_some());
     let records = world.records();
     let apply = request(r#"{"command":"apply","service":"api","definition":{"owner":"ci"}}"#);
-    for options in [Options::default(), Options { dry_run: true, wait: None }] {
+    for options in [Options::default(), Options { dry_run: true, wait: None, no_break_glass: false }] {
         match client.execute(&apply, options).await {
             Err(Error::Refused(problem)) => assert_eq!((problem.code, problem.exit), (Code::Forbidden, 4)),
             other => panic!("{other:?}"),

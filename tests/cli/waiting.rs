@@ -8,7 +8,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use super::binary::ionledger;
 use super::running::{Up, users};
 
-const QUICK: &str = "[rollout]\nsteps = [20, 100]\nduration = \"1 s\"\n[judgement]\nrequests_min = 10\n";
+const QUICK: &str = "[rollout]\nsteps = [20, 100]\nduration = \"1 s\"\n[judgement]\nrequests_min = 10\n\
+    weights = { errors = 100, p50 = 0, p99 = 0 }\n";
 
 #[test]
 fn a_good_rollout_ends_with_0_and_a_bad_one_with_5() {

@@ -94,6 +94,7 @@ pub struct Rollout {
     pub paused: bool,
     pub held: bool,
     pub requests_min: u64,
+    pub started_at: Timestamp,
     pub interval_ms: u64,
     /// When something was last heard of it.
     pub heard_at: Timestamp,
@@ -172,7 +173,7 @@ impl Book {
             Event::Lease(schemas::lease::Event::Released(released)) => {
                 self.holders.remove(&released.role.to_string());
             }
-            Event::Judgement(schemas::judgement::Event::Judged(_)) | Event::Ledger(_) => {}
+            Event::Judgement(_) | Event::Ledger(_) => {}
             other => {
                 if let Some(id) = deployment_of(stream) {
                     self.deployments.entry(id).or_default().apply(other, time);
@@ -267,6 +268,7 @@ impl Deployment {
             }
             traffic::Event::DriftSeen(drift) => self.drifted_home = drift.towards_target,
             traffic::Event::RolledBack(back) => self.fence = back.fence,
+            traffic::Event::GlassBroken(_) => self.drifted_home = false,
             traffic::Event::Retired(retired) => {
                 self.fence = retired.fence;
                 (self.set, self.applied, self.purpose) = (None, None, None);
@@ -286,6 +288,7 @@ impl Deployment {
                 paused: false,
                 held: false,
                 requests_min: started.policy.judgement.requests_min,
+                started_at: time,
                 interval_ms: started.plan.duration_ms / steps,
                 heard_at: time,
                 step_at: None,

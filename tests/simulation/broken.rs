@@ -4,7 +4,8 @@
 use bytes::Bytes;
 use ledger::View;
 use ledger::decide::Now;
-use ledger::deployment::Phase;
+use ledger::deployment::traffic::Drift;
+use ledger::deployment::{Phase, generation};
 use ledger::execute::{Asked, Prepared, Refusal, What, prepare};
 use ledger::state::State;
 use schemas::command::DeploymentOutcome as O;
@@ -13,7 +14,8 @@ use schemas::{Actor, ActorKind, Offset, Role, Stream, Timestamp, Weight};
 use std::sync::Arc;
 use workers::effect::{Effect, Reaction};
 use workers::facts::Facts;
-use workers::runtime::React;
+use workers::runtime::{React, react_of};
+use workers::traffic::Entry;
 use workers::traffic::routes::Admission;
 use workers::{collector, provisioner, traffic_shifter};
 
@@ -110,7 +112,7 @@ fn traffic_on_stacks_that_are_not_ready_is_found() {
     fn for_people(view: &View, asked: &Asked, now: Now, rollback: bool) -> Prepare {
         match asked.what {
             What::Command { .. } => on_another_state(view, asked, now, rollback, all_ready),
-            What::Outcome { .. } => prepare(view, asked, now, rollback),
+            What::Outcome { .. } | What::Glass { .. } => prepare(view, asked, now, rollback),
         }
     }
     find(3, Rules { prepare: for_people, ..REAL });
@@ -234,6 +236,35 @@ fn a_promotion_without_data_is_found() {
 }
 
 #[test]
+fn requests_that_never_were_are_found() {
+    fn react(state: &State, facts: &Facts, now: Timestamp) -> Reaction {
+        let mut reaction = traffic_shifter::react(state, facts, now);
+        for outcome in &mut reaction.outcomes {
+            let Outcome::Deployment { deployment: id, outcome: O::TakeStep { counted: Some(counted), judged, .. } } =
+                outcome
+            else {
+                continue;
+            };
+            let nodes = counted.ticks.iter_mut().flat_map(|tick| tick.canary.iter_mut().chain(&mut tick.baseline));
+            nodes.flat_map(|node| &mut node.counts).for_each(|tally| tally.requests *= 100);
+            let (Some(deployment), Some(judgements)) = (state.deployment(id), state.judgements.get(id)) else {
+                continue;
+            };
+            let hearing = judgements.of(counted.rollout).cloned();
+            if let (Some(mut hearing), Some(rollout)) = (hearing, &deployment.rollout) {
+                hearing.hear(counted);
+                *judged = ledger::deployment::step::judged_of(deployment, rollout, &hearing);
+            }
+        }
+        reaction
+    }
+    find(
+        8,
+        Rules { react: |role| if role == Role::TrafficShifter { react as React } else { (REAL.react)(role) }, ..REAL },
+    );
+}
+
+#[test]
 fn a_rollout_that_waits_without_a_word_is_found() {
     fn react(state: &State, facts: &Facts, now: Timestamp) -> Reaction {
         let mut reaction = traffic_shifter::react(state, facts, now);
@@ -345,4 +376,48 @@ fn a_shifter_that_cuts_users_off_is_found() {
         15,
         Rules { react: |role| if role == Role::TrafficShifter { react as React } else { (REAL.react)(role) }, ..REAL },
     );
+}
+
+#[test]
+fn a_shifter_that_undoes_a_rollback_without_the_ledger_is_found() {
+    /// It takes what it sees for drift that it may correct, above whatever the router holds.
+    fn corrects(state: &State, facts: &Facts, now: Timestamp) -> Reaction {
+        let mut state = state.clone();
+        for (id, deployment) in &mut state.deployments {
+            let Some(Some(Entry::Routed(held))) = facts.routers.get(id) else { continue };
+            let glass = generation::glass(held.routes.generation);
+            if glass > deployment.glass {
+                let deployment = Arc::make_mut(deployment);
+                deployment.glass = glass + 1;
+                let seen = held.routes.weights.iter().collect();
+                deployment.traffic.drift = Some(Drift { seen, towards_target: false, at: now });
+            }
+        }
+        traffic_shifter::react(&state, facts, now)
+    }
+    find(7, Rules { react: |role| if role == Role::TrafficShifter { corrects } else { react_of(role) }, ..REAL });
+}
+
+#[test]
+fn a_rollback_without_the_ledger_that_is_recorded_by_who_found_its_file_is_found() {
+    fn prepare_as_finder(view: &View, asked: &Asked, now: Now, rollback: bool) -> Prepare {
+        let mut asked = asked.clone();
+        if let What::Glass { .. } = asked.what {
+            asked.about.actor =
+                Actor { kind: ActorKind::System, name: "ionledger".to_owned(), proof: "found it".to_owned() };
+        }
+        prepare(view, &asked, now, rollback)
+    }
+    find(12, Rules { prepare: prepare_as_finder, ..REAL });
+}
+
+#[test]
+fn a_rollback_without_the_ledger_that_is_never_recorded_is_found() {
+    fn prepare_nothing(view: &View, asked: &Asked, now: Now, rollback: bool) -> Prepare {
+        match asked.what {
+            What::Glass { .. } => Ok(Prepared::Nothing(vec![])),
+            What::Command { .. } | What::Outcome { .. } => prepare(view, asked, now, rollback),
+        }
+    }
+    find(9, Rules { prepare: prepare_nothing, ..REAL });
 }

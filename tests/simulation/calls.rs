@@ -6,6 +6,7 @@ use schemas::{DeploymentId, EffectId, Offset};
 use workers::checks::Probe;
 use workers::effect::{Done, Effect};
 use workers::looks::{Look, Sight};
+use workers::measures::Failure;
 use workers::nodes::{Fault, Seen};
 use workers::traffic::routes::Refusal;
 use workers::traffic::{ApplyError, Held};
@@ -123,6 +124,11 @@ impl World {
                 Sight::Probe(*effect, probes[usize::from(self.dice.chance(300))].clone())
             }
             Look::Probe { effect, .. } => Sight::Probe(*effect, self.cloud.probe(*effect, self.now)),
+            Look::Source { asked, .. } => {
+                let at = "a source".to_owned();
+                let failure = Failure::Unasked { at, reason: "no policy here names one".to_owned() };
+                Sight::Source(asked.deployment.clone(), Err(failure))
+            }
             Look::Router { deployment, measures } => self.look_at_router(deployment, *measures, lie),
         };
         let back = if lie { self.dice.range(1, 3_000) } else { self.dice.range(1, 150) };
@@ -153,7 +159,7 @@ impl World {
         }
         self.cloud.flow(self.now);
         let entry = self.cloud.router.entries.get(id).cloned();
-        let measured = (measures && !lie).then(|| self.cloud.router.measures());
+        let measured = (measures && !lie).then(|| self.cloud.router.measures(id, self.now)).flatten();
         Sight::Router(id.clone(), Ok(entry), measured)
     }
 }

@@ -6,14 +6,16 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use ledger::View;
+use ledger::deployment::generation;
 use ledger::execute::Refusal;
 use ledger::view::Folded;
 use schemas::command::Command;
+use schemas::glass::Intent;
 use schemas::judgement::{Judged, Verdict};
 use schemas::traffic::Purpose;
 use schemas::{
     Actor, ActorKind, CommandId, CommitId, DeploymentId, EffectId, Event, Fence, Hash, Offset, StackId, StreamVersion,
-    Weight, Weights, judgement, release, rollout, traffic,
+    Timestamp, Weight, Weights, judgement, release, rollout, traffic,
 };
 use workers::nodes::Launch;
 use workers::traffic::{Entry as Routed, Routes};
@@ -65,6 +67,12 @@ pub struct Checks {
     applied_at: BTreeMap<DeploymentId, Ms>,
     /// Deployments that somebody turned by hand, until we write again.
     by_hand: BTreeMap<DeploymentId, Weights>,
+    /// Rollbacks without the ledger: by whom each truly was.
+    intents: BTreeMap<(CommandId, Hash), (Vec<Intent>, Actor)>,
+    /// Those that the router serves and the ledger does not have yet.
+    unsettled: BTreeMap<DeploymentId, Intent>,
+    /// When somebody last decided on a deployment's weights, by the ledger's time.
+    words: BTreeMap<DeploymentId, Timestamp>,
     pub commits: u64,
     pub voids: u64,
     pub rollouts: u64,
@@ -93,6 +101,13 @@ impl Checks {
         self.asked.insert((id, command.hash()), (fence, command.clone()));
     }
 
+    /// A door carries a rollback out without the ledger, for `actor`.
+    pub fn glass_broken(&mut self, intent: &Intent, actor: &Actor) {
+        // Sent again, the same command may be carried out so at another door too.
+        let known = self.intents.entry((intent.command.id, intent.command.hash));
+        known.or_insert_with(|| (vec![], actor.clone())).0.push(intent.clone());
+    }
+
     /// A record landed.
     pub fn landed(&mut self, sent: &Bytes, folded: &Folded, before: &View, after: &View, cloud: &Cloud, now: Ms) {
         let entry = self.book.read(sent);
@@ -111,6 +126,7 @@ impl Checks {
         self.commits += 1;
         self.counted.insert(commit.command, (commit.id, offset));
         self.check_author(offset, &commit);
+        self.check_intent(offset, &commit);
         self.check_streams(offset, &commit);
         self.book.extend(&commit);
         let mut judged: Option<Judged> = None;
@@ -124,6 +140,7 @@ impl Checks {
                 judged = Some(said.clone());
             }
             self.check_event(offset, &commit, stream, event, judged.as_ref(), cloud, now);
+            self.hear_word(stream, event, folded.time);
             self.book.apply(stream, event, commit.time);
         }
     }
@@ -145,6 +162,44 @@ impl Checks {
         self.must(10, lease || held, || format!("#{offset} counts, and {actor} was deposed"));
         let cause = commit.about.cause.is_some_and(|cause| self.book.commits.contains(&cause));
         self.must(12, lease || cause, || format!("#{offset} by {actor} has no cause in the log"));
+    }
+
+    /// 12: what was done without the ledger is recorded by who did it, at the time at which it took effect.
+    fn check_intent(&mut self, offset: Offset, commit: &Counted) {
+        let Some((intents, actor)) = self.intents.get(&(commit.command, commit.content)).cloned() else { return };
+        let (by, at) = (&commit.about.actor, commit.about.effective_at);
+        self.must(12, *by == actor, || format!("#{offset} without the ledger was done by {actor}, not by {by}"));
+        let true_ = at.is_none_or(|at| intents.iter().any(|intent| intent.at == at));
+        self.must(12, true_, || format!("#{offset} took effect at another time than {at:?}"));
+    }
+
+    fn hear_word(&mut self, stream: &str, event: &Event, time: Timestamp) {
+        let Some(id) = book::deployment_of(stream) else { return };
+        let word = match event {
+            Event::Traffic(traffic::Event::WeightsSet(set)) => !matches!(set.purpose, Purpose::Step { .. }),
+            Event::Traffic(traffic::Event::RolledBack(_) | traffic::Event::Retired(_))
+            | Event::Rollout(rollout::Event::Started(_) | rollout::Event::Resumed(_)) => true,
+            _ => false,
+        };
+        if word {
+            self.words.insert(id, time);
+        }
+    }
+
+    /// 7: a rollback without the ledger is not undone by what did not know of it: until the ledger has it, other weights
+    /// come only from what somebody decided since.
+    fn check_unsettled(&mut self, routes: &Routes) {
+        let id = &routes.deployment;
+        let Some(intent) = self.unsettled.get(id).cloned() else { return };
+        if routes.weights.sole() == Some(intent.to) {
+            return;
+        }
+        let has = self.counted.contains_key(&intent.command.id);
+        let since = self.words.get(id).is_some_and(|at| *at > intent.at);
+        self.must(7, has || since, || {
+            format!("{id} was rolled back to {} without the ledger, and {:?} undoes it", intent.to, routes.weights)
+        });
+        self.unsettled.remove(id);
     }
 
     /// 13: nothing of ours follows what our program does not understand, but for a rollback.
@@ -240,7 +295,8 @@ impl Checks {
         self.must(7, asked >= fence, || format!("#{offset} {does} for {id} under fence {asked}, it is {fence}"));
     }
 
-    /// 8: a step after the first rests on requests that truly happened, enough of them, and a verdict.
+    /// 8: a step after the first rests on requests that truly happened since the rollout began, enough of them, and a
+    /// verdict.
     fn check_step(
         &mut self,
         offset: Offset,
@@ -251,10 +307,12 @@ impl Checks {
         now: Ms,
     ) {
         let Some(of) = self.book.deployments.get(id).and_then(|of| of.rollout.as_ref()) else { return };
-        let Some((_, last_at)) = of.step_at else { return };
+        if of.step_at.is_none() {
+            return;
+        }
         let (canary, min) = (of.canary, of.requests_min);
-        // Counters are read a while before the step that they are written into.
-        let began = last_at.duration_since(time_at(0)).as_millis();
+        // A writer's clock may be ahead of the world's.
+        let began = of.started_at.duration_since(time_at(0)).as_millis();
         let from = Ms::try_from(began).unwrap_or(0).saturating_sub(MINUTE);
         let router = &cloud.router;
         let true_requests = router.truth_at(canary, now).saturating_sub(router.truth_at(canary, from));
@@ -262,7 +320,7 @@ impl Checks {
         let Some(judged) = judged else {
             return self.fail(8, format!("#{offset}: {id} takes step {step} without a verdict"));
         };
-        self.must(8, judged.verdict == Verdict::NotWorse && judged.canary.requests >= min, || {
+        self.must(8, judged.verdict != Verdict::Worse && judged.canary.requests >= min, || {
             format!("#{offset}: {id} takes step {step} on {} of {min} requests", judged.canary.requests)
         });
         self.must(8, judged.canary.requests <= true_requests, || {
@@ -320,12 +378,22 @@ impl Checks {
         let before = self.held.get(id).copied().unwrap_or_default();
         self.must(7, generation >= before, || format!("{id}: a late call brings generation {generation} back"));
         self.held.insert(id.clone(), generation.max(before));
+        let all = self.intents.values().flat_map(|(intents, _)| intents);
+        let by_glass = all.into_iter().find(|of| of.deployment == *id && of.generation == generation);
+        if let Some(intent) = by_glass.cloned() {
+            let right = held.routes.weights.sole() == Some(intent.to);
+            self.must(7, right, || format!("{id}: a rollback goes to {:?}", held.routes.weights));
+            self.by_hand.insert(id.clone(), held.routes.weights.clone());
+            self.unsettled.insert(id.clone(), intent);
+            return;
+        }
+        self.check_unsettled(&held.routes);
         // What somebody turned by hand may be left as it is, with other nodes behind it.
         if self.by_hand.get(id) == Some(&held.routes.weights) {
             return;
         }
         self.by_hand.remove(id);
-        let set = self.book.deployments.get(id).and_then(|of| of.set_at(generation.0)).cloned();
+        let set = self.book.deployments.get(id).and_then(|of| of.set_at(generation::version(generation).0)).cloned();
         self.must(10, set.as_ref() == Some(&held.routes.weights), || {
             format!("{id}: the router serves {:?} of generation {generation}, set was {set:?}", held.routes.weights)
         });
@@ -337,7 +405,8 @@ impl Checks {
         let before = self.held.get(id).copied().unwrap_or_default();
         self.must(7, *generation >= before, || format!("{id}: a late call brings generation {generation} back"));
         self.held.insert(id.clone(), (*generation).max(before));
-        let meant = self.book.deployments.get(id).is_some_and(|of| of.set_at(generation.0).is_none());
+        let meant =
+            self.book.deployments.get(id).is_some_and(|of| of.set_at(generation::version(*generation).0).is_none());
         self.must(15, meant, || format!("{id} is served no more, and nobody retired it"));
     }
 

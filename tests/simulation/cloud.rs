@@ -3,12 +3,11 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-use schemas::judgement::Counts;
 use schemas::{DeploymentId, EffectId, Hash, StackId, StreamVersion};
 use workers::checks::Probe;
 use workers::nodes::{Exit, Fault, Instance, Launch, Seen, Stopped};
 use workers::traffic::routes::{Admission, Refusal};
-use workers::traffic::{Entry, Held, Routes};
+use workers::traffic::{Counts, Entry, Held, Histogram, Measures, NodeMeasures, Routes, StackMeasures};
 
 use crate::rules::Rules;
 use crate::world::{Ms, time_at};
@@ -76,7 +75,11 @@ pub struct Router {
     /// It answers nobody until then. Users are served all the same.
     pub deaf_until: Ms,
     pub epoch: u64,
-    counted: BTreeMap<StackId, Counts>,
+    /// When it was started.
+    started_at: Ms,
+    counted: BTreeMap<(DeploymentId, StackId), StackMeasures>,
+    /// How many requests were shared out over a stack's nodes.
+    turns: BTreeMap<StackId, u64>,
     /// Parts of requests that were not counted yet, in ten-millionths.
     rest: BTreeMap<StackId, u64>,
     /// Everything that ever happened to a stack: when, and its requests in all.
@@ -91,7 +94,9 @@ impl Cloud {
             entries: BTreeMap::new(),
             deaf_until: 0,
             epoch: 1,
+            started_at: 0,
             counted: BTreeMap::new(),
+            turns: BTreeMap::new(),
             rest: BTreeMap::new(),
             truth: BTreeMap::new(),
             flowed_at: 0,
@@ -197,21 +202,31 @@ impl Cloud {
         }
         self.router.flowed_at = now;
         let requests = self.router.requests_per_s * elapsed;
-        for held in self.router.entries.values().filter_map(Entry::held) {
+        for (id, held) in self.router.entries.iter().filter_map(|(id, entry)| Some((id, entry.held()?))) {
             for (stack, weight) in held.routes.weights.iter() {
                 let rest = self.router.rest.entry(stack).or_default();
                 *rest += requests * u64::from(weight.basis_points());
                 let share = *rest / 10_000_000;
                 *rest %= 10_000_000;
-                let backends = held.routes.backends.get(&stack);
-                let nodes = || backends.into_iter().flat_map(|of| &of.nodes).map(|node| self.nodes.get(&node.effect));
-                let running = nodes().filter(|node| node.is_some_and(|node| node.runs(now))).count();
-                let all = nodes().count().max(1);
-                let nature = nodes().flatten().next().map(|node| self.nature(&node.launch)).unwrap_or_default();
-                let dead = (all - running) as u64 * share / all as u64;
-                let errors = dead + (share - dead) * nature.errors_ppm / 1_000_000;
-                let counts = self.router.counted.entry(stack).or_default();
-                *counts = Counts { requests: counts.requests + share, errors: counts.errors + errors };
+                if let Some(backends) = held.routes.backends.get(&stack) {
+                    let of = self
+                        .router
+                        .counted
+                        .entry((id.clone(), stack))
+                        .or_insert_with(|| StackMeasures { version: backends.version.clone(), nodes: BTreeMap::new() });
+                    let turn = self.router.turns.entry(stack).or_default();
+                    let nodes = backends.nodes.len() as u64;
+                    for (place, node) in (0..).zip(&backends.nodes) {
+                        // In turn: the first ones may get one more.
+                        let mine = part(*turn + share, place, nodes) - part(*turn, place, nodes);
+                        let known = self.nodes.get(&node.effect);
+                        let runs = known.is_some_and(|known| known.runs(now));
+                        let nature = known.and_then(|known| self.natures.get(&known.launch.artifact));
+                        let errors_ppm = if runs { nature.map_or(0, |nature| nature.errors_ppm) } else { 1_000_000 };
+                        serve(of.nodes.entry(node.effect).or_insert_with(|| unused(node.address)), mine, errors_ppm);
+                    }
+                    *turn += share;
+                }
                 let truth = self.router.truth.entry(stack).or_default();
                 let before = truth.last().map_or(0, |(_, requests)| *requests);
                 truth.push((now, before + share));
@@ -242,18 +257,24 @@ impl Router {
     }
 
     /// Starts anew: its routes are on disk, its counters are not.
-    pub fn restart(&mut self) {
+    pub fn restart(&mut self, now: Ms) {
         self.epoch += 1;
+        self.started_at = now;
         self.counted.clear();
     }
 
-    /// Returns its counters since its start.
-    pub fn measures(&self) -> workers::facts::Measures {
-        workers::facts::Measures {
-            epoch: format!("run {}", self.epoch),
-            stacks: self.counted.clone(),
-            at: std::time::Duration::ZERO,
-        }
+    /// Returns its counters of a deployment since its start, if it serves that.
+    pub fn measures(&self, id: &DeploymentId, now: Ms) -> Option<Measures> {
+        let held = self.entries.get(id).and_then(Entry::held)?;
+        let of_it = self.counted.iter().filter(|((of, _), _)| of == id);
+        Some(Measures {
+            epoch: uuid::Uuid::from_u128(u128::from(self.epoch)),
+            deployment: id.clone(),
+            generation: held.routes.generation,
+            at_ms: now - self.started_at,
+            refused: 0,
+            stacks: of_it.map(|((_, stack), measures)| (*stack, measures.clone())).collect(),
+        })
     }
 
     /// Returns how many requests a stack had truly got by `then`.
@@ -261,5 +282,32 @@ impl Router {
         let Some(truth) = self.truth.get(&stack) else { return 0 };
         let n = truth.partition_point(|(at, _)| *at <= then);
         n.checked_sub(1).map_or(0, |n| truth[n].1)
+    }
+}
+
+/// Returns how many of the first `requests` the node in this place of so many gets.
+fn part(requests: u64, place: u64, nodes: u64) -> u64 {
+    (requests + nodes - 1 - place) / nodes
+}
+
+fn unused(address: SocketAddr) -> NodeMeasures {
+    let (latency, in_flight) = (Histogram::default(), Histogram::default());
+    NodeMeasures { address, counts: Counts::default(), passed_on: 0, latency, in_flight, oldest_in_flight_ms: None }
+}
+
+/// Lets a node answer so many more requests: the same share of them fails at any time, half take 10 ms, one in a hundred
+/// 60 ms, the others 20 ms.
+fn serve(node: &mut NodeMeasures, requests: u64, errors_ppm: u64) {
+    let before = node.counts.ended();
+    let after = before + requests;
+    let failed = after * errors_ppm / 1_000_000 - before * errors_ppm / 1_000_000;
+    node.counts.status_5xx += failed.min(requests);
+    node.counts.status_2xx += requests - failed.min(requests);
+    let below = |n: u64, from: u64, to: u64| n / 100 * (to - from) + (n % 100).clamp(from, to) - from;
+    for (from, to, ms) in [(0, 50, 10.0), (50, 99, 20.0), (99, 100, 60.0)] {
+        let more = below(after, from, to) - below(before, from, to);
+        if more > 0 {
+            *node.latency.0.entry(workers::traffic::measures::bucket_of(ms)).or_default() += more;
+        }
     }
 }

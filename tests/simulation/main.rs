@@ -14,6 +14,7 @@ mod calls;
 mod checks;
 mod cloud;
 mod dice;
+mod glass;
 mod network;
 mod people;
 mod process;

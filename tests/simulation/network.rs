@@ -31,9 +31,9 @@ impl Kept {
         self.views.len()
     }
 
-    /// Returns the view of a reader that has folded `seen` records.
+    /// Returns the view of a reader that has folded `seen` records, or what is left of them.
     pub fn view(&self, seen: usize) -> Rc<View> {
-        Rc::clone(&self.views[seen - 1])
+        Rc::clone(&self.views[seen.min(self.views.len()) - 1])
     }
 
     /// Returns the view at the log's end.
@@ -83,6 +83,8 @@ pub enum Owner {
     Outcome(DeploymentId),
     /// A door that carries a request out.
     Request(usize),
+    /// A door that records what was done without the ledger.
+    Keeper,
 }
 
 /// Bytes on their way to the log.
@@ -184,6 +186,15 @@ impl World {
         let slow = self.now < self.slow_until;
         let delay = if slow { self.dice.range(300, 6_000) } else { self.dice.range(1, 60) };
         let landing = |answered| Box::new(Landing { bytes: bytes.clone(), settling: Some(id), answered });
+        if self.now < self.silent_until {
+            // Nobody answers. What was sent may be kept once the log is back.
+            if self.dice.chance(400) {
+                let late = self.silent_until - self.now + delay;
+                self.after(late, Event::Land(landing(false)));
+            }
+            let no_answer = self.dice.range(500, 2_000);
+            return self.after(no_answer, Event::Acknowledged(id, None));
+        }
         match if self.calm { 1_000 } else { self.dice.range(0, 1_000) } {
             0..20 => {}                                               // lost before it was kept
             20..45 => self.after(delay, Event::Land(landing(false))), // kept, without an answer
@@ -211,6 +222,10 @@ impl World {
 
     /// Bytes reach the log, which puts them in order.
     pub fn land(&mut self, landing: Landing) {
+        if self.now < self.silent_until {
+            let after = self.silent_until - self.now + self.dice.range(1, 1_000);
+            return self.after(after, Event::Land(Box::new(Landing { answered: false, ..landing })));
+        }
         let offset = self.keep(landing.bytes);
         let Some(id) = landing.settling.filter(|_| landing.answered) else { return };
         let Some((pid, after)) = self.settlings.get(&id).map(|settling| (settling.pid, settling.after.clone())) else {
@@ -340,6 +355,8 @@ impl World {
             Owner::Lease => self.lease_settled(pid, result.is_ok()),
             Owner::Outcome(id) => self.outcome_settled(pid, &id, &result),
             Owner::Request(request) => self.executed(pid, request, result),
+            // The file is there until its command is in the log.
+            Owner::Keeper => {}
         }
     }
 }

@@ -17,6 +17,7 @@ use schemas::{
 use workers::effect::Effect;
 
 use crate::cloud::Nature;
+use crate::glass::PATIENCE;
 use crate::network::{Begun, Owner, Settled, Settling};
 use crate::process::{Pid, Process, What as Runs};
 use crate::world::{Event, MINUTE, Ms, SECOND, World};
@@ -162,7 +163,9 @@ impl World {
         let rollback = is_rollback(&command);
         let asked = Asked { command: Some(reference), what: What::Command { command, fence }, about };
         let settling = Settling::new(process, Owner::Request(request), asked, rollback, rollback);
+        let is_back = matches!(&self.people.requests[request].command, Command::Rollback { .. });
         match self.begin(settling, &view) {
+            Begun::Pending if is_back => self.after(PATIENCE, Event::BreakGlass(pid, request)),
             Begun::Pending | Begun::Crashed => {}
             Begun::Ended(result) => self.executed(pid, request, result),
         }

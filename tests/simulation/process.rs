@@ -7,7 +7,8 @@ use std::time::Duration;
 use ledger::execute::{Asked, Refusal};
 use ledger::{Rejection, View};
 use schemas::command::Outcome;
-use schemas::{DeploymentId, Role, Timestamp};
+use schemas::glass::Intent;
+use schemas::{CommandId, DeploymentId, Role, Timestamp};
 use workers::effect::{Done, Effect, Key};
 use workers::facts::Facts;
 use workers::looks::{Looks, Pace, Sight};
@@ -30,13 +31,16 @@ pub struct Host {
     /// It is there from the beginning.
     pub is_first: bool,
     pub process: Option<Pid>,
+    /// What was done here without the ledger, on disk until the ledger has it.
+    pub intents: BTreeMap<CommandId, Intent>,
     started: u32,
 }
 
 impl Host {
     /// Returns every host: two for each role and two doors.
     pub fn all() -> Vec<Self> {
-        let host = |name, role, is_first| Self { name, role, is_first, process: None, started: 0 };
+        let host =
+            |name, role, is_first| Self { name, role, is_first, process: None, intents: BTreeMap::new(), started: 0 };
         vec![
             host("door-x", None, true),
             host("door-y", None, true),
@@ -112,7 +116,7 @@ const GATHER: Ms = 60;
 /// Slower than the product's, so that a virtual day is short.
 fn pace() -> Pace {
     let s = Duration::from_secs;
-    Pace { nodes: s(5), starting: s(2), moving: s(3), quiet: s(10), unused: s(8) }
+    Pace { nodes: s(5), starting: s(2), judging: s(3), moving: s(3), quiet: s(10), unused: s(8) }
 }
 
 impl Process {
@@ -274,6 +278,7 @@ impl World {
             let view = self.log.view(seen);
             let state = view.state();
             worker.facts.steady = Duration::from_millis(self.now - worker.born);
+            worker.facts.wall = wall.max(view.time());
             for news in std::mem::take(&mut worker.inbox) {
                 worker.take_in(&view, news);
             }

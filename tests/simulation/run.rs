@@ -51,6 +51,10 @@ fn go(world: &mut World) {
     }
     let now = world.now;
     world.checks.converged(&world.cloud, &world.people, now);
+    if let Some(intent) = world.hosts.iter().flat_map(|host| host.intents.values()).next() {
+        let (what, id) = (&intent.deployment, intent.command.id);
+        world.checks.fail(9, format!("the rollback {id} of {what} without the ledger was never recorded"));
+    }
     world.checks.refold(&world.log);
     let root = world.log.last().tree().root();
     world.trace.add(now, format_args!("the root is {root:?}"));

@@ -30,6 +30,8 @@ pub struct Tally {
     pub voids: u64,
     pub rollouts: u64,
     pub rollbacks: u64,
+    /// Rollbacks without the ledger.
+    pub glass: u64,
     pub effects: u64,
     pub reactions: u64,
     pub hours: u64,
@@ -47,6 +49,7 @@ impl Tally {
         self.voids += other.voids;
         self.rollouts += other.rollouts;
         self.rollbacks += other.rollbacks;
+        self.glass += other.glass;
         self.effects += other.effects;
         self.reactions += other.reactions;
         self.hours += other.hours;
@@ -54,10 +57,11 @@ impl Tally {
 
     /// Returns what happened in one line.
     pub fn summary(&self) -> String {
-        let Tally { hours, commits, voids, effects, reactions, crashes, rollouts, rollbacks, .. } = self;
+        let Tally { hours, commits, voids, effects, reactions, crashes, rollouts, rollbacks, glass, .. } = self;
         format!(
             "{hours} virtual hours, {commits} commits that count and {voids} that do not, {reactions} reactions, \
-             {effects} effects, {crashes} kills, {rollouts} rollouts, {rollbacks} rollbacks"
+             {effects} effects, {crashes} kills, {rollouts} rollouts, {rollbacks} rollbacks, \
+             {glass} without the ledger"
         )
     }
 

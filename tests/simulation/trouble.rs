@@ -24,7 +24,7 @@ impl World {
             54..64 => self.make_a_node_sick(),
             64..69 => {
                 self.cloud.flow(self.now);
-                self.cloud.router.restart();
+                self.cloud.router.restart(self.now);
                 self.trace.add(self.now, format_args!("the router starts anew"));
             }
             69..76 => {
@@ -35,7 +35,8 @@ impl World {
                 self.blind_until = seconds(self, 3, 40);
                 self.trace.add(self.now, format_args!("the nodes cannot be looked at for a while"));
             }
-            81..88 => {
+            81..84 => self.silence_the_log(),
+            84..88 => {
                 self.slow_until = seconds(self, 3, 30);
                 self.trace.add(self.now, format_args!("the log is slow for a while"));
             }

@@ -56,6 +56,10 @@ pub enum Event {
     Answer(usize, Box<crate::people::Answer>),
     /// Who asked has no answer yet.
     Nag(usize, u32),
+    /// A rollback has waited long enough for its verdict.
+    BreakGlass(Pid, usize),
+    /// A host settles what was done without the ledger.
+    Keep(usize),
     /// Somebody wants something.
     Want,
     /// Something goes wrong.
@@ -84,6 +88,8 @@ pub struct World {
     pub blind_until: Ms,
     /// Appends take long until then.
     pub slow_until: Ms,
+    /// The log answers nobody until then.
+    pub silent_until: Ms,
     /// Nobody is killed around an effect of this kind until then.
     pub spared: BTreeMap<&'static str, Ms>,
     queue: BTreeMap<(Ms, u64), Event>,
@@ -110,6 +116,7 @@ impl World {
             calm: false,
             blind_until: 0,
             slow_until: 0,
+            silent_until: 0,
             spared: BTreeMap::new(),
             queue: BTreeMap::new(),
             numbers: 0,
@@ -162,6 +169,8 @@ impl World {
             Event::Arrive { request, host } => self.arrive(request, host),
             Event::Answer(request, answer) => self.answered(request, *answer),
             Event::Nag(request, sent) => self.nag(request, sent),
+            Event::BreakGlass(pid, request) => self.break_glass(pid, request),
+            Event::Keep(host) => self.keep_glass(host),
             Event::Want => self.want(),
             Event::Trouble => self.trouble(),
             Event::Tick => {
@@ -176,6 +185,7 @@ impl World {
         self.calm = true;
         self.blind_until = 0;
         self.slow_until = 0;
+        self.silent_until = 0;
         self.cloud.router.deaf_until = 0;
         for node in self.cloud.nodes.values_mut() {
             node.sick = (0, 0);

@@ -70,6 +70,11 @@ impl House {
         eventually("`up` answers", || self.run(&["status"]).code == 0 && self.data().join("api.sock").exists());
     }
 
+    /// Returns the process id of `up`.
+    pub fn up_pid(&self) -> u32 {
+        self.up.as_ref().expect("`up` runs").id()
+    }
+
     /// Ends `up` as a power switch would.
     pub fn kill_up(&mut self) {
         let mut up = self.up.take().expect("`up` runs");

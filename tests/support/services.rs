@@ -3,6 +3,7 @@
 use std::fs;
 use std::net::{SocketAddr, TcpListener};
 use std::process::{Child, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -77,13 +78,18 @@ pub struct Services {
     pub house: House,
     pub place: String,
     count: u32,
+    /// The processes of one test at a time: what they take is measured.
+    _turn: Option<MutexGuard<'static, ()>>,
 }
+
+static TURN: Mutex<()> = Mutex::new(());
 
 #[allow(dead_code)] // each story uses what it needs
 impl Services {
     /// The API, the proxy and a worker of each kind on a ledger in `topic`.
     pub fn start(cluster: &Cluster, topic: &str) -> Self {
-        let mut services = Self::on(&cluster.place(topic));
+        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut services = Self { _turn: Some(turn), ..Self::on(&cluster.place(topic)) };
         services.run("proxy");
         services.run("api");
         for role in ["provisioner", "traffic-shifter", "collector"] {
@@ -95,7 +101,7 @@ impl Services {
 
     /// A data folder without a process on the ledger at `place`.
     pub fn on(place: &str) -> Self {
-        Self { running: vec![], house: House::empty(), place: place.to_owned(), count: 0 }
+        Self { running: vec![], house: House::empty(), place: place.to_owned(), count: 0, _turn: None }
     }
 
     /// Starts one more process and waits until it is ready.

@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use ledger::State;
 use ledger::deployment::Phase;
-use schemas::judgement::{Counts, Measured};
 use schemas::{DeploymentId, EffectId, StackId, Timestamp};
 
 use crate::checks::Probe;
 use crate::effect::{Done, Key};
+use crate::measures::{self, Failure};
 use crate::nodes::{Fault, Instance, Seen};
-use crate::traffic::{ApplyError, Entry};
+use crate::traffic::{ApplyError, Entry, Measures};
+use crate::watch::{Reading, Watch};
 
 /// How long a look may be old and still say something, unless something newer is under way.
 pub const FRESH_MAX: Duration = Duration::from_secs(15);
@@ -22,6 +23,8 @@ pub const FRESH_MAX: Duration = Duration::from_secs(15);
 pub struct Facts {
     /// The time now by the steady clock.
     pub steady: Duration,
+    /// The time by the wall clock.
+    pub wall: Timestamp,
     /// Nodes that were seen at the last look that succeeded; nothing before the first.
     pub nodes: Option<BTreeMap<EffectId, Seen>>,
     /// For how many looks in a row, and since when, a node that the ledger has as running was not seen at all.
@@ -41,8 +44,8 @@ pub struct Facts {
     pub routers_at: BTreeMap<DeploymentId, Duration>,
     /// When the last routing of a deployment ended.
     pub routed_at: BTreeMap<DeploymentId, Duration>,
-    /// The routers' counters.
-    pub measures: BTreeMap<DeploymentId, Measures>,
+    /// What the routers counted, and what the judge makes of it.
+    pub watches: BTreeMap<DeploymentId, Watch>,
     /// How the last launch of a node ended, and when.
     pub launches: BTreeMap<EffectId, (Result<Instance, Fault>, Duration)>,
     /// How the last stop of a node ended, and when.
@@ -73,25 +76,6 @@ pub struct Probes {
     pub failed: u16,
     /// What the last failure said.
     pub reason: String,
-}
-
-/// A router's counters of one deployment.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Measures {
-    /// The router's run that counted.
-    pub epoch: String,
-    /// Counters by stack, since that run began.
-    pub stacks: BTreeMap<StackId, Counts>,
-    /// When they were read.
-    pub at: Duration,
-}
-
-impl Measures {
-    /// Returns the counters of a rollout's two stacks. A stack the router never sent a request to has counted nothing.
-    pub fn of(&self, baseline: StackId, canary: StackId) -> Measured {
-        let counts = |stack: StackId| self.stacks.get(&stack).copied().unwrap_or_default();
-        Measured { epoch: self.epoch.clone(), baseline: counts(baseline), canary: counts(canary) }
-    }
 }
 
 impl Probes {
@@ -144,17 +128,21 @@ impl Facts {
         self.routers.get(id).filter(|_| fresh).map(Option::as_ref)
     }
 
-    /// Takes in what a router said it serves, to a look that began at `began`, and its counters if they could be read.
-    pub fn read_router(
-        &mut self,
-        id: DeploymentId,
-        began: Duration,
-        entry: Result<Option<Entry>, ApplyError>,
-        measures: Option<Measures>,
-    ) {
-        if let Some(measures) = measures {
-            self.measures.insert(id.clone(), Measures { at: self.steady, ..measures });
-        }
+    /// Takes in what a router counted, and what it served meanwhile.
+    pub fn read_measures(&mut self, state: &State, id: &DeploymentId, entry: Option<&Entry>, measures: Measures) {
+        let held = entry.and_then(Entry::held).filter(|held| held.routes.generation == measures.generation);
+        let reading = Reading { weights: held.map(|held| held.routes.weights.clone()), measures, at: self.steady };
+        self.watches.entry(id.clone()).or_default().take_in(state, id, reading, self.wall);
+    }
+
+    /// Takes in what another source than the router answered.
+    pub fn read_source(&mut self, state: &State, id: &DeploymentId, answer: Result<measures::Reading, Failure>) {
+        let now = (self.steady, self.wall);
+        self.watches.entry(id.clone()).or_default().take_in_source(state, id, answer, now);
+    }
+
+    /// Takes in what a router said it serves, to a look that began at `began`.
+    pub fn read_router(&mut self, id: DeploymentId, began: Duration, entry: Result<Option<Entry>, ApplyError>) {
         match entry {
             // A look that began before an effect on the same deployment ended says nothing of what comes after it.
             Ok(_) if self.in_flight.contains(&Key::Route(id.clone())) => {}

@@ -5,6 +5,7 @@
 
 pub mod effect;
 pub mod facts;
+pub mod watch;
 pub mod looks;
 pub mod provisioner;
 pub mod traffic_shifter;
@@ -16,4 +17,6 @@ pub mod nodes;
 pub mod artifacts;
 pub mod checks;
 pub mod traffic;
+pub mod measures;
+pub mod glass;
 pub mod proxy;

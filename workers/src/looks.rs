@@ -7,13 +7,16 @@ use std::time::Duration;
 
 use ledger::State;
 use ledger::deployment::{Deployment, NodePhase, Phase, retention};
+use schemas::policy::JudgementPolicy;
 use schemas::run::HttpCheck;
-use schemas::{DeploymentId, EffectId, Offset, Role};
+use schemas::{DeploymentId, EffectId, Offset, Role, Timestamp};
 
 use crate::checks::Probe;
-use crate::facts::{Facts, Measures};
+use crate::facts::Facts;
+use crate::measures::{Asked, Failure, Reading};
 use crate::nodes::{Fault, Seen};
-use crate::traffic::{ApplyError, Entry};
+use crate::traffic::{ApplyError, Entry, Measures};
+use crate::watch;
 
 /// How many ports are offered at a time.
 const PORTS: u16 = 32;
@@ -25,6 +28,8 @@ pub struct Pace {
     pub nodes: Duration,
     /// At a node that was launched and is not yet ready, at the longest; afterwards its check's interval counts.
     pub starting: Duration,
+    /// At the router of a deployment with a rollout, which the judge listens to.
+    pub judging: Duration,
     /// At the router of a deployment whose traffic is moving.
     pub moving: Duration,
     /// At the router of a deployment whose traffic is not.
@@ -36,7 +41,14 @@ pub struct Pace {
 impl Default for Pace {
     fn default() -> Self {
         let ms = Duration::from_millis;
-        Self { nodes: ms(500), starting: ms(250), moving: ms(250), quiet: ms(2_000), unused: ms(1_000) }
+        Self {
+            nodes: ms(500),
+            starting: ms(250),
+            judging: ms(100),
+            moving: ms(250),
+            quiet: ms(2_000),
+            unused: ms(1_000),
+        }
     }
 }
 
@@ -57,6 +69,15 @@ pub enum Look {
         /// The check.
         check: HttpCheck,
     },
+    /// At what another source than the router counted of a rollout.
+    Source {
+        /// Of what.
+        asked: Asked,
+        /// Since when.
+        from: Timestamp,
+        /// Which source, and what it is to count.
+        policy: Box<JudgementPolicy>,
+    },
     /// At what a router serves.
     Router {
         /// Whose requests.
@@ -74,6 +95,8 @@ pub enum Sight {
     Nodes(Result<BTreeMap<EffectId, Seen>, Fault>, Vec<u16>, Option<Offset>),
     /// What a probe found.
     Probe(EffectId, Probe),
+    /// What another source than the router answered.
+    Source(DeploymentId, Result<Reading, Failure>),
     /// What a router serves, and its counters if they could be read.
     Router(DeploymentId, Result<Option<Entry>, ApplyError>, Option<Measures>),
 }
@@ -86,6 +109,7 @@ pub struct Looks {
     nodes: Due,
     probes: BTreeMap<EffectId, Due>,
     routers: BTreeMap<DeploymentId, Due>,
+    sources: BTreeMap<DeploymentId, Due>,
 }
 
 /// When something is looked at next, and whether a look is under way.
@@ -113,7 +137,14 @@ impl Due {
 impl Looks {
     /// Returns the looks of a worker that has looked at nothing yet.
     pub fn new(role: Role, pace: Pace) -> Self {
-        Self { role, pace, nodes: Due::default(), probes: BTreeMap::new(), routers: BTreeMap::new() }
+        Self {
+            role,
+            pace,
+            nodes: Due::default(),
+            probes: BTreeMap::new(),
+            routers: BTreeMap::new(),
+            sources: BTreeMap::new(),
+        }
     }
 
     /// Begins the looks that are due by the steady clock, and returns them with when the next one is.
@@ -127,8 +158,17 @@ impl Looks {
         } else {
             self.begin_routers(state, facts, &mut looks);
         }
+        if self.role == Role::TrafficShifter {
+            self.begin_sources(state, facts, &mut looks);
+        }
         let nodes = (self.role != Role::TrafficShifter).then(|| self.nodes.next()).flatten();
-        let all = self.probes.values().chain(self.routers.values()).filter_map(Due::next).chain(nodes);
+        let all = self
+            .probes
+            .values()
+            .chain(self.routers.values())
+            .chain(self.sources.values())
+            .filter_map(Due::next)
+            .chain(nodes);
         (looks, all.min().unwrap_or(now + self.pace.nodes))
     }
 
@@ -169,11 +209,32 @@ impl Looks {
             // Something began to move: do not wait for the quiet interval to end.
             due.at = due.at.min(now + every);
             if due.begin(now, every) {
-                let measures = deployment.rollout.as_ref().is_some_and(|rollout| rollout.is_live());
+                // Also without a rollout: what a version does now is what its successor will be judged against.
+                let measures = self.role == Role::TrafficShifter;
                 looks.push(Look::Router { deployment: id.clone(), measures });
             }
         }
         self.routers.retain(|id, _| state.deployments.contains_key(id));
+    }
+
+    /// Asks the sources that policies name, as often as they have something new.
+    fn begin_sources(&mut self, state: &State, facts: &Facts, looks: &mut Vec<Look>) {
+        let mut wanted = BTreeSet::new();
+        for (id, deployment) in &state.deployments {
+            let Some(rollout) = deployment.rollout.as_ref().filter(|rollout| rollout.is_live()) else { continue };
+            let policy = &rollout.policy.judgement;
+            let Some(prometheus) = &policy.prometheus else { continue };
+            wanted.insert(id.clone());
+            let every = Duration::from_millis(prometheus.scrape_interval_ms);
+            if self.sources.entry(id.clone()).or_default().begin(facts.steady, every) {
+                let listens = state.judgements.get(id).is_some_and(|judgements| judgements.of(rollout.id).is_some());
+                let watch = facts.watches.get(id).cloned().unwrap_or_default();
+                let from = watch.source_from(rollout, listens, facts.wall);
+                let (asked, policy) = (watch::asked(id, deployment, rollout), Box::new(policy.clone()));
+                looks.push(Look::Source { asked, from, policy });
+            }
+        }
+        self.sources.retain(|id, _| wanted.contains(id));
     }
 
     /// Returns how often the router is asked about a deployment, or nothing if there is nothing to know.
@@ -186,7 +247,10 @@ impl Looks {
         }
         let traffic = &deployment.traffic;
         let live = deployment.rollout.as_ref().is_some_and(|rollout| rollout.is_live());
-        if live || !traffic.is_applied() || traffic.drift.is_some() {
+        if live {
+            return Some(self.pace.judging);
+        }
+        if !traffic.is_applied() || traffic.drift.is_some() {
             return Some(self.pace.moving);
         }
         (traffic.set.is_some() || traffic.retired_at.is_some()).then_some(self.pace.quiet)
@@ -210,11 +274,20 @@ impl Looks {
                 }
                 facts.probes.entry(effect).or_default().add(probe);
             }
+            Sight::Source(id, answer) => {
+                let Some(due) = self.sources.get_mut(&id) else { return };
+                due.busy = false;
+                facts.read_source(state, &id, answer);
+            }
             Sight::Router(id, entry, measures) => {
                 // Nobody wants to know any more.
                 let Some(due) = self.routers.get_mut(&id) else { return };
                 due.busy = false;
-                facts.read_router(id, due.began, entry, measures);
+                let began = due.began;
+                if let (Ok(entry), Some(measures)) = (&entry, measures) {
+                    facts.read_measures(state, &id, entry.as_ref(), measures);
+                }
+                facts.read_router(id, began, entry);
             }
         }
     }

@@ -9,20 +9,22 @@ mod turns;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ledger::execute::Refusal;
-use ledger::{Ledger, Rejection, State};
+use ledger::deployment::generation;
+use ledger::execute::{Answer, Refusal};
+use ledger::{Ledger, Rejection, State, decide};
 use schemas::command::Outcome;
-use schemas::{DeploymentId, Offset, Role, Timestamp};
+use schemas::{CommitId, DeploymentId, Offset, Role, Timestamp};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::checks::Checks;
 use crate::effect::{Done, Effect, Key, Reaction};
 use crate::facts::Facts;
+use crate::glass::Glass;
 use crate::looks::Sight;
 use crate::nodes::Nodes;
 use crate::telemetry;
-use crate::traffic::{ApplyError, Held, Router};
+use crate::traffic::{ApplyError, Entry, Held, Router};
 use crate::{collector, provisioner, traffic_shifter};
 
 use lookout::Lookout;
@@ -38,6 +40,8 @@ pub struct Adapters {
     pub checks: Arc<dyn Checks>,
     /// What shares requests out over them.
     pub router: Arc<dyn Router>,
+    /// What sends a canary back when the ledger gives no verdict; without it that waits for the ledger.
+    pub glass: Option<Arc<Glass>>,
 }
 
 /// A worker's pure centre.
@@ -165,6 +169,7 @@ impl Worker {
             }
             let next_look = self.lookout.look(&state, &self.facts);
             let now = self.ledger.clock().now().max(self.ledger.view().time());
+            self.facts.wall = now;
             let reaction = (self.react)(&state, &self.facts, now);
             reaction.effects.into_iter().for_each(|effect| self.start(effect));
             if self.record(&state, reaction.outcomes).await? {
@@ -241,7 +246,7 @@ impl Worker {
     async fn record(&self, state: &State, outcomes: Vec<Outcome>) -> Result<bool, WorkerError> {
         let recording = outcomes.into_iter().map(|outcome| {
             let cause = cause_of(state, &outcome);
-            async move { (self.ledger.record(outcome.clone(), self.role, &self.holder, cause).await, outcome) }
+            async move { (self.record_one(outcome.clone(), cause).await, outcome) }
         });
         let mut changed = false;
         for (answer, outcome) in futures::future::join_all(recording).await {
@@ -261,8 +266,19 @@ impl Worker {
         Ok(changed)
     }
 
+    /// Records an outcome. What sends traffic back is carried out without the ledger if that gives no verdict.
+    async fn record_one(&self, outcome: Outcome, cause: Option<CommitId>) -> Result<Answer, Refusal> {
+        match &self.adapters.glass {
+            Some(glass) if decide::outcome_is_rollback(&outcome) => {
+                glass.record(outcome, self.role, &self.holder, cause).await
+            }
+            _ => self.ledger.record(outcome, self.role, &self.holder, cause).await,
+        }
+    }
+
     fn take_in(&mut self, news: News) {
         self.facts.steady = self.ledger.clock().steady();
+        self.facts.wall = self.ledger.clock().now().max(self.ledger.view().time());
         match news {
             News::Done(key, done) => self.facts.take_in(key, done),
             News::Seen(sight) => {
@@ -314,6 +330,8 @@ pub fn cause_of(state: &State, outcome: &Outcome) -> Option<schemas::CommitId> {
         | O::NodeUnhealthy { effect, .. }
         | O::NodeLost { effect, .. }
         | O::NodeStopped { effect } => deployment.node(*effect).and_then(|(stack, _, _)| of_stack(stack)),
+        O::BeginJudging { begun } => Some(schemas::CommitId(begun.rollout.0)),
+        O::Count { counted, .. } => Some(schemas::CommitId(counted.rollout.0)),
         O::TakeStep { rollout, .. } | O::Hold { rollout, .. } | O::SendBack { rollout, .. } => {
             Some(schemas::CommitId(rollout.0))
         }
@@ -331,6 +349,9 @@ pub enum ApplyNowError {
     /// There is nothing to apply.
     #[error("{0} has no weights that could be served now")]
     Nothing(DeploymentId),
+    /// The router serves what another rollback left there, of which the ledger does not know yet.
+    #[error("the router of {0} serves what a rollback left there that is not yet in the ledger")]
+    Unrecorded(DeploymentId),
     /// The router did not take it.
     #[error(transparent)]
     Router(#[from] ApplyError),
@@ -351,8 +372,12 @@ pub async fn apply_now(ledger: &Ledger, router: &dyn Router, id: &DeploymentId) 
     let routes = routes.ok_or_else(|| ApplyNowError::Nothing(id.clone()))?;
     match router.apply(&routes).await {
         // Something younger is held: the weights of this rollback, or of what came after it.
-        Err(ApplyError::Superseded { .. }) => match router.entry(id).await? {
-            Some(crate::traffic::Entry::Routed(held)) => Ok(held),
+        Err(ApplyError::Superseded { held: generation }) => match router.entry(id).await? {
+            Some(Entry::Routed(held)) if held.routes.weights == routes.weights => Ok(held),
+            _ if generation::glass(generation) > generation::glass(routes.generation) => {
+                Err(ApplyNowError::Unrecorded(id.clone()))
+            }
+            Some(Entry::Routed(held)) => Ok(held),
             _ => Err(ApplyNowError::Nothing(id.clone())),
         },
         other => Ok(other?),

@@ -5,23 +5,24 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use ledger::State;
-use ledger::deployment::rollout::Step;
-use ledger::deployment::{Deployment, Phase, Rollout, Stack};
-use ledger::judgement::{self, Window};
+use ledger::deployment::step::{self, Gate};
+use ledger::deployment::{Deployment, Phase, Rollout, Stack, generation};
+use ledger::judgement::hearing::Hearing;
 use schemas::command::DeploymentOutcome;
-use schemas::judgement::{Judged, Measured, Verdict};
+use schemas::judgement::{Judged, Verdict};
 use schemas::{DeploymentId, StackId, Timestamp, Weight, Weights};
 
 use crate::effect::{Effect, Key, Reaction};
 use crate::facts::{FRESH_MAX, Facts, RETRY_AFTER, later};
 use crate::traffic::{Backends, Entry, Held, Node, Routes, Timeouts};
+use crate::watch::Watch;
 
 /// Reacts to the state and the facts.
 pub fn react(state: &State, facts: &Facts, now: Timestamp) -> Reaction {
     let mut reaction = Reaction::default();
     for (id, deployment) in &state.deployments {
         follow_traffic(state, facts, id, deployment, now, &mut reaction);
-        follow_rollout(facts, id, deployment, now, &mut reaction);
+        follow_rollout(state, facts, id, deployment, now, &mut reaction);
         start_requested(id, deployment, &mut reaction);
     }
     reaction
@@ -32,7 +33,13 @@ pub fn routes(state: &State, id: &DeploymentId, deployment: &Deployment) -> Opti
     routes_by(&deployment.traffic.set.as_ref()?.weights, state, id, deployment)
 }
 
-fn routes_by(weights: &Weights, state: &State, id: &DeploymentId, deployment: &Deployment) -> Option<Routes> {
+/// Returns the routes that serve `weights` with the nodes of now, if a node of every version with weight can be called.
+pub(crate) fn routes_by(
+    weights: &Weights,
+    state: &State,
+    id: &DeploymentId,
+    deployment: &Deployment,
+) -> Option<Routes> {
     let definition = state.service(&id.service)?.definition.as_ref()?;
     let mut backends = BTreeMap::new();
     for (stack_id, _) in weights.iter() {
@@ -45,7 +52,7 @@ fn routes_by(weights: &Weights, state: &State, id: &DeploymentId, deployment: &D
     }
     Some(Routes {
         deployment: id.clone(),
-        generation: deployment.version,
+        generation: deployment.generation(),
         listen: definition.listen.get(&id.environment).copied(),
         weights: weights.clone(),
         backends,
@@ -75,10 +82,13 @@ fn follow_traffic(
     }
     let traffic = &deployment.traffic;
     let Some(set) = &traffic.set else {
+        // Retiring is the last word, also over a rollback that was carried out before it and that the ledger does not know.
         if let (Some(_), Some(Entry::Routed(held))) = (traffic.retired_at, entry)
-            && held.routes.generation < deployment.version
+            && generation::version(held.routes.generation) < deployment.version
         {
-            reaction.effects.push(Effect::Unroute { deployment: id.clone(), generation: deployment.version });
+            let glass = generation::glass(held.routes.generation).max(deployment.glass);
+            let generation = generation::of(glass, deployment.version);
+            reaction.effects.push(Effect::Unroute { deployment: id.clone(), generation });
         }
         return;
     };
@@ -92,19 +102,19 @@ fn follow_traffic(
             let (generation, weights) = (held.routes.generation, set.weights.clone());
             reaction.record(id, DeploymentOutcome::WeightsApplied { generation, weights, listening });
         }
-    } else if traffic.is_applied() && held.is_none_or(|held| held.routes.generation <= deployment.version) {
-        // One generation has one content: even what is as young as this worker's view is somebody else's doing.
+    } else {
         let seen: BTreeMap<StackId, Weight> = held.map(|held| shares(&held.routes.weights)).unwrap_or_default();
-        let known = traffic.drift.as_ref().filter(|drift| drift.seen == seen);
-        match known {
-            None => {
-                reaction.record(id, DeploymentOutcome::DriftSeen { seen });
-                return;
-            }
+        match traffic.drift.as_ref().filter(|drift| drift.seen == seen) {
             // Whoever sent the traffic back had a reason; a person or their intent explains it. Its weights are left alone,
             // the nodes behind them are kept up to date.
             Some(drift) if drift.towards_target => left_alone = held.map(|held| held.routes.weights.clone()),
             Some(_) => {}
+            None if is_drift(deployment, entry.as_ref()) => {
+                let generation = entry.as_ref().map(Entry::generation);
+                reaction.record(id, DeploymentOutcome::DriftSeen { seen, generation });
+                return;
+            }
+            None => {}
         }
     }
     let right = serves || left_alone.is_some();
@@ -119,6 +129,17 @@ fn follow_traffic(
     }
 }
 
+/// Says whether what the router holds, which is not what is set, is somebody else's doing.
+///
+/// One generation has one content: once what is set was confirmed, even what is as young as this worker's view is. A
+/// generation of broken glass that the ledger has not heard of always is, whatever is on its way.
+fn is_drift(deployment: &Deployment, entry: Option<&Entry>) -> bool {
+    let applied = deployment.traffic.is_applied();
+    let Some(entry) = entry else { return applied };
+    let by_glass = generation::glass(entry.generation()) > deployment.glass;
+    by_glass || (applied && entry.held().is_none_or(|held| held.routes.generation <= deployment.generation()))
+}
+
 fn shares(weights: &Weights) -> BTreeMap<StackId, Weight> {
     weights.iter().collect()
 }
@@ -126,59 +147,122 @@ fn shares(weights: &Weights) -> BTreeMap<StackId, Weight> {
 /// The router holds what was decided at least as late as this worker has read: it catches up before it acts, since a
 /// router takes only what is younger.
 fn is_newer(held: Option<&Held>, deployment: &Deployment) -> bool {
-    held.is_some_and(|held| held.routes.generation >= deployment.version)
+    held.is_some_and(|held| held.routes.generation >= deployment.generation())
 }
 
 fn same_but_for_generation(held: &Routes, wanted: &Routes) -> bool {
     held.weights == wanted.weights && held.backends == wanted.backends && held.listen == wanted.listen
 }
 
-/// Drives the rollout under way: back at once if the canary is worse or unhealthy, on when a step is due and judged.
-fn follow_rollout(facts: &Facts, id: &DeploymentId, deployment: &Deployment, now: Timestamp, reaction: &mut Reaction) {
+/// Drives the rollout under way: back at once if the canary is worse or unhealthy, on when a step is due and the judge
+/// lets it.
+fn follow_rollout(
+    state: &State,
+    facts: &Facts,
+    id: &DeploymentId,
+    deployment: &Deployment,
+    now: Timestamp,
+    reaction: &mut Reaction,
+) {
     let Some(rollout) = deployment.rollout.as_ref().filter(|rollout| rollout.is_live()) else { return };
+    let recorded = state.judgements.get(id).and_then(|judgements| judgements.of(rollout.id));
+    let watch = facts.watches.get(id);
+    let heard = recorded.and_then(|recorded| watch?.heard(recorded));
+    let (hearing, counted) = heard.map_or((recorded, None), |(hearing, counted)| (Some(hearing), counted));
     if let Some(reason) = canary_trouble(deployment, rollout) {
-        reaction.record(id, DeploymentOutcome::SendBack { rollout: rollout.id, reason, judged: None });
+        reaction.record(id, DeploymentOutcome::SendBack { rollout: rollout.id, reason, counted, judged: None });
         return;
     }
-    let measured = measured(facts, id, rollout);
-    let judged = rollout.step.as_ref().zip(measured.as_ref()).map(|(step, measured)| judge(rollout, step, measured));
+    let judged = hearing.and_then(|hearing| step::judged_of(deployment, rollout, hearing));
     if let Some(judged) = judged.as_ref().filter(|judged| judged.verdict == Verdict::Worse) {
         let (reason, judged) = (judged.reason.clone(), Some(judged.clone()));
-        reaction.record(id, DeploymentOutcome::SendBack { rollout: rollout.id, reason, judged });
+        reaction.record(id, DeploymentOutcome::SendBack { rollout: rollout.id, reason, counted, judged });
         return;
     }
-    let Some(next) = rollout.next_step().filter(|_| rollout.is_running()) else { return };
-    let due = rollout.due_at(next);
-    if now < due {
-        reaction.wake(due);
+    let fresh = watch.filter(|watch| is_fresh(facts, watch, rollout));
+    if let (None, false, Some(watch)) = (recorded, rollout.is_unjudged(), fresh)
+        && let Some(begun) = watch.begun(rollout)
+    {
+        reaction.record(id, DeploymentOutcome::BeginJudging { begun });
         return;
     }
-    let hold = |reason: String, judged: Option<Judged>| DeploymentOutcome::Hold { rollout: rollout.id, reason, judged };
-    let patient = later(due, ROUTER_PATIENCE);
-    let outcome = match (measured, judged) {
+    let missing = watch.and_then(|watch| watch.missing(rollout));
+    let drive = Drive { deployment, rollout, hearing, is_read: fresh.is_some(), missing, now };
+    match rollout.next_step().filter(|_| rollout.is_running()).map(|next| drive.next(next)) {
+        Some(Next::Step(step)) => {
+            reaction.record(id, DeploymentOutcome::TakeStep { rollout: rollout.id, step, counted, judged });
+            return;
+        }
+        Some(Next::Hold(reason)) if rollout.held.as_ref() != Some(&reason) => {
+            reaction.record(id, DeploymentOutcome::Hold { rollout: rollout.id, reason, counted, judged });
+            return;
+        }
+        Some(Next::Wait(until)) => reaction.wake(until),
+        Some(Next::Hold(_)) | None => {}
+    }
+    let named = names_a_node(state, id, judged.as_ref());
+    if let (Some(counted), true) = (counted, named || watch.is_some_and(Watch::is_due)) {
+        reaction.record(id, DeploymentOutcome::Count { counted, judged: judged.filter(|_| named) });
+    }
+}
+
+/// Whether the judge has found a bad node that no recorded verdict names.
+fn names_a_node(state: &State, id: &DeploymentId, judged: Option<&Judged>) -> bool {
+    let nodes =
+        |judged: &'_ Judged| judged.evidence.as_ref().map(|evidence| evidence.bad_nodes.clone()).unwrap_or_default();
+    let named = judged.map(nodes).unwrap_or_default();
+    let last = state.judgements.get(id).and_then(|judgements| judgements.last.as_ref());
+    let before = last.filter(|last| judged.is_some_and(|judged| judged.rollout == last.rollout)).map(nodes);
+    !named.is_empty() && before != Some(named)
+}
+
+/// What decides on a rollout's next step.
+struct Drive<'a> {
+    deployment: &'a Deployment,
+    rollout: &'a Rollout,
+    hearing: Option<&'a Hearing>,
+    is_read: bool,
+    missing: Option<&'a str>,
+    now: Timestamp,
+}
+
+/// What is to be done about a rollout's next step.
+enum Next {
+    Step(u16),
+    Hold(String),
+    Wait(Timestamp),
+}
+
+impl Drive<'_> {
+    fn next(&self, next: u16) -> Next {
+        let gate = step::gate(self.rollout, self.hearing, self.now);
+        if let Gate::NotBefore(due) = gate {
+            return Next::Wait(due);
+        }
         // A router that was not asked yet, or has just been told, is given a moment before it is called silent.
-        (None, _) if now < patient => return reaction.wake(patient),
-        (Some(_), _) if !deployment.traffic.is_applied() && now < patient => return reaction.wake(patient),
-        (None, _) => hold("the router's counters cannot be read".to_owned(), None),
-        (Some(_), _) if !deployment.traffic.is_applied() => {
-            hold("the router has not confirmed the weights".to_owned(), None)
-        }
-        (Some(_), Some(judged)) if judged.verdict != Verdict::NotWorse => {
-            hold(inconclusive(rollout, &judged), Some(judged))
-        }
-        (Some(measured), judged) => DeploymentOutcome::TakeStep { rollout: rollout.id, step: next, measured, judged },
-    };
-    if !is_known(rollout, &outcome) {
-        reaction.record(id, outcome);
+        let patient = later(self.rollout.due_at(next), ROUTER_PATIENCE);
+        let reason = if !self.is_read && !self.rollout.is_unjudged() {
+            self.missing.unwrap_or("the router's counters cannot be read")
+        } else if self.deployment.traffic.set.is_some() && !self.deployment.traffic.is_applied() {
+            "the router has not confirmed the weights"
+        } else {
+            return match gate {
+                Gate::Held(reason) => Next::Hold(reason),
+                Gate::Open | Gate::NotBefore(_) => Next::Step(next),
+            };
+        };
+        if self.now < patient { Next::Wait(patient) } else { Next::Hold(reason.to_owned()) }
     }
 }
 
 /// How long after a step was due a router may be silent before the rollout is visibly held.
 const ROUTER_PATIENCE: Duration = Duration::from_secs(5);
 
-/// A rollout that is held for the same reason is not held again.
-fn is_known(rollout: &Rollout, outcome: &DeploymentOutcome) -> bool {
-    matches!(outcome, DeploymentOutcome::Hold { reason, .. } if rollout.held.as_ref() == Some(reason))
+/// A source that is asked now and then has a few turns.
+fn is_fresh(facts: &Facts, watch: &Watch, rollout: &Rollout) -> bool {
+    let every = rollout.policy.judgement.prometheus.as_ref().map_or(0, |prometheus| prometheus.scrape_interval_ms);
+    let fresh = FRESH_MAX.max(Duration::from_millis(4 * every));
+    watch.read_at(rollout).is_some_and(|at| facts.steady.saturating_sub(at) <= fresh)
 }
 
 fn canary_trouble(deployment: &Deployment, rollout: &Rollout) -> Option<String> {
@@ -196,32 +280,13 @@ fn canary_trouble(deployment: &Deployment, rollout: &Rollout) -> Option<String> 
     }
 }
 
-fn measured(facts: &Facts, id: &DeploymentId, rollout: &Rollout) -> Option<Measured> {
-    let measures = facts.measures.get(id)?;
-    let fresh = facts.steady.saturating_sub(measures.at) <= FRESH_MAX;
-    fresh.then(|| measures.of(rollout.baseline, rollout.canary))
-}
-
-fn judge(rollout: &Rollout, step: &Step, measured: &Measured) -> Judged {
-    let window = Window::between(&step.counted_from, measured);
-    judgement::judge(rollout.id, step.number, &rollout.policy.judgement, window)
-}
-
-/// Says why a due step is held, without the counts that change at every look.
-fn inconclusive(rollout: &Rollout, judged: &Judged) -> String {
-    let min = rollout.policy.judgement.requests_min;
-    if judged.canary.requests == 0 {
-        format!("the canary got no requests, {min} are needed")
-    } else if judged.canary.requests < min {
-        format!("the canary needs {min} requests in a step")
-    } else {
-        "the canary's errors are above the tolerance, but too few to tell".to_owned()
-    }
-}
-
 /// Starts the rollout that a stack's request asked for, once the stack is ready and nothing is in the way.
 fn start_requested(id: &DeploymentId, deployment: &Deployment, reaction: &mut Reaction) {
     if deployment.rollout.as_ref().is_some_and(Rollout::is_live) || deployment.traffic.awaited.is_some() {
+        return;
+    }
+    // Somebody sent the traffic back past the ledger: nothing starts by itself until that is explained.
+    if deployment.traffic.drift.as_ref().is_some_and(|drift| drift.towards_target) {
         return;
     }
     let wanted = deployment.stacks.iter().filter(|(_, stack)| stack.then_roll.is_some() && stack.phase == Phase::Ready);
@@ -232,6 +297,3 @@ fn start_requested(id: &DeploymentId, deployment: &Deployment, reaction: &mut Re
         reaction.record(id, DeploymentOutcome::StartRequestedRollout { stack: *stack });
     }
 }
-
-/// How often the shifter looks at a deployment whose traffic is moving.
-pub const LOOK_EVERY: Duration = Duration::from_millis(250);

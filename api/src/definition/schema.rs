@@ -39,11 +39,10 @@ pub fn json_schema() -> Value {
             }), &[]),
             "rollout": object(json!({
                 "steps": {"type": "array", "minItems": 1, "maxItems": 100, "items": percent},
-                "duration": duration, "on_release": {"type": "boolean"}
+                "duration": duration, "on_release": {"type": "boolean"},
+                "early": {"type": "string", "pattern": "^(never|after .+)$", "description": "`never`, or `after 30 minutes`"}
             }), &[]),
-            "judgement": object(json!({
-                "errors_tolerance": percent, "requests_min": {"type": "integer", "minimum": 1}
-            }), &[]),
+            "judgement": judgement(&duration, &percent),
             "retention": object(json!({
                 "serving_max": {"type": "integer", "minimum": 2, "maximum": 100},
                 "warm_for": duration, "warm_max": {"type": "integer", "minimum": 0}, "drain": duration
@@ -54,6 +53,30 @@ pub fn json_schema() -> Value {
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema".into();
     schema["title"] = "ionledger: a service's file".into();
     schema
+}
+
+fn judgement(duration: &Value, percent: &Value) -> Value {
+    let ratio = json!({"type": ["number", "string"], "description": "how many times the old version's rate: 1.2"});
+    let query = json!({"type": "string", "pattern": "\\{version\\}", "description": "a selector of counters"});
+    let reference = |key: &str| object(json!({key: {"type": "string"}}), &[key]);
+    object(
+        json!({
+            "errors_tolerance": percent, "errors_ratio": ratio, "4xx_tolerance": percent, "4xx_ratio": ratio,
+            "p50_tolerance": percent, "p99_tolerance": percent,
+            "weights": object(json!({"errors": percent, "4xx": percent, "p50": percent, "p99": percent}), &[]),
+            "alpha": percent, "beta": percent,
+            "requests_min": {"type": "integer", "minimum": 1},
+            "soak": duration, "deadline": {"enum": ["go on", "hold"]}, "warm_up": duration,
+            "burst_cap": {"type": "boolean"}, "bad_requests_max": {"type": "integer", "minimum": 1},
+            "prometheus": object(json!({
+                "address": {"type": "string", "pattern": "^https?://"},
+                "token": {"oneOf": [reference("from_env"), reference("from_file")]},
+                "scrape_interval": duration,
+                "requests": query, "errors": query, "4xx": query, "latency": query
+            }), &["address"])
+        }),
+        &[],
+    )
 }
 
 fn object(properties: Value, required: &[&str]) -> Value {

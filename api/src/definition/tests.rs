@@ -1,6 +1,7 @@
 //! What a service's file says, and what is said of a wrong one.
 
 use super::*;
+use schemas::policy::{Deadline, JudgementPolicy, MetricWeights, Prometheus, Queries};
 
 const WHOLE: &str = r#"
 name = "api"
@@ -36,10 +37,34 @@ min_ready = 2
 steps = ["1 %", 2, 12.5, 100]
 duration = "2 weeks"
 on_release = true
+early = "after 30 minutes"
 
 [judgement]
 errors_tolerance = "0.25 %"
 requests_min = 1_000
+errors_ratio = 1.5
+4xx_tolerance = 2
+4xx_ratio = "2"
+p50_tolerance = "5.1 %"
+p99_tolerance = "150 %"
+weights = { errors = 40, 4xx = "20 %", p50 = 10 }
+alpha = 0.5
+beta = "2 %"
+soak = "10 minutes"
+deadline = "hold"
+warm_up = "30 s"
+burst_cap = false
+bad_requests_max = 50
+
+[judgement.prometheus]
+address = "https://prometheus.example/shop"
+token = { from_env = "PROMETHEUS_TOKEN" }
+scrape_interval = "5 s"
+requests = "requests_total{app='{service}',version='{version}'}"
+errors = """requests_total{app='{service}',
+  version='{version}',outcome='failed'}"""
+4xx = "refused_total{version='{version}'}"
+latency = "request_seconds_bucket{version='{version}'}"
 
 [retention]
 serving_max = 3
@@ -75,7 +100,38 @@ fn a_whole_file_says_everything_there_is_to_say() {
     assert_eq!(steps, [100, 200, 1_250, 10_000]);
     assert_eq!(definition.policy.rollout.duration_ms, 14 * 86_400_000);
     assert!(definition.policy.rollout.on_release);
-    assert_eq!(definition.policy.judgement, JudgementPolicy { errors_tolerance_ppm: 2_500, requests_min: 1_000 });
+    assert_eq!(definition.policy.rollout.early_after_ms, Some(1_800_000));
+    let query = |text: &str| Some(text.to_owned());
+    let prometheus = Prometheus {
+        token: Some(EnvValue::FromEnv("PROMETHEUS_TOKEN".into())),
+        scrape_interval_ms: 5_000,
+        queries: Queries {
+            requests: query("requests_total{app='{service}',version='{version}'}"),
+            errors: query("requests_total{app='{service}', version='{version}',outcome='failed'}"),
+            status_4xx: query("refused_total{version='{version}'}"),
+            latency: query("request_seconds_bucket{version='{version}'}"),
+        },
+        ..Prometheus::at("https://prometheus.example/shop")
+    };
+    let judgement = JudgementPolicy {
+        errors_tolerance_ppm: 2_500,
+        errors_ratio_percent: 150,
+        status_4xx_tolerance_ppm: 20_000,
+        status_4xx_ratio_percent: 200,
+        p50_tolerance_ppm: 51_000,
+        p99_tolerance_ppm: 1_500_000,
+        weights: MetricWeights { errors: 40, status_4xx: 20, p50: 10, p99: 30 },
+        alpha_ppm: 5_000,
+        beta_ppm: 20_000,
+        requests_min: 1_000,
+        soak_ms: 600_000,
+        deadline: Deadline::Hold,
+        warm_up_ms: 30_000,
+        burst_cap: false,
+        bad_requests_max: 50,
+        prometheus: Some(prometheus),
+    };
+    assert_eq!(definition.policy.judgement, judgement);
     let retention = RetentionPolicy { serving_max: 3, warm_for_ms: 86_400_000, warm_max: 4, drain_ms: 30_000 };
     assert_eq!(definition.policy.retention, retention);
 }
@@ -148,15 +204,50 @@ fn every_error_is_one_line_with_its_place_and_reason() {
             "on_release = \"yes\"",
             "api.toml:34:14: rollout.on_release: it is of type string; write true or false",
         ),
-        ("\"0.25 %\"", "\"101 %\"", "api.toml:37:20: judgement.errors_tolerance: `101 %` is no percentage"),
-        ("1_000", "0", "api.toml:38:16: judgement.requests_min: it must be at least 1: no data never promotes"),
-        ("serving_max = 3", "serving_max = 1", "api.toml:41:15: retention.serving_max: it must be from 2 to 100"),
+        ("\"0.25 %\"", "\"101 %\"", "api.toml:38:20: judgement.errors_tolerance: it must be below 90 %"),
+        ("\"0.25 %\"", "\"much\"", "api.toml:38:20: judgement.errors_tolerance: `much` is no percentage"),
+        ("1.5", "0.99", "api.toml:38:20: judgement.errors_tolerance: its ratio is 0.99; it must be from 1 to 100"),
+        (
+            "\"0.25 %\"\nrequests_min = 1_000\nerrors_ratio = 1.5",
+            "0\nerrors_ratio = 1.0",
+            "api.toml:38:20: judgement.errors_tolerance: it leaves no room between like and worse",
+        ),
+        ("\"150 %\"", "\"0.5 %\"", "api.toml:44:17: judgement.p99_tolerance: it must be from 1 %"),
+        ("errors = 40", "errors = 90", "api.toml:45:11: judgement.weights: they sum to 150 %"),
+        ("errors = 40", "error = 40", "api.toml:45:13: judgement.weights.error: this key means nothing here"),
+        ("alpha = 0.5", "alpha = 51", "api.toml:46:9: judgement.alpha: it must be above 0 and at most 50 %"),
+        ("\"10 minutes\"", "\"3 weeks\"", "api.toml:1:1: policy judgement.soak: it must be at most the rollout's"),
+        ("\"hold\"", "\"pray\"", "api.toml:49:12: judgement.deadline: `pray` is none; write `go on` or `hold`"),
+        ("\"after 30 minutes\"", "\"soon\"", "api.toml:35:9: rollout.early: `soon` says not when; write `after 30"),
+        ("\"after 30 minutes\"", "\"after 1 minute\"", "api.toml:1:1: policy rollout.early: it must be at least the"),
+        (
+            "\"https://prometheus.example/shop\"",
+            "\"https://me:hunter2@prometheus.example\"",
+            "api.toml:54:1: judgement.prometheus: it holds a user or a password",
+        ),
+        (
+            "address = \"https://prometheus.example/shop\"",
+            "",
+            "api.toml:54:1: judgement.prometheus.address: it is missing; write where it listens",
+        ),
+        (
+            "{ from_env = \"PROMETHEUS_TOKEN\" }",
+            "\"hunter2\"",
+            "api.toml:56:9: judgement.prometheus.token: write `{ from_env = \"NAME\" }`",
+        ),
+        (
+            "refused_total{version='{version}'}",
+            "refused_total",
+            "api.toml:61:7: judgement.prometheus.4xx: it must tell the versions apart: write `{version}`",
+        ),
+        ("1_000", "0", "api.toml:39:16: judgement.requests_min: it must be at least 1: no data never promotes"),
+        ("serving_max = 3", "serving_max = 1", "api.toml:65:15: retention.serving_max: it must be from 2 to 100"),
         (
             "drain =",
             "dry =",
-            "api.toml:44:1: retention.dry: this key means nothing here; known are serving_max, warm_for, warm_max, drain",
+            "api.toml:68:1: retention.dry: this key means nothing here; known are serving_max, warm_for, warm_max, drain",
         ),
-        ("[retention]", "[keeping]", "api.toml:40:2: keeping: this key means nothing here"),
+        ("[retention]", "[keeping]", "api.toml:64:2: keeping: this key means nothing here"),
         (
             "[capacity]\nnodes = 3\nmin_ready = 2",
             "capacity = 3",

@@ -21,7 +21,7 @@ use schemas::{
 };
 use serde::Deserialize;
 
-use super::commands::carry_out;
+use super::commands::{How, carry_out};
 use super::peer::Peer;
 use super::{Api, artifacts, respond};
 use crate::ci::{DELIVERY, SIGNATURE, command_id};
@@ -147,15 +147,15 @@ async fn take(api: &Api, report: Report, delivery: &str, actor: Actor, peer: Pee
     };
     let name = service.clone();
     let command = Command::Release { service: name, version: version.clone(), artifact, args, env, source };
-    let wait = api.limits.applied_wait;
-    let release = carry_out(api, actor.clone(), request(release_id, command), None, wait).await?;
+    let how = How { wait: api.limits.applied_wait, no_break_glass: false };
+    let release = carry_out(api, actor.clone(), request(release_id, command), None, how).await?;
     if !wants_rollout(&api.ledger, &service, &release, new_id).await? {
         return Ok(Reported { release, rollout: None });
     }
     let cause = release.commit.or_else(|| commit_of(api, &service, &version));
     let deployment = DeploymentId { environment, service: service.clone() };
     let command = Command::New { deployment, version: version.clone(), then_roll: Some(PlanAsked::default()) };
-    match carry_out(api, actor, request(new_id, command), cause, wait).await {
+    match carry_out(api, actor, request(new_id, command), cause, how).await {
         Ok(rollout) => Ok(Reported { release, rollout: Some(rollout) }),
         Err(problem) => {
             let message = format!(

@@ -16,9 +16,10 @@ use schemas::command::{Command, Request};
 use schemas::traffic;
 use schemas::{Actor, CommitId, DeploymentId, EnvironmentName, Event, ServiceName};
 use serde::Deserialize;
+use workers::glass::Rolled;
 
 use super::peer::Caller;
-use super::{Api, artifacts, respond};
+use super::{Api, artifacts, glass, respond};
 use crate::authorize::{Act, authorize};
 use crate::problem::{Code, Problem};
 use crate::telemetry;
@@ -33,6 +34,8 @@ pub(super) struct Options {
     #[serde(default)]
     dry_run: bool,
     wait_ms: Option<u64>,
+    #[serde(default)]
+    no_break_glass: bool,
 }
 
 pub(super) async fn post(
@@ -49,7 +52,7 @@ pub(super) async fn post(
         dry_run(&api, &actor, &request).await?
     } else {
         let wait = options.wait_ms.map_or(api.limits.applied_wait, Duration::from_millis).min(WAIT_MAX);
-        carry_out(&api, actor, request, None, wait).await?
+        carry_out(&api, actor, request, None, How { wait, no_break_glass: options.no_break_glass }).await?
     };
     Ok(respond::json(&answer))
 }
@@ -61,7 +64,16 @@ async fn dry_run(api: &Api, actor: &Actor, request: &Request) -> Result<Answer, 
     let decision = api.ledger.dry_run(request)?;
     let events = Happened::all(&decision.events, &names(api, &request.command));
     let notes = decision.notes;
-    Ok(Answer { commit: None, offset: None, events, notes, repeated: false, applied: None })
+    Ok(Answer { commit: None, offset: None, events, notes, repeated: false, applied: None, unrecorded: None })
+}
+
+/// How a command is carried out.
+#[derive(Clone, Copy)]
+pub(super) struct How {
+    /// How long its answer may wait for the router.
+    pub(super) wait: Duration,
+    /// Whether a rollback waits for the ledger, however long that takes.
+    pub(super) no_break_glass: bool,
 }
 
 /// Carries `request` out. Every write there is comes through here.
@@ -70,21 +82,27 @@ pub(super) async fn carry_out(
     actor: Actor,
     request: Request,
     cause: Option<CommitId>,
-    wait: Duration,
+    how: How,
 ) -> Result<Answer, Problem> {
     authorize(&actor, Act::Command(&request.command))?;
     if api.ledger.view().command(request.id).is_none() {
         check_outside(api, &request.command, false).await?;
     }
     let (id, command, who, began) = (request.id, request.command.clone(), actor.to_string(), Instant::now());
-    let done = api.ledger.execute(request, actor, cause).await;
+    let done = match glass::glass_for(api, &command, how.no_break_glass) {
+        None => api.ledger.execute(request, actor, cause).await,
+        Some(glass) => match glass.execute(request, actor, cause).await {
+            Rolled::Settled(done) => done,
+            Rolled::Broken(broken) => return glass::answer_of(broken),
+        },
+    };
     let what = Act::Command(&command).name();
     match &done {
         Ok(done) => tracing::info!(%who, what, %id, commit = ?done.commit, "carried out"),
         Err(refusal) => tracing::info!(%who, what, %id, %refusal, "refused"),
     }
     let done = done?;
-    let applied = confirm(api, &command, &done, wait).await;
+    let applied = confirm(api, &command, &done, how.wait).await;
     let mut answer = Answer::of(&done, &names(api, &command));
     if let Some((confirmed, note)) = applied {
         answer.applied = Some(confirmed);

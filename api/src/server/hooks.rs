@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 
 use async_trait::async_trait;
 use schemas::DeploymentId;
+use schemas::policy::JudgementPolicy;
+use workers::measures::{Asked, Measured};
 
 /// What the workers do for the door.
 #[async_trait]
@@ -25,6 +27,16 @@ pub trait Hooks: Send + Sync + 'static {
     async fn check_listen(&self, deployment: &DeploymentId, address: SocketAddr) -> Result<(), String> {
         let _ = deployment;
         check_bind(address).await
+    }
+
+    /// Returns what was measured lately of a stack's requests, by whoever the policy says measures.
+    ///
+    /// # Errors
+    ///
+    /// Why nothing was, in a few words.
+    async fn measured(&self, asked: &Asked, policy: &JudgementPolicy) -> Result<Measured, String> {
+        let _ = policy;
+        Err(format!("nobody measures {} here", asked.deployment))
     }
 }
 

@@ -17,7 +17,7 @@ use serde_json::json;
 use tokio::sync::SemaphorePermit;
 
 use super::peer::Caller;
-use super::{Api, respond};
+use super::{Api, glass, respond};
 use crate::moment;
 use crate::problem::{Code, Problem};
 use crate::telemetry;
@@ -103,6 +103,9 @@ pub(super) async fn status(
     for service in &mut status.services {
         service.deployments.retain(|found| environment.as_ref().is_none_or(|wanted| *wanted == found.environment));
     }
+    if moment == Moment::Now {
+        status.unrecorded = glass::unrecorded(&api, service.as_ref(), environment.as_ref());
+    }
     Ok(respond::json(&status))
 }
 
@@ -114,6 +117,8 @@ pub(super) struct HistoryAsked {
     since: Option<String>,
     #[serde(default)]
     voids: bool,
+    #[serde(default)]
+    counts: bool,
 }
 
 /// `GET /v1/history`: the commits of the whole ledger, the newest first.
@@ -136,11 +141,13 @@ pub(super) async fn history_of(
 }
 
 async fn tell_history(api: &Api, service: Option<ServiceName>, asked: HistoryAsked) -> Result<Response, Problem> {
-    let HistoryAsked { environment, limit, since, voids } = asked;
+    let HistoryAsked { environment, limit, since, voids, counts } = asked;
     let since = since.map(|text| time(api, &text)).transpose()?;
     let _place = place(api).await?;
-    let query = HistoryQuery { service, environment, limit, since, voids };
-    Ok(respond::json(&api.reader.history(&query).await?))
+    let query = HistoryQuery { service, environment, limit, since, voids, counts };
+    let mut history = api.reader.history(&query).await?;
+    history.unrecorded = glass::unrecorded(api, query.service.as_ref(), query.environment.as_ref());
+    Ok(respond::json(&history))
 }
 
 /// `GET /v1/who-shipped/ENVIRONMENT/SERVICE`: which version served what share, and who put it there.
@@ -154,6 +161,30 @@ pub(super) async fn who_shipped(
     let moment = respond::query(when)?.moment(&api)?;
     let _place = place(&api).await?;
     Ok(respond::json(&api.reader.who_shipped(&DeploymentId { environment, service }, moment).await?))
+}
+
+/// `GET /v1/explain/ENVIRONMENT/SERVICE`: why its rollout went as it did.
+pub(super) async fn explain(
+    State(api): State<Arc<Api>>,
+    _: Caller,
+    deployment: Result<Path<(EnvironmentName, ServiceName)>, PathRejection>,
+    when: Result<Query<When>, QueryRejection>,
+) -> Result<Response, Problem> {
+    let (environment, service) = respond::path(deployment)?;
+    let moment = respond::query(when)?.moment(&api)?;
+    let _place = place(&api).await?;
+    Ok(respond::json(&api.reader.explain(&DeploymentId { environment, service }, moment).await?))
+}
+
+/// `GET /v1/explain/COMMIT`: what led to it.
+pub(super) async fn explain_commit(
+    State(api): State<Arc<Api>>,
+    _: Caller,
+    commit: Result<Path<CommitId>, PathRejection>,
+) -> Result<Response, Problem> {
+    let commit = respond::path(commit)?;
+    let _place = place(&api).await?;
+    Ok(respond::json(&api.reader.explain_commit(commit).await?))
 }
 
 /// `GET /v1/replay`: all of production as it was.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use clap::Args;
 use miette::miette;
+use tokio_util::sync::CancellationToken;
 use workers::artifacts::Artifacts;
 
 use super::up::ci_secrets;
@@ -28,7 +29,7 @@ use crate::settings::{ServerArgs, ServerSettings};
 Examples:
   ionledger api --ledger kafka://127.0.0.1:9092
   ionledger api --ledger kafka://127.0.0.1:9092 --listen 127.0.0.1:7070
-  ionledger api --config ionledger.toml --ci-secret-file ./ci.secret")]
+  ionledger api --ledger kafka://127.0.0.1:9092 --ci-secret-file ./ci.secret")]
 pub(crate) struct ApiArgs {
     #[command(flatten)]
     server: ServerArgs,
@@ -60,7 +61,7 @@ impl ApiArgs {
             () = signals.ended() => return Ok(()),
         };
         let artifacts = Arc::new(Artifacts::open(&opened.data).map_err(|error| miette!("{error}"))?);
-        let adapters = house::adapters(&opened.data, &artifacts)?;
+        let adapters = house::adapters(&opened, &artifacts)?;
         let way = settings.listen.map_or(Way::Socket(None), Way::Tcp);
         let mut api = ApiServer::open(&opened, &adapters, artifacts, ci, way).await?;
         match api.has_socket() {
@@ -70,9 +71,13 @@ impl ApiArgs {
         if let Some(address) = api.tcp() {
             eprintln!("the API answers on http://{address}");
         }
+        let stop = CancellationToken::new();
+        let keeping = tokio::spawn(house::keep_glass(&adapters, stop.clone()));
         // A ledger that cannot be followed any more is not ready, and still rolls back.
         signals.ended().await;
         api.close().await;
+        stop.cancel();
+        let _ = keeping.await;
         Ok(())
     }
 }

@@ -15,16 +15,25 @@ use crate::progress::Progress;
 use crate::render::written;
 use crate::session::Session;
 
+/// How long a command waits to know how things stood before it.
+const BEFORE_MAX: Duration = Duration::from_millis(500);
+
 /// Sends a command to the running ledger and says what it made happen, and how it is taken back.
 pub(crate) async fn change(session: &Session, door: &Door, asking: &Asking, command: Command) -> Outcome<Answer> {
     let before = match command.deployment() {
         // Only for the hint at the end: what cannot be read here is told by the command's own answer.
-        Some(deployment) => door.deployment(deployment).await.ok().flatten(),
+        Some(deployment) => {
+            tokio::time::timeout(BEFORE_MAX, door.deployment(deployment)).await.ok().and_then(Result::ok).flatten()
+        }
         None => None,
     };
     let answer = send(session, door, asking, &command).await?;
     let shown = written::Written { schema_version: 1, answer: &answer };
     session.out.answer(&shown, |_| written::eyes(&answer, asking.dry_run), |_| written::lines(&answer))?;
+    if answer.unrecorded.is_some() {
+        session.out.say(&written::loudly(&answer.notes));
+        return Ok(answer);
+    }
     let mut said = written::talk(&answer, asking.dry_run);
     if !asking.dry_run && !answer.events.is_empty() {
         said.extend(after(&command, before.as_ref()));
@@ -50,6 +59,6 @@ async fn send(session: &Session, door: &Door, asking: &Asking, command: &Command
         effective_at: None,
     };
     let _progress = Progress::begin(session.out, "waiting for the ledger");
-    let options = Options { dry_run: asking.dry_run, wait: None::<Duration> };
+    let options = Options { dry_run: asking.dry_run, wait: None::<Duration>, no_break_glass: asking.no_break_glass };
     Ok(door.client().execute(&request, options).await?)
 }

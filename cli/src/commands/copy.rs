@@ -261,7 +261,10 @@ impl Target {
     /// Lets it go on as the ledger.
     async fn goes_on(&self) -> Outcome<()> {
         match &self.mark {
-            Mark::Folder(log) => log.folder().mark_copy(None).map_err(Failure::error),
+            Mark::Folder(log) => {
+                log.folder().mark_copy(None).map_err(Failure::error)?;
+                log.folder().mark_here().map_err(Failure::error)
+            }
             Mark::Kafka(log) => log.mark_copy(false).await.map_err(Failure::error),
         }
     }

@@ -31,7 +31,8 @@ pub(crate) struct Demo {
     stay: bool,
 }
 
-/// The service of the demo: quick checks and few requests, so that a day's rollout takes seconds.
+/// The service of the demo: quick checks, and a tolerance at which a hundred good requests show that a version is not
+/// worse, so that a day's rollout takes seconds.
 const SERVICE: &str = r#"name = "api"
 owner = "demo team"
 description = "a tiny service with settable faults"
@@ -46,16 +47,17 @@ nodes = 2
 min_ready = 1
 
 [rollout]
-steps = ["5 %", "25 %", "50 %", "100 %"]
+steps = ["10 %", "25 %", "50 %", "100 %"]
 duration = "8 seconds"
 
 [judgement]
-errors_tolerance = "1 %"
+errors_tolerance = "5 %"
+weights = { errors = 100, p50 = 0, p99 = 0 }
 requests_min = 15
 "#;
 
 /// Requests a second that users send.
-const PACE: u32 = 150;
+const PACE: u32 = 400;
 
 /// How long anything in the demo may take.
 const PATIENCE: Duration = Duration::from_secs(40);
@@ -153,6 +155,8 @@ impl Stage {
         self.run(&["roll", "api", "1.1.0", "1.2.0", "6 seconds"])?;
         self.watch(&users).await?;
         self.show.users(&users.stop().await);
+        self.show.step("why it came back, in words and numbers");
+        self.run(&["explain", "api"])?;
 
         self.show.step("history answers who shipped what, and what served at a moment in between");
         self.run(&["who-shipped", "api", "--at", &between.to_string()])?;

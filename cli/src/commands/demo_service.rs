@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::io::Write as _;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,9 +39,21 @@ pub(crate) struct DemoService {
     /// Mean time an answer to `/` takes, in milliseconds; each takes from half to one and a half of it.
     #[arg(long, default_value_t = 0)]
     latency_ms: u64,
+    /// How long a tenth of the answers takes at least, as a multiple of the mean; half as many take 1.3 times as long.
+    #[arg(long, default_value_t = 0.0)]
+    tail: f64,
     /// Share of requests to `/` answered with 500, from 0 to 1.
     #[arg(long, default_value_t = 0.0, value_parser = share)]
     error_rate: f64,
+    /// Only the node whose id is in this file answers with 500 at that rate.
+    #[arg(long, value_name = "FILE")]
+    only_node: Option<PathBuf>,
+    /// While this file exists, half of the requests to `/` are answered with 500.
+    #[arg(long, value_name = "FILE")]
+    outage: Option<PathBuf>,
+    /// Accept requests to `/` and never answer them.
+    #[arg(long)]
+    hang: bool,
     /// How long to wait before listening, in milliseconds.
     #[arg(long, default_value_t = 0)]
     slow_start_ms: u64,
@@ -118,6 +131,7 @@ impl DemoService {
             (&Method::GET, "/health") => self.text(StatusCode::OK, "ok\n"),
             (&Method::GET, "/hang") => std::future::pending().await,
             (&Method::POST, "/echo") => self.reply(StatusCode::OK, request.into_body().boxed()),
+            (_, "/") if self.hang => std::future::pending().await,
             (_, "/") => self.greet().await,
             _ => self.text(StatusCode::NOT_FOUND, "not found\n"),
         })
@@ -127,7 +141,11 @@ impl DemoService {
         let (pause, fails) = {
             let mut random = OsRng.unwrap_err();
             let half = self.latency_ms.saturating_mul(1_000) / 2;
-            (random.random_range(half..=half.saturating_mul(3)), random.random_bool(self.error_rate))
+            let usual = random.random_range(half..=half.saturating_mul(3));
+            // The share that takes longer than x falls as x to the power of -2.5.
+            let long = self.latency_ms as f64 * 1_000.0 * self.tail * random.random_range(0.001_f64..1.0).powf(-0.4);
+            let is_tail = self.tail > 0.0 && random.random_bool(0.1);
+            (if is_tail { long as u64 } else { usual }, random.random_bool(self.error_rate_now()))
         };
         if pause > 0 {
             tokio::time::sleep(Duration::from_micros(pause)).await;
@@ -141,6 +159,15 @@ impl DemoService {
         let mut response = self.text(StatusCode::OK, body);
         response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json"));
         response
+    }
+
+    fn error_rate_now(&self) -> f64 {
+        if self.outage.as_ref().is_some_and(|file| file.exists()) {
+            return 0.5;
+        }
+        let node = std::env::var("IONLEDGER_NODE").unwrap_or_default();
+        let is_named = |file: &PathBuf| std::fs::read_to_string(file).is_ok_and(|named| named.trim() == node);
+        if self.only_node.as_ref().is_none_or(is_named) { self.error_rate } else { 0.0 }
     }
 
     fn text(&self, status: StatusCode, text: impl Into<Bytes>) -> Response<Body> {

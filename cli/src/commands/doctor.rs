@@ -1,6 +1,7 @@
 //! `ionledger doctor`: what is wrong with this machine and this data folder, if something is.
 
 mod folder;
+mod glass;
 mod running;
 
 use clap::Args;
@@ -76,6 +77,7 @@ impl Doctor {
             let progress = Progress::begin(session.out, "looking");
             let mut findings = folder::findings(&data).await;
             if data.is_dir() {
+                findings.extend(glass::findings(&data));
                 findings.extend(running::findings(&data, session.door()?.client()).await);
             }
             drop(progress);

@@ -34,6 +34,9 @@ pub(crate) struct History {
     /// Also records that do not count, and why they do not
     #[arg(long)]
     voids: bool,
+    /// Also what the judge was told, about a commit a minute of a rollout
+    #[arg(long)]
+    counts: bool,
 }
 
 impl History {
@@ -44,6 +47,7 @@ impl History {
             limit: (self.limit > 0).then_some(self.limit),
             since: self.since.as_deref().map(|text| session.moment(text)).transpose()?,
             voids: self.voids,
+            counts: self.counts,
         };
         session.wait_for(async {
             let door = session.door()?;
@@ -57,6 +61,7 @@ impl History {
             drop(progress);
             let now = session.now();
             session.out.answer(&answer, |answer| history::eyes(answer, &now), history::lines)?;
+            session.warn_of(&answer.unrecorded);
             Ok(Exit::Done)
         })
     }

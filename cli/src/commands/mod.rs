@@ -11,6 +11,8 @@ mod demo;
 mod demo_service;
 pub(crate) mod doctor;
 mod exit_codes;
+mod explain;
+mod forecast;
 mod history;
 mod judge;
 mod new;
@@ -37,6 +39,8 @@ use clap::Subcommand;
 use crate::failure::Outcome;
 use crate::session::Session;
 
+pub(crate) use status::unknown;
+
 /// What `ionledger` can do.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
@@ -48,6 +52,7 @@ pub(crate) enum Command {
     Release(release::Release),
     New(new::New),
     Traffic(traffic::Traffic),
+    Forecast(forecast::Forecast),
     Roll(roll::Roll),
     Rollback(steer::Rollback),
     Pause(steer::Pause),
@@ -58,6 +63,7 @@ pub(crate) enum Command {
     Status(status::Status),
     History(history::History),
     WhoShipped(who_shipped::WhoShipped),
+    Explain(explain::Explain),
     Replay(replay::Replay),
     Verify(verify::Verify),
     Copy(copy::Copy),
@@ -86,6 +92,7 @@ impl Command {
             Command::Release(release) => release.run(session),
             Command::New(new) => new.run(session),
             Command::Traffic(traffic) => traffic.run(session),
+            Command::Forecast(forecast) => forecast.run(session),
             Command::Roll(roll) => roll.run(session),
             Command::Rollback(rollback) => rollback.run(session),
             Command::Pause(pause) => pause.run(session),
@@ -96,6 +103,7 @@ impl Command {
             Command::Status(status) => status.run(session),
             Command::History(history) => history.run(session),
             Command::WhoShipped(who_shipped) => who_shipped.run(session),
+            Command::Explain(explain) => explain.run(session),
             Command::Replay(replay) => replay.run(session),
             Command::Verify(verify) => verify.run(session),
             Command::Copy(copy) => copy.run(session),

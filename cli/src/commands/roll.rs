@@ -1,14 +1,18 @@
 //! `ionledger roll`: from one version to another, little by little.
 
+use api::forecast::Question;
 use clap::Args;
 use schemas::command::{Command, PlanAsked};
 use schemas::{DeploymentId, EnvironmentName, ServiceName, Version};
 
 use super::change::change;
+use super::forecast::points;
 use super::wait::{Patience, rollout_ended};
 use crate::args::Asking;
+use crate::door::Door;
 use crate::exit::Exit;
 use crate::failure::{Failure, Outcome};
+use crate::render::written::faintly;
 use crate::sentence::{self, Steps};
 use crate::session::Session;
 
@@ -52,13 +56,17 @@ impl Roll {
         let duration_ms = sentence::duration_ms(&self.duration)
             .map_err(|why| Failure::usage(format!("roll {}: {why}", self.service)))?;
         let deployment = DeploymentId { environment: self.env, service: self.service };
+        let question = Question { duration_ms, steps: self.steps.as_ref().map(points), ..Question::default() };
         let plan = PlanAsked { duration_ms, steps: self.steps.map(|steps| steps.0) };
         let (from, to) = (self.from, self.to.clone());
         let command = Command::Roll { deployment: deployment.clone(), from, to, plan, supersede: self.supersede };
         session.wait_for(async {
             let door = session.door()?;
             let wait = self.patience.begin()?;
-            change(session, &door, &self.asking, command).await?;
+            let answer = change(session, &door, &self.asking, command).await?;
+            if !answer.events.is_empty() {
+                warn_of_a_poor_sight(session, &door, &deployment, &question).await;
+            }
             match wait {
                 Some(mut wait) if !self.asking.dry_run => {
                     rollout_ended(session, &door, &deployment, &self.to, &mut wait).await
@@ -66,5 +74,14 @@ impl Roll {
                 _ => Ok(Exit::Done),
             }
         })
+    }
+}
+
+/// Says so if the rollout that begins will see little. The rollout does not depend on it: what cannot be forecast is not.
+async fn warn_of_a_poor_sight(session: &Session, door: &Door, deployment: &DeploymentId, question: &Question) {
+    let Ok(forecast) = door.client().forecast(deployment, question).await else { return };
+    if forecast.is_poor() {
+        let (sentence, service) = (&forecast.sentence, &deployment.service);
+        session.out.say(&faintly(&[format!("note: {sentence}; `ionledger forecast {service}` says more")]));
     }
 }

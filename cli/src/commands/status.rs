@@ -43,6 +43,7 @@ impl Status {
             drop(progress);
             let now = session.now();
             session.out.answer(&status, |answer| status::eyes(answer, &now), status::lines)?;
+            session.warn_of(&status.unrecorded);
             Ok(Exit::Done)
         })
     }
@@ -62,6 +63,6 @@ impl Status {
 }
 
 /// Says that a service was never declared, as the ledger says it.
-pub(super) fn unknown(service: &ServiceName) -> Failure {
+pub(crate) fn unknown(service: &ServiceName) -> Failure {
     Failure::error(ledger::Rejection::unknown_service(service))
 }

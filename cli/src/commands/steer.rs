@@ -32,19 +32,6 @@ macro_rules! steer {
 }
 
 steer!(
-    /// Send all requests back to the version before, now.
-    ///
-    /// Within a rollout that is its baseline; else the latest version that held all traffic and has not been rolled
-    /// back from since. No gate, approval or freeze comes before it, and a second one changes nothing.
-    #[command(after_help = "\
-Examples:
-  ionledger rollback api
-  ionledger rollback api --reason 'checkout fails'
-  ionledger rollback api --dry-run                   # where would it go?")]
-    Rollback,
-    Rollback
-);
-steer!(
     /// Freeze a rollout's weights.
     #[command(after_help = "\
 Examples:
@@ -76,6 +63,37 @@ Examples:
     Promote,
     Promote
 );
+
+/// Send all requests back to the version before, now.
+///
+/// Within a rollout that is its baseline; else the latest version that held all traffic and has not been rolled
+/// back from since. No gate, approval or freeze comes before it, and a second one changes nothing.
+///
+/// If the ledger gives no verdict within 2 s, it goes on without ("break glass"): the intent is signed and kept in a
+/// file, the requests move, and the ledger hears of it when it answers again.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  ionledger rollback api
+  ionledger rollback api --reason 'checkout fails'
+  ionledger rollback api --dry-run                   # where would it go?
+  ionledger rollback api --no-break-glass            # not without the ledger")]
+pub(crate) struct Rollback {
+    #[command(flatten)]
+    place: Where,
+    /// Wait for the ledger's verdict, however long that takes
+    #[arg(long)]
+    no_break_glass: bool,
+    #[command(flatten)]
+    asking: Asking,
+}
+
+impl Rollback {
+    pub(crate) fn run(self, session: &Session) -> Outcome {
+        let asking = Asking { no_break_glass: self.no_break_glass, ..self.asking };
+        steer(session, &asking, Command::Rollback { deployment: self.place.deployment() })
+    }
+}
 
 /// Serve no requests any more and take every stack down.
 #[derive(Debug, Args)]

@@ -32,7 +32,7 @@ With --listen it answers /healthz, /readyz and /metrics there, without a token.
 Examples:
   ionledger worker provisioner --ledger kafka://127.0.0.1:9092
   ionledger worker traffic-shifter --ledger kafka://127.0.0.1:9092 --listen 127.0.0.1:7082
-  ionledger worker collector --config ionledger.toml")]
+  ionledger worker collector --ledger kafka://127.0.0.1:9092/team.commits")]
 pub(crate) struct Worker {
     /// Which worker.
     #[arg(value_name = "ROLE", value_parser = role())]
@@ -77,9 +77,12 @@ impl Worker {
             tokio::spawn(ops.run(Arc::new(opened.ledger.clone()), closing.clone()));
         }
         let artifacts = Arc::new(Artifacts::open(&opened.data).map_err(|error| miette!("{error}"))?);
-        let adapters = house::adapters(&opened.data, &artifacts)?;
+        let adapters = house::adapters(&opened, &artifacts)?;
         eprintln!("{} {} follows the ledger", self.role, opened.instance);
         let stop = CancellationToken::new();
+        if self.role == Role::TrafficShifter {
+            tokio::spawn(house::keep_glass(&adapters, stop.clone()));
+        }
         let working = work(self.role, &opened, adapters, stop.clone());
         let mut working = std::pin::pin!(working);
         let ended = tokio::select! {

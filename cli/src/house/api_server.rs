@@ -7,8 +7,10 @@ use api::ci::Secrets;
 use api::server::{Api, Hooks, Server, check_bind};
 use ledger::Ledger;
 use schemas::DeploymentId;
+use schemas::policy::JudgementPolicy;
 use tokio_util::sync::CancellationToken;
 use workers::artifacts::Artifacts;
+use workers::measures::{self, Asked, Measured};
 use workers::runtime::{self, Adapters};
 use workers::traffic::{Entry, Router};
 
@@ -47,6 +49,7 @@ impl ApiServer {
         let closing = CancellationToken::new();
         let mut api = Api::new(opened.ledger.clone(), Arc::clone(&opened.reader), &opened.data, artifacts);
         api.hooks = Arc::new(Hands { ledger: opened.ledger.clone(), router: Arc::clone(&adapters.router) });
+        api.glass = adapters.glass.clone();
         api.ci = ci;
         api.closing = closing.clone();
         let api = Arc::new(api);
@@ -96,5 +99,9 @@ impl Hooks for Hands {
             return Ok(());
         }
         check_bind(address).await
+    }
+
+    async fn measured(&self, asked: &Asked, policy: &JudgementPolicy) -> Result<Measured, String> {
+        measures::lately(asked, policy, &*self.router, self.ledger.clock().now()).await
     }
 }

@@ -3,15 +3,15 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use ledger::Ledger;
 use ledger::execute::SystemClock;
 use ledger::heartbeats::Heartbeats;
 use ledger::log::Log;
 use ledger::log::kafka::{self, Kafka, KafkaHeartbeats};
-use ledger::log::segments::{self, DataFolder, SegmentsReader, SharedFolder};
+use ledger::log::segments::{self, DataFolder, Elsewhere, SegmentsReader, SharedFolder};
+use ledger::{Ledger, View};
 use miette::miette;
 use replay::Reader;
-use schemas::Offset;
+use schemas::{LedgerId, Offset};
 
 use super::report;
 use crate::place::Place;
@@ -63,6 +63,12 @@ impl Opened {
 
     async fn in_folder(data: &Path) -> miette::Result<Self> {
         let folder = DataFolder::hold(data).map_err(report)?;
+        if let Some(Elsewhere { place, .. }) = segments::elsewhere(folder.path()).map_err(report)? {
+            return Err(miette!(
+                "the ledger of {} lies in {place}; name it with --ledger {place}, or carry it back with `ionledger move`",
+                folder.path().display()
+            ));
+        }
         let data = folder.path().to_owned();
         let opened = replay::open(folder, segments::Options::default(), Arc::new(SystemClock)).await.map_err(report)?;
         let reader = Arc::new(opened.reader());
@@ -74,9 +80,12 @@ impl Opened {
         let shared = SharedFolder::hold(data).map_err(report)?;
         let data = shared.path().to_owned();
         let log: Arc<dyn Log> = Arc::new(Kafka::open(place.clone(), options.clone()).await.map_err(report)?);
+        let own = ledger_of(&data).await?;
+        check_same(&data, own, &*log, place).await?;
         let cache = (need == Need::Answers).then_some(&*data);
         let opened = replay::open_log(Arc::clone(&log), cache, Arc::new(SystemClock)).await.map_err(report)?;
-        check_folder(&data, &opened.ledger, place).await?;
+        let here = Elsewhere { place: place.to_string(), ledger: opened.ledger.id() };
+        shared.mark_elsewhere(&here).map_err(report)?;
         let instance = instance(&opened.ledger);
         let heartbeats = KafkaHeartbeats::open(place, options, &instance).await.map_err(report)?;
         let reader = Arc::new(opened.reader());
@@ -92,21 +101,37 @@ fn instance(ledger: &Ledger) -> String {
     format!("{host}:{}@{}", std::process::id(), ledger.clock().now())
 }
 
-/// Refuses a data folder that holds another ledger of its own: its nodes and routes are that ledger's.
-async fn check_folder(data: &Path, ledger: &Ledger, place: &kafka::Place) -> miette::Result<()> {
-    if !data.join("log").exists() {
+/// Refuses a data folder whose nodes and routes are of another ledger.
+async fn check_same(data: &Path, own: Option<LedgerId>, log: &dyn Log, place: &kafka::Place) -> miette::Result<()> {
+    let Some(own) = own else { return Ok(()) };
+    let there = first_of(log).await?;
+    if there == Some(own) {
         return Ok(());
     }
-    let log = SegmentsReader::open(data, None).map_err(report)?;
-    let Some(first) = log.read(Offset(0), 1).await.map_err(report)?.into_iter().next() else { return Ok(()) };
-    let mut view = ledger::View::default();
-    view.fold(first.offset, &first.bytes).map_err(report)?;
-    match view.state().ledger {
-        Some(own) if own != ledger.id() => Err(miette!(
-            "{} holds ledger {own}, and {place} holds ledger {}; name another folder with --data DIR",
-            data.display(),
-            ledger.id()
-        )),
-        _ => Ok(()),
+    let there = there.map_or_else(|| "no ledger".to_owned(), |id| format!("ledger {id}"));
+    Err(miette!(
+        "{} is of ledger {own}, and {place} holds {there}; name another folder with --data DIR, or carry the ledger over \
+         with `ionledger move`",
+        data.display()
+    ))
+}
+
+/// Returns the ledger that a data folder is of, if it is of one yet.
+async fn ledger_of(data: &Path) -> miette::Result<Option<LedgerId>> {
+    if let Some(Elsewhere { ledger, .. }) = segments::elsewhere(data).map_err(report)? {
+        return Ok(Some(ledger));
     }
+    match SegmentsReader::open(data, None) {
+        Ok(log) => first_of(&log).await,
+        Err(segments::OpenError::NoLog(_)) => Ok(None),
+        Err(error) => Err(report(error)),
+    }
+}
+
+/// Returns the ledger that a log's first record makes, if there is one.
+async fn first_of(log: &dyn Log) -> miette::Result<Option<LedgerId>> {
+    let Some(first) = log.read(Offset(0), 1).await.map_err(report)?.into_iter().next() else { return Ok(None) };
+    let mut view = View::default();
+    view.fold(first.offset, &first.bytes).map_err(report)?;
+    Ok(view.state().ledger)
 }

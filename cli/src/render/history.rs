@@ -5,6 +5,7 @@ use replay::answer::{Happened, History, HistoryEntry};
 use schemas::{Actor, ActorKind};
 
 use super::table::{self, Cell, paint};
+use super::unrecorded;
 use super::words::{BAD, column, faint, line, moment_and_day, plain, strong, style_of};
 
 /// The columns of [`lines`], for help texts.
@@ -13,14 +14,16 @@ pub(crate) const COLUMNS: &str =
 
 /// Returns the history as a table, the newest commit first.
 pub(crate) fn eyes(history: &History, now: &Zoned) -> String {
+    let unrecorded = unrecorded::eyes(&history.unrecorded, now);
     if history.entries.is_empty() {
-        return "nothing happened\n".to_owned();
+        return format!("{unrecorded}nothing happened\n");
     }
     let head = ["offset".to_owned(), format!("time ({})", now.strftime("%:z")), "who".to_owned(), "what".to_owned()];
     let head: Vec<Cell> = head.iter().map(|name| Cell::styled(name, faint())).collect();
     let rows = history.entries.iter().flat_map(|entry| rows(entry, now));
     let rows: Vec<Vec<Cell>> = std::iter::once(head).chain(rows).collect();
-    let mut text: String = table::lines(&rows).into_iter().map(|line| line + "\n").collect();
+    let mut text = unrecorded;
+    text.extend(table::lines(&rows).into_iter().map(|line| line + "\n"));
     if history.more {
         text.push_str(&format!("{}\n", paint("there is more; see --limit and --since", faint())));
     }

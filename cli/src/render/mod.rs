@@ -2,11 +2,14 @@
 //! form for programs is its own JSON.
 
 pub(crate) mod doctor;
+pub(crate) mod explain;
+pub(crate) mod forecast;
 pub(crate) mod history;
 pub(crate) mod production;
 pub(crate) mod shipped;
 pub(crate) mod status;
 pub(crate) mod table;
+pub(crate) mod unrecorded;
 pub(crate) mod verified;
 pub(crate) mod words;
 pub(crate) mod written;

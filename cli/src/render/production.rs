@@ -42,7 +42,7 @@ pub(crate) fn lines(production: &Production) -> String {
 
 fn status_of(production: &Production) -> Status {
     let services = production.services.iter().map(|service| service.status.clone()).collect();
-    Status { schema_version: production.schema_version, at: production.at, services }
+    Status { schema_version: production.schema_version, at: production.at, services, unrecorded: vec![] }
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use schemas::judgement::{Counts, Verdict};
 use schemas::{Version, Weight};
 
 use super::table::{self, Cell, paint};
+use super::unrecorded;
 use super::words::{
     BAD, BUSY, GOOD, IDLE, STILL, WARN, age, column, count, faint, length, line, moment, percent, plain, strong,
     style_of,
@@ -24,7 +25,7 @@ pub(crate) fn eyes(status: &Status, now: &Zoned) -> String {
         return "no services yet; declare one with `ionledger apply SERVICE.toml`\n".to_owned();
     }
     let parts: Vec<String> = status.services.iter().map(|service| service_tree(service, now)).collect();
-    parts.join("\n")
+    unrecorded::eyes(&status.unrecorded, now) + &parts.join("\n")
 }
 
 /// Returns the status as lines, one a version.
@@ -175,15 +176,38 @@ fn rollout_facts(facts: &mut Vec<(&'static str, String)>, rollout: &RolloutStatu
     }
     // What was said of a rollout that has ended well says nothing of how it stands.
     let told = |verdict: &&VerdictStatus| rollout.live || verdict.verdict == Verdict::Worse;
-    if let Some(verdict) = rollout.verdict.as_ref().filter(told) {
-        let said = match verdict.verdict {
-            Verdict::NotWorse => format!("{GOOD} not worse"),
-            Verdict::Worse => format!("{BAD} worse"),
-            Verdict::Inconclusive => "? inconclusive".to_owned(),
-        };
+    let known = rollout.evidence.as_ref().filter(|_| rollout.live);
+    if let Some(known) = known {
+        let (canary, baseline) = (errors(known.canary), errors(known.baseline));
+        facts.push(("judge", format!("{}: canary {canary}, baseline {baseline}", said(known.verdict))));
+        facts.extend(super::explain::remarks(known).into_iter().map(|remark| ("", remark)));
+    }
+    if let Some(verdict) = rollout.verdict.as_ref().filter(told).filter(|_| known.is_none()) {
+        let said = said(verdict.verdict);
         let (canary, baseline) = (errors(verdict.canary), errors(verdict.baseline));
         facts.push(("judge", format!("{said} at step {}: canary {canary}, baseline {baseline}", verdict.step)));
     }
+}
+
+fn said(verdict: Verdict) -> String {
+    match verdict {
+        Verdict::NotWorse => format!("{GOOD} not worse"),
+        Verdict::Worse => format!("{BAD} worse"),
+        Verdict::Inconclusive => "? inconclusive".to_owned(),
+    }
+}
+
+/// Returns how a rollout stands, in some words.
+pub(super) fn rollout_in_words(rollout: &RolloutStatus) -> String {
+    let (glyph, words) = match rollout.phase {
+        RolloutPhase::Running | RolloutPhase::Paused => rollout_headline(rollout),
+        RolloutPhase::Completed => (GOOD, format!("{} complete", rolling(rollout))),
+        RolloutPhase::CameBack => (BAD, format!("{} came back", rolling(rollout))),
+        RolloutPhase::Aborted => (BAD, format!("{} aborted", rolling(rollout))),
+        RolloutPhase::Promoted => (GOOD, format!("{} promoted", rolling(rollout))),
+        RolloutPhase::Superseded => (IDLE, format!("{} superseded", rolling(rollout))),
+    };
+    format!("{glyph} {words}")
 }
 
 /// Errors of requests, with their share: `3 of 1,204 failed (0.25 %)`.

@@ -4,7 +4,7 @@ use api::wire::Answer;
 use serde::Serialize;
 
 use super::table::{self, Cell, paint};
-use super::words::{BUSY, GOOD, column, faint, line};
+use super::words::{BAD, BUSY, GOOD, column, faint, line, plain, style_of};
 
 /// The columns of [`lines`], for help texts.
 pub(crate) const COLUMNS: &str = "offset, commit, stream, type, summary, data; a line an event";
@@ -73,9 +73,14 @@ pub(crate) fn talk(answer: &Answer, dry_run: bool) -> Vec<String> {
     lines
 }
 
+/// Returns what nobody may miss, a line a note.
+pub(crate) fn loudly(notes: &[String]) -> String {
+    notes.iter().map(|note| paint(&format!("{BAD} {}", plain(note)), style_of(BAD))).collect::<Vec<_>>().join("\n")
+}
+
 /// Returns lines as they are said beside data.
 pub(crate) fn faintly(lines: &[String]) -> String {
-    lines.iter().map(|line| paint(&super::words::plain(line), faint())).collect::<Vec<_>>().join("\n")
+    lines.iter().map(|line| paint(&plain(line), faint())).collect::<Vec<_>>().join("\n")
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Rollback: all traffic back to the rollback target. It passes no gate, raises the fence, and twice is once.
 
-use schemas::judgement::{Judged, Verdict};
+use schemas::judgement::{Counted, Judged, Verdict};
 use schemas::traffic::{self, Purpose};
 use schemas::{Event, RolloutId, StackId, Stream, Version, Weights, rollout, stack};
 
@@ -120,34 +120,33 @@ pub(super) fn decide_send_back(
     case: &Case<'_>,
     rollout: RolloutId,
     reason: &str,
+    counted: Option<&Counted>,
     judged: Option<&Judged>,
 ) -> Result<Decision, Rejection> {
     let deployment = case.deployment;
     let outdated = |why: String| Rejection::Outdated(format!("rollout {rollout}: {why}"));
     let live = live(deployment).filter(|live| live.id == rollout).ok_or_else(|| outdated("it has ended".to_owned()))?;
-    match judged {
-        Some(judged) => {
-            super::rollout::check_judged(live, judged).map_err(outdated)?;
-            if judged.verdict != Verdict::Worse {
-                return Err(outdated("its canary is not judged worse".to_owned()));
-            }
+    let unfit = deployment.stacks.get(&live.canary).is_none_or(Stack::is_unfit);
+    // An unfit canary goes back whatever the judge has counted; a rollback waits for no record.
+    let counted = match (case.check_judged(live, counted, judged), judged) {
+        (Err(why), Some(_)) => return Err(outdated(why)),
+        (Ok(_), Some(judged)) if judged.verdict != Verdict::Worse => {
+            return Err(outdated("its canary is not judged worse".to_owned()));
         }
-        None if deployment.stacks.get(&live.canary).is_none_or(Stack::is_unfit) => {}
-        None => return Err(outdated("its canary is healthy".to_owned())),
-    }
+        (_, None) if !unfit => return Err(outdated("its canary is healthy".to_owned())),
+        (Err(_), None) => None,
+        (Ok(_), _) => counted,
+    };
     let (to, passed_over) = match target(deployment) {
         Some(Target::Warm { stack, passed_over }) => (stack, passed_over),
         Some(Target::Gone { .. }) | None => (live.baseline, vec![]),
     };
-    let mut decision = Decision::on(case.stream(), all_back(deployment, to, passed_over, reason));
-    if let Some(judged) = judged {
-        decision.events.insert(0, (Stream::Judgement(case.id.clone()), judged.clone().into()));
-    }
-    Ok(decision)
+    let decision = Decision::on(case.stream(), all_back(deployment, to, passed_over, reason));
+    Ok(if counted.is_some() || judged.is_some() { case.with_judgement(decision, counted, judged) } else { decision })
 }
 
 /// The events that move all traffic to `to` now.
-fn all_back(deployment: &Deployment, to: StackId, passed_over: Vec<StackId>, reason: &str) -> Vec<Event> {
+pub(super) fn all_back(deployment: &Deployment, to: StackId, passed_over: Vec<StackId>, reason: &str) -> Vec<Event> {
     let version = deployment.version_of(to);
     let back = rolled_back(deployment, to, version, passed_over, reason);
     let set = traffic::WeightsSet { weights: Weights::all_on(to), purpose: Purpose::Rollback };
@@ -183,7 +182,7 @@ fn deploy_again(
     passed_over: Vec<StackId>,
     reason: &str,
 ) -> Result<Decision, Rejection> {
-    let Case { id, deployment, service, now } = case;
+    let Case { id, deployment, service, now, .. } = case;
     let definition = service.definition.as_ref().ok_or_else(|| Rejection::unknown_service(&id.service))?;
     let release = service.releases.get(version).ok_or_else(|| Rejection::unknown_release(&id.service, version))?;
     let starting = deployment.stack_for(version).filter(|(_, stack)| stack.phase == Phase::Starting);

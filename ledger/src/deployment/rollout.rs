@@ -1,7 +1,7 @@
 //! A rollout: the plan and progress of moving weight from baseline to canary.
 
-use schemas::command::{DeploymentOutcome, PlanAsked};
-use schemas::judgement::{Judged, Measured, Verdict};
+use schemas::command::PlanAsked;
+use schemas::judgement::Measured;
 use schemas::policy::Policy;
 use schemas::rollout::{self, Plan};
 use schemas::traffic::{Purpose, WeightsSet};
@@ -10,7 +10,6 @@ use serde::{Deserialize, Serialize};
 
 use super::{Case, Deployment, Phase as StackPhase};
 use crate::decide::{self, Decision, Rejection};
-use crate::judgement::{self, Window};
 use crate::state::At;
 
 /// A rollout after its events.
@@ -34,6 +33,9 @@ pub struct Rollout {
     pub step: Option<Step>,
     /// How long it was paused in all, in milliseconds.
     pub paused_ms: u64,
+    /// When somebody last let it go on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resumed_at: Option<Timestamp>,
     /// Why a due step is not taken, if it is not.
     pub held: Option<String>,
 }
@@ -45,7 +47,7 @@ pub struct Step {
     pub number: u16,
     /// When.
     pub at: Timestamp,
-    /// The router's counters then.
+    /// What was counted until then.
     pub counted_from: Measured,
 }
 
@@ -96,7 +98,12 @@ impl Rollout {
 
     /// Returns when `step` is due, as the plan and the pauses so far have it.
     pub fn due_at(&self, step: u16) -> Timestamp {
-        let after_ms = self.plan.due_ms(step).saturating_add(self.paused_ms);
+        self.after_ms(self.plan.due_ms(step))
+    }
+
+    /// Returns the moment so many milliseconds after the start, pauses so far not counted.
+    pub fn after_ms(&self, ms: u64) -> Timestamp {
+        let after_ms = ms.saturating_add(self.paused_ms);
         let after = jiff::SignedDuration::from_millis(i64::try_from(after_ms).unwrap_or(i64::MAX));
         self.started_at.checked_add(after).unwrap_or(Timestamp::MAX)
     }
@@ -137,6 +144,7 @@ pub(super) fn evolve(deployment: &mut Deployment, event: &rollout::Event, at: &A
             phase: Phase::Running,
             step: None,
             paused_ms: 0,
+            resumed_at: None,
             held: None,
         });
         return;
@@ -157,6 +165,7 @@ pub(super) fn evolve(deployment: &mut Deployment, event: &rollout::Event, at: &A
                 rollout.paused_ms += u64::try_from(at.time.duration_since(since).as_millis()).unwrap_or(0);
             }
             rollout.phase = Phase::Running;
+            rollout.resumed_at = Some(at.time);
             // Whoever lets it go on has explained the drift that paused it; now it is corrected.
             if let Some(drift) = &mut deployment.traffic.drift {
                 drift.towards_target = false;
@@ -192,7 +201,7 @@ impl Case<'_> {
         Rejection::Invalid(format!("the canary's stack of {} is gone; abort the rollout", self.id))
     }
 
-    fn running(&self, rollout: RolloutId) -> Result<&Rollout, Rejection> {
+    pub(super) fn running(&self, rollout: RolloutId) -> Result<&Rollout, Rejection> {
         let running = self.deployment.rollout.as_ref().filter(|live| live.is_running() && live.id == rollout);
         running.ok_or_else(|| Rejection::Outdated(format!("rollout {rollout} is not running")))
     }
@@ -224,7 +233,7 @@ pub(super) fn decide_roll(
     }
     let (baseline, _) = case.stack_of(from)?;
     let (canary, _) = case.ready_stack_of(to)?;
-    let plan = decide::plan(asked, &definition.policy.rollout)?;
+    let plan = decide::plan(asked, &definition.policy)?;
     let mut events: Vec<Event> = Vec::new();
     if let Some(live) = case.deployment.rollout.as_ref().filter(|rollout| rollout.is_live()) {
         if live.baseline == baseline && live.canary == canary && live.plan == plan {
@@ -286,6 +295,9 @@ pub(super) fn decide_requested(case: &Case<'_>, canary: StackId) -> Result<Decis
     }
     if case.deployment.traffic.awaited.is_some() {
         return Err(outdated("a rollback waits for its target"));
+    }
+    if case.deployment.traffic.drift.as_ref().is_some_and(|drift| drift.towards_target) {
+        return Err(outdated("the router serves the rollback target and nobody here asked for it"));
     }
     let Some(set) = &case.deployment.traffic.set else {
         let weights = Weights::all_on(canary);
@@ -368,88 +380,4 @@ pub(super) fn decide_promote(case: &Case<'_>) -> Result<Decision, Rejection> {
     let weights = Weights::all_on(rollout.canary);
     let set = WeightsSet { weights, purpose: Purpose::Promotion { rollout: rollout.id } };
     Ok(Decision::on(case.stream(), vec![promoted.into(), set.into()]))
-}
-
-/// Decides that a rollout takes its next step. The last one completes it.
-///
-/// # Errors
-///
-/// [`Rejection::Outdated`] if it is not running, the step is not the next or not due, the canary is not ready, or the
-/// judge did not find the step before it not worse, on the counts that are given.
-pub(super) fn decide_step(case: &Case<'_>, outcome: &DeploymentOutcome) -> Result<Decision, Rejection> {
-    let DeploymentOutcome::TakeStep { rollout, step, measured, judged } = outcome else {
-        return Ok(Decision::default());
-    };
-    let rollout = case.running(*rollout)?;
-    let outdated = |why: &str| Rejection::Outdated(format!("rollout {}: {why}", rollout.id));
-    if rollout.next_step() != Some(*step) {
-        return Err(outdated("that is not its next step"));
-    }
-    if case.now.time < rollout.due_at(*step) {
-        return Err(outdated("its next step is not due"));
-    }
-    if case.deployment.stacks.get(&rollout.canary).is_none_or(super::Stack::is_unfit) {
-        return Err(outdated("its canary is not ready"));
-    }
-    if let Some(last) = &rollout.step {
-        check_verdict(rollout, last, judged.as_ref(), measured).map_err(|why| outdated(&why))?;
-    }
-    let weight = rollout.plan.steps[usize::from(*step)];
-    let taken = rollout::StepTaken { rollout: rollout.id, step: *step, weight, counted_from: measured.clone() };
-    let weights = Weights::split(rollout.baseline, rollout.canary, weight);
-    let set = WeightsSet { weights, purpose: Purpose::Step { rollout: rollout.id, step: *step } };
-    let mut events: Vec<Event> = vec![taken.into(), set.into()];
-    if weight == Weight::FULL {
-        events.push(rollout::Completed { rollout: rollout.id }.into());
-    }
-    Ok(with_verdict(case, events, judged.as_ref()))
-}
-
-/// Checks that a verdict lets a rollout go on: it is "not worse", and rests on what was measured since the step.
-fn check_verdict(rollout: &Rollout, last: &Step, judged: Option<&Judged>, measured: &Measured) -> Result<(), String> {
-    let judged = judged.ok_or("the judge said nothing of the step before")?;
-    check_judged(rollout, judged)?;
-    let window = Window { baseline: judged.baseline, canary: judged.canary };
-    if Window::between(&last.counted_from, measured) != window {
-        return Err("its verdict rests on other counts than were measured".to_owned());
-    }
-    if judged.verdict != Verdict::NotWorse {
-        return Err(format!("the judge says {}", judged.reason));
-    }
-    Ok(())
-}
-
-/// Checks that a verdict is of the rollout's present step, and what the judge says of its counts.
-pub(super) fn check_judged(rollout: &Rollout, judged: &Judged) -> Result<(), String> {
-    let last = rollout.step.as_ref().ok_or("a verdict before the first step")?;
-    let window = Window { baseline: judged.baseline, canary: judged.canary };
-    let again = judgement::judge(rollout.id, last.number, &rollout.policy.judgement, window);
-    if *judged == again { Ok(()) } else { Err("its verdict is not what the judge says of its counts".to_owned()) }
-}
-
-/// Decides that a due step is not taken yet: none if the same is known.
-///
-/// # Errors
-///
-/// [`Rejection::Outdated`] if it is not running, or the verdict is not of its present step.
-pub(super) fn decide_hold(case: &Case<'_>, outcome: &DeploymentOutcome) -> Result<Decision, Rejection> {
-    let DeploymentOutcome::Hold { rollout, reason, judged } = outcome else { return Ok(Decision::default()) };
-    let rollout = case.running(*rollout)?;
-    if rollout.held.as_ref() == Some(reason) {
-        return Ok(Decision::default());
-    }
-    if let Some(judged) = judged {
-        check_judged(rollout, judged).map_err(|why| Rejection::Outdated(format!("rollout {}: {why}", rollout.id)))?;
-    }
-    let step = rollout.step.as_ref().map_or(0, |step| step.number);
-    let held = rollout::Held { rollout: rollout.id, step, reason: reason.clone() };
-    Ok(with_verdict(case, vec![held.into()], judged.as_ref()))
-}
-
-fn with_verdict(case: &Case<'_>, events: Vec<Event>, judged: Option<&Judged>) -> Decision {
-    let mut decision = Decision::on(case.stream(), events);
-    if let Some(judged) = judged {
-        decision.events.insert(0, (Stream::Judgement(case.id.clone()), judged.clone().into()));
-    }
-    decision
 }

@@ -281,10 +281,10 @@ pub(super) fn decide_new(
     version: &Version,
     then_roll: Option<&PlanAsked>,
 ) -> Result<Decision, Rejection> {
-    let Case { id, deployment, service, now } = case;
+    let Case { id, deployment, service, now, .. } = case;
     let release = service.releases.get(version).ok_or_else(|| Rejection::unknown_release(&id.service, version))?;
     let definition = service.definition.as_ref().ok_or_else(|| Rejection::unknown_service(&id.service))?;
-    let then_roll = then_roll.map(|asked| decide::plan(asked, &definition.policy.rollout)).transpose()?;
+    let then_roll = then_roll.map(|asked| decide::plan(asked, &definition.policy)).transpose()?;
     let stands = |stack: &Stack| &stack.version == version && stack.may_serve() && !stack.retired;
     let stacks = || deployment.stacks.iter().filter(|(_, stack)| stands(stack));
     if stacks().next().is_some() {

@@ -6,10 +6,12 @@ mod named;
 mod matrix;
 mod reports;
 
+mod glass;
 mod retention;
 mod rollback;
 mod rollout;
 mod stacks;
+mod steps;
 mod traffic;
 
 mod properties;

@@ -8,7 +8,7 @@ use schemas::traffic::{self, Purpose};
 use schemas::{CommitId, Fence, StackId, StreamVersion, Timestamp, Version, Weight, Weights, rollout};
 use serde::{Deserialize, Serialize};
 
-use super::{Case, Deployment, Phase};
+use super::{Case, Deployment, Phase, generation};
 use crate::decide::{Decision, Rejection};
 use crate::state::At;
 
@@ -42,7 +42,7 @@ pub struct Set {
     pub weights: Weights,
     /// What for.
     pub purpose: Purpose,
-    /// The deployment's version with them.
+    /// The deployment's version with them; its generation, where a rollback without the ledger was overtaken by them.
     pub version: StreamVersion,
     /// When.
     pub at: Timestamp,
@@ -81,7 +81,8 @@ pub struct Holder {
 pub struct Drift {
     /// What it served.
     pub seen: BTreeMap<StackId, Weight>,
-    /// Whether it was all on the rollback target, and nobody has let the rollout go on since.
+    /// Whether it was all on the rollback target, or a rollback without the ledger, and nobody has let the rollout go on
+    /// since.
     pub towards_target: bool,
     /// When it was seen.
     pub at: Timestamp,
@@ -113,6 +114,7 @@ pub(super) fn evolve(deployment: &mut Deployment, event: &traffic::Event, at: &A
     match event {
         traffic::Event::WeightsSet(set) => set_weights(deployment, set, at),
         traffic::Event::WeightsApplied(applied) => {
+            deployment.heard_of(applied.generation);
             deployment.traffic.applied = Some(Applied {
                 generation: applied.generation,
                 weights: applied.weights.clone(),
@@ -122,11 +124,19 @@ pub(super) fn evolve(deployment: &mut Deployment, event: &traffic::Event, at: &A
             deployment.traffic.drift = None;
         }
         traffic::Event::DriftSeen(drift) => {
+            drift.generation.into_iter().for_each(|generation| deployment.heard_of(generation));
             deployment.traffic.drift =
                 Some(Drift { seen: drift.seen.clone(), towards_target: drift.towards_target, at: at.time });
         }
         traffic::Event::RolledBack(back) => {
             roll_back(deployment, back, at);
+        }
+        traffic::Event::GlassBroken(broken) => {
+            deployment.heard_of(broken.generation);
+            // It explains what was seen. What is set now is carried out again, above it, so that no call of it comes late.
+            deployment.traffic.drift = None;
+            let generation = deployment.generation();
+            deployment.traffic.set.iter_mut().for_each(|set| set.version = generation);
         }
         traffic::Event::Retired(retired) => {
             let traffic = &mut deployment.traffic;
@@ -291,12 +301,17 @@ pub(super) fn decide_applied(
     ))
 }
 
-/// Decides on drift: recorded once for each thing seen. Towards the rollback target it also pauses a running rollout.
+/// Decides on drift: recorded once for each thing seen. Towards the rollback target, or under a generation of broken glass
+/// that the ledger has not heard of, it also pauses a running rollout.
 ///
 /// # Errors
 ///
 /// [`Rejection::Outdated`] if what was seen is what is set, or what was served before and is about to change.
-pub(super) fn decide_drift(case: &Case<'_>, seen: &BTreeMap<StackId, Weight>) -> Result<Decision, Rejection> {
+pub(super) fn decide_drift(
+    case: &Case<'_>,
+    seen: &BTreeMap<StackId, Weight>,
+    generation: Option<StreamVersion>,
+) -> Result<Decision, Rejection> {
     let traffic = &case.deployment.traffic;
     let Some(set) = &traffic.set else {
         return Err(Rejection::Outdated(format!("{} has no weights set", case.id)));
@@ -306,15 +321,18 @@ pub(super) fn decide_drift(case: &Case<'_>, seen: &BTreeMap<StackId, Weight>) ->
     }
     let before = traffic.applied.as_ref().map(|applied| &applied.weights);
     let unchanged = before.map_or(seen.is_empty(), |weights| weights.iter().eq(shares(seen)));
-    if unchanged && !traffic.is_applied() {
+    let by_glass = generation.is_some_and(|held| generation::glass(held) > case.deployment.glass);
+    if unchanged && !traffic.is_applied() && !by_glass {
         return Err(Rejection::Outdated(format!("{} does not serve what is set yet", case.id)));
     }
     let target = super::rollback::target(case.deployment).and_then(|target| target.stack());
-    let towards_target = target.is_some_and(|target| seen.len() == 1 && seen.get(&target) == Some(&Weight::FULL));
+    let on_target = target.is_some_and(|target| seen.len() == 1 && seen.get(&target) == Some(&Weight::FULL));
+    // What serves nobody is no rollback: a retired router has kept the generation, and is told anew.
+    let towards_target = on_target || (by_glass && !seen.is_empty());
     if traffic.drift.as_ref().is_some_and(|drift| drift.seen == *seen) {
         return Ok(Decision::default());
     }
-    let mut events = vec![traffic::DriftSeen { seen: seen.clone(), towards_target }.into()];
+    let mut events = vec![traffic::DriftSeen { seen: seen.clone(), towards_target, generation }.into()];
     let running = case.deployment.rollout.as_ref().filter(|rollout| rollout.is_running());
     if let (true, Some(rollout)) = (towards_target, running) {
         let reason = "the router serves the rollback target and nobody here asked for it".to_owned();

@@ -2,9 +2,10 @@
 //! the same.
 
 use bytes::Bytes;
-use schemas::command::{Command, Outcome};
+use schemas::command::{Command, DeploymentOutcome, Outcome};
 use schemas::envelope::{About, CommandRef, Draft, Head as WireHead};
-use schemas::{Actor, ActorKind, CommandId, CommitId, Event, Fence, Role, Stream, text};
+use schemas::glass::Intent;
+use schemas::{Actor, ActorKind, CommandId, CommitId, Event, Fence, Hash, Role, Stream, StreamVersion, text};
 
 use super::Refusal;
 use crate::decide::{self, Decision, Now, Rejection};
@@ -25,6 +26,7 @@ pub struct Asked {
 
 /// What is asked.
 #[derive(Clone, Debug, PartialEq)]
+#[allow(clippy::large_enum_variant)] // few at a time, and none is kept
 pub enum What {
     /// A person's or a pipeline's command.
     Command {
@@ -41,6 +43,13 @@ pub enum What {
         role: Role,
         /// The worker's instance.
         holder: String,
+    },
+    /// To record a rollback that was carried out without the ledger.
+    Glass {
+        /// What was written down of it.
+        intent: Box<Intent>,
+        /// The generation that the router holds.
+        generation: StreamVersion,
     },
 }
 
@@ -83,6 +92,7 @@ pub fn prepare(view: &View, asked: &Asked, now: Now, rollback: bool) -> Result<P
     let mut decision = match &asked.what {
         What::Command { command, fence } => decide::decide(view.state(), command, *fence, now)?,
         What::Outcome { outcome, role, holder } => decide_as(view, outcome, *role, holder, now)?,
+        What::Glass { intent, generation } => decide::decide_glass(view.state(), intent, *generation, now)?,
     };
     if decision.events.is_empty() {
         return Ok(Prepared::Nothing(decision.notes));
@@ -94,7 +104,12 @@ pub fn prepare(view: &View, asked: &Asked, now: Now, rollback: bool) -> Result<P
         check_understood(view, extends.iter().chain(&requires))?;
     }
     let command = asked.command.unwrap_or_else(|| derived(view, &asked.what, &extends));
-    let draft = Draft { id: now.commit, command, time: now.time, extends, requires, events: decision.events, about };
+    // What was done without the ledger was decided then; so what served at a moment is answered right for that time too.
+    let time = match &asked.what {
+        What::Glass { intent, .. } => intent.at.min(now.time),
+        What::Command { .. } | What::Outcome { .. } => now.time,
+    };
+    let draft = Draft { id: now.commit, command, time, extends, requires, events: decision.events, about };
     Ok(Prepared::Commit(Box::new(draft), notes))
 }
 
@@ -150,12 +165,21 @@ fn check_understood<'a>(view: &View, mut heads: impl Iterator<Item = &'a WireHea
 
 /// The same conclusion at the same place is the same command.
 fn derived(view: &View, what: &What, extends: &[WireHead]) -> CommandRef {
+    let ledger = view.state().ledger.unwrap_or(schemas::LedgerId(uuid::Uuid::nil()));
     let hash = match what {
         What::Command { command, .. } => command.hash(),
+        // A rollout comes back once, wherever and on whatever counts that is decided.
+        What::Outcome {
+            outcome: Outcome::Deployment { outcome: DeploymentOutcome::SendBack { rollout, .. }, .. },
+            ..
+        } => {
+            let what = format!("rollout {rollout} comes back");
+            return CommandRef { id: CommandId::of_outcome(ledger, &what), hash: Hash::of(what.as_bytes()) };
+        }
         What::Outcome { outcome, .. } => outcome.hash(),
+        What::Glass { intent, .. } => return intent.command,
     };
     let at: Vec<String> = extends.iter().map(|head| format!("{}@{}", head.stream, head.version)).collect();
-    let ledger = view.state().ledger.unwrap_or(schemas::LedgerId(uuid::Uuid::nil()));
     CommandRef { id: CommandId::of_outcome(ledger, &format!("{}#{hash}", at.join(","))), hash }
 }
 

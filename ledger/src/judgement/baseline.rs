@@ -1,5 +1,8 @@
 //! What the baseline is used to: its decayed rate, and whether it is in an incident of its own.
 
+use serde::{Deserialize, Serialize};
+
+use super::exact;
 use super::maths::decay;
 use super::plan::{History, Metric};
 
@@ -13,12 +16,17 @@ const INCIDENT_HITS_MIN: f64 = 10.0;
 const LISTEN_REQUESTS: f64 = 50.0;
 
 /// The baseline's rate of hits, remembered for a long and for a short while.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Baseline {
+    #[serde(with = "exact")]
     hits: f64,
+    #[serde(with = "exact")]
     requests: f64,
+    #[serde(with = "exact")]
     beyond: f64,
+    #[serde(with = "exact")]
     short_hits: f64,
+    #[serde(with = "exact")]
     short_requests: f64,
     listening: bool,
     in_incident: bool,

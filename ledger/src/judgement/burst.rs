@@ -6,6 +6,9 @@
 //! the cap, it is no hiccup of a node but an outage, and all of it counts, so that the canary is not measured by a
 //! baseline that looks better than it is.
 
+use serde::{Deserialize, Serialize};
+
+use super::exact;
 use super::maths::poisson_limit;
 
 /// The least that is credited, in hits a window.
@@ -18,30 +21,36 @@ const WINDOW_SECONDS: f64 = 1.0;
 const ROUNDING: f64 = 1e-6;
 
 /// The windows of a version's nodes, for one metric.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Bursts {
+    #[serde(with = "exact")]
     seconds: f64,
     nodes: Vec<Window>,
 }
 
 /// A node's present window.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 struct Window {
     node: u32,
+    #[serde(with = "exact")]
     requests: f64,
+    #[serde(with = "exact")]
     hits: f64,
+    #[serde(with = "exact")]
     credited: f64,
     over_before: u32,
 }
 
 /// One node's requests and hits in a tick.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct NodeHits {
     /// The node.
     pub node: u32,
     /// Its requests.
+    #[serde(with = "exact")]
     pub requests: f64,
     /// Its hits; afterwards those that are credited.
+    #[serde(with = "exact")]
     pub hits: f64,
 }
 

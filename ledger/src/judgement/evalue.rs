@@ -8,6 +8,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::exact;
 use super::maths::{ln, ln_1p};
 
 /// How much of what the smallest factor could lose a bet may risk.
@@ -59,15 +60,19 @@ pub struct Payoffs {
 }
 
 /// Requests and hits of both versions in a block.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Block {
     /// The baseline's requests.
+    #[serde(with = "exact")]
     pub n_a: f64,
     /// Its hits.
+    #[serde(with = "exact")]
     pub x_a: f64,
     /// The canary's requests.
+    #[serde(with = "exact")]
     pub n_b: f64,
     /// Its hits.
+    #[serde(with = "exact")]
     pub x_b: f64,
 }
 

@@ -99,12 +99,17 @@ fn counts(trial: &Trial, canary: &str) -> String {
 
 /// Returns evidence as odds, with what is needed to be wrong with a chance of `error` at most.
 fn odds(ln_wealth: f64, error: f64) -> String {
-    let to_one = |ln: f64| match ln {
+    format!("{}, {} needed", to_one(ln_wealth), grouped(libm::round(exp(ln_needed(error))) as u64))
+}
+
+/// Returns evidence as odds, from their logarithm.
+pub fn to_one(ln: f64) -> String {
+    let odds = match ln {
         ln if ln >= 20.72 => "over 1,000,000,000".to_owned(),
         ln if ln >= 2.302 => grouped(exp(ln) as u64),
         ln => format!("{:.1}", exp(ln)),
     };
-    format!("{} to 1, {} needed", to_one(ln_wealth), grouped(libm::round(exp(ln_needed(error))) as u64))
+    format!("{odds} to 1")
 }
 
 /// Returns a number with commas between its thousands.

@@ -1,5 +1,7 @@
 //! What a rollout will be able to tell, before its first request and while it goes on.
 
+pub mod rollout;
+
 use schemas::judgement::Verdict;
 
 use super::evalue::{Against, LINE_MAX, Line, information, ln_needed};

@@ -1,6 +1,7 @@
 //! The judge: a fold over ticks. The same plan and ticks give the same verdict at the same tick, bit for bit.
 
 use schemas::judgement::Verdict;
+use serde::{Deserialize, Serialize};
 
 use super::evalue::ln_needed;
 use super::maths::{ln, ln_sum_exp};
@@ -15,7 +16,7 @@ use super::wealth::{Reserve, Wealth};
 pub const RULE: &str = "betting/1";
 
 /// Everything a judge knows.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Judge {
     plan: Plan,
     reserve: Reserve,

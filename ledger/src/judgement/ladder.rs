@@ -1,14 +1,18 @@
 //! The ladder of severities: how bad the canary can still be, which is how much traffic it may have.
 
+use serde::{Deserialize, Serialize};
+
 use super::evalue::{Against, Block, Line, ln_needed};
+use super::exact;
 
 /// The rungs below all requests: by how much more often than the baseline the canary fails.
 pub const RUNGS: [f64; 4] = [0.3, 0.1, 0.03, 0.01];
 
 /// The evidence against each rung.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Ladder {
     climbs: bool,
+    #[serde(with = "exact::many")]
     ln_wealth: [f64; RUNGS.len()],
     excluded: [bool; RUNGS.len()],
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use schemas::judgement::Tally;
 
-use super::maths::decay;
+use super::maths::{decay, ln};
 use super::plan::{Kind, Metric};
 
 /// Durations by bucket; bucket `i` ends at `1.01^i` milliseconds, itself included.
@@ -117,16 +117,32 @@ impl InFlight {
     }
 
     fn slow(&mut self, side: Side, edge: i32, buckets: i32, seen: &Seen) -> Tally {
-        let own = if side == Side::Canary { edge.saturating_add(buckets) } else { edge };
+        let further = canary_edge(edge, buckets);
+        let own = if side == Side::Canary { further } else { edge };
         let overdue = above(&seen.in_flight, own);
         let since = |now: u64| (now + overdue).saturating_sub(self.overdue);
         let decided = since(count(&seen.ended));
         let hits = since(above(&seen.ended, own)).min(decided);
         self.overdue = overdue;
-        let beyond = if side == Side::Baseline { above(&seen.ended, own.saturating_add(buckets)).min(hits) } else { 0 };
+        let beyond = if side == Side::Baseline { above(&seen.ended, further).min(hits) } else { 0 };
         Tally { requests: decided, hits, beyond }
     }
 }
+
+/// Differences of latencies below this are nobody's concern, in milliseconds: where answers take less than that, a fresh
+/// process on another processor is slower than any tolerance in percent, and no worse a version.
+pub const DIFFERENCE_MS_MIN: f64 = 5.0;
+
+/// Returns the bucket above which a request of the canary is slow, `edge` being the baseline's: so many buckets on, at
+/// least [`DIFFERENCE_MS_MIN`].
+pub fn canary_edge(edge: i32, buckets: i32) -> i32 {
+    let ln_ratio = ln(RATIO);
+    let at_least = ln(libm::pow(RATIO, f64::from(edge)) + DIFFERENCE_MS_MIN) / ln_ratio;
+    edge.saturating_add(buckets).max(libm::ceil(at_least) as i32)
+}
+
+/// The ratio between a bucket's edges.
+const RATIO: f64 = 1.01;
 
 fn count(buckets: &Buckets) -> u64 {
     buckets.values().sum()
@@ -171,6 +187,13 @@ mod tests {
         assert_eq!(latencies.edge(0.5), Some(200));
         latencies.learn(60_000.0, 600.0, &Buckets::new());
         assert_eq!(latencies.edge(0.5), None, "what has faded is forgotten");
+    }
+
+    #[test]
+    fn a_difference_of_a_few_milliseconds_is_none() {
+        assert_eq!(canary_edge(500, 19), 519, "144.8 ms and a fifth more");
+        assert_eq!(canary_edge(0, 10), 181, "1 ms is slow from 6 ms on");
+        assert_eq!(canary_edge(-694, 10), 162, "a microsecond from 5 ms on");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! One metric on trial: its bets that the canary is worse, and those that it is not.
 
 use schemas::judgement::Tally;
+use serde::{Deserialize, Serialize};
 
 use super::baseline::{Baseline, Counted};
 use super::burst::{Bursts, Many, NodeHits};
@@ -21,7 +22,7 @@ const ACCEPT_BELOW_LINE: f64 = 0.98;
 const ACCEPT_LN_E_MAX: f64 = 600.0;
 
 /// What is known of one metric.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Trial {
     /// What is compared.
     pub metric: Metric,
@@ -38,7 +39,7 @@ pub struct Trial {
 }
 
 /// All requests and hits of both versions.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Seen {
     /// The baseline's.
     pub baseline: Tally,
@@ -47,7 +48,7 @@ pub struct Seen {
 }
 
 /// What was credited since the last block.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 struct Pending {
     block: Block,
     nodes: Vec<NodeHits>,

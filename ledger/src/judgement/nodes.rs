@@ -1,12 +1,14 @@
 //! One bad node is not a bad version: the evidence without each of the canary's nodes.
 
+use serde::{Deserialize, Serialize};
+
 use super::wealth::Wealth;
 
 /// With fewer nodes than this one of them is too much of the version to be left out.
 pub const NODES_MIN: usize = 3;
 
 /// For each node the bets of one metric on everything but what that node did.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Without(Vec<(u32, Wealth)>);
 
 impl Without {

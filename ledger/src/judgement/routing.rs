@@ -4,6 +4,8 @@
 //! bets on shares far from the set one: if requests fall as they should, the chance that it is ever raised is at most
 //! one in ten thousand, however often it looks.
 
+use serde::{Deserialize, Serialize};
+
 use super::evalue::times_odds;
 use super::maths::ln;
 use super::wealth::{Reserve, Wealth};
@@ -15,7 +17,7 @@ const NEEDED: f64 = 1e4;
 const ODDS: [f64; 6] = [1e-3, 0.1, 0.5, 2.0, 10.0, 1e3];
 
 /// The evidence that requests do not fall as they should.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Routing {
     reserve: Reserve,
     wealth: Wealth,

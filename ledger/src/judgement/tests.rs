@@ -3,6 +3,7 @@
 mod awkward;
 #[path = "../../../tests/support/canary.rs"]
 mod canary;
+mod hearing;
 mod kit;
 mod known;
 mod nodes;

@@ -1,5 +1,8 @@
 //! Capital: what is staked at once, what is kept for later, and what became of it.
 
+use serde::{Deserialize, Serialize};
+
+use super::exact;
 use super::maths::{ln, ln_add_exp, ln_sum_exp};
 
 /// How much of the capital is kept at first. It is staked little by little, so that a bug that shows up late meets
@@ -7,16 +10,19 @@ use super::maths::{ln, ln_add_exp, ln_sum_exp};
 const RESERVED: f64 = 0.5;
 
 /// The reserve and how fast it is staked: never all of it, however long it goes on.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Reserve {
+    #[serde(with = "exact")]
     left: f64,
+    #[serde(with = "exact")]
     seconds: f64,
+    #[serde(with = "exact")]
     half_seconds: f64,
 }
 
 /// The logs of the wealth of several bets that are made side by side.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Wealth(Vec<f64>);
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Wealth(#[serde(with = "exact::many")] Vec<f64>);
 
 impl Reserve {
     /// Returns the reserve of a rollout that is planned to take `plan_seconds`.

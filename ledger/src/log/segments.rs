@@ -29,7 +29,7 @@ use hint::Hint;
 use shelf::Shelf;
 use writer::{Append, Shared, Writer};
 
-pub use folder::{DataFolder, FORMAT, SharedFolder};
+pub use folder::{DataFolder, Elsewhere, FORMAT, SharedFolder, elsewhere};
 pub use reader::SegmentsReader;
 
 mod folder;

@@ -2,6 +2,7 @@
 
 use ledger::rule::Void;
 use ledger::view::{Commit, Folded};
+use schemas::glass::Unrecorded;
 use schemas::{Actor, ActorKind, CommandId, CommitId, EnvironmentName, Event, Offset, ServiceName, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -21,6 +22,9 @@ pub struct History {
     pub entries: Vec<HistoryEntry>,
     /// Whether there are older ones that the limit left out.
     pub more: bool,
+    /// Rollbacks that were carried out here and that the ledger does not have yet: it gave no verdict.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unrecorded: Vec<Unrecorded>,
 }
 
 /// A commit.
@@ -165,7 +169,11 @@ fn implied_cause(event: &Event) -> Option<CommitId> {
             rollout::Event::Promoted(promoted) => of_rollout(&promoted.rollout),
             rollout::Event::Superseded(superseded) => of_rollout(&superseded.rollout),
         },
-        Event::Judgement(judgement::Event::Judged(judged)) => of_rollout(&judged.rollout),
+        Event::Judgement(event) => match event {
+            judgement::Event::Begun(begun) => of_rollout(&begun.rollout),
+            judgement::Event::Counted(counted) => of_rollout(&counted.rollout),
+            judgement::Event::Judged(judged) => of_rollout(&judged.rollout),
+        },
         Event::Traffic(traffic::Event::WeightsSet(set)) => match &set.purpose {
             traffic::Purpose::Step { rollout, .. }
             | traffic::Purpose::Promotion { rollout }

@@ -4,9 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use ledger::State;
-use ledger::deployment::{self, Deployment, rollback, rollout, stack};
+use ledger::deployment::{self, Deployment, rollback, rollout, stack, step};
 use ledger::judgement::Judgements;
-use schemas::judgement::{Counts, Verdict};
+use ledger::judgement::hearing::Hearing;
+use schemas::glass::Unrecorded;
+use schemas::judgement::{Counts, Evidence, Verdict};
 use schemas::rollout::Plan;
 use schemas::{
     DeploymentId, EffectId, EnvironmentName, Fence, RolloutId, ServiceName, StackId, Timestamp, Version, Weight,
@@ -24,6 +26,9 @@ pub struct Status {
     pub at: At,
     /// Every service by name, also those without a deployment.
     pub services: Vec<ServiceStatus>,
+    /// Rollbacks that were carried out here and that the ledger does not have yet: it gave no verdict.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unrecorded: Vec<Unrecorded>,
 }
 
 /// A service.
@@ -198,6 +203,9 @@ pub struct RolloutStatus {
     pub next: Option<NextStep>,
     /// What the judge said of it last.
     pub verdict: Option<VerdictStatus>,
+    /// What the judge knows of it by now, whether there was something to say or not.
+    #[serde(default)]
+    pub evidence: Option<EvidenceStatus>,
 }
 
 /// How a rollout stands.
@@ -240,10 +248,31 @@ pub struct VerdictStatus {
     pub verdict: Verdict,
     /// In words.
     pub reason: String,
-    /// What the baseline did during the step.
+    /// What the baseline did since the rollout began.
     pub baseline: Counts,
-    /// What the canary did during the step.
+    /// What the canary did since then.
     pub canary: Counts,
+    /// What it rests on.
+    #[serde(default)]
+    pub evidence: Option<Evidence>,
+}
+
+/// What the judge knows of a rollout: as of the last ticks that are recorded, at most a minute ago.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EvidenceStatus {
+    /// What it would say now.
+    pub verdict: Verdict,
+    /// In words.
+    pub reason: String,
+    /// What the baseline did since the rollout began.
+    pub baseline: Counts,
+    /// What the canary did since then.
+    pub canary: Counts,
+    /// What that rests on.
+    #[serde(flatten)]
+    pub evidence: Evidence,
+    /// The bad nodes by their places, from 1, as far as they are still there.
+    pub bad_places: Vec<u16>,
 }
 
 /// Where a rollback would go.
@@ -275,7 +304,7 @@ pub fn status(state: &State, at: At) -> Status {
     let names: BTreeSet<&ServiceName> =
         state.services.keys().chain(state.deployments.keys().map(|id| &id.service)).collect();
     let services = names.into_iter().map(|name| service_status(state, name)).collect();
-    Status { schema_version: SCHEMA_VERSION, at, services }
+    Status { schema_version: SCHEMA_VERSION, at, services, unrecorded: vec![] }
 }
 
 /// Returns the status of one service, with its deployments in `environment` or all of them; no services if it is
@@ -288,7 +317,7 @@ pub fn status_of(state: &State, at: At, service: &ServiceName, environment: Opti
         found.deployments.retain(|deployment| environment.is_none_or(|wanted| *wanted == deployment.environment));
         services.push(found);
     }
-    Status { schema_version: SCHEMA_VERSION, at, services }
+    Status { schema_version: SCHEMA_VERSION, at, services, unrecorded: vec![] }
 }
 
 fn service_status(state: &State, name: &ServiceName) -> ServiceStatus {
@@ -433,8 +462,32 @@ fn rollout_status(
             reason: judged.reason.clone(),
             baseline: judged.baseline,
             canary: judged.canary,
+            evidence: judged.evidence.clone(),
         }),
+        evidence: judgements
+            .and_then(|judgements| judgements.of(rollout.id))
+            .and_then(|hearing| evidence_status(deployment, rollout, hearing)),
     }
+}
+
+fn evidence_status(
+    deployment: &Deployment,
+    rollout: &deployment::Rollout,
+    hearing: &Hearing,
+) -> Option<EvidenceStatus> {
+    let judged = step::judged_of(deployment, rollout, hearing)?;
+    let evidence = judged.evidence?;
+    let places = deployment.stacks.get(&rollout.canary).map(|stack| &stack.nodes);
+    let bad = |(_, node): &(&u16, &deployment::Node)| evidence.bad_nodes.contains(&node.effect);
+    let bad_places = places.into_iter().flatten().filter(bad).map(|(slot, _)| slot + 1).collect();
+    Some(EvidenceStatus {
+        verdict: judged.verdict,
+        reason: judged.reason,
+        baseline: judged.baseline,
+        canary: judged.canary,
+        evidence,
+        bad_places,
+    })
 }
 
 fn target_status(deployment: &Deployment, target: &rollback::Target) -> RollbackTarget {

@@ -94,14 +94,7 @@ pub fn summary(stream: &Stream, event: &Event, names: &Names) -> String {
         Event::Node(event) => of_node(event, names),
         Event::Traffic(event) => of_traffic(event, names),
         Event::Rollout(event) => of_rollout(event, names),
-        Event::Judgement(judgement::Event::Judged(judged)) => {
-            let verdict = match judged.verdict {
-                Verdict::NotWorse => "passed",
-                Verdict::Worse => "was judged worse",
-                Verdict::Inconclusive => "could not be judged",
-            };
-            format!("{} {verdict} at step {}: {}", names.canary(judged.rollout), judged.step + 1, judged.reason)
-        }
+        Event::Judgement(event) => of_judgement(event, names),
         Event::Retention(event) => of_retention(event, names),
         Event::Lease(lease::Event::Taken(taken)) => {
             format!("{} acts as {}: {}", taken.holder, taken.role, taken.reason)
@@ -119,6 +112,25 @@ fn subject(stream: &Stream) -> String {
         Stream::Service(name) => name.to_string(),
         Stream::Deployment(id) | Stream::Judgement(id) => id.to_string(),
         Stream::Worker(role) => role.to_string(),
+    }
+}
+
+fn of_judgement(event: &judgement::Event, names: &Names) -> String {
+    match event {
+        judgement::Event::Begun(begun) => format!("the judge listens to {}", names.rolling(begun.rollout)),
+        judgement::Event::Counted(counted) => {
+            let ms: u64 = counted.ticks.iter().map(|tick| u64::from(tick.ms)).sum();
+            let rolling = names.rolling(counted.rollout);
+            format!("{} s of {rolling} were counted, in {} ticks", ms.div_ceil(1_000), counted.ticks.len())
+        }
+        judgement::Event::Judged(judged) => {
+            let verdict = match judged.verdict {
+                Verdict::NotWorse => "passed",
+                Verdict::Worse => "was judged worse",
+                Verdict::Inconclusive => "could not be judged",
+            };
+            format!("{} {verdict} at step {}: {}", names.canary(judged.rollout), judged.step + 1, judged.reason)
+        }
     }
 }
 
@@ -189,6 +201,12 @@ fn of_traffic(event: &traffic::Event, names: &Names) -> String {
             let over = if over.is_empty() { String::new() } else { format!(", past {} (unhealthy)", over.join(", ")) };
             let from = if from.is_empty() { String::new() } else { format!(" from {}", from.join(", ")) };
             format!("rolled back{from} to {}{over}: {}", names.version(back.to), back.reason)
+        }
+        traffic::Event::GlassBroken(broken) => {
+            let to = names.version(broken.to);
+            let overtaken = broken.overtaken.as_ref().map(|why| format!("; nothing follows from it: {why}"));
+            let overtaken = overtaken.unwrap_or_default();
+            format!("all traffic was sent back to {to} while the ledger gave no verdict (glass broken){overtaken}")
         }
         traffic::Event::Retired(retired) => format!("the deployment was retired: {}", retired.reason),
     }

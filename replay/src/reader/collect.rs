@@ -163,7 +163,9 @@ pub(super) fn stream_is_about(query: &HistoryQuery, stream: &str) -> bool {
     let environment = |environment| query.environment.as_ref().is_none_or(|wanted| wanted.as_str() == environment);
     match stream.split('/').collect::<Vec<_>>()[..] {
         ["service", name] => service(name),
-        ["deployment" | "judgement", env, name] => service(name) && environment(env),
+        ["deployment", env, name] => service(name) && environment(env),
+        // A verdict that changed something is in a commit of its deployment too.
+        ["judgement", env, name] => (query.counts || query.is_all()) && service(name) && environment(env),
         _ => query.is_all(),
     }
 }

@@ -124,7 +124,7 @@ fn candidates(rows: &Projection, query: &HistoryQuery, max: usize) -> Option<BTr
 }
 
 /// Returns what ids stood for just before and just after a record.
-fn names_at(rows: &Projection, deployment: Option<DeploymentId>, offset: Offset) -> Option<Names> {
+pub(super) fn names_at(rows: &Projection, deployment: Option<DeploymentId>, offset: Offset) -> Option<Names> {
     let Some(id) = deployment else { return Some(Names::default()) };
     let names = [format!("deployment/{id}")];
     let at = |offset| {

@@ -10,15 +10,16 @@ use jiff::{SignedDuration, Timestamp};
 use ledger::View;
 use ledger::decide::Now;
 use ledger::deployment::stack::{NodePhase, Phase};
+use ledger::deployment::step::{self, Gate};
 use ledger::deployment::{Deployment, Rollout, retention};
 use ledger::execute::{Asked, Prepared, What, prepare};
-use ledger::judgement::{self, Window};
+use ledger::judgement::judge::RULE;
 use rand::seq::IndexedRandom as _;
 use rand::{Rng as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 use schemas::command::{Command, DeploymentOutcome, Outcome, PlanAsked, Share};
 use schemas::envelope::{About, CommandRef, Draft, Head};
-use schemas::judgement::{Counts, Measured, Verdict};
+use schemas::judgement::{Begun, Counted, NodeTally, Tally, Tick, Verdict};
 use schemas::release::Source;
 use schemas::run::{Artifact, Capacity};
 use schemas::service::Definition;
@@ -289,46 +290,54 @@ impl Busy {
             return Some((Role::TrafficShifter, DeploymentOutcome::StartRequestedRollout { stack: *stack }, cause));
         }
         if let Some(rollout) = deployment.rollout.as_ref().filter(|rollout| rollout.is_running()) {
-            return Some((Role::TrafficShifter, self.roll_on(rollout)?, Some(CommitId(rollout.id.0))));
+            return Some((Role::TrafficShifter, self.roll_on(id, deployment, rollout)?, Some(CommitId(rollout.id.0))));
         }
         self.collect(id, deployment).map(|outcome| (Role::Collector, outcome, None))
     }
 
-    fn roll_on(&mut self, rollout: &Rollout) -> Option<DeploymentOutcome> {
-        let step = rollout.next_step()?;
-        if self.time < rollout.due_at(step) {
+    fn roll_on(&mut self, id: &DeploymentId, deployment: &Deployment, rollout: &Rollout) -> Option<DeploymentOutcome> {
+        let hearing = self.view.state().judgements.get(id).and_then(|judgements| judgements.of(rollout.id)).cloned();
+        let Some(mut hearing) = hearing else {
+            let history = vec![Some(Tally { requests: 100_000, hits: 30, beyond: 30 }); 3];
+            let (plan, policy) = (rollout.plan.clone(), rollout.policy.judgement.clone());
+            let (rollout, rule) = (rollout.id, RULE.to_owned());
+            let begun = Begun { rollout, rule, plan, policy, half_life_s: 600, history };
+            return Some(DeploymentOutcome::BeginJudging { begun });
+        };
+        let next = rollout.next_step()?;
+        if self.time < rollout.due_at(next) {
             return None;
+        }
+        let (rollout_id, step) = (rollout.id, next);
+        if rollout.step.is_none() {
+            return Some(DeploymentOutcome::TakeStep { rollout: rollout_id, step, counted: None, judged: None });
         }
         let requests = self.rng.random_range(0..2_000);
         let bad = self.rng.random_ratio(1, 30);
-        let canary = Counts { requests, errors: if bad { requests / 2 } else { 0 } };
-        let window = Window { baseline: Counts { requests: 10_000, errors: 3 }, canary };
-        let add = |a: Counts, b: Counts| Counts { requests: a.requests + b.requests, errors: a.errors + b.errors };
-        let Some(last) = &rollout.step else {
-            let measured =
-                Measured { epoch: "proxy 1".to_owned(), baseline: Counts::default(), canary: Counts::default() };
-            return Some(DeploymentOutcome::TakeStep { rollout: rollout.id, step, measured, judged: None });
+        let node = |requests, hits| {
+            let counts = vec![Tally { requests, hits, beyond: hits }; 3];
+            vec![NodeTally { node: 0, age_ms: 60_000, counts }]
         };
-        let judged = judgement::judge(rollout.id, last.number, &rollout.policy.judgement, window);
-        let from = &last.counted_from;
-        Some(match judged.verdict {
-            Verdict::NotWorse => DeploymentOutcome::TakeStep {
-                rollout: rollout.id,
-                step,
-                measured: Measured {
-                    epoch: from.epoch.clone(),
-                    baseline: add(from.baseline, window.baseline),
-                    canary: add(from.canary, window.canary),
-                },
-                judged: Some(judged),
-            },
-            Verdict::Inconclusive => {
-                DeploymentOutcome::Hold { rollout: rollout.id, reason: judged.reason.clone(), judged: Some(judged) }
-            }
-            Verdict::Worse => {
-                DeploymentOutcome::SendBack { rollout: rollout.id, reason: judged.reason.clone(), judged: Some(judged) }
-            }
-        })
+        let share =
+            schemas::Weight::from_basis_points((requests * 10_000 / (requests + 10_000)).max(1) as u16).unwrap();
+        let (baseline, canary) = (node(10_000, 3), node(requests, if bad { requests / 2 } else { 0 }));
+        let ticks = vec![Tick { ms: 1_000, share, edges: vec![None, Some(100), Some(200)], baseline, canary }];
+        let first = hearing.judge().ticks();
+        let (baseline_nodes, canary_nodes) = (vec![], vec![]);
+        let counted = Counted { rollout: rollout_id, first, baseline_nodes, canary_nodes, ticks };
+        hearing.hear(&counted);
+        let judged = step::judged_of(deployment, rollout, &hearing);
+        let counted = Some(counted);
+        let worse =
+            judged.as_ref().filter(|judged| judged.verdict == Verdict::Worse).map(|judged| judged.reason.clone());
+        if let Some(reason) = worse {
+            return Some(DeploymentOutcome::SendBack { rollout: rollout_id, reason, counted, judged });
+        }
+        match step::gate(rollout, Some(&hearing), self.time) {
+            Gate::Open => Some(DeploymentOutcome::TakeStep { rollout: rollout_id, step, counted, judged }),
+            Gate::Held(reason) => Some(DeploymentOutcome::Hold { rollout: rollout_id, reason, counted, judged }),
+            Gate::NotBefore(_) => None,
+        }
     }
 
     fn collect(&mut self, id: &DeploymentId, deployment: &Deployment) -> Option<DeploymentOutcome> {

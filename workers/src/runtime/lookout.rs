@@ -3,13 +3,16 @@
 use std::time::Duration;
 
 use ledger::{Ledger, State};
-use schemas::{DeploymentId, Offset, Role};
+use schemas::policy::JudgementPolicy;
+use schemas::{DeploymentId, Offset, Role, Timestamp};
 use tokio::sync::mpsc;
 
 use super::{Adapters, News};
-use crate::facts::{Facts, Measures};
+use crate::facts::Facts;
 use crate::looks::{Look, Looks, Pace, Sight};
-use crate::traffic::router;
+use crate::measures::prometheus::PrometheusSource;
+use crate::measures::{Asked, Failure, Reading, Source as _, Span};
+use crate::traffic::Measures;
 
 /// A worker's looks and where they go.
 pub(super) struct Lookout {
@@ -52,6 +55,10 @@ async fn see(adapters: &Adapters, ledger: &Ledger, look: Look) -> Sight {
             Sight::Nodes(seen, ports, ledger.log().latest().await.ok())
         }
         Look::Probe { effect, address, check } => Sight::Probe(effect, adapters.checks.probe(address, &check).await),
+        Look::Source { asked, from, policy } => {
+            let id = asked.deployment.clone();
+            Sight::Source(id, count(ledger, asked, from, &policy).await)
+        }
         Look::Router { deployment, measures } => {
             let entry = adapters.router.entry(&deployment).await;
             let measures = if measures { measure(adapters, &deployment).await } else { None };
@@ -60,9 +67,16 @@ async fn see(adapters: &Adapters, ledger: &Ledger, look: Look) -> Sight {
     }
 }
 
+/// Asks the source that a policy names.
+async fn count(ledger: &Ledger, asked: Asked, from: Timestamp, policy: &JudgementPolicy) -> Result<Reading, Failure> {
+    let at = format!("the source of {}", asked.deployment);
+    let prometheus = policy.prometheus.as_ref();
+    let prometheus = prometheus.ok_or(Failure::Unasked { at, reason: "the policy names none".to_owned() })?;
+    let source = PrometheusSource::new(prometheus, policy)?;
+    let to = ledger.clock().now().checked_sub(source.lag()).unwrap_or(from).max(from);
+    source.read(&asked, Span { from, to }).await
+}
+
 async fn measure(adapters: &Adapters, deployment: &DeploymentId) -> Option<Measures> {
-    let measures = adapters.router.measures(deployment).await.ok().flatten()?;
-    let stacks = measures.stacks.iter();
-    let stacks = stacks.map(|(stack, of)| (*stack, router::judged_counts(&of.counts()))).collect();
-    Some(Measures { epoch: measures.epoch.to_string(), stacks, at: Duration::ZERO })
+    adapters.router.measures(deployment).await.ok().flatten()
 }

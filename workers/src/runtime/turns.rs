@@ -72,7 +72,10 @@ pub async fn take_turns(
         match ended {
             Err(WorkerError::TakenOver { by, .. }) => tracing::warn!(%role, holder, by, "was taken over, and waits"),
             Err(error) => return Err(error),
-            Ok(()) => return Ok(worker.give_back().await),
+            Ok(()) => {
+                worker.give_back().await;
+                return Ok(());
+            }
         }
     }
 }

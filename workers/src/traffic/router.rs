@@ -1,6 +1,5 @@
 //! The port to routers: whatever shares a deployment's requests out over its nodes.
 
-use schemas::judgement::Counts;
 use schemas::{DeploymentId, StreamVersion};
 
 use super::{ApplyError, Entry, Held, Measures, ProxyControl, Routes};
@@ -54,9 +53,4 @@ impl Router for ProxyControl {
     async fn measures(&self, deployment: &DeploymentId) -> Result<Option<Measures>, ApplyError> {
         ProxyControl::measures(self, deployment).await
     }
-}
-
-/// Returns what the judge counts of the router's counters of a stack.
-pub fn judged_counts(counts: &super::Counts) -> Counts {
-    Counts { requests: counts.ended(), errors: counts.errors() }
 }

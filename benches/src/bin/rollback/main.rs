@@ -1,21 +1,25 @@
-//! Rollback from command to applied weight, under load, beside what the disk costs in the same run.
+//! Rollback from command to applied weight, under load, beside what the disk or Kafka costs in the same run.
 //!
-//! `cargo run --release -p benches --bin rollback [-- ROLLBACKS [FOLDER]]`, with `ionledger` built in the same profile.
-//! It runs the real `ionledger up` on a folder of its own below FOLDER (the temporary folder), which must be on a disk.
+//! `cargo run --release -p benches --bin rollback [-- [kafka] [ROLLBACKS [FOLDER]]]`, with `ionledger` built in the same
+//! profile. It runs the real `ionledger up` on a folder of its own below FOLDER (the temporary folder), which must be on a
+//! disk; with `kafka` its ledger lies in a real Kafka of three brokers on loopback.
 //! Timed is what a caller waits for: from connecting until the answer says that the router confirmed the weights.
 //! Ends with 1 if the bound is missed, a request is lost, or a rollback did not do what its answer says.
 
 #![allow(clippy::print_stdout)] // its results
 
+mod append;
+#[path = "../../../../tests/support/kafka.rs"]
+mod cluster;
 mod up;
 mod users;
 
-use std::fs::File;
-use std::io::Write as _;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use append::Append;
+use cluster::Cluster;
 use hdrhistogram::Histogram;
 use up::{NEW, OLD, Up};
 use users::Users;
@@ -29,8 +33,11 @@ const TIME_MAX: Duration = Duration::from_secs(100);
 /// What users send, in requests per second.
 const REQUESTS_PER_SECOND: u32 = 1_000;
 
-/// What a rollback may take beside two syncs. Source: the bench's bound.
+/// What a rollback may take beside two bare appends to a disk. Source: the bench's bound.
 const BESIDE_SYNCS: Duration = Duration::from_millis(20);
+
+/// What it may take beside one bare append to Kafka. Source: the bench's bound.
+const BESIDE_KAFKA: Duration = Duration::from_millis(50);
 
 /// The length of what is appended bare, in bytes: about a rollback's commit.
 const COMMIT_BYTES: usize = 1_200;
@@ -50,24 +57,32 @@ async fn main() -> ExitCode {
 }
 
 async fn run() -> Result<bool, Error> {
-    let words: Vec<String> = std::env::args().skip(1).collect();
+    let mut words: Vec<String> = std::env::args().skip(1).collect();
+    let in_kafka = words.first().is_some_and(|word| word == "kafka");
+    words.drain(..usize::from(in_kafka));
     let (rollbacks, folder) = match &words[..] {
         [] => (ROLLBACKS, std::env::temp_dir()),
         [rollbacks] => (rollbacks.parse()?, std::env::temp_dir()),
         [rollbacks, folder] => (rollbacks.parse()?, folder.into()),
-        _ => return Err("usage: rollback [ROLLBACKS [FOLDER]]".into()),
+        _ => return Err("usage: rollback [kafka] [ROLLBACKS [FOLDER]]".into()),
     };
     on_disk(&folder)?;
     if cfg!(debug_assertions) {
         eprintln!("note: not a release build; its figures say little");
     }
     let folder = tempfile::tempdir_in(folder)?;
-    let mut up = Up::start(folder.path()).await?;
+    let cluster = in_kafka.then(|| Cluster::start(3));
+    let place = cluster.as_ref().map(|cluster| cluster.place("rollback"));
+    let mut up = Up::start(folder.path(), place.as_deref()).await?;
+    let mut bare = match &cluster {
+        Some(cluster) => Append::to_kafka(cluster).await?,
+        None => Append::to_disk(folder.path())?,
+    };
     let users = Users::start(up.address(), REQUESTS_PER_SECOND)?;
-    let measured = measure(&mut up, folder.path(), rollbacks).await;
+    let measured = measure(&mut up, &mut bare, rollbacks).await;
     let seen = users.stop();
     up.stop()?;
-    report(&measured?, &seen?)
+    report(&bare, &measured?, &seen?)
 }
 
 /// Refuses a folder in memory, where a sync costs nothing.
@@ -83,14 +98,13 @@ fn on_disk(folder: &Path) -> Result<(), Error> {
 /// Times, in microseconds.
 struct Measured {
     rollbacks: Histogram<u64>,
-    syncs: Histogram<u64>,
+    appends: Histogram<u64>,
 }
 
-/// Moves all traffic to the new version and rolls back, again and again; each time the disk is measured in between,
+/// Moves all traffic to the new version and rolls back, again and again; each time a bare append is measured in between,
 /// when the ledger is at rest.
-async fn measure(up: &mut Up, folder: &Path, rollbacks: u64) -> Result<Measured, Error> {
-    let mut measured = Measured { rollbacks: Histogram::new(3)?, syncs: Histogram::new(3)? };
-    let mut bare = File::create_new(folder.join("bare"))?;
+async fn measure(up: &mut Up, bare: &mut Append, rollbacks: u64) -> Result<Measured, Error> {
+    let mut measured = Measured { rollbacks: Histogram::new(3)?, appends: Histogram::new(3)? };
     let started = Instant::now();
     for done in 0..rollbacks {
         if started.elapsed() > TIME_MAX {
@@ -100,9 +114,8 @@ async fn measure(up: &mut Up, folder: &Path, rollbacks: u64) -> Result<Measured,
         up.check(NEW).await?;
 
         let begun = Instant::now();
-        bare.write_all(&[b'x'; COMMIT_BYTES])?;
-        bare.sync_data()?;
-        measured.syncs.record(micros(begun.elapsed()))?;
+        bare.append(&[b'x'; COMMIT_BYTES]).await?;
+        measured.appends.record(micros(begun.elapsed()))?;
 
         let begun = Instant::now();
         up.rollback().await?;
@@ -117,11 +130,11 @@ fn micros(time: Duration) -> u64 {
 }
 
 /// Prints the results and says whether they are within the bound.
-fn report(measured: &Measured, seen: &users::Seen) -> Result<bool, Error> {
+fn report(bare: &Append, measured: &Measured, seen: &users::Seen) -> Result<bool, Error> {
     println!("| {} times each | p50, ms | p99, ms | longest, ms |", measured.rollbacks.len());
     println!("| --- | --- | --- | --- |");
     row("rollback, from command to applied", &measured.rollbacks);
-    row("a bare file, append and sync", &measured.syncs);
+    row(bare.name(), &measured.appends);
     row("a user's request meanwhile", &seen.latencies);
     let (sent, lost, rate) = (seen.sent, seen.lost, seen.sent as f64 / seen.time.as_secs_f64());
     println!("\nusers sent {sent} requests, {rate:.0} a second; {lost} were lost");
@@ -129,10 +142,14 @@ fn report(measured: &Measured, seen: &users::Seen) -> Result<bool, Error> {
         println!("the first that was lost: {first}");
     }
     let p99 = measured.rollbacks.value_at_quantile(0.99);
-    let bound = micros(BESIDE_SYNCS) + 2 * measured.syncs.value_at_quantile(0.99);
+    let append = measured.appends.value_at_quantile(0.99);
+    let (bound, words) = match bare {
+        Append::Disk(_) => (micros(BESIDE_SYNCS) + 2 * append, "20 ms + 2 appends' p99"),
+        Append::Kafka(_) => (micros(BESIDE_KAFKA) + append, "50 ms + an append's p99"),
+    };
     let (p99_ms, bound_ms) = (p99 as f64 / 1e3, bound as f64 / 1e3);
     let within = p99 <= bound;
-    println!("p99 {p99_ms:.2} ms, bound 20 ms + 2 syncs' p99 = {bound_ms:.2} ms: {}", verdict(within));
+    println!("p99 {p99_ms:.2} ms, bound {words} = {bound_ms:.2} ms: {}", verdict(within));
     let loaded = rate >= 0.98 * f64::from(REQUESTS_PER_SECOND);
     if !loaded {
         println!("the load was not what it should be: run it again on a quieter machine");

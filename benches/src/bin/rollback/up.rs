@@ -47,12 +47,13 @@ pub struct Up {
 }
 
 impl Up {
-    /// Starts `ionledger up`, two stacks of two nodes each, and sends all traffic to the old version.
-    pub async fn start(folder: &Path) -> Result<Self, Error> {
+    /// Starts `ionledger up`, with its ledger at `place` if one is named, two stacks of two nodes each, and sends all
+    /// traffic to the old version.
+    pub async fn start(folder: &Path, place: Option<&str>) -> Result<Self, Error> {
         let (exe, data) = (ionledger()?, folder.join("data"));
         // Before it starts: afterwards the store has an owner.
         let artifact = store_service(&exe, folder, &data)?;
-        let process = Process::start(&exe, folder, &data)?;
+        let process = Process::start(&exe, folder, &data, place)?;
         let mut up = Self {
             process,
             client: Client::of_data(&data),
@@ -204,11 +205,12 @@ struct Process {
 }
 
 impl Process {
-    fn start(exe: &Path, folder: &Path, data: &Path) -> Result<Self, Error> {
+    fn start(exe: &Path, folder: &Path, data: &Path, place: Option<&str>) -> Result<Self, Error> {
         let log = folder.join("up.log");
         let file = File::create_new(&log)?;
         let mut program = Program::new(exe);
         program.args(["up", "--down"]).env("IONLEDGER_DATA", data);
+        program.args(place.map(|place| format!("--ledger={place}")));
         let child = program.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file).spawn()?;
         Ok(Self { child, log })
     }

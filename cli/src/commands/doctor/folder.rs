@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use ledger::log::Log;
-use ledger::log::segments::{FORMAT, OpenError, SegmentsReader};
+use ledger::log::segments::{FORMAT, OpenError, SegmentsReader, elsewhere};
 use replay::{Moment, Reader};
 use schemas::Offset;
 
@@ -95,6 +95,9 @@ fn holder(data: &Path) -> (Finding, bool) {
 
 fn log_of(data: &Path, log: &Result<SegmentsReader, OpenError>) -> Finding {
     const THING: &str = "log";
+    if let Ok(Some(elsewhere)) = elsewhere(data) {
+        return Finding::ok(THING, format!("lies in {}", elsewhere.place));
+    }
     match log {
         Ok(log) => {
             let segments = segments(data).len();

@@ -132,8 +132,14 @@ pub(super) fn given(named: Named) -> World {
             let effect = world.stack_state(V2).nodes[&0].effect;
             world.report(DeploymentOutcome::NodeStopped { effect });
         }),
-        Named::Started => and(Named::Warm, |world| drop(world.ask(roll(V1, V2)))),
-        Named::StartedAfterRollback => and(Named::RolledBack, |world| drop(world.ask(roll(V1, V2)))),
+        Named::Started => and(Named::Warm, |world| {
+            world.ask(roll(V1, V2));
+            world.begin();
+        }),
+        Named::StartedAfterRollback => and(Named::RolledBack, |world| {
+            world.ask(roll(V1, V2));
+            world.begin();
+        }),
         Named::AtStep => and(Named::Started, |world| {
             world.report(world.next_step((0, 0), (0, 0)));
             world.applied();
@@ -142,8 +148,8 @@ pub(super) fn given(named: Named) -> World {
         Named::Held => and(Named::AtStep, |world| {
             world.pass_ms(600_000);
             let rollout = world.deployment().rollout.as_ref().unwrap().id;
-            let (_, judged) = world.look((900, 0), (3, 0));
-            world.report(DeploymentOutcome::Hold { rollout, reason: "too few requests".to_owned(), judged });
+            let (counted, judged) = world.look((900, 0), (3, 0));
+            world.report(DeploymentOutcome::Hold { rollout, reason: "too few requests".to_owned(), counted, judged });
         }),
         Named::CanaryIll => and(Named::AtStep, |world| world.fall_ill(V2)),
         Named::Completed => and(Named::AtStep, |world| {
@@ -176,15 +182,15 @@ pub(super) fn given(named: Named) -> World {
             world.ask(rollback());
         }),
         Named::DriftedOff => and(Named::Completed, |world| {
-            world.report(DeploymentOutcome::DriftSeen { seen: BTreeMap::new() });
+            world.report(DeploymentOutcome::DriftSeen { seen: BTreeMap::new(), generation: None });
         }),
         Named::DriftedBack => and(Named::AtStep, |world| {
             let seen = BTreeMap::from([(world.stack(V1), Weight::FULL)]);
-            world.report(DeploymentOutcome::DriftSeen { seen });
+            world.report(DeploymentOutcome::DriftSeen { seen, generation: None });
         }),
         Named::DriftedToTarget => and(Named::Completed, |world| {
             let seen = BTreeMap::from([(world.stack(V1), Weight::FULL)]);
-            world.report(DeploymentOutcome::DriftSeen { seen });
+            world.report(DeploymentOutcome::DriftSeen { seen, generation: None });
         }),
         Named::Retired => and(Named::Warm, |world| drop(world.ask(retire()))),
     }

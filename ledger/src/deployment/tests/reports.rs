@@ -4,12 +4,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use schemas::command::DeploymentOutcome;
-use schemas::judgement::Measured;
+use schemas::judgement::{Begun, Counted, Judged};
+use schemas::rollout::Plan;
 use schemas::{EffectId, RolloutId, StackId, Weight, Weights};
 use uuid::Uuid;
 
 use super::matrix::{Results, cells, shown};
 use super::named::{Named, given};
+use crate::judgement::judge::RULE;
 use crate::kit::*;
 
 macro_rules! reports {
@@ -60,8 +62,8 @@ reports! {
         let weights = set.map_or_else(|| Weights::all_on(stack(world, V1)), |set| set.weights);
         DeploymentOutcome::WeightsApplied { generation: Default::default(), weights, listening: None }
     },
-    RouterIsEmpty = |_: &World| DeploymentOutcome::DriftSeen { seen: BTreeMap::new() },
-    RouterServesFirst = |world: &World| DeploymentOutcome::DriftSeen { seen: [(stack(world, V1), Weight::FULL)].into() },
+    RouterIsEmpty = |_: &World| DeploymentOutcome::DriftSeen { seen: BTreeMap::new(), generation: None },
+    RouterServesFirst = |world: &World| DeploymentOutcome::DriftSeen { seen: [(stack(world, V1), Weight::FULL)].into(), generation: None },
     RequestedRolloutOfSecond = |world: &World| DeploymentOutcome::StartRequestedRollout { stack: stack(world, V2) },
     // The next step in good time, after good requests.
     NextStep = |world: &World| match world.state.deployment(&id()).and_then(|deployment| deployment.rollout.as_ref()) {
@@ -69,13 +71,21 @@ reports! {
         rollout => no_step(rollout.map_or(nobody().1, |rollout| rollout.id)),
     },
     NextStepOfAnother = |_: &World| no_step(nobody().1),
-    HoldsOn = |world: &World| DeploymentOutcome::Hold { rollout: rollout(world), reason: why(), judged: None },
-    CanaryIsWorse = |world: &World| {
-        let known = world.state.deployment(&id()).is_some_and(|deployment| deployment.rollout.is_some());
-        let judged = if known { world.look((900, 0), (100, 50)).1 } else { None };
-        DeploymentOutcome::SendBack { rollout: rollout(world), reason: why(), judged }
+    HoldsOn = |world: &World| DeploymentOutcome::Hold { rollout: rollout(world), reason: why(), counted: None, judged: None },
+    JudgeBegins = |world: &World| {
+        let deployment = world.state.deployment(&id());
+        let known = deployment.is_some_and(|deployment| deployment.rollout.is_some());
+        DeploymentOutcome::BeginJudging { begun: if known { world.begun() } else { begun_of_another() } }
     },
-    CanaryIsUnfit = |world: &World| DeploymentOutcome::SendBack { rollout: rollout(world), reason: why(), judged: None },
+    Counts = |world: &World| {
+        let counted = looked(world, (100, 1)).0.unwrap_or_else(counted_of_another);
+        DeploymentOutcome::Count { counted, judged: None }
+    },
+    CanaryIsWorse = |world: &World| {
+        let (counted, judged) = looked(world, (100, 50));
+        DeploymentOutcome::SendBack { rollout: rollout(world), reason: why(), counted, judged }
+    },
+    CanaryIsUnfit = |world: &World| DeploymentOutcome::SendBack { rollout: rollout(world), reason: why(), counted: None, judged: None },
     CollectFirst = |world: &World| DeploymentOutcome::StartCollection { stack: stack(world, V1), reason: why() },
     CollectSecond = |world: &World| DeploymentOutcome::StartCollection { stack: stack(world, V2), reason: why() },
     CollectedSecond = |world: &World| DeploymentOutcome::Collected { stack: stack(world, V2) },
@@ -99,6 +109,8 @@ fn name(outcome: &DeploymentOutcome) -> &'static str {
         WeightsApplied { .. } => "WeightsApplied",
         DriftSeen { .. } => "DriftSeen",
         StartRequestedRollout { .. } => "StartRequestedRollout",
+        BeginJudging { .. } => "BeginJudging",
+        Count { .. } => "Count",
         TakeStep { .. } => "TakeStep",
         Hold { .. } => "Hold",
         SendBack { .. } => "SendBack",
@@ -108,7 +120,7 @@ fn name(outcome: &DeploymentOutcome) -> &'static str {
 }
 
 /// How many names [`name`] gives.
-const KINDS: usize = 19;
+const KINDS: usize = 21;
 
 fn nobody() -> (StackId, RolloutId) {
     (StackId(Uuid::from_u128(u128::MAX)), RolloutId(Uuid::from_u128(u128::MAX)))
@@ -141,8 +153,24 @@ fn rollout(world: &World) -> RolloutId {
 }
 
 fn no_step(rollout: RolloutId) -> DeploymentOutcome {
-    let measured = Measured { epoch: "1".to_owned(), baseline: Default::default(), canary: Default::default() };
-    DeploymentOutcome::TakeStep { rollout, step: 0, measured, judged: None }
+    DeploymentOutcome::TakeStep { rollout, step: 0, counted: None, judged: None }
+}
+
+/// What was counted, if the judge listens, and what it says then.
+fn looked(world: &World, canary: (u64, u64)) -> (Option<Counted>, Option<Judged>) {
+    let known = world.state.deployment(&id()).is_some_and(|deployment| deployment.rollout.is_some());
+    if known { world.look((900, 0), canary) } else { (None, None) }
+}
+
+fn counted_of_another() -> Counted {
+    Counted { rollout: nobody().1, first: 0, baseline_nodes: vec![], canary_nodes: vec![], ticks: vec![] }
+}
+
+fn begun_of_another() -> Begun {
+    let policy = definition().policy;
+    let plan = Plan { steps: policy.rollout.steps, duration_ms: policy.rollout.duration_ms };
+    let (rollout, rule) = (nobody().1, RULE.to_owned());
+    Begun { rollout, rule, plan, policy: policy.judgement, half_life_s: 600, history: vec![None] }
 }
 
 /// A report comes two days after the state: whatever was due, is.
@@ -315,7 +343,7 @@ const CELLS: &[(Report, Results)] = {
                 Retired,
             ]),
             ("rollout.step_taken + traffic.weights_set", &[Started, StartedAfterRollback]),
-            ("judgement.judged + rollout.step_taken + traffic.weights_set", &[AtStep, Held]),
+            ("judgement.counted + judgement.judged + rollout.step_taken + traffic.weights_set", &[AtStep, Held]),
         ]),
         (Report::NextStepOfAnother, &[
             ("Outdated", &[
@@ -333,6 +361,25 @@ const CELLS: &[(Report, Results)] = {
             ]),
             ("rollout.held", &[Started, StartedAfterRollback, AtStep, Held, CanaryIll]),
         ]),
+        (Report::JudgeBegins, &[
+            ("Outdated", &[
+                Undeclared, Declared, Released, Starting, Launching, Launched, Up, Failed, Ready, Serving, Warm,
+                Waiting, Split, Sick, Unhealthy, Mended, Collecting, Emptied, Completed, CameBack, Aborted, Promoted,
+                Superseded, RolledBack, Awaiting, DriftedOff, DriftedToTarget, Retired,
+            ]),
+            ("nothing", &[Started, StartedAfterRollback, AtStep, Paused, Held, CanaryIll, DriftedBack]),
+        ]),
+        (Report::Counts, &[
+            ("Outdated", &[
+                Undeclared, Declared, Released, Starting, Launching, Launched, Up, Failed, Ready, Serving, Warm,
+                Waiting, Split, Sick, Unhealthy, Mended, Collecting, Emptied, RolledBack, Awaiting, Retired,
+            ]),
+            // Also what is left to record when a rollout has ended.
+            ("judgement.counted", &[
+                Started, StartedAfterRollback, AtStep, Paused, Held, CanaryIll, Completed, CameBack, Aborted, Promoted,
+                Superseded, DriftedOff, DriftedBack, DriftedToTarget,
+            ]),
+        ]),
         (Report::CanaryIsWorse, &[
             ("Outdated", &[
                 Undeclared, Declared, Released, Starting, Launching, Launched, Up, Failed, Ready, Serving, Warm,
@@ -340,7 +387,7 @@ const CELLS: &[(Report, Results)] = {
                 Completed, CameBack, Aborted, Promoted, Superseded, RolledBack, Awaiting, DriftedOff, DriftedToTarget,
                 Retired,
             ]),
-            ("judgement.judged + traffic.rolled_back + traffic.weights_set + rollout.came_back", &[
+            ("judgement.counted + judgement.judged + traffic.rolled_back + traffic.weights_set + rollout.came_back", &[
                 AtStep, Paused, Held, CanaryIll, DriftedBack,
             ]),
         ]),

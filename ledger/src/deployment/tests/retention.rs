@@ -31,7 +31,7 @@ fn a_stack_with_weight_set_applied_or_seen_is_never_taken_down() {
     assert!(start(&world, V2).is_err());
     world.applied();
     let seen = [(world.stack(V1), percent(50)), (world.stack(V2), percent(50))].into();
-    world.report(DeploymentOutcome::DriftSeen { seen });
+    world.report(DeploymentOutcome::DriftSeen { seen, generation: None });
     assert_eq!(why(&world, V2), Some("the router was seen to give it traffic"));
     assert!(start(&world, V2).is_err());
     world.applied();

@@ -106,7 +106,7 @@ fn within_a_rollout_an_unhealthy_baseline_is_the_target_if_nothing_older_is_fit(
     world.fall_ill(V2);
     let rollout = world.deployment().rollout.as_ref().unwrap().id;
     let reason = "the canary is unhealthy".to_owned();
-    let decision = world.report(DeploymentOutcome::SendBack { rollout, reason, judged: None });
+    let decision = world.report(DeploymentOutcome::SendBack { rollout, reason, counted: None, judged: None });
     assert_eq!(rolled_back(&decision).to, world.stack(V1));
 }
 
@@ -323,7 +323,13 @@ mod by_the_judge {
         let decision = world.send_back();
         assert_eq!(
             kinds(&decision),
-            ["judgement.judged", "traffic.rolled_back", "traffic.weights_set", "rollout.came_back"]
+            [
+                "judgement.counted",
+                "judgement.judged",
+                "traffic.rolled_back",
+                "traffic.weights_set",
+                "rollout.came_back"
+            ]
         );
         assert_eq!(world.weights(), [(V1.to_owned(), 100)].into());
         assert_eq!(world.deployment().traffic.fence, Fence(1));
@@ -333,11 +339,19 @@ mod by_the_judge {
     fn it_needs_a_verdict_of_worse_or_a_canary_that_is_unfit() {
         let world = given(Named::AtStep);
         let rollout = world.deployment().rollout.as_ref().unwrap().id;
-        let (_, good) = world.look((900, 0), (100, 0));
-        let (_, mut forged) = world.look((900, 0), (100, 50));
+        let (good, said_of_it) = world.look((900, 0), (100, 0));
+        let (bad, mut forged) = world.look((900, 0), (100, 50));
+        let elsewhere = forged.clone();
         forged.as_mut().unwrap().canary.errors = 40;
-        for judged in [None, good, forged] {
-            let answer = world.decide_outcome(&DeploymentOutcome::SendBack { rollout, reason: "?".into(), judged });
+        for (counted, judged) in [
+            (bad.clone(), None),
+            (good.clone(), said_of_it),
+            (bad, forged),
+            (good, elsewhere.clone()),
+            (None, elsewhere),
+        ] {
+            let reason = "?".to_owned();
+            let answer = world.decide_outcome(&DeploymentOutcome::SendBack { rollout, reason, counted, judged });
             assert!(matches!(answer, Err(Rejection::Outdated(_))), "{answer:?}");
         }
     }

@@ -1,7 +1,7 @@
 //! Rollouts: what they begin with, what lets them go on, and what ends them.
 
 use schemas::command::{Command, DeploymentOutcome, PlanAsked};
-use schemas::judgement::{Counts, Verdict};
+use schemas::judgement::{Counted, Judged};
 use schemas::{Event, Weight, rollout};
 
 use super::super::rollout::Phase;
@@ -26,10 +26,16 @@ fn it_goes_from_step_to_step_on_time_and_on_requests_that_are_not_worse() {
     let first = world.report(world.next_step((0, 0), (0, 0)));
     assert_eq!(kinds(&first), ["rollout.step_taken", "traffic.weights_set"], "the first step is due at once");
     assert_eq!(world.weights(), [(V1.to_owned(), 90), (V2.to_owned(), 10)].into());
-    assert_eq!(kinds(&world.step()), ["judgement.judged", "rollout.step_taken", "traffic.weights_set"]);
+    assert_eq!(
+        kinds(&world.step()),
+        ["judgement.counted", "judgement.judged", "rollout.step_taken", "traffic.weights_set"]
+    );
     assert_eq!(world.weights(), [(V1.to_owned(), 50), (V2.to_owned(), 50)].into());
     let last = world.step();
-    assert_eq!(kinds(&last), ["judgement.judged", "rollout.step_taken", "traffic.weights_set", "rollout.completed"]);
+    assert_eq!(
+        kinds(&last),
+        ["judgement.counted", "judgement.judged", "rollout.step_taken", "traffic.weights_set", "rollout.completed"]
+    );
     assert_eq!(world.weights(), [(V2.to_owned(), 100)].into());
     assert_eq!(*phase(&world), Phase::Completed);
 }
@@ -38,9 +44,13 @@ fn it_goes_from_step_to_step_on_time_and_on_requests_that_are_not_worse() {
 fn time_alone_never_promotes() {
     let mut world = given(Named::AtStep);
     world.pass_ms(52 * 7 * 24 * 3_600_000);
-    for (baseline, canary) in [((0, 0), (0, 0)), ((1_000_000, 0), (0, 0)), ((1_000_000, 0), (49, 0))] {
+    for (baseline, canary, why) in [
+        ((0, 0), (0, 0), "the canary got no requests, 50 are needed"),
+        ((1_000_000, 0), (0, 0), "the canary got no requests, 50 are needed"),
+        ((441, 0), (49, 0), "the canary needs 50 requests in all"),
+    ] {
         let answer = world.decide_outcome(&world.next_step(baseline, canary));
-        assert!(outdated(&answer).contains("the judge says inconclusive"), "{answer:?}");
+        assert!(outdated(&answer).contains(why), "{answer:?}");
     }
     assert!(world.decide_outcome(&world.next_step((0, 0), (50, 0))).is_ok());
 }
@@ -54,30 +64,32 @@ fn requests_alone_never_promote_before_a_step_is_due() {
 }
 
 #[test]
-fn a_step_needs_the_judges_own_verdict_on_the_counts_that_were_measured() {
+fn a_step_needs_the_judges_own_verdict_on_what_was_counted() {
     let mut world = given(Named::AtStep);
     world.pass_ms(600_000);
-    let take = |change: &dyn Fn(&mut schemas::judgement::Measured, &mut Option<schemas::judgement::Judged>)| {
-        let DeploymentOutcome::TakeStep { rollout, step, mut measured, mut judged } =
+    let take = |change: &dyn Fn(&mut Counted, &mut Option<Judged>)| {
+        let DeploymentOutcome::TakeStep { rollout, step, counted: Some(mut counted), mut judged } =
             world.next_step((900, 0), (100, 0))
         else {
             unreachable!()
         };
-        change(&mut measured, &mut judged);
-        world.decide_outcome(&DeploymentOutcome::TakeStep { rollout, step, measured, judged })
+        change(&mut counted, &mut judged);
+        world.decide_outcome(&DeploymentOutcome::TakeStep { rollout, step, counted: Some(counted), judged })
     };
     assert!(take(&|_, _| ()).is_ok());
     let none = take(&|_, judged| *judged = None);
     assert!(outdated(&none).contains("the judge said nothing"), "{none:?}");
-    let other_counts = take(&|measured, _| measured.canary.errors += 1);
-    assert!(outdated(&other_counts).contains("other counts than were measured"), "{other_counts:?}");
-    let forged = take(&|measured, judged| {
-        measured.canary = Counts { requests: 100, errors: 50 };
-        judged.as_mut().unwrap().canary = measured.canary;
+    let other_counts = take(&|counted, _| counted.ticks[0].canary[0].counts[0].hits += 1);
+    assert!(outdated(&other_counts).contains("not what the judge says"), "{other_counts:?}");
+    let forged = take(&|counted, judged| {
+        counted.ticks[0].canary[0].counts[0].hits = 50;
+        judged.as_mut().unwrap().canary.errors = 50;
     });
     assert!(outdated(&forged).contains("not what the judge says"), "{forged:?}");
     let older = take(&|_, judged| judged.as_mut().unwrap().step = 1);
     assert!(outdated(&older).contains("not what the judge says"), "{older:?}");
+    let twice = take(&|counted, _| counted.first = 1);
+    assert!(outdated(&twice).contains("does not follow what is recorded"), "{twice:?}");
 }
 
 #[test]
@@ -85,7 +97,7 @@ fn a_worse_canary_takes_no_step_whatever_the_time() {
     let mut world = given(Named::AtStep);
     world.pass_ms(600_000);
     let answer = world.decide_outcome(&world.next_step((900, 0), (100, 50)));
-    assert!(outdated(&answer).contains("the judge says worse"), "{answer:?}");
+    assert!(outdated(&answer).contains("the canary is judged worse"), "{answer:?}");
 }
 
 #[test]
@@ -100,16 +112,16 @@ fn an_unhealthy_canary_takes_no_step() {
 fn no_step_is_taken_twice_or_left_out_and_none_while_paused() {
     let mut world = given(Named::AtStep);
     world.pass_ms(2_000_000);
-    let DeploymentOutcome::TakeStep { rollout, step, measured, judged } = world.next_step((900, 0), (100, 0)) else {
+    let DeploymentOutcome::TakeStep { rollout, step, counted, judged } = world.next_step((900, 0), (100, 0)) else {
         unreachable!()
     };
     for wrong in [step - 1, step + 1] {
-        let (measured, judged) = (measured.clone(), judged.clone());
-        let answer = world.decide_outcome(&DeploymentOutcome::TakeStep { rollout, step: wrong, measured, judged });
+        let (counted, judged) = (counted.clone(), judged.clone());
+        let answer = world.decide_outcome(&DeploymentOutcome::TakeStep { rollout, step: wrong, counted, judged });
         assert!(outdated(&answer).contains("not its next step"), "{answer:?}");
     }
     world.ask(pause());
-    let answer = world.decide_outcome(&DeploymentOutcome::TakeStep { rollout, step, measured, judged });
+    let answer = world.decide_outcome(&DeploymentOutcome::TakeStep { rollout, step, counted, judged });
     assert!(outdated(&answer).contains("is not running"), "{answer:?}");
 }
 
@@ -141,18 +153,26 @@ fn the_policy_is_frozen_when_it_starts() {
 }
 
 #[test]
-fn after_a_restart_of_the_router_only_what_it_counted_since_is_known() {
+fn a_plan_that_ends_before_the_soak_is_refused() {
     let mut world = given(Named::AtStep);
-    world.pass_ms(600_000);
-    let mut later = world.look((0, 0), (0, 0)).0;
-    later.epoch = "2".to_owned();
-    later.canary = Counts { requests: 60, errors: 0 };
-    let rollout = world.deployment().rollout.as_ref().unwrap();
-    let window = crate::judgement::Window::between(&rollout.step.as_ref().unwrap().counted_from, &later);
-    let judged = crate::judgement::judge(rollout.id, 0, &rollout.policy.judgement, window);
-    assert_eq!(judged.verdict, Verdict::NotWorse);
-    let outcome = DeploymentOutcome::TakeStep { rollout: rollout.id, step: 1, measured: later, judged: Some(judged) };
-    world.report(outcome);
+    world.ask(abort());
+    let mut patient = definition();
+    patient.policy.judgement.soak_ms = 600_000;
+    world.ask(apply(patient));
+    let plan = |steps: &[u16], duration_ms| PlanAsked {
+        steps: Some(steps.iter().map(|step| percent(*step)).collect()),
+        duration_ms: Some(duration_ms),
+    };
+    let decide = |plan| {
+        let Command::Roll { deployment, from, to, supersede, .. } = roll(V1, V2) else { unreachable!() };
+        world.decide(&Command::Roll { deployment, from, to, plan, supersede })
+    };
+    for (steps, duration_ms, all_after) in [(&[10, 100][..], 599_999, "9m 59s 999ms"), (&[100], 600_000, "0s")] {
+        let said = decide(plan(steps, duration_ms)).unwrap_err().to_string();
+        assert!(said.contains("the policy's soak is 10m, and this plan gives all traffic after"), "{said}");
+        assert!(said.contains(all_after), "{said}");
+    }
+    assert!(decide(plan(&[10, 100], 600_000)).is_ok());
 }
 
 #[test]
@@ -224,8 +244,8 @@ fn an_abort_to_an_unhealthy_baseline_is_carried_out_and_says_so() {
 fn holding_for_the_same_reason_is_recorded_once_and_the_next_step_ends_it() {
     let mut world = given(Named::Held);
     let rollout = world.deployment().rollout.as_ref().unwrap().id;
-    let (_, judged) = world.look((900, 0), (9, 0));
-    let again = DeploymentOutcome::Hold { rollout, reason: "too few requests".to_owned(), judged };
+    let (counted, judged) = world.look((900, 0), (9, 0));
+    let again = DeploymentOutcome::Hold { rollout, reason: "too few requests".to_owned(), counted, judged };
     assert_eq!(world.report(again).events, []);
     world.report(world.next_step((900, 0), (100, 0)));
     assert_eq!(world.deployment().rollout.as_ref().unwrap().held, None);

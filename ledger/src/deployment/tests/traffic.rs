@@ -108,6 +108,7 @@ fn only_the_weights_that_are_set_are_confirmed() {
 fn drift(world: &World, seen: &[(&str, Weight)]) -> DeploymentOutcome {
     DeploymentOutcome::DriftSeen {
         seen: seen.iter().map(|(version, weight)| (world.stack(version), *weight)).collect(),
+        generation: None,
     }
 }
 
@@ -115,12 +116,13 @@ fn drift(world: &World, seen: &[(&str, Weight)]) -> DeploymentOutcome {
 fn what_the_router_serves_before_it_has_followed_is_no_drift() {
     let mut world = given(Named::Warm);
     world.ask(roll(V1, V2));
+    world.begin();
     world.report(world.next_step((0, 0), (0, 0)));
     let answer = world.decide_outcome(&drift(&world, &[(V1, Weight::FULL)]));
     assert!(matches!(answer, Err(Rejection::Outdated(_))), "{answer:?}");
     let mut first = given(Named::Ready);
     first.ask(traffic(&[(V1, 100)], false));
-    let answer = first.decide_outcome(&DeploymentOutcome::DriftSeen { seen: BTreeMap::new() });
+    let answer = first.decide_outcome(&DeploymentOutcome::DriftSeen { seen: BTreeMap::new(), generation: None });
     assert!(matches!(answer, Err(Rejection::Outdated(_))), "{answer:?}");
 }
 

@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use schemas::Offset;
+use schemas::{LedgerId, Offset};
 use serde::{Deserialize, Serialize};
 
 use super::OpenError;
@@ -16,6 +16,9 @@ pub const FORMAT: u32 = 1;
 
 /// The file that marks a copy.
 const COPY_OF: &str = "copy-of";
+
+/// The file that says where the ledger of a folder's nodes and routes lies, if not in the folder.
+const ELSEWHERE: &str = "ledger-at.json";
 
 /// How long a lock that no living process put its id to is waited for: a reader holds it for the moment of a look.
 const LOOK_MAX: Duration = Duration::from_secs(5);
@@ -95,9 +98,46 @@ impl DataFolder {
         marked.map_err(|source| OpenError::io(&path, source))
     }
 
+    /// Says that its ledger lies in it, and no longer elsewhere.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError::Io`] if that cannot be written.
+    pub fn mark_here(&self) -> Result<(), OpenError> {
+        let path = self.path.join(ELSEWHERE);
+        let marked = match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => sync_dir(&self.path),
+        };
+        marked.map_err(|source| OpenError::io(&path, source))
+    }
+
     /// Returns where the folder is.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+}
+
+/// Where the ledger of a folder's nodes and routes lies, if not in the folder.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Elsewhere {
+    /// The place, as `--ledger` names it.
+    pub place: String,
+    /// The ledger.
+    pub ledger: LedgerId,
+}
+
+/// Returns where the ledger of the folder at `path` lies, if not in it.
+///
+/// # Errors
+///
+/// [`OpenError::Io`] if that cannot be read.
+pub fn elsewhere(path: &Path) -> Result<Option<Elsewhere>, OpenError> {
+    let path = path.join(ELSEWHERE);
+    match fs::read(&path) {
+        Ok(text) => serde_json::from_slice(&text).map(Some).map_err(|error| OpenError::io(&path, error.into())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(OpenError::io(&path, source)),
     }
 }
 
@@ -138,6 +178,19 @@ impl SharedFolder {
         // Whoever is kept from holding it is told of one of those who share it.
         sign(&lock, &std::process::id().to_string()).map_err(io)?;
         Ok(Self { path, lock })
+    }
+
+    /// Says where its ledger lies, so that nobody begins one in it: to that, its nodes would be strangers.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError::Io`] if that cannot be written.
+    pub fn mark_elsewhere(&self, at: &Elsewhere) -> Result<(), OpenError> {
+        if elsewhere(&self.path)?.as_ref() == Some(at) {
+            return Ok(());
+        }
+        let marked = write_synced(&self.path, ELSEWHERE, &serde_json::to_vec(at).expect("JSON"));
+        marked.map_err(|source| OpenError::io(&self.path.join(ELSEWHERE), source))
     }
 
     /// Returns where the folder is.

@@ -1,0 +1,327 @@
+//! What a rollout of a service will be able to tell, by its policy and its traffic.
+
+use ledger::decide;
+use ledger::judgement::forecast::rollout::{Forecast, Known, MetricForecast, Stage, forecast, part};
+use ledger::judgement::policy;
+use schemas::command::PlanAsked;
+use schemas::policy::{Deadline, Policy};
+use schemas::rollout::Plan;
+use schemas::{DeploymentId, StackId, Weight};
+use serde::{Deserialize, Serialize};
+use workers::measures::{Measured, ticks};
+
+use crate::problem::{Code, Problem};
+
+pub mod words;
+
+/// The version of the answer's form.
+const SCHEMA_VERSION: u16 = 1;
+
+/// From this error rate on what is the smallest to be seen is worth a warning.
+const POOR_RATE: f64 = 0.05;
+
+/// What is asked about a rollout that is planned.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Question {
+    /// The requests of both versions together, if they are to be assumed and not measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub requests_per_minute: Option<f64>,
+    /// The canary's share for all of the time, instead of the plan's steps; in basis points.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub share: Option<Weight>,
+    /// How long the rollout takes; the policy's time if left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub duration_ms: Option<u64>,
+    /// Its steps in basis points, `100,1000,10000`; the policy's if left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub steps: Option<String>,
+}
+
+/// A deployment's traffic, as it was measured.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Traffic {
+    /// The stack with the largest share.
+    pub stack: StackId,
+    /// Its share.
+    pub share: Weight,
+    /// What was counted of it.
+    pub measured: Measured,
+    /// For how many seconds of that it served.
+    pub seconds: f64,
+}
+
+/// The answer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Answer {
+    /// The version of this form.
+    pub schema_version: u16,
+    /// The deployment.
+    pub deployment: DeploymentId,
+    /// The rollout.
+    pub plan: Plan,
+    /// The requests of both versions together.
+    pub requests_per_minute: f64,
+    /// Whether they were measured, or are assumed.
+    pub requests_measured: bool,
+    /// Why nothing was measured, if nothing was.
+    pub unmeasured: Option<String>,
+    /// The canary's share of all requests while it is judged, 0 to 1.
+    pub share: f64,
+    /// What it will be able to tell.
+    #[serde(flatten)]
+    pub forecast: Forecast,
+    /// The same in a sentence.
+    pub sentence: String,
+    /// What it will not be able to do, and what would help; empty for a rollout that sees well.
+    pub warnings: Vec<String>,
+}
+
+/// Returns the least that a measurement must have lasted to tell a rate, in seconds.
+pub const MEASURED_SECONDS_MIN: f64 = 10.0;
+
+/// Answers a question about `deployment`; `traffic` is what was measured, or why nothing was.
+///
+/// # Errors
+///
+/// [`Problem`]: a plan that cannot be, or traffic that is neither measured nor assumed.
+pub fn answer(
+    deployment: DeploymentId,
+    policy: &Policy,
+    question: &Question,
+    traffic: Result<Traffic, String>,
+) -> Result<Answer, Problem> {
+    let rollout = plan(policy, question)?;
+    let mut plan = policy::plan(&policy.judgement, &rollout);
+    let mut known = Known::default();
+    let measured_rate = traffic.as_ref().ok().map(|traffic| {
+        let all = traffic.measured.of(traffic.stack);
+        ticks::seed(&mut plan, &traffic.measured, traffic.stack);
+        known.latencies = all.latency.map(|latency| latency.at_most.0).filter(|buckets| !buckets.is_empty());
+        all.requests as f64 / traffic.seconds.max(1.0) / part(traffic.share).max(1e-4)
+    });
+    let per_minute = match (question.requests_per_minute, measured_rate) {
+        (Some(assumed), _) if assumed.is_finite() && (0.0..=1e9).contains(&assumed) => assumed,
+        (Some(_), _) => return Err(Problem::new(Code::Invalid, "requests a minute must be from 0 to 1e9")),
+        (None, Some(rate)) => rate * 60.0,
+        (None, None) => {
+            let why = traffic.err().unwrap_or_default();
+            let next = "assume some with `--requests-per-minute N` (`requests_per_minute`)";
+            return Err(Problem::new(
+                Code::Invalid,
+                format!("the traffic of {deployment} is not known: {why}; {next}"),
+            ));
+        }
+    };
+    let forecast = forecast(&plan, &Stage::of(&rollout), per_minute / 60.0, &known);
+    let share = match forecast.requests_canary + forecast.requests_baseline {
+        all if all > 0.0 => forecast.requests_canary / all,
+        _ => rollout.steps.first().copied().map_or(0.0, part),
+    };
+    let mut answer = Answer {
+        schema_version: SCHEMA_VERSION,
+        deployment,
+        plan: rollout,
+        requests_per_minute: per_minute,
+        requests_measured: question.requests_per_minute.is_none(),
+        unmeasured: traffic.err(),
+        share,
+        forecast,
+        sentence: String::new(),
+        warnings: vec![],
+    };
+    answer.sentence = sentence(&answer);
+    answer.warnings = warnings(&answer, policy);
+    Ok(answer)
+}
+
+/// Returns the plan that is asked about.
+fn plan(policy: &Policy, question: &Question) -> Result<Plan, Problem> {
+    let invalid = |why: String| Problem::new(Code::Invalid, why);
+    let steps = match (&question.steps, question.share) {
+        (Some(_), Some(_)) => return Err(invalid("name steps or one share, not both".to_owned())),
+        (None, Some(share)) if share == Weight::ZERO || share == Weight::FULL => {
+            return Err(invalid(
+                "a share must be above 0 and below 100 %: there is nothing to compare with".to_owned(),
+            ));
+        }
+        (None, share) => share.map(|share| vec![share, Weight::FULL]),
+        (Some(steps), None) => {
+            let points = steps.split(',').map(|step| step.trim().parse::<u16>().ok());
+            let weights: Option<Vec<Weight>> = points.map(|points| Weight::from_basis_points(points?).ok()).collect();
+            Some(weights.ok_or_else(|| Problem::malformed("steps are basis points, `100,1000,10000`"))?)
+        }
+    };
+    let asked = PlanAsked { duration_ms: question.duration_ms, steps };
+    decide::plan(&asked, policy).map_err(|rejection| invalid(rejection.to_string()))
+}
+
+fn errors(answer: &Answer) -> Option<&MetricForecast> {
+    answer.forecast.metrics.iter().find(|metric| metric.name == "errors")
+}
+
+fn sees_little(errors: &MetricForecast) -> bool {
+    errors.smallest_rate.is_none_or(|rate| rate >= POOR_RATE)
+}
+
+fn sentence(answer: &Answer) -> String {
+    let (time, share) = (words::length(answer.forecast.seconds), words::percent(answer.share));
+    let on_average = if answer.plan.steps.len() > 2 { " on average" } else { "" };
+    let at = format!("at {} and {share} share{on_average}", words::requests_a_minute(answer.requests_per_minute));
+    match errors(answer) {
+        _ if answer.forecast.seconds <= 0.0 => {
+            "this rollout is not judged: its plan has no step below 100 % that lasts".to_owned()
+        }
+        None => format!("{at}, this rollout judges no errors: their weight is 0"),
+        Some(errors) => match errors.smallest_rate {
+            Some(rate) => {
+                let rate = words::percent(rate);
+                format!("{at}, the smallest error rate this rollout can see in {time} is {rate}")
+            }
+            None => format!("{at}, this rollout cannot see any error rate in {time}"),
+        },
+    }
+}
+
+fn warnings(answer: &Answer, policy: &Policy) -> Vec<String> {
+    let (forecast, judgement) = (&answer.forecast, &policy.judgement);
+    let mut warnings = Vec::new();
+    if errors(answer).is_some_and(sees_little) {
+        warnings.push("it sees little; a larger share or a longer plan sees more".to_owned());
+    }
+    let expected = forecast.requests_canary.round();
+    if expected < judgement.requests_min as f64 {
+        warnings.push(format!(
+            "it will hold: about {} requests of the newcomer are expected, and the policy asks for {}",
+            words::count(expected),
+            words::count(judgement.requests_min as f64)
+        ));
+    }
+    let never = forecast.metrics.iter().filter(|metric| metric.requests_to_accept.is_none());
+    warnings.extend(never.map(|metric| {
+        format!(
+            "no newcomer is ever accepted by {}: where the old version is, its tolerance leaves no room",
+            metric.name
+        )
+    }));
+    let late = forecast.metrics.iter().filter(|metric| metric.seconds_to_accept.is_none());
+    let late = late.filter_map(|metric| Some((metric.requests_to_accept?, &metric.name)));
+    if let Some((requests, name)) = late.max_by(|a, b| a.0.total_cmp(&b.0)) {
+        warnings.push(format!(
+            "a good newcomer is not accepted before the plan's end: by {name} that takes {} of its requests, and about {} \
+             are expected; it then {}",
+            words::count(requests.ceil()),
+            words::count(expected),
+            match judgement.deadline {
+                Deadline::GoOn => "goes on if it is not worse",
+                Deadline::Hold => "holds",
+            }
+        ));
+    }
+    warnings
+}
+
+impl Answer {
+    /// Says whether the rollout would see little of what it is for, so that whoever begins it should know.
+    pub fn is_poor(&self) -> bool {
+        self.forecast.seconds <= 0.0 || errors(self).is_some_and(sees_little)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use schemas::Timestamp;
+    use std::collections::BTreeMap;
+    use workers::measures::{Latency, NodeMeasured, Span};
+    use workers::traffic::Histogram;
+
+    fn id() -> DeploymentId {
+        "production/api".parse().unwrap()
+    }
+
+    fn assumed(requests_per_minute: f64, share: u16, duration_ms: u64) -> Question {
+        Question {
+            requests_per_minute: Some(requests_per_minute),
+            share: Some(Weight::from_percent(share)),
+            duration_ms: Some(duration_ms),
+            steps: None,
+        }
+    }
+
+    fn unknown() -> Result<Traffic, String> {
+        Err("nothing runs".to_owned())
+    }
+
+    fn measured(requests: u64, errors: u64, seconds: i64, share: u16) -> Traffic {
+        let stack = StackId(uuid::Uuid::from_u128(1));
+        let mut latency = Histogram::default();
+        (0..requests).for_each(|request| latency.add(10.0 + (request % 100) as f64));
+        let node = NodeMeasured {
+            requests,
+            errors: Some(errors),
+            status_4xx: Some(0),
+            latency: Some(Latency::exact(latency)),
+            ..NodeMeasured::default()
+        };
+        let span = Span { from: Timestamp::UNIX_EPOCH, to: Timestamp::from_second(seconds).unwrap() };
+        let measured = Measured { span, stacks: BTreeMap::from([(stack, vec![node])]) };
+        Traffic { stack, share: Weight::from_percent(share), measured, seconds: seconds as f64 }
+    }
+
+    #[test]
+    fn it_says_the_smallest_error_rate_before_the_rollout_begins() {
+        let answer = answer(id(), &Policy::default(), &assumed(5.0, 10, 3_600_000), unknown()).unwrap();
+        let sentence =
+            "at 5 requests a minute and 10 % share, the smallest error rate this rollout can see in 1 hour is 15 %";
+        assert_eq!(answer.sentence, sentence);
+        assert!(answer.is_poor() && answer.warnings[0].starts_with("it sees little"), "{answer:?}");
+        let late = "by errors that takes 34,607 of its requests, and about 30 are expected; it then goes on";
+        assert!(answer.warnings.len() == 3 && answer.warnings[2].contains(late), "{answer:?}");
+        assert!(answer.warnings[1].starts_with("it will hold: about 30 requests of the newcomer"), "{answer:?}");
+        assert_eq!((answer.requests_measured, answer.unmeasured.as_deref()), (false, Some("nothing runs")));
+    }
+
+    #[test]
+    fn a_busy_service_has_nothing_to_be_warned_of() {
+        let mut policy = Policy::default();
+        policy.rollout.duration_ms = 86_400_000;
+        let traffic = Ok(measured(600_000, 600, 600, 100));
+        let answer = answer(id(), &policy, &Question::default(), traffic).unwrap();
+        assert_eq!((answer.requests_per_minute, answer.requests_measured), (60_000.0, true));
+        assert!(answer.forecast.metrics.iter().all(|metric| metric.measured && metric.seconds_to_accept.is_some()));
+        assert!(!answer.is_poor() && answer.warnings.is_empty(), "{answer:?}");
+    }
+
+    #[test]
+    fn traffic_of_a_part_is_taken_for_the_whole() {
+        let answer = answer(id(), &Policy::default(), &Question::default(), Ok(measured(90, 0, 60, 90))).unwrap();
+        assert!((answer.requests_per_minute - 100.0).abs() < 1e-9, "{answer:?}");
+    }
+
+    #[test]
+    fn a_rollout_that_cannot_see_says_so() {
+        let policy = Policy::default();
+        let none = answer(id(), &policy, &assumed(0.0, 10, 3_600_000), unknown()).unwrap();
+        assert_eq!(
+            none.sentence,
+            "at 0 requests a minute and 10 % share, this rollout cannot see any error rate in 1 hour"
+        );
+        let at_once = Question { steps: Some("10000".to_owned()), ..assumed(60.0, 10, 1_000) };
+        let at_once = answer(id(), &policy, &Question { share: None, ..at_once }, unknown()).unwrap();
+        assert!(at_once.sentence.starts_with("this rollout is not judged") && at_once.is_poor(), "{at_once:?}");
+    }
+
+    #[test]
+    fn what_cannot_be_asked_is_refused() {
+        let policy = Policy::default();
+        let refused = |question: &Question| answer(id(), &policy, question, unknown()).unwrap_err().message;
+        let said = refused(&Question::default());
+        assert!(said.contains("is not known: nothing runs; assume some with `--requests-per-minute N`"), "{said}");
+        assert!(refused(&assumed(f64::NAN, 10, 1_000)).contains("from 0 to 1e9"));
+        assert!(refused(&assumed(1.0, 100, 1_000)).contains("below 100 %"));
+        let steps = |steps: &str| Question { steps: Some(steps.to_owned()), ..Question::default() };
+        assert!(refused(&steps("10,x")).contains("basis points"));
+        assert!(refused(&steps("5000,1000,10000")).contains("steps must rise"));
+    }
+}

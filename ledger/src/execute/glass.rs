@@ -1,0 +1,145 @@
+//! Break glass: what a rollback comes to on the last view, and how it is recorded once the log is back.
+
+use schemas::command::{Command, Outcome, Request};
+use schemas::envelope::{About, CommandRef, Draft};
+use schemas::glass::Intent;
+use schemas::traffic;
+use schemas::{Actor, CommitId, Event, StreamVersion};
+
+use super::prepare::prepare;
+use super::{Answer, Asked, Ledger, Prepared, Refusal, What};
+use crate::decide::Now;
+use crate::view::View;
+
+/// What a rollback comes to on the last view of the ledger.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Intended {
+    /// All traffic goes to a stack that can take it.
+    Back(Box<Intent>),
+    /// It is already so, or was carried out before: the notes for the one who asked.
+    Nothing(Vec<String>),
+    /// Its target is gone and cannot be deployed again without the ledger: the notes for the one who asked.
+    Cold(Vec<String>),
+}
+
+impl Asked {
+    /// Returns what a person or a pipeline asks, with the fence left open.
+    pub fn request(request: &Request, actor: Actor, cause: Option<CommitId>) -> Self {
+        let Request { id, command, fence, reason, effective_at } = request.clone();
+        let about = About { actor, cause, correlation: cause, reason, traceparent: None, effective_at };
+        let reference = CommandRef { id, hash: command.hash() };
+        Self { command: Some(reference), what: What::Command { command, fence }, about }
+    }
+
+    /// Returns the deployment that it is about, if it is about one.
+    pub fn deployment(&self) -> Option<&schemas::DeploymentId> {
+        match &self.what {
+            What::Command { command, .. } => command.deployment(),
+            What::Outcome { outcome: Outcome::Deployment { deployment, .. }, .. } => Some(deployment),
+            What::Outcome { .. } => None,
+            What::Glass { intent, .. } => Some(&intent.deployment),
+        }
+    }
+}
+
+impl Ledger {
+    /// Says what a rollback comes to on the view as it is now, whether or not the log can be followed.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal`] as [`Ledger::execute`], as far as the view knows.
+    pub fn intend(&self, asked: &Asked) -> Result<Intended, Refusal> {
+        let view = self.view();
+        intend(&view, asked, self.now(&view))
+    }
+
+    /// Records a rollback that was carried out while the log gave no verdict. `generation` is what the router holds.
+    /// Repeating it is harmless: the command id counts once.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal`] as [`Ledger::execute`].
+    pub async fn reconcile(&self, intent: &Intent, generation: StreamVersion) -> Result<Answer, Refusal> {
+        let about = About {
+            actor: intent.actor.clone(),
+            cause: intent.cause,
+            correlation: intent.cause,
+            reason: intent.reason.clone(),
+            traceparent: None,
+            effective_at: Some(intent.at),
+        };
+        let what = What::Glass { intent: Box::new(intent.clone()), generation };
+        self.settle(&Asked { command: Some(intent.command), what, about }, true, true).await
+    }
+}
+
+/// Says what a rollback comes to on a view. The generation is the view's own; who carries it out puts it above the
+/// router's.
+///
+/// # Errors
+///
+/// [`Refusal`] as [`Ledger::execute`], as far as the view knows.
+pub fn intend(view: &View, asked: &Asked, now: Now) -> Result<Intended, Refusal> {
+    let (draft, notes) = match prepare(view, asked, now, true)? {
+        Prepared::Commit(draft, notes) => (draft, notes),
+        Prepared::Nothing(notes) => return Ok(Intended::Nothing(notes)),
+        Prepared::Before(done) => {
+            let note = format!("it was carried out before, offset {} of the ledger", done.offset);
+            return Ok(Intended::Nothing(vec![note]));
+        }
+    };
+    let (state, id) = (view.state(), asked.deployment());
+    let found = state.ledger.zip(id).and_then(|(ledger, id)| intent_of(&draft, ledger, id, state.deployment(id)?));
+    Ok(found.map_or(Intended::Cold(notes), |intent| Intended::Back(Box::new(intent))))
+}
+
+/// Returns what a rollback's commit says, if it moves weights at once.
+fn intent_of(
+    draft: &Draft,
+    ledger: schemas::LedgerId,
+    id: &schemas::DeploymentId,
+    deployment: &crate::Deployment,
+) -> Option<Intent> {
+    let events = || draft.events.iter().map(|(_, event)| event);
+    let back = events().find_map(|event| match event {
+        Event::Traffic(traffic::Event::RolledBack(back)) => Some(back),
+        _ => None,
+    })?;
+    let set = events().find_map(|event| match event {
+        Event::Traffic(traffic::Event::WeightsSet(set)) => Some(set),
+        _ => None,
+    })?;
+    let judged = events().find_map(|event| match event {
+        Event::Judgement(schemas::judgement::Event::Judged(judged)) => Some(judged.clone()),
+        _ => None,
+    });
+    let counted = events().find_map(|event| match event {
+        Event::Judgement(schemas::judgement::Event::Counted(counted)) => Some(counted.clone()),
+        _ => None,
+    });
+    let head = draft.extends.iter().find(|head| head.stream == schemas::Stream::Deployment(id.clone()))?;
+    Some(Intent {
+        ledger,
+        command: draft.command,
+        deployment: id.clone(),
+        actor: draft.about.actor.clone(),
+        cause: draft.about.cause,
+        reason: draft.about.reason.clone(),
+        why: back.reason.clone(),
+        at: draft.time,
+        to: set.weights.sole()?,
+        version: deployment.version_of(back.to)?.clone(),
+        passed_over: back.passed_over.clone(),
+        rollout: deployment.rollout.as_ref().filter(|rollout| rollout.is_live()).map(|rollout| rollout.id),
+        counted,
+        judged,
+        head: head.clone(),
+        fence: deployment.traffic.fence,
+        generation: deployment.generation(),
+    })
+}
+
+/// Says whether a command may be carried out without the ledger: `rollback` alone.
+pub fn breaks_glass(command: &Command) -> bool {
+    matches!(command, Command::Rollback { .. })
+}

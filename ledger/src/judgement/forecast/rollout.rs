@@ -1,0 +1,293 @@
+//! What a planned rollout will be able to tell, metric by metric, from its baseline's traffic.
+
+use schemas::Weight;
+use schemas::rollout;
+use serde::{Deserialize, Serialize};
+
+use super::{requests_to_accept, smallest_detectable};
+use crate::judgement::latency::{Buckets, Latencies};
+use crate::judgement::maths::{exp, ln};
+use crate::judgement::plan::{Kind, Metric, Plan};
+
+/// How often requests of a service fail of which nothing is known.
+const ERRORS_RATE_ASSUMED: f64 = 0.001;
+
+/// How often they are answered with a 4xx status.
+const STATUS_4XX_RATE_ASSUMED: f64 = 0.01;
+
+/// How fast the odds of a long request fall with its length, where no latencies are known. Source: "Judging a canary",
+/// fixtures: a log-logistic distribution with this exponent.
+const TAIL_EXPONENT_ASSUMED: f64 = 2.47;
+
+/// The most buckets of 1 % by which a canary may be slower and still be searched for: 145 times as slow.
+const SLOWER_BUCKETS_MAX: i32 = 500;
+
+/// What is known of a baseline.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Known {
+    /// Its latencies; without any they are assumed. Failures are in the plan's history.
+    pub latencies: Option<Buckets>,
+}
+
+/// A time during which the canary has the same share.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Stage {
+    /// The canary's share, above 0 and below 1.
+    pub share: f64,
+    /// How long, in seconds.
+    pub seconds: f64,
+}
+
+/// What a rollout will be able to tell.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Forecast {
+    /// How long it is judged, in seconds: until the step to all traffic.
+    pub seconds: f64,
+    /// The requests of the canary until then.
+    pub requests_canary: f64,
+    /// The requests of the baseline until then.
+    pub requests_baseline: f64,
+    /// Each metric that is judged, in the plan's order.
+    pub metrics: Vec<MetricForecast>,
+}
+
+/// What it will be able to tell by one metric.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MetricForecast {
+    /// The metric: `errors`, `4xx`, `p50`, `p99`.
+    pub name: String,
+    /// Whether the baseline's rate was measured, or is assumed.
+    pub measured: bool,
+    /// The baseline's rate of hits, 0 to 1; of a latency the rate above its quantile.
+    pub baseline_rate: f64,
+    /// The highest rate of hits that is tolerated of the canary.
+    pub tolerated_rate: f64,
+    /// By how much of the baseline's latency the canary may be slower; nothing for what is no latency.
+    pub tolerated_slowdown: Option<f64>,
+    /// The smallest rate of hits that is likely to be seen; none if not even every request is.
+    pub smallest_rate: Option<f64>,
+    /// The smallest slowdown that is likely to be seen, as a part of the baseline's latency: 0.5 is half as long again.
+    pub smallest_slowdown: Option<f64>,
+    /// How many requests a canary like its baseline needs until the metric is accepted; none if it never is.
+    pub requests_to_accept: Option<f64>,
+    /// After how many seconds it has had them; none if not within the plan.
+    pub seconds_to_accept: Option<f64>,
+}
+
+impl Stage {
+    /// Returns the stages of a plan until its step to all traffic.
+    pub fn of(plan: &rollout::Plan) -> Vec<Self> {
+        let of = |(step, weight): (usize, &Weight)| {
+            let due = |step: usize| plan.due_ms(u16::try_from(step).unwrap_or(u16::MAX));
+            Self { share: part(*weight), seconds: (due(step + 1) - due(step)) as f64 / 1_000.0 }
+        };
+        let judged = plan.steps.iter().enumerate().filter(|(_, weight)| **weight < Weight::FULL);
+        judged.map(of).filter(|stage| stage.share > 0.0 && stage.seconds > 0.0).collect()
+    }
+}
+
+/// Returns a weight as a part of 1.
+pub fn part(weight: Weight) -> f64 {
+    f64::from(weight.basis_points()) / 10_000.0
+}
+
+/// Returns what a rollout through `stages` will be able to tell at `requests_per_second` of both versions together. What
+/// the history in `plan` says of the baseline is taken for measured.
+pub fn forecast(plan: &Plan, stages: &[Stage], requests_per_second: f64, known: &Known) -> Forecast {
+    let canary: f64 = stages.iter().map(|stage| requests_per_second * stage.share * stage.seconds).sum();
+    let seconds: f64 = stages.iter().map(|stage| stage.seconds).sum();
+    let baseline = requests_per_second * seconds - canary;
+    let course =
+        Course { stages, requests_per_second, canary, v: if baseline > 0.0 { canary / baseline } else { 0.0 } };
+    Forecast {
+        seconds,
+        requests_canary: canary,
+        requests_baseline: baseline,
+        metrics: plan.metrics.iter().map(|metric| of_metric(plan, metric, &course, known)).collect(),
+    }
+}
+
+/// A rollout's requests.
+struct Course<'a> {
+    stages: &'a [Stage],
+    requests_per_second: f64,
+    canary: f64,
+    v: f64,
+}
+
+impl Course<'_> {
+    /// Returns after how many seconds the canary has had so many requests.
+    fn seconds_until(&self, mut requests: f64) -> Option<f64> {
+        let mut seconds = 0.0;
+        for stage in self.stages {
+            let rate = self.requests_per_second * stage.share;
+            if rate > 0.0 && requests <= rate * stage.seconds {
+                return Some(seconds + requests / rate);
+            }
+            requests -= rate * stage.seconds;
+            seconds += stage.seconds;
+        }
+        None
+    }
+}
+
+fn of_metric(plan: &Plan, metric: &Metric, course: &Course<'_>, known: &Known) -> MetricForecast {
+    let tail = Tail::of(metric, known);
+    let history = metric.history.filter(|history| history.requests > 0);
+    let baseline_rate = match (&tail, history) {
+        (Some(tail), _) => tail.beyond(0),
+        (None, Some(history)) => (history.hits as f64 + 0.5) / (history.requests as f64 + 1.0),
+        (None, None) if metric.name == crate::judgement::policy::STATUS_4XX => STATUS_4XX_RATE_ASSUMED,
+        (None, None) => ERRORS_RATE_ASSUMED,
+    };
+    let ratio = match (&tail, metric.kind) {
+        (Some(tail), Kind::Latency { buckets, .. }) => tail.beyond(i32::from(buckets)) / baseline_rate,
+        _ => 1.0,
+    };
+    let seen = course.v > 0.0 && course.canary >= 1.0;
+    let smallest_rate =
+        seen.then(|| smallest_detectable(metric.line, baseline_rate, course.v, plan.alpha, course.canary)).flatten();
+    let buckets = match metric.kind {
+        Kind::Latency { buckets, .. } => Some(i32::from(buckets)),
+        Kind::Status => None,
+    };
+    let smallest_slowdown = tail.as_ref().zip(buckets).zip(smallest_rate).and_then(|((tail, buckets), rate)| {
+        (0..=SLOWER_BUCKETS_MAX).find(|slower| tail.beyond(buckets - slower) >= rate).map(slowdown)
+    });
+    let v = if course.v > 0.0 { course.v } else { 1.0 };
+    let requests_to_accept = requests_to_accept(plan, metric.line, baseline_rate, ratio, v);
+    MetricForecast {
+        name: metric.name.clone(),
+        measured: match &tail {
+            Some(tail) => tail.is_measured(),
+            None => history.is_some(),
+        },
+        baseline_rate,
+        tolerated_rate: metric.line.at(baseline_rate),
+        tolerated_slowdown: buckets.map(slowdown),
+        smallest_rate,
+        smallest_slowdown,
+        requests_to_accept,
+        seconds_to_accept: requests_to_accept.and_then(|requests| course.seconds_until(requests)),
+    }
+}
+
+/// Returns how much slower so many buckets of 1 % are.
+fn slowdown(buckets: i32) -> f64 {
+    exp(f64::from(buckets) * ln(1.01)) - 1.0
+}
+
+/// How often the baseline takes longer than its quantile and some buckets more.
+enum Tail {
+    Measured { latencies: Latencies, edge: i32 },
+    Assumed { odds: f64 },
+}
+
+impl Tail {
+    /// Returns the tail beyond the quantile that `metric` is about; none for what is no latency.
+    fn of(metric: &Metric, known: &Known) -> Option<Self> {
+        let Kind::Latency { quantile, .. } = metric.kind else { return None };
+        let assumed = Self::Assumed { odds: (1.0 - quantile) / quantile };
+        let Some(buckets) = &known.latencies else { return Some(assumed) };
+        let mut latencies = Latencies::default();
+        latencies.learn(0.0, 1.0, buckets);
+        Some(latencies.edge(quantile).map_or(assumed, |edge| Self::Measured { latencies, edge }))
+    }
+
+    fn is_measured(&self) -> bool {
+        matches!(self, Self::Measured { .. })
+    }
+
+    fn beyond(&self, buckets: i32) -> f64 {
+        match self {
+            Self::Measured { latencies, edge } => {
+                let (above, all) = latencies.above(edge.saturating_add(buckets));
+                (above + 0.5) / (all + 1.0)
+            }
+            Self::Assumed { odds } => {
+                let odds = odds * exp(-TAIL_EXPONENT_ASSUMED * f64::from(buckets) * ln(1.01));
+                odds / (1.0 + odds)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::judgement::plan::History;
+
+    fn at(requests_per_minute: f64, share: f64, seconds: f64) -> Forecast {
+        let stages = [Stage { share, seconds }];
+        forecast(&Plan::new(seconds), &stages, requests_per_minute / 60.0, &Known::default())
+    }
+
+    fn errors(forecast: &Forecast) -> &MetricForecast {
+        forecast.metrics.iter().find(|metric| metric.name == "errors").unwrap()
+    }
+
+    /// Source: "Judging a canary", low traffic: at 0.1 % and a share of 10 %, 30 requests show 15 %, 1,000 show 1 %.
+    #[test]
+    fn a_rollout_sees_what_its_canarys_requests_can_show() {
+        let hour = at(5.0, 0.1, 3_600.0);
+        assert!((hour.requests_canary - 30.0).abs() < 1e-9 && (hour.requests_baseline - 270.0).abs() < 1e-9);
+        assert!((errors(&hour).smallest_rate.unwrap() / 0.15 - 1.0).abs() < 0.06, "{hour:?}");
+        let busy = at(1_000.0, 0.1, 600.0);
+        assert!((errors(&busy).smallest_rate.unwrap() / 0.010 - 1.0).abs() < 0.06, "{busy:?}");
+        let silent = at(0.0, 0.1, 3_600.0);
+        assert!(
+            silent.metrics.iter().all(|metric| metric.smallest_rate.is_none() && metric.seconds_to_accept.is_none())
+        );
+    }
+
+    /// Source: "Judging a canary", goal 2: 34,600 requests at a share of 10 %.
+    #[test]
+    fn it_says_when_a_good_canary_is_accepted_and_that_it_is_not_within_the_plan() {
+        let busy = at(60_000.0, 0.1, 86_400.0);
+        let accept = errors(&busy);
+        assert!((accept.requests_to_accept.unwrap() / 34_600.0 - 1.0).abs() < 0.003);
+        assert!((accept.seconds_to_accept.unwrap() / 346.0 - 1.0).abs() < 0.003);
+        assert_eq!(errors(&at(60_000.0, 0.1, 60.0)).seconds_to_accept, None);
+    }
+
+    #[test]
+    fn a_plans_steps_are_its_stages_until_all_traffic() {
+        let percent = Weight::from_percent;
+        let plan = |steps: &[u16], duration_ms| rollout::Plan {
+            steps: steps.iter().map(|step| percent(*step)).collect(),
+            duration_ms,
+        };
+        let stages = Stage::of(&plan(&[10, 50, 100], 60_000));
+        assert_eq!(stages, [Stage { share: 0.1, seconds: 30.0 }, Stage { share: 0.5, seconds: 30.0 }]);
+        assert_eq!(Stage::of(&plan(&[100], 60_000)), []);
+        assert_eq!(Stage::of(&plan(&[10, 100], 0)), []);
+        let nothing = forecast(&Plan::new(1.0), &[], 100.0, &Known::default());
+        assert_eq!((nothing.requests_canary, errors(&nothing).smallest_rate), (0.0, None));
+    }
+
+    #[test]
+    fn what_was_measured_of_the_baseline_counts_and_what_was_not_is_said_so() {
+        let mut plan = Plan::new(3_600.0);
+        plan.metrics[0].history = Some(History { requests: 9_999, hits: 499, beyond: 0 });
+        let latencies = Some(Buckets::from([(100, 9_800), (300, 200)]));
+        let stages = [Stage { share: 0.5, seconds: 3_600.0 }];
+        let found = forecast(&plan, &stages, 100.0, &Known { latencies });
+        assert!(found.metrics.iter().all(|metric| metric.measured));
+        assert!((errors(&found).baseline_rate - 0.049_95).abs() < 1e-9);
+        assert!(!errors(&at(100.0, 0.5, 60.0)).measured);
+    }
+
+    #[test]
+    fn more_requests_see_smaller_slowdowns_and_none_below_the_tolerance() {
+        let slower = |requests_per_minute| {
+            let found = at(requests_per_minute, 0.1, 3_600.0);
+            found.metrics.iter().map(|metric| metric.smallest_slowdown).collect::<Vec<_>>()
+        };
+        let (few, many) = (slower(1_000.0), slower(100_000.0));
+        assert_eq!(few[0], None, "errors have none");
+        for metric in [1, 2] {
+            assert!(few[metric].unwrap() > many[metric].unwrap(), "{few:?} {many:?}");
+        }
+        assert!(many[1].unwrap() > 0.104 && many[2].unwrap() > 0.208, "{many:?}");
+    }
+}

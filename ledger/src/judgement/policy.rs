@@ -1,0 +1,145 @@
+//! From a service's policy to what the judge and the ramp are told.
+
+use schemas::policy::JudgementPolicy;
+use schemas::rollout;
+
+use super::evalue::Line;
+use super::maths::ln;
+use super::plan::{Kind, Metric, Plan};
+use super::ramp::Ramp;
+
+/// The metric of answers with a 4xx status.
+pub const STATUS_4XX: &str = "4xx";
+
+/// How wide a bucket of latencies is.
+const BUCKET_RATIO: f64 = 1.01;
+
+/// The shortest rollout that the judge's capital is spread over, in seconds.
+const PLAN_SECONDS_MIN: f64 = 1.0;
+
+/// Returns the judge's plan of a rollout. Metrics stand in the order errors, 4xx, p50, p99; one without a weight is left out.
+///
+/// What only the baseline's traffic can tell is for the caller to add before the judge begins: each metric's `history`,
+/// and `half_life_seconds` by [`Plan::half_life_seconds_at`].
+pub fn plan(policy: &JudgementPolicy, rollout: &rollout::Plan) -> Plan {
+    let metrics = [
+        (policy.weights.errors, status("errors", policy.errors_ratio_percent, policy.errors_tolerance_ppm)),
+        (
+            policy.weights.status_4xx,
+            status(STATUS_4XX, policy.status_4xx_ratio_percent, policy.status_4xx_tolerance_ppm),
+        ),
+        (policy.weights.p50, latency("p50", policy.p50_tolerance_ppm)),
+        (policy.weights.p99, latency("p99", policy.p99_tolerance_ppm)),
+    ];
+    let weighted = |(weight, metric): (u8, Metric)| Metric { weight: f64::from(weight) / 100.0, ..metric };
+    Plan {
+        alpha: of_million(policy.alpha_ppm),
+        beta: of_million(policy.beta_ppm),
+        burst_cap: policy.burst_cap,
+        warm_up_seconds: policy.warm_up_ms as f64 / 1_000.0,
+        metrics: metrics.into_iter().filter(|(weight, _)| *weight > 0).map(weighted).collect(),
+        ..Plan::new((rollout.duration_ms as f64 / 1_000.0).max(PLAN_SECONDS_MIN))
+    }
+}
+
+/// Returns how a canary's traffic may rise under `policy`.
+pub fn ramp(policy: &JudgementPolicy) -> Ramp {
+    Ramp { budget_requests: f64::from(policy.bad_requests_max), ..Ramp::default() }
+}
+
+/// Returns a tolerance of latencies in buckets of 1 %, to the nearest, at least one.
+pub fn buckets(tolerance_ppm: u32) -> u16 {
+    libm::round(ln(1.0 + of_million(tolerance_ppm)) / ln(BUCKET_RATIO)).clamp(1.0, 500.0) as u16
+}
+
+fn status(name: &str, ratio_percent: u32, tolerance_ppm: u32) -> Metric {
+    let line = Line { r: f64::from(ratio_percent) / 100.0, d: of_million(tolerance_ppm) };
+    Metric { line, ..Metric::named(name) }
+}
+
+fn latency(name: &str, tolerance_ppm: u32) -> Metric {
+    let metric = Metric::named(name);
+    let kind = match metric.kind {
+        Kind::Latency { quantile, .. } => Kind::Latency { quantile, buckets: buckets(tolerance_ppm) },
+        Kind::Status => Kind::Status,
+    };
+    Metric { kind, ..metric }
+}
+
+fn of_million(ppm: u32) -> f64 {
+    f64::from(ppm) / 1e6
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::judgement::judge::Judge;
+    use schemas::Weight;
+    use schemas::policy::MetricWeights;
+
+    fn rollout(duration_ms: u64) -> rollout::Plan {
+        rollout::Plan { steps: vec![Weight::from_percent(10), Weight::FULL], duration_ms }
+    }
+
+    #[test]
+    fn the_default_policy_is_the_default_plan_with_the_burst_cap() {
+        let plan = plan(&JudgementPolicy::default(), &rollout(86_400_000));
+        assert_eq!(plan, Plan { burst_cap: true, ..Plan::new(86_400.0) });
+    }
+
+    #[test]
+    fn what_the_policy_says_is_what_the_judge_is_told() {
+        let policy = JudgementPolicy {
+            errors_tolerance_ppm: 10_000,
+            errors_ratio_percent: 150,
+            p99_tolerance_ppm: 504_000,
+            weights: MetricWeights { errors: 40, status_4xx: 10, p50: 0, p99: 50 },
+            alpha_ppm: 1_000,
+            warm_up_ms: 1_500,
+            burst_cap: false,
+            bad_requests_max: 20,
+            ..JudgementPolicy::default()
+        };
+        let plan = plan(&policy, &rollout(0));
+        let told: Vec<_> = plan.metrics.iter().map(|metric| (metric.name.as_str(), metric.weight)).collect();
+        assert_eq!(told, [("errors", 0.4), ("4xx", 0.1), ("p99", 0.5)]);
+        assert_eq!(plan.metrics[0].line, Line { r: 1.5, d: 0.01 });
+        assert_eq!(plan.metrics[2].kind, Kind::Latency { quantile: 0.99, buckets: 41 });
+        assert_eq!((plan.alpha, plan.beta, plan.warm_up_seconds, plan.burst_cap), (0.001, 0.05, 1.5, false));
+        assert_eq!(plan.plan_seconds, 1.0, "a rollout without a length has one for the judge");
+        assert_eq!(ramp(&policy).budget_requests, 20.0);
+    }
+
+    /// Source: "Judging a canary", the line: k = 5, 10, 19 and 41 buckets are 5.1, 10.5, 20.8 and 50.4 %.
+    #[test]
+    fn a_tolerance_of_latencies_is_a_number_of_buckets() {
+        assert_eq!([51_000, 105_000, 208_000, 504_000].map(buckets), [5, 10, 19, 41]);
+        assert_eq!([50_000, 100_000, 200_000, 500_000].map(buckets), [5, 10, 18, 41]);
+        assert_eq!([0, 10_000, 100_000_000].map(buckets), [1, 1, 464]);
+    }
+
+    #[test]
+    fn every_policy_at_the_ends_of_what_is_valid_gives_a_plan_that_the_judge_takes() {
+        for alpha_ppm in [1, 500_000] {
+            for (errors_ratio_percent, errors_tolerance_ppm) in [(100, 1), (10_000, 0), (10_000, 899_999)] {
+                for latency_ppm in [10_000, 100_000_000] {
+                    let policy = JudgementPolicy {
+                        alpha_ppm,
+                        beta_ppm: alpha_ppm,
+                        errors_ratio_percent,
+                        errors_tolerance_ppm,
+                        p50_tolerance_ppm: latency_ppm,
+                        p99_tolerance_ppm: latency_ppm,
+                        weights: MetricWeights { errors: 98, status_4xx: 1, p50: 0, p99: 1 },
+                        warm_up_ms: 24 * 3_600_000,
+                        ..JudgementPolicy::default()
+                    };
+                    assert_eq!(policy.validate(), Ok(()));
+                    for duration_ms in [0, 52 * 7 * 24 * 3_600_000] {
+                        assert!(Judge::new(plan(&policy, &rollout(duration_ms))).is_ok(), "{policy:?}");
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! Explanations, read from the log.
+
+use schemas::{CommitId, DeploymentId};
+
+use super::collect::{Collect, Kept, deployment_in};
+use super::origins::Places;
+use super::{Error, HistoryQuery, Reader};
+use crate::answer::{self, Explanation, HistoryEntry, Names};
+use crate::moment::Moment;
+
+/// How many causes are named.
+const CAUSES_MAX: usize = 32;
+
+impl Reader {
+    /// Returns why a deployment's rollout, the one under way or the last, went as it did until a moment.
+    ///
+    /// # Errors
+    ///
+    /// As [`Reader::state_at`].
+    pub async fn explain(&self, deployment: &DeploymentId, moment: Moment) -> Result<Explanation, Error> {
+        let status = self.status(moment, Some(&deployment.service), Some(&deployment.environment)).await?;
+        let deployments = status.services.into_iter().flat_map(|service| service.deployments);
+        let rollout =
+            deployments.into_iter().find(|found| found.deployment == *deployment).and_then(|found| found.rollout);
+        let mut entries = Vec::new();
+        if let Some(rollout) = &rollout {
+            let query = HistoryQuery {
+                service: Some(deployment.service.clone()),
+                environment: Some(deployment.environment.clone()),
+                since: Some(rollout.started_at),
+                ..HistoryQuery::default()
+            };
+            let until = |entry: &HistoryEntry| status.at.offset.is_some_and(|last| entry.offset <= last);
+            let all = self.history(&query).await?.entries.into_iter().rev();
+            entries = all.filter(|entry| until(entry) && answer::is_of(entry, rollout.rollout)).collect();
+        }
+        let (schema_version, at) = (answer::SCHEMA_VERSION, Some(status.at));
+        Ok(Explanation { schema_version, at, deployment: Some(deployment.clone()), rollout, entries })
+    }
+
+    /// Returns what led to a commit: it, its cause, the cause of that, up to a person or a pipeline.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoCommit`] if none of that id counts, or what keeps the log from being read.
+    pub async fn explain_commit(&self, commit: CommitId) -> Result<Explanation, Error> {
+        let rows = self.rows().await.cloned();
+        let found = match &rows {
+            Some(rows) => self.causes(commit, &Places::Rows(rows)).await?,
+            None => None,
+        };
+        let entries = match found {
+            Some(entries) => entries,
+            None => {
+                let mut collected = self.collect(Collect::new(Moment::Event(commit)).with_places()).await?;
+                let places = Places::Folded(collected.places());
+                self.causes(commit, &places).await?.expect("a fold knows every commit")
+            }
+        };
+        if entries.is_empty() {
+            return Err(Error::NoCommit(commit));
+        }
+        let schema_version = answer::SCHEMA_VERSION;
+        Ok(Explanation { schema_version, at: None, deployment: None, rollout: None, entries })
+    }
+
+    /// Returns a commit and its causes: `None` if the rows turn out damaged.
+    async fn causes(&self, commit: CommitId, places: &Places<'_>) -> Result<Option<Vec<HistoryEntry>>, Error> {
+        let (mut kept, mut next) = (Vec::new(), Some(commit));
+        while let Some(id) = next.filter(|_| kept.len() < CAUSES_MAX) {
+            let Some(found) = places.find(&*self.log, id).await? else { return Ok(None) };
+            let Some(folded) = found else { break };
+            next = folded.commit.as_ref().and_then(answer::cause);
+            let names = match places {
+                Places::Rows(rows) => {
+                    let records = self.log.read(folded.offset, 1).await?;
+                    let decoded = records.first().map(|record| ledger::view::Decoded::of(&record.bytes));
+                    let deployment = decoded.as_ref().and_then(|decoded| decoded.envelope().and_then(deployment_in));
+                    let Some(names) = super::rows::names_at(rows, deployment, folded.offset) else { return Ok(None) };
+                    names
+                }
+                Places::Folded(_) => Names::default(),
+            };
+            kept.push(Kept { folded, names });
+        }
+        self.entries(kept, places).await
+    }
+}

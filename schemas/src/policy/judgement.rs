@@ -1,0 +1,469 @@
+//! When a canary counts as worse, and where what it did is measured.
+//!
+//! A policy that was recorded before a field existed means that field's default, for ever: whoever changes a default of
+//! new policies must leave what a missing field means as it is.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::InvalidPolicy;
+use crate::run::EnvValue;
+use crate::text;
+
+/// When a canary counts as worse than its baseline, and when as not worse. Chances and rates are parts per million.
+///
+/// The line between tolerable and worse is, for errors and 4xx, `ratio * (the baseline's rate) + tolerance`; for
+/// latencies the baseline's quantile and `tolerance` of it more.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct JudgementPolicy {
+    /// By how many errors per million requests the canary's error rate may exceed what the ratio allows.
+    pub errors_tolerance_ppm: u32,
+    /// How many times the baseline's error rate is tolerated of the canary, in percent.
+    #[serde(skip_serializing_if = "is_default_ratio")]
+    pub errors_ratio_percent: u32,
+    /// The same for answers with a 4xx status, which are no errors: judged if they have a weight.
+    #[serde(rename = "4xx_tolerance_ppm", skip_serializing_if = "is_default_4xx_tolerance")]
+    pub status_4xx_tolerance_ppm: u32,
+    /// How many times the baseline's rate of 4xx is tolerated, in percent.
+    #[serde(rename = "4xx_ratio_percent", skip_serializing_if = "is_default_ratio")]
+    pub status_4xx_ratio_percent: u32,
+    /// By how much the canary's median latency may exceed the baseline's, as a part of it; to the nearest bucket of 1 %.
+    #[serde(skip_serializing_if = "is_default_p50_tolerance")]
+    pub p50_tolerance_ppm: u32,
+    /// The same for the 99th percentile.
+    #[serde(skip_serializing_if = "is_default_p99_tolerance")]
+    pub p99_tolerance_ppm: u32,
+    /// How the metrics share the one bound on false rollbacks.
+    #[serde(skip_serializing_if = "MetricWeights::is_default")]
+    pub weights: MetricWeights,
+    /// The chance that a canary within every tolerance comes back, over the whole rollout.
+    #[serde(skip_serializing_if = "is_default_alpha")]
+    pub alpha_ppm: u32,
+    /// The chance that a canary at or beyond a tolerance is accepted.
+    #[serde(skip_serializing_if = "is_default_beta")]
+    pub beta_ppm: u32,
+    /// How many requests of the canary a rollout must have seen before it can pass.
+    pub requests_min: u64,
+    /// How long after its first step a canary may have all traffic at the earliest, in milliseconds: evidence says
+    /// nothing of bugs that have not happened yet.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub soak_ms: u64,
+    /// What happens at the plan's end to a canary that is neither worse nor accepted.
+    #[serde(skip_serializing_if = "Deadline::is_default")]
+    pub deadline: Deadline,
+    /// For how long a new node of the canary is not judged by its latencies, in milliseconds; its errors always count.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub warm_up_ms: u64,
+    /// Whether a node may contribute only so many hits a second, because requests fail together.
+    #[serde(skip_serializing_if = "is_true")]
+    pub burst_cap: bool,
+    /// How many bad requests the ramp may risk in the time that it takes to move the weights back.
+    #[serde(skip_serializing_if = "is_default_bad_requests_max")]
+    pub bad_requests_max: u32,
+    /// The Prometheus server that measures. Left out: the router's own counts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prometheus: Option<Prometheus>,
+}
+
+/// What happens at the plan's end to a canary that is neither worse nor accepted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Deadline {
+    /// It goes on if it has had its minimum of requests, and holds without them.
+    #[default]
+    GoOn,
+    /// It holds until it is accepted, comes back, or a person decides.
+    Hold,
+}
+
+/// How the metrics share the bound on false rollbacks, in percent; a metric without a share is not judged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct MetricWeights {
+    /// Of errors.
+    pub errors: u8,
+    /// Of answers with a 4xx status.
+    #[serde(rename = "4xx")]
+    pub status_4xx: u8,
+    /// Of the median latency.
+    pub p50: u8,
+    /// Of the 99th percentile.
+    pub p99: u8,
+}
+
+/// A Prometheus server that measures a service's requests.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Prometheus {
+    /// Its address, `http://prometheus:9090`, with the path before `/api/v1` if it has one.
+    pub address: String,
+    /// A bearer token for it: where it is found, never the token itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<EnvValue>,
+    /// How often it scrapes the service, in milliseconds. Nothing for three times as long, and what it says is stale.
+    #[serde(default = "default_scrape_interval_ms")]
+    pub scrape_interval_ms: u64,
+    /// What it is asked.
+    #[serde(default, skip_serializing_if = "Queries::is_default")]
+    pub queries: Queries,
+}
+
+/// Queries for counters, a series a node and label, not summed: a counter that begins anew is seen in its own series only.
+///
+/// `{service}`, `{environment}` and `{version}` stand for the names. What is left out is the query of our own names, in
+/// `workers::measures::prometheus`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Queries {
+    /// All requests.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub requests: Option<String>,
+    /// Those that failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub errors: Option<String>,
+    /// Those that were answered with a 4xx status.
+    #[serde(default, rename = "4xx", skip_serializing_if = "Option::is_none")]
+    pub status_4xx: Option<String>,
+    /// The buckets of a classic histogram of latencies in seconds, with their edge in `le`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub latency: Option<String>,
+}
+
+// Source: `docs/judgement.md`, "Policy": a fifth more errors and 3 in 10,000; 10 and 19 buckets of 1 %.
+const ERRORS_TOLERANCE_PPM: u32 = 300;
+const RATIO_PERCENT: u32 = 120;
+const STATUS_4XX_TOLERANCE_PPM: u32 = 10_000;
+const P50_TOLERANCE_PPM: u32 = 105_000;
+const P99_TOLERANCE_PPM: u32 = 208_000;
+const ALPHA_PPM: u32 = 10_000;
+const BETA_PPM: u32 = 50_000;
+const REQUESTS_MIN: u64 = 50;
+const BAD_REQUESTS_MAX: u32 = 200;
+const SCRAPE_INTERVAL_MS: u64 = 15_000;
+
+const MILLION: u32 = 1_000_000;
+const QUERY_BYTES_MAX: usize = 2_000;
+
+impl Default for JudgementPolicy {
+    fn default() -> Self {
+        Self {
+            errors_tolerance_ppm: ERRORS_TOLERANCE_PPM,
+            errors_ratio_percent: RATIO_PERCENT,
+            status_4xx_tolerance_ppm: STATUS_4XX_TOLERANCE_PPM,
+            status_4xx_ratio_percent: RATIO_PERCENT,
+            p50_tolerance_ppm: P50_TOLERANCE_PPM,
+            p99_tolerance_ppm: P99_TOLERANCE_PPM,
+            weights: MetricWeights::default(),
+            alpha_ppm: ALPHA_PPM,
+            beta_ppm: BETA_PPM,
+            requests_min: REQUESTS_MIN,
+            soak_ms: 0,
+            deadline: Deadline::default(),
+            warm_up_ms: 0,
+            burst_cap: true,
+            bad_requests_max: BAD_REQUESTS_MAX,
+            prometheus: None,
+        }
+    }
+}
+
+impl Default for MetricWeights {
+    fn default() -> Self {
+        Self { errors: 50, status_4xx: 0, p50: 20, p99: 30 }
+    }
+}
+
+fn default_scrape_interval_ms() -> u64 {
+    SCRAPE_INTERVAL_MS
+}
+
+fn is_default_ratio(percent: &u32) -> bool {
+    *percent == RATIO_PERCENT
+}
+
+fn is_default_4xx_tolerance(ppm: &u32) -> bool {
+    *ppm == STATUS_4XX_TOLERANCE_PPM
+}
+
+fn is_default_p50_tolerance(ppm: &u32) -> bool {
+    *ppm == P50_TOLERANCE_PPM
+}
+
+fn is_default_p99_tolerance(ppm: &u32) -> bool {
+    *ppm == P99_TOLERANCE_PPM
+}
+
+fn is_default_alpha(ppm: &u32) -> bool {
+    *ppm == ALPHA_PPM
+}
+
+fn is_default_beta(ppm: &u32) -> bool {
+    *ppm == BETA_PPM
+}
+
+fn is_default_bad_requests_max(requests: &u32) -> bool {
+    *requests == BAD_REQUESTS_MAX
+}
+
+fn is_zero(ms: &u64) -> bool {
+    *ms == 0
+}
+
+fn is_true(yes: &bool) -> bool {
+    *yes
+}
+
+impl Deadline {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+impl MetricWeights {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+
+    fn sum(self) -> u32 {
+        [self.errors, self.status_4xx, self.p50, self.p99].map(u32::from).into_iter().sum()
+    }
+}
+
+impl Queries {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+
+    fn all(&self) -> [(&'static str, &Option<String>); 4] {
+        [
+            ("judgement.prometheus.requests", &self.requests),
+            ("judgement.prometheus.errors", &self.errors),
+            ("judgement.prometheus.4xx", &self.status_4xx),
+            ("judgement.prometheus.latency", &self.latency),
+        ]
+    }
+}
+
+impl JudgementPolicy {
+    /// Checks what the types cannot, and that every metric that is judged leaves room between like and worse.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidPolicy`] naming the field and its rule.
+    pub fn validate(&self) -> Result<(), InvalidPolicy> {
+        check_line("judgement.errors_tolerance", self.errors_tolerance_ppm, self.errors_ratio_percent)?;
+        check_line("judgement.4xx_tolerance", self.status_4xx_tolerance_ppm, self.status_4xx_ratio_percent)?;
+        for (field, ppm) in
+            [("judgement.p50_tolerance", self.p50_tolerance_ppm), ("judgement.p99_tolerance", self.p99_tolerance_ppm)]
+        {
+            check(field, (10_000..=100 * MILLION).contains(&ppm), || {
+                "it must be from 1 % (latencies are told apart by 1 %) to 10,000 %".to_owned()
+            })?;
+        }
+        let sum = self.weights.sum();
+        check("judgement.weights", (1..=100).contains(&sum), || {
+            format!("they sum to {sum} %; they must to 1 to 100 %, for all metrics share one bound on false rollbacks")
+        })?;
+        for (field, ppm) in [("judgement.alpha", self.alpha_ppm), ("judgement.beta", self.beta_ppm)] {
+            check(field, (1..=MILLION / 2).contains(&ppm), || {
+                "it must be above 0 and at most 50 %: it is the chance to be wrong".to_owned()
+            })?;
+        }
+        check("judgement.requests_min", self.requests_min > 0, || {
+            "it must be at least 1: no data never promotes".to_owned()
+        })?;
+        check("judgement.warm_up", self.warm_up_ms <= 24 * 3_600_000, || "it must be at most 1 day".to_owned())?;
+        check("judgement.bad_requests_max", self.bad_requests_max > 0, || {
+            "it must be at least 1: a canary without traffic shows nothing".to_owned()
+        })?;
+        self.prometheus.as_ref().map_or(Ok(()), Prometheus::validate)
+    }
+}
+
+impl Prometheus {
+    /// Returns the server at `address`, asked by our own names.
+    pub fn at(address: &str) -> Self {
+        Self {
+            address: address.to_owned(),
+            token: None,
+            scrape_interval_ms: SCRAPE_INTERVAL_MS,
+            queries: Queries::default(),
+        }
+    }
+
+    fn validate(&self) -> Result<(), InvalidPolicy> {
+        check_address(&self.address).or_else(|rule| check("judgement.prometheus.address", false, || rule))?;
+        check("judgement.prometheus.token", !matches!(self.token, Some(EnvValue::Value(_))), || {
+            "refer to it with `from_env` or `from_file`, the ledger keeps every value for ever".to_owned()
+        })?;
+        if let Some(EnvValue::FromEnv(at) | EnvValue::FromFile(at)) = &self.token {
+            text::check("it", at, 1_000)
+                .or_else(|error| check("judgement.prometheus.token", false, || error.to_string()))?;
+        }
+        check("judgement.prometheus.scrape_interval", (100..=600_000).contains(&self.scrape_interval_ms), || {
+            "it must be from 100 ms to 10 minutes".to_owned()
+        })?;
+        for (field, query) in self.queries.all() {
+            let Some(query) = query else { continue };
+            text::check("it", query, QUERY_BYTES_MAX).or_else(|error| check(field, false, || error.to_string()))?;
+            check(field, query.contains("{version}"), || {
+                "it must tell the versions apart: write `{version}` where a version's name stands".to_owned()
+            })?;
+            if let Some(name) = no_counter(query) {
+                return check(field, false, || {
+                    format!(
+                        "`{name}` gives no counters; write the counters' own selector, a series a node: rises are counted \
+                         here, and a sum hides the restart of a node"
+                    )
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+fn check(field: &'static str, holds: bool, rule: impl FnOnce() -> String) -> Result<(), InvalidPolicy> {
+    if holds { Ok(()) } else { Err(InvalidPolicy { field, rule: rule() }) }
+}
+
+fn check_line(field: &'static str, tolerance_ppm: u32, ratio_percent: u32) -> Result<(), InvalidPolicy> {
+    check(field, tolerance_ppm < 900_000, || "it must be below 90 %: beyond it nothing is worse".to_owned())?;
+    check(field, (100..=10_000).contains(&ratio_percent), || {
+        format!("its ratio is {}; it must be from 1 to 100", f64::from(ratio_percent) / 100.0)
+    })?;
+    check(field, tolerance_ppm > 0 || ratio_percent > 100, || {
+        "it leaves no room between like and worse: no canary could ever be told to be not worse; \
+         give it more than 0 %, or a ratio above 1"
+            .to_owned()
+    })
+}
+
+/// Functions and aggregations of PromQL that people write around a counter, and that give none.
+const NO_COUNTERS: [&str; 10] =
+    ["rate", "irate", "increase", "delta", "idelta", "sum", "avg", "max", "count", "histogram_quantile"];
+
+/// Returns what a query makes of its counters, if that is no counter any more.
+fn no_counter(query: &str) -> Option<&'static str> {
+    let mut quote = None;
+    let is_outside = |c: &char| {
+        let was_outside = quote.is_none();
+        match quote {
+            Some(open) if open == *c => quote = None,
+            None if "\"'`".contains(*c) => quote = Some(*c),
+            _ => return was_outside,
+        }
+        false
+    };
+    let unquoted: String = query.chars().filter(is_outside).collect();
+    let is_word = |c: char| c.is_ascii_alphanumeric() || "_:".contains(c);
+    let is_called = |name: &&str| {
+        unquoted.match_indices(*name).any(|(at, _)| {
+            let (before, after) = (unquoted[..at].chars().next_back(), unquoted[at + name.len()..].trim_start());
+            !before.is_some_and(is_word) && ["(", "by", "without"].iter().any(|next| after.starts_with(next))
+        })
+    };
+    NO_COUNTERS.into_iter().find(is_called)
+}
+
+/// Checks an address without repeating it: a password may stand in it.
+fn check_address(address: &str) -> Result<(), String> {
+    let Some(rest) = address.strip_prefix("http://").or_else(|| address.strip_prefix("https://")) else {
+        return Err("write it as `http://HOST:PORT` or `https://HOST`".to_owned());
+    };
+    let host = rest.split('/').next().unwrap_or("");
+    if host.contains('@') {
+        return Err("it holds a user or a password; leave them out, the ledger keeps every text for ever".to_owned());
+    }
+    let plain = |c: char| c.is_ascii_graphic() && !"?#{}\"<>\\^`|".contains(c);
+    if host.is_empty() || !rest.chars().all(plain) {
+        return Err("it names no host, or holds a character that no address has".to_owned());
+    }
+    text::check("it", address, 500).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(change: impl FnOnce(&mut JudgementPolicy)) -> String {
+        let mut policy = JudgementPolicy::default();
+        change(&mut policy);
+        policy.validate().unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_policy_of_before_the_statistical_judge_reads_and_writes_back_as_it_was() {
+        let old = r#"{"errors_tolerance_ppm":10000,"requests_min":50}"#;
+        let policy: JudgementPolicy = serde_json::from_str(old).unwrap();
+        assert_eq!(policy, JudgementPolicy { errors_tolerance_ppm: 10_000, ..JudgementPolicy::default() });
+        assert_eq!(serde_json::to_string(&policy).unwrap(), old);
+    }
+
+    #[test]
+    fn what_differs_from_the_default_is_written_and_reads_back() {
+        let mut policy = JudgementPolicy {
+            status_4xx_tolerance_ppm: 5,
+            alpha_ppm: 1,
+            soak_ms: 7,
+            deadline: Deadline::Hold,
+            burst_cap: false,
+            weights: MetricWeights { status_4xx: 10, p99: 20, ..MetricWeights::default() },
+            prometheus: Some(Prometheus::at("https://prometheus.example/team")),
+            ..JudgementPolicy::default()
+        };
+        policy.prometheus.as_mut().unwrap().queries.latency = Some("x{version=\"{version}\"}".to_owned());
+        policy.prometheus.as_mut().unwrap().token = Some(EnvValue::FromEnv("PROMETHEUS_TOKEN".to_owned()));
+        assert_eq!(policy.validate(), Ok(()));
+        let written = serde_json::to_string(&policy).unwrap();
+        assert!(written.contains(r#""4xx_tolerance_ppm":5"#) && written.contains(r#""deadline":"hold""#), "{written}");
+        assert_eq!(serde_json::from_str::<JudgementPolicy>(&written).unwrap(), policy);
+    }
+
+    #[test]
+    fn what_no_rollout_could_meet_is_refused_with_the_reason() {
+        let no_room = refused(|policy| (policy.errors_tolerance_ppm, policy.errors_ratio_percent) = (0, 100));
+        assert!(no_room.starts_with("policy judgement.errors_tolerance: it leaves no room between like"), "{no_room}");
+        assert!(refused(|policy| policy.p99_tolerance_ppm = 9_999).contains("p99_tolerance: it must be from 1 %"));
+        assert!(refused(|policy| policy.alpha_ppm = 0).contains("alpha: it must be above 0 and at most 50 %"));
+        assert!(refused(|policy| policy.beta_ppm = 500_001).contains("beta: it must be above 0"));
+        assert!(refused(|policy| policy.weights.p99 = 31).contains("weights: they sum to 101 %"));
+        assert!(refused(|policy| policy.requests_min = 0).contains("no data never promotes"));
+        assert!(refused(|policy| policy.errors_ratio_percent = 99).contains("its ratio is 0.99; it must be from 1"));
+        assert!(refused(|policy| policy.bad_requests_max = 0).contains("a canary without traffic shows nothing"));
+    }
+
+    #[test]
+    fn a_prometheus_that_cannot_be_asked_is_refused_and_no_secret_is_repeated() {
+        for (address, why) in [
+            ("prometheus:9090", "write it as `http://HOST:PORT`"),
+            ("http://", "it names no host"),
+            ("http://a b", "it names no host"),
+            ("http://user:hunter2@host:9090", "it holds a user or a password"),
+        ] {
+            let said = refused(|policy| policy.prometheus = Some(Prometheus::at(address)));
+            assert!(said.contains(why) && !said.contains("hunter2"), "{address}: {said}");
+        }
+        let with = |change: &dyn Fn(&mut Prometheus)| {
+            let mut prometheus = Prometheus::at("http://localhost:9090/prometheus");
+            change(&mut prometheus);
+            refused(|policy| policy.prometheus = Some(prometheus))
+        };
+        let said = with(&|it| it.queries.requests = Some("http_requests_total".to_owned()));
+        assert!(said.starts_with("policy judgement.prometheus.requests: it must tell the versions apart"), "{said}");
+        for query in [
+            "rate(http_requests_total{version=\"{version}\"}[1m])",
+            "sum by (code) (http_requests_total{version=\"{version}\"})",
+            "sum(x{version='{version}'})",
+        ] {
+            let said = with(&|it| it.queries.requests = Some(query.to_owned()));
+            assert!(said.contains("gives no counters; write the counters' own selector"), "{said}");
+        }
+        let mut fine = Prometheus::at("http://localhost");
+        fine.queries.requests = Some("rate_total{sum=\"sum (\",count='{version}'}".to_owned());
+        assert_eq!(fine.validate(), Ok(()));
+        let said = with(&|it| it.token = Some(EnvValue::Value("hunter2".to_owned())));
+        assert!(said.contains("refer to it with `from_env`") && !said.contains("hunter2"), "{said}");
+        assert!(with(&|it| it.scrape_interval_ms = 0).contains("from 100 ms to 10 minutes"));
+    }
+}

@@ -1,0 +1,67 @@
+//! Forecasts: what a rollout will be able to tell, with and without a ledger that runs.
+
+use std::time::Instant;
+
+use super::binary::run;
+use super::running::{PATIENCE, Up, users};
+
+const SLOW: &str = "[rollout]\nsteps = [10, 100]\nduration = \"1 hour\"\n";
+
+#[test]
+fn a_forecast_is_of_the_measured_traffic_and_rolling_blindly_is_said_so() {
+    let up = Up::new();
+    let address = up.serving("1.0.0", SLOW);
+    let assumed = up.done("forecast api --requests-per-minute 5");
+    let errors: Vec<&str> = assumed.stdout.lines().next().unwrap().split('\t').collect();
+    assert_eq!(
+        (errors[0], errors[1], errors[10], errors[11]),
+        ("production/api", "errors", "5", "false"),
+        "{assumed:?}"
+    );
+    let json = up.json("forecast api 1 hour --share 10 --requests-per-minute 5");
+    let sentence = json["sentence"].as_str().unwrap();
+    assert_eq!(
+        sentence,
+        "at 5 requests a minute and 10 % share, the smallest error rate this rollout can see in 1 hour is 15 %"
+    );
+    assert_eq!((&json["schema_version"], &json["requests_measured"]), (&1.into(), &false.into()));
+
+    // What was measured counts once it was for ten seconds.
+    let deadline = Instant::now() + PATIENCE;
+    let blind = loop {
+        let answer = up.say("forecast api --json");
+        if answer.code == 0 {
+            break answer;
+        }
+        assert!(answer.stderr.contains("was measured for") && answer.stderr.contains("assume some"), "{answer:?}");
+        assert!(Instant::now() < deadline, "{answer:?}");
+        std::thread::sleep(std::time::Duration::from_millis(500));
+    };
+    let blind: serde_json::Value = serde_json::from_str(&blind.stdout).unwrap();
+    assert_eq!((&blind["requests_per_minute"], &blind["requests_measured"]), (&0.0.into(), &true.into()), "{blind:#}");
+    up.ready("1.1.0", &[]);
+    let roll = up.done("roll api 1.0.0 1.1.0 --dry-run");
+    let note = "note: at 0 requests a minute and 10 % share, this rollout cannot see any error rate in 1 hour";
+    assert!(roll.stderr.contains(note), "{roll:?}");
+
+    let users = users(address);
+    let deadline = Instant::now() + PATIENCE;
+    while up.json("forecast api")["requests_per_minute"].as_f64().unwrap() < 1.0 {
+        assert!(Instant::now() < deadline, "their requests are not counted");
+        std::thread::sleep(std::time::Duration::from_millis(200));
+    }
+    drop(users);
+    assert_eq!(up.json("forecast api")["metrics"][0]["measured"], true);
+
+    // Where nothing runs the policy is known and the traffic is not.
+    let data = up.data();
+    let folder = up.end();
+    let unknown = run(&data, &["forecast", "api"]);
+    assert_eq!(unknown.code, 2, "{unknown:?}");
+    assert!(unknown.stderr.contains("nothing runs that measures it"), "{unknown:?}");
+    let assumed = run(&data, &["forecast", "api", "--requests-per-minute", "5"]);
+    assert_eq!((assumed.code, assumed.stdout.lines().count()), (0, 3), "{assumed:?}");
+    let other = run(&data, &["forecast", "web", "--requests-per-minute", "5"]);
+    assert!(other.code == 1 && other.stderr.contains("service web is unknown"), "{other:?}");
+    drop(folder);
+}

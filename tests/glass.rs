@@ -1,0 +1,235 @@
+//! Break glass, end to end: every broker stopped, or a disk that fails or hangs, a rollback is applied all the same, nobody
+//! moves the weights back, and history has it once, with its true time and actor.
+
+#[path = "support/kafka.rs"]
+mod cluster;
+#[path = "support/house.rs"]
+mod house;
+#[path = "support/services.rs"]
+mod services;
+
+use std::fs;
+use std::io::{BufRead as _, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use cluster::Cluster;
+use house::{House, Said, eventually};
+use serde_json::Value;
+use services::Services;
+use workers::traffic::ProxyControl;
+
+/// From the command to the applied weight with all brokers stopped. Source: the issue "Kafka".
+const ROLLBACK_MAX: Duration = Duration::from_secs(3);
+
+/// 1.1.0 has all traffic and took it over from 1.0.0.
+fn ship(house: &House) {
+    house.serving("");
+    house.release("1.1.0", &[]);
+    house.new_stack("1.1.0");
+    give_all_to(house, "1.1.0");
+}
+
+fn give_all_to(house: &House, version: &str) {
+    house.ok(&["traffic", "api", version, "100"]);
+    eventually("the weights are applied", || house.deployment()["weights_applied"] == true);
+}
+
+/// Returns the versions that the proxy gives traffic to.
+fn served(house: &House) -> Vec<String> {
+    house.ask_proxy(async |proxy| served_by(&proxy).await)
+}
+
+async fn served_by(proxy: &ProxyControl) -> Vec<String> {
+    let held = proxy.routes(&"production/api".parse().unwrap()).await.unwrap().unwrap();
+    held.routes.weights.iter().map(|(stack, _)| held.routes.backends[&stack].version.to_string()).collect()
+}
+
+/// Rolls back without the ledger, and returns what was said and when.
+#[track_caller]
+fn breaks_the_glass(house: &House, arguments: &[&str]) -> (Said, Value, [jiff::Timestamp; 2]) {
+    let (began, from) = (Instant::now(), jiff::Timestamp::now());
+    let said = house.run(&[&["rollback", "api", "--reason", "checkout fails", "--json"], arguments].concat());
+    let took = began.elapsed();
+    assert_eq!(served(house), ["1.0.0"], "{said:?}");
+    println!("from the command to its answer, after the weight was applied: {took:?}");
+    assert!(took < ROLLBACK_MAX, "it took {took:?}: {said:?}");
+    assert_eq!(said.code, 0, "{said:?}");
+    assert!(said.stderr.contains("GLASS BROKEN"), "{said:?}");
+    let answer: Value = serde_json::from_str(&said.stdout).unwrap_or_else(|error| panic!("{error}: {said:?}"));
+    assert_eq!((&answer["commit"], &answer["applied"]), (&Value::Null, &Value::Bool(true)));
+    (said, answer, [from, jiff::Timestamp::now()])
+}
+
+/// The commits that count of history with an event of this type, the newest first.
+fn history(house: &House, kind: &str) -> Vec<Value> {
+    let entries = house.json(&["history", "api", "--limit", "0"])["entries"].as_array().unwrap().clone();
+    let has = |entry: &Value| entry["events"].as_array().unwrap().iter().any(|event| event["type"] == kind);
+    entries.into_iter().filter(|entry| entry["void"].is_null() && has(entry)).collect()
+}
+
+/// Asserts that history has the rollback once, by who asked for it, at the time at which it took effect.
+#[track_caller]
+fn has_it_once(house: &House, [from, to]: [jiff::Timestamp; 2]) {
+    let found = history(house, "traffic.rolled_back");
+    assert_eq!(found.len(), 1, "{found:?}");
+    let entry = &found[0];
+    let time = entry["effective_at"].as_str().or(entry["time"].as_str()).unwrap();
+    let time: jiff::Timestamp = time.parse().unwrap();
+    assert!((from..=to).contains(&time), "{time} is not in {from}..={to}: {entry}");
+    assert_eq!(entry["actor"]["kind"], "person");
+    assert!(entry["actor"]["proof"].as_str().unwrap().starts_with("unix-peer uid="), "{entry}");
+    assert_eq!(entry["reason"], "checkout fails");
+}
+
+fn files(house: &House, folder: &str) -> usize {
+    let Ok(entries) = fs::read_dir(house.data().join("glass").join(folder)) else { return 0 };
+    entries.filter(|entry| entry.as_ref().unwrap().path().extension().is_some_and(|ext| ext == "json")).count()
+}
+
+/// Watches the proxy until the work is done, and asserts that it never served anything but 1.0.0.
+fn while_nobody_moves_it_back<T>(data: &Path, work: impl FnOnce() -> T) -> T {
+    let (done, wrong, proxy) = (AtomicBool::new(false), std::sync::Mutex::new(None), ProxyControl::of(data));
+    let watch = || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        while !done.load(Ordering::SeqCst) {
+            let now = runtime.block_on(served_by(&proxy));
+            if now != ["1.0.0"] {
+                wrong.lock().unwrap().get_or_insert(now);
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    };
+    let result = std::thread::scope(|scope| {
+        scope.spawn(watch);
+        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
+        done.store(true, Ordering::SeqCst);
+        result
+    });
+    assert_eq!(wrong.into_inner().unwrap(), None, "it was moved back");
+    result.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+#[test]
+fn with_every_broker_stopped_it_is_applied_within_3_s_and_history_has_it_once_when_they_return() {
+    let cluster = Cluster::start(3);
+    let mut services = Services::start(&cluster, "glass");
+    ship(&services.house);
+    (1..=3).for_each(|broker| cluster.kill(broker));
+
+    let house = &services.house;
+    let (_, answer, between) = breaks_the_glass(house, &[]);
+    let file = answer["unrecorded"]["file"].as_str().unwrap().to_owned();
+    let text = fs::read_to_string(&file).unwrap();
+    assert!(text.contains("\"signature\"") && text.contains("checkout fails"), "{text}");
+    while_nobody_moves_it_back(&house.data(), || {
+        let (again, second, _) = breaks_the_glass(house, &[]);
+        assert!(again.stderr.contains("nothing was done again"), "{again:?}");
+        assert_eq!(second["unrecorded"]["file"], answer["unrecorded"]["file"]);
+        for question in [&["status", "api"][..], &["history", "api"], &["doctor"]] {
+            let said = house.run(question);
+            let both = format!("{}{}", said.stdout, said.stderr);
+            assert!(both.contains(&file), "{question:?}: {said:?}");
+        }
+        let status = house.json(&["status", "api"]);
+        assert_eq!(status["unrecorded"][0]["version"], "1.0.0", "{status}");
+        // Longer than any of it waits for the log.
+        std::thread::sleep(Duration::from_secs(12));
+        assert_eq!(files(house, ""), 1);
+    });
+
+    while_nobody_moves_it_back(&services.house.data(), || {
+        (1..=3).for_each(|broker| cluster.launch(broker));
+        cluster.wait_for(3);
+        // The API is killed just when it could record it; the next one does.
+        services.take("api").kill();
+        services.run("api");
+        let house = &services.house;
+        eventually("the ledger has it", || history(house, "traffic.rolled_back").len() == 1);
+        eventually("it is put away", || (files(house, ""), files(house, "done")) == (0, 1));
+        eventually("the router's weights are confirmed", || house.deployment()["weights_applied"] == true);
+        assert_eq!(house.weight("1.0.0"), 10_000);
+    });
+    let house = &services.house;
+    has_it_once(house, between);
+    let status = house.json(&["status", "api"]);
+    assert!(status["unrecorded"].is_null(), "{status}");
+    // And the normal path goes on above it.
+    give_all_to(house, "1.1.0");
+    assert_eq!(served(house), ["1.1.0"]);
+    house.ok(&["rollback", "api"]);
+    assert_eq!(served(house), ["1.0.0"]);
+}
+
+#[test]
+fn who_does_not_want_it_waits_for_the_ledger() {
+    let cluster = Cluster::start(3);
+    let services = Services::start(&cluster, "no-glass");
+    let house = &services.house;
+    ship(house);
+    (1..=3).for_each(|broker| cluster.kill(broker));
+    let said = house.run(&["rollback", "api", "--no-break-glass"]);
+    assert_eq!(said.code, 1, "{said:?}");
+    assert_eq!((served(house), files(house, "")), (vec!["1.1.0".to_owned()], 0));
+}
+
+/// A fault in the system calls of a process.
+struct Fault(Child);
+
+impl Fault {
+    /// Makes `inject` go wrong in `pid`; none if that cannot be done here.
+    fn in_process(pid: u32, inject: &str) -> Option<Self> {
+        let mut strace = Command::new("strace");
+        strace.args(["-f", "-o", "/dev/null", "-p", &pid.to_string(), "-e", "trace=fdatasync"]);
+        strace.args(["-e", &format!("inject={inject}")]).stderr(Stdio::piped());
+        let mut child = strace.spawn().ok()?;
+        let mut line = String::new();
+        BufReader::new(child.stderr.take()?).read_line(&mut line).ok()?;
+        line.contains("attached").then_some(Self(child))
+    }
+}
+
+impl Drop for Fault {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Ships in a house with its ledger in the folder, whose syncs then go wrong as `inject` says while it is rolled back, and
+/// starts `up` again on a healed disk.
+fn on_a_bad_disk(test: &str, inject: &str) {
+    let mut house = House::new();
+    ship(&house);
+    let Some(fault) = Fault::in_process(house.up_pid(), inject) else {
+        println!("SKIPPED {test}: strace cannot attach here");
+        assert!(std::env::var("CI").as_deref() != Ok("true"), "no test is skipped in CI");
+        return;
+    };
+    let (_, _, between) = breaks_the_glass(&house, &[]);
+    assert_eq!(files(&house, ""), 1);
+    house.kill_up();
+    drop(fault);
+    // What was left in the folder is told even while nothing runs.
+    assert!(house.run(&["status", "api"]).stderr.contains("GLASS BROKEN"));
+    house.up();
+    while_nobody_moves_it_back(&house.data(), || {
+        eventually("the ledger has it", || history(&house, "traffic.rolled_back").len() == 1);
+        eventually("it is put away", || (files(&house, ""), files(&house, "done")) == (0, 1));
+        eventually("the router's weights are confirmed", || house.deployment()["weights_applied"] == true);
+    });
+    has_it_once(&house, between);
+    assert_eq!(house.json(&["verify"])["ok"], true);
+}
+
+#[test]
+fn a_log_that_a_failed_sync_stopped_breaks_the_glass() {
+    on_a_bad_disk("a_log_that_a_failed_sync_stopped", "fdatasync:error=EIO");
+}
+
+#[test]
+fn a_disk_that_hangs_under_the_log_breaks_the_glass() {
+    on_a_bad_disk("a_disk_that_hangs_under_the_log", "fdatasync:delay_enter=60000000");
+}

@@ -1,0 +1,80 @@
+//! The hand: moves the weights by itself, through the router's port, on the last view of the ledger.
+
+use ledger::deployment::generation;
+use ledger::{Ledger, State};
+use schemas::glass::Intent;
+use schemas::{DeploymentId, StreamVersion, Weights};
+
+use crate::traffic::{ApplyError, Entry, Held, Router, Routes};
+use crate::traffic_shifter;
+
+/// How often a router that holds something younger is gone past.
+const TRIES_MAX: u32 = 4;
+
+/// Returns what the router holds, if it can be read.
+pub(super) async fn held(router: &dyn Router, id: &DeploymentId) -> Option<Held> {
+    match router.entry(id).await.ok()?? {
+        Entry::Routed(held) => Some(held),
+        Entry::Retired { .. } => None,
+    }
+}
+
+/// Says whether what is held is this rollback: all traffic on its target, past the ledger.
+pub fn is_done(intent: &Intent, held: &Held, glass: u32) -> bool {
+    generation::glass(held.routes.generation) > glass && held.routes.weights.sole() == Some(intent.to)
+}
+
+/// Returns the generation that a rollback without the ledger is carried out under: above what the ledger has heard of
+/// and above what the router holds.
+pub fn generation_above(intent: &Intent, glass: u32, held: Option<StreamVersion>) -> StreamVersion {
+    let glass = held.map_or(glass, |held| generation::glass(held).max(glass));
+    generation::of(glass.saturating_add(1), intent.head.version)
+}
+
+/// Returns the routes that an intent comes to on `state`, if a node of its target can be called.
+pub fn routes_back(state: &State, intent: &Intent) -> Option<Routes> {
+    let id = &intent.deployment;
+    let routes = traffic_shifter::routes_by(&Weights::all_on(intent.to), state, id, state.deployment(id)?)?;
+    Some(Routes { generation: intent.generation, ..routes })
+}
+
+/// Moves all traffic to the intent's target, unless it is there already, and returns the generation that the router then
+/// holds.
+///
+/// # Errors
+///
+/// Why it did not, in a few words.
+pub(super) async fn move_weights(
+    ledger: &Ledger,
+    router: &dyn Router,
+    intent: &Intent,
+) -> Result<StreamVersion, String> {
+    let id = &intent.deployment;
+    let (routes, glass) = {
+        let view = ledger.view();
+        let glass = view.state().deployment(id).map_or(0, |deployment| deployment.glass);
+        let routes = routes_back(view.state(), intent);
+        (routes.ok_or_else(|| format!("no node of {} can be called", intent.version))?, glass)
+    };
+    let mut generation = intent.generation;
+    let mut why = String::new();
+    for _ in 0..TRIES_MAX {
+        let routes = Routes { generation, ..routes.clone() };
+        match router.apply(&routes).await {
+            Ok(held) => return Ok(held.routes.generation),
+            Err(ApplyError::Superseded { held }) => generation = generation_above(intent, glass, Some(held)),
+            // It may hold the same generation with other nodes behind it.
+            Err(error) => {
+                why = error.to_string();
+                match held(router, id).await {
+                    Some(held) if is_done(intent, &held, glass) => return Ok(held.routes.generation),
+                    Some(held) if held.routes.generation >= generation => {
+                        generation = generation_above(intent, glass, Some(held.routes.generation));
+                    }
+                    _ => return Err(why),
+                }
+            }
+        }
+    }
+    Err(format!("something younger came first again and again; {why}"))
+}

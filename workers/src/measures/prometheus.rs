@@ -1,0 +1,186 @@
+//! A Prometheus server as a source: its HTTP API, one series a node and label, increments counted here.
+//!
+//! It is asked with `query_range` for the counters themselves, at steps half as long as its scrape interval, so that
+//! every scrape is seen. What a span holds is the sum of the rises of each series; a counter that falls has begun anew at
+//! 0, and one that was not there when the span began has begun at 0 in it. No `rate()` and no `increase()`: both guess
+//! beyond the samples, and give counts that are none.
+//!
+//! The default queries are for what our own proxies tell Prometheus: [`REQUESTS`], [`ERRORS`], [`STATUS_4XX`], [`LATENCY`].
+
+mod buckets;
+mod client;
+mod series;
+mod stack;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use futures::future::try_join_all;
+use schemas::Version;
+use schemas::policy::{JudgementPolicy, Prometheus};
+
+use super::{Asked, Failure, Measured, Reading, Source, Span};
+use client::Client;
+use series::Grid;
+use stack::{Answers, StackAnswers, What};
+
+/// All requests.
+pub const REQUESTS: &str =
+    r#"ionledger_proxy_requests_total{service="{service}",environment="{environment}",version="{version}"}"#;
+
+/// Those that failed.
+pub const ERRORS: &str = r#"ionledger_proxy_requests_total{service="{service}",environment="{environment}",version="{version}",outcome=~"5xx|failed"}"#;
+
+/// Those that were answered with a 4xx status.
+pub const STATUS_4XX: &str = r#"ionledger_proxy_requests_total{service="{service}",environment="{environment}",version="{version}",outcome="4xx"}"#;
+
+/// How long they took, in seconds.
+pub const LATENCY: &str =
+    r#"ionledger_proxy_request_seconds_bucket{service="{service}",environment="{environment}",version="{version}"}"#;
+
+/// How long ago a span must end for its scrapes to be in.
+const LAG: Duration = Duration::from_secs(2);
+
+/// After how many scrape intervals without a sample it is stale.
+const STALE_INTERVALS: u32 = 3;
+
+/// Counts by asking a Prometheus server.
+#[derive(Debug)]
+pub struct PrometheusSource {
+    client: Client,
+    interval: Duration,
+    queries: BTreeMap<What, String>,
+}
+
+impl PrometheusSource {
+    /// Returns the source that asks the server of `policy` for what `judgement` gives a weight.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure::Unasked`] if no client can be made, as without any certificate of an authority on this machine.
+    pub fn new(policy: &Prometheus, judgement: &JudgementPolicy) -> Result<Self, Failure> {
+        let query = |own: &Option<String>, default: &str| own.clone().unwrap_or_else(|| default.to_owned());
+        let (own, weights) = (&policy.queries, &judgement.weights);
+        let requests = query(&own.requests, REQUESTS);
+        let queries = [
+            (true, What::Newest, format!("timestamp({requests})")),
+            (true, What::Requests, requests),
+            (weights.errors > 0, What::Errors, query(&own.errors, ERRORS)),
+            (weights.status_4xx > 0, What::Status4xx, query(&own.status_4xx, STATUS_4XX)),
+            (weights.p50 > 0 || weights.p99 > 0, What::Latency, query(&own.latency, LATENCY)),
+        ];
+        let judged = queries.into_iter().filter(|(judged, ..)| *judged);
+        Ok(Self {
+            client: Client::new(policy)?,
+            interval: Duration::from_millis(policy.scrape_interval_ms),
+            queries: judged.map(|(_, what, query)| (what, query)).collect(),
+        })
+    }
+
+    async fn ask(&self, asked: &Asked, version: &Version, grid: Grid) -> Result<Answers, Failure> {
+        let one = |(what, query): (&What, &String)| {
+            let (what, query) = (*what, filled(query, asked, version));
+            async move { self.client.range(&query, grid).await.map(|answer| (what, answer)) }
+        };
+        Ok(try_join_all(self.queries.iter().map(one)).await?.into_iter().collect())
+    }
+
+    /// Returns why no series of `what` does not mean that there were none: its query names a metric that is not there at
+    /// all.
+    async fn not_there(&self, what: What, asked: &Asked, version: &Version) -> Result<Option<String>, Failure> {
+        let Some(query) = self.queries.get(&what) else { return Ok(None) };
+        let query = filled(query, asked, version);
+        let (names, at) = (series::metrics_of(&query), self.client.at());
+        if names.is_empty() {
+            return Ok(Some(format!("`{query}` finds nothing at {at}, and names no metric to see whether it could")));
+        }
+        for name in names {
+            if !self.client.has_metric(&name).await? {
+                let next = "correct the query, or let the service begin that counter at 0";
+                return Ok(Some(format!("{at} has no metric `{name}`; {next}")));
+            }
+        }
+        Ok(None)
+    }
+}
+
+#[async_trait::async_trait]
+impl Source for PrometheusSource {
+    async fn read(&self, asked: &Asked, span: Span) -> Result<Reading, Failure> {
+        let at = self.client.at();
+        let Some(grid) = Grid::over(span, self.interval / 2) else {
+            return Ok(Reading::Empty { reason: "the span that was asked for has no length".to_owned() });
+        };
+        let answers = try_join_all(asked.stacks.values().map(|version| self.ask(asked, version, grid))).await?;
+        let stacks = asked.stacks.iter().zip(answers);
+        let stacks: Vec<StackAnswers<'_>> =
+            stacks.map(|((id, version), answers)| StackAnswers { id: *id, version, answers, at }).collect();
+        let Some(first) = stacks.first().filter(|_| stacks.iter().any(StackAnswers::has_requests)) else {
+            let versions: Vec<String> = asked.stacks.values().map(Version::to_string).collect();
+            let reason = format!("{at} has no series of the requests of {}", versions.join(" or of "));
+            return Ok(Reading::Empty { reason });
+        };
+        let stale_after = self.interval * STALE_INTERVALS;
+        if let Some(reason) = stacks.iter().find_map(|stack| stack.stale(grid, stale_after)) {
+            return Ok(Reading::Stale { reason });
+        }
+        let mut missing = BTreeSet::new();
+        // Whether a series that was not there when the span began had not begun, or nobody had looked.
+        let scraped_before = stacks.iter().any(StackAnswers::is_there_when_it_begins);
+        if !scraped_before {
+            let what = "nothing was scraped before the span; what was counted until its first scrape is not in it";
+            missing.insert(what.to_owned());
+        }
+        let mut unknown = BTreeSet::new();
+        for what in [What::Errors, What::Status4xx] {
+            if stacks.iter().all(|stack| stack.has_no_series(what))
+                && let Some(why) = self.not_there(what, asked, first.version).await?
+            {
+                missing.insert(why);
+                unknown.insert(what);
+            }
+        }
+        let mut measured = BTreeMap::new();
+        for stack in &stacks {
+            measured.insert(stack.id, vec![stack.measured(scraped_before, &unknown, &mut missing)]);
+        }
+        let measured = Measured { span: Span { from: span.from, to: grid.end() }, stacks: measured };
+        Ok(Reading::of(measured, missing.into_iter().collect()))
+    }
+
+    fn lag(&self) -> Duration {
+        LAG
+    }
+}
+
+/// Returns `query` with the names that its placeholders stand for. None of them holds what a text in PromQL must escape.
+fn filled(query: &str, asked: &Asked, version: &Version) -> String {
+    query
+        .replace("{service}", asked.deployment.service.as_str())
+        .replace("{environment}", asked.deployment.environment.as_str())
+        .replace("{version}", version.as_str())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use schemas::policy::MetricWeights;
+
+    #[test]
+    fn placeholders_are_filled_and_braces_of_the_language_stay() {
+        let asked = Asked { deployment: "production/api".parse().unwrap(), stacks: BTreeMap::new() };
+        assert_eq!(
+            filled(ERRORS, &asked, &"1.2.3".parse().unwrap()),
+            r#"ionledger_proxy_requests_total{service="api",environment="production",version="1.2.3",outcome=~"5xx|failed"}"#
+        );
+    }
+
+    #[test]
+    fn what_is_not_judged_is_not_asked_for() {
+        let weights = MetricWeights { errors: 100, status_4xx: 0, p50: 0, p99: 0 };
+        let judgement = JudgementPolicy { weights, ..JudgementPolicy::default() };
+        let source = PrometheusSource::new(&Prometheus::at("http://127.0.0.1:1"), &judgement).unwrap();
+        let asked: Vec<What> = source.queries.keys().copied().collect();
+        assert_eq!(asked, [What::Requests, What::Newest, What::Errors]);
+    }
+}

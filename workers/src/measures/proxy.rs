@@ -1,0 +1,178 @@
+//! Our own router as a source: exact, node by node, with the ages of what is in flight.
+//!
+//! A router tells counts since its start. What a span holds is the difference of two looks, so that a source knows
+//! nothing of what was before its first.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use schemas::{DeploymentId, EffectId, Timestamp};
+
+use super::{Asked, Failure, Latency, Measured, NodeMeasured, Reading, Source, Span};
+use crate::traffic::{Measures, NodeMeasures, Router};
+
+/// Counts by looking at the router.
+pub struct ProxySource {
+    router: Arc<dyn Router>,
+    looks: Mutex<BTreeMap<DeploymentId, Look>>,
+}
+
+/// A look at a router's counters.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Look {
+    /// When.
+    pub at: Timestamp,
+    /// What they were.
+    pub measures: Measures,
+}
+
+impl ProxySource {
+    /// Returns the source that looks at `router`.
+    pub fn new(router: Arc<dyn Router>) -> Self {
+        Self { router, looks: Mutex::default() }
+    }
+}
+
+#[async_trait::async_trait]
+impl Source for ProxySource {
+    async fn read(&self, asked: &Asked, span: Span) -> Result<Reading, Failure> {
+        let at = || format!("the router of {}", asked.deployment);
+        let measures = self.router.measures(&asked.deployment).await;
+        let measures = measures.map_err(|error| Failure::Unreachable { at: at(), cause: error.to_string() })?;
+        let Some(measures) = measures else {
+            return Ok(Reading::Empty { reason: format!("{} does not serve it", at()) });
+        };
+        let look = Look { at: span.to, measures };
+        let mut looks = self.looks.lock().unwrap_or_else(PoisonError::into_inner);
+        let reading = between(asked, looks.get(&asked.deployment), &look);
+        // A look that moves nothing on is not the one to count from.
+        if !matches!(reading, Reading::Stale { .. }) {
+            looks.insert(asked.deployment.clone(), look);
+        }
+        Ok(reading)
+    }
+
+    fn lag(&self) -> Duration {
+        Duration::ZERO
+    }
+}
+
+/// Returns what was counted from the look `before` to `now`.
+pub fn between(asked: &Asked, before: Option<&Look>, now: &Look) -> Reading {
+    let Some(before) = before else {
+        let reason = "the router was looked at for the first time; what it counts from now on is known".to_owned();
+        return Reading::Empty { reason };
+    };
+    let begun_anew = before.measures.epoch != now.measures.epoch;
+    if !begun_anew && now.measures.at_ms <= before.measures.at_ms {
+        return Reading::Stale { reason: "the router's counters are not newer than the last time".to_owned() };
+    }
+    let counted = |stack: &schemas::StackId| {
+        let nodes = now.measures.stacks.get(stack).into_iter().flat_map(|stack| &stack.nodes);
+        let earlier = before.measures.stacks.get(stack).filter(|_| !begun_anew);
+        nodes.map(|(node, of)| counted(*node, earlier.and_then(|stack| stack.nodes.get(node)), of)).collect()
+    };
+    let stacks = asked.stacks.keys().map(|stack| (*stack, counted(stack))).collect();
+    let measured = Measured { span: Span { from: before.at, to: now.at }, stacks };
+    let lost = "the router began anew; what it counted between the last look and its end is lost";
+    Reading::of(measured, if begun_anew { vec![lost.to_owned()] } else { vec![] })
+}
+
+/// Returns what was counted from the router's start to `now`. Nodes that left long ago are not in it.
+pub fn so_far(asked: &Asked, now: &Look) -> Measured {
+    let counted_of = |stack: &schemas::StackId| {
+        let nodes = now.measures.stacks.get(stack).into_iter().flat_map(|stack| &stack.nodes);
+        nodes.map(|(node, of)| counted(*node, None, of)).collect()
+    };
+    let since_start = jiff::SignedDuration::from_millis(i64::try_from(now.measures.at_ms).unwrap_or(i64::MAX));
+    let from = now.at.checked_sub(since_start).unwrap_or(Timestamp::MIN);
+    let stacks = asked.stacks.keys().map(|stack| (*stack, counted_of(stack))).collect();
+    Measured { span: Span { from, to: now.at }, stacks }
+}
+
+fn counted(node: EffectId, before: Option<&NodeMeasures>, now: &NodeMeasures) -> NodeMeasured {
+    let counts = before.map_or(now.counts, |before| now.counts.since(&before.counts));
+    let latency = before.map_or_else(|| now.latency.clone(), |before| now.latency.since(&before.latency));
+    NodeMeasured {
+        node: Some(node),
+        requests: counts.ended(),
+        errors: Some(counts.errors()),
+        status_4xx: Some(counts.status_4xx),
+        latency: Some(Latency::exact(latency)),
+        in_flight: now.in_flight.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::traffic::{Counts, Histogram, StackMeasures};
+    use schemas::StackId;
+    use uuid::Uuid;
+
+    fn stack() -> StackId {
+        StackId(Uuid::from_u128(1))
+    }
+
+    fn asked() -> Asked {
+        let stacks = BTreeMap::from([(stack(), "1.2.3".parse().unwrap())]);
+        Asked { deployment: "production/api".parse().unwrap(), stacks }
+    }
+
+    fn look(epoch: u128, at_ms: u64, ok: u64, failed: u64) -> Look {
+        let mut latency = Histogram::default();
+        (0..ok + failed).for_each(|_| latency.add(20.0));
+        let mut in_flight = Histogram::default();
+        in_flight.add(500.0);
+        let node = NodeMeasures {
+            address: "127.0.0.1:1".parse().unwrap(),
+            counts: Counts { status_2xx: ok, failed, ..Counts::default() },
+            passed_on: 0,
+            latency,
+            in_flight,
+            oldest_in_flight_ms: Some(500),
+        };
+        let nodes = BTreeMap::from([(EffectId(Uuid::from_u128(7)), node)]);
+        let measures = Measures {
+            epoch: Uuid::from_u128(epoch),
+            deployment: asked().deployment,
+            generation: schemas::StreamVersion(1),
+            at_ms,
+            refused: 0,
+            stacks: BTreeMap::from([(stack(), StackMeasures { version: "1.2.3".parse().unwrap(), nodes })]),
+        };
+        Look { at: Timestamp::from_millisecond(at_ms as i64).unwrap(), measures }
+    }
+
+    #[test]
+    fn what_a_span_holds_is_the_difference_of_two_looks() {
+        let reading = between(&asked(), Some(&look(1, 1_000, 10, 1)), &look(1, 2_000, 25, 3));
+        let Reading::Complete(measured) = &reading else { panic!("{reading:?}") };
+        let node = &measured.stacks[&stack()][0];
+        assert_eq!((node.requests, node.errors, node.status_4xx), (17, Some(2), Some(0)));
+        assert_eq!(node.latency.as_ref().unwrap().at_most.count(), 17);
+        assert_eq!(node.in_flight.count(), 1, "what is in flight is as it is now");
+    }
+
+    #[test]
+    fn the_first_look_counts_nothing_and_a_look_back_in_time_is_stale() {
+        assert!(matches!(between(&asked(), None, &look(1, 1_000, 10, 1)), Reading::Empty { .. }));
+        let reading = between(&asked(), Some(&look(1, 1_000, 10, 1)), &look(1, 1_000, 10, 1));
+        assert!(matches!(reading, Reading::Stale { .. }), "{reading:?}");
+    }
+
+    #[test]
+    fn what_was_counted_so_far_is_since_the_routers_start() {
+        let measured = so_far(&asked(), &look(1, 60_000, 10, 1));
+        assert_eq!(measured.of(stack()).requests, 11);
+        assert_eq!(measured.span.to.duration_since(measured.span.from).as_secs(), 60);
+    }
+
+    #[test]
+    fn a_router_that_began_anew_has_counted_from_zero_and_says_what_is_lost() {
+        let reading = between(&asked(), Some(&look(1, 9_000, 100, 5)), &look(2, 100, 4, 0));
+        assert!(reading.reason().unwrap().contains("began anew"), "{reading:?}");
+        assert_eq!(reading.measured().unwrap().of(stack()).requests, 4);
+    }
+}

@@ -1,0 +1,303 @@
+//! The ledger gives no verdict: the weights move, and history hears of it once.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use schemas::command::{Command, DeploymentOutcome, Outcome, PlanAsked, Request};
+use schemas::{Role, Timestamp, Weight, Weights};
+use workers::glass::Rolled;
+
+use crate::world::{DEADLINE, HOLDER, V1, V2, V3, World, deployment, effective_at, has, patience, person, rollback};
+
+#[tokio::test]
+async fn the_weights_move_at_once_and_history_has_it_once_with_its_true_actor_and_time() {
+    let world = World::serving().await;
+    world.log.fall_silent();
+    let (asked, before, request) = (Instant::now(), Timestamp::now(), rollback());
+    let broken = world.broken(request.clone()).await;
+    let after = Timestamp::now();
+    assert!(asked.elapsed() >= patience().verdict, "the verdict was waited for");
+    assert_eq!((&broken.unmoved, &broken.notes), (&None, &vec![]));
+    assert_eq!(world.router.weights(), Weights::all_on(world.stack(V1)));
+    assert_eq!(world.set(), Weights::all_on(world.stack(V2)), "the ledger does not know yet");
+    assert_eq!(broken.unrecorded.file.as_deref(), world.file(request.id).to_str());
+    assert_eq!(world.glass.unrecorded(), vec![broken.unrecorded]);
+    assert_eq!(world.files(""), [format!("{}.json", request.id)]);
+
+    world.log.come_back();
+    world.settled().await;
+    let history = world.history("traffic.rolled_back");
+    assert_eq!(history.len(), 1);
+    let (commit, _) = &history[0];
+    let about = &commit["about"];
+    assert_eq!((&about["actor"]["name"], &about["actor"]["proof"]), (&"ana".into(), &"unix-peer uid=1000".into()));
+    assert_eq!(about["reason"], "checkout fails");
+    assert!((before..=after).contains(&effective_at(commit)), "{commit}");
+    assert_eq!(world.set(), Weights::all_on(world.stack(V1)));
+    assert_eq!((world.files(""), world.files("done").len()), (vec![], 1));
+    let again = world.glass.execute(request, person("ana"), None).await;
+    assert!(matches!(&again, Rolled::Settled(Ok(answer)) if answer.repeated), "{again:?}");
+    assert_eq!(world.history("traffic.rolled_back").len(), 1);
+}
+
+#[tokio::test]
+async fn a_log_that_has_stopped_is_not_waited_for_and_the_later_record_says_when_it_took_effect() {
+    let world = World::serving().await;
+    world.log.stop();
+    let (asked, before) = (Instant::now(), Timestamp::now());
+    world.broken(rollback()).await;
+    assert!(asked.elapsed() < patience().verdict);
+    let after = Timestamp::now();
+    world.glass.settle_all().await;
+    assert!(world.glass.unrecorded()[0].trouble.as_ref().unwrap().contains("a sync failed"));
+    tokio::time::sleep(patience().again).await;
+    world.log.come_back();
+    world.settled().await;
+    let (commit, broken) = world.history("traffic.glass_broken").remove(0);
+    assert_eq!(world.history("traffic.rolled_back").len(), 1);
+    assert!(
+        (before..=after).contains(&effective_at(&commit)) && !commit["about"]["effective_at"].is_null(),
+        "{commit}"
+    );
+    let recorded_at: Timestamp = broken["recorded_at"].as_str().unwrap().parse().unwrap();
+    assert!(recorded_at > after, "{broken}");
+}
+
+#[tokio::test]
+async fn the_append_that_got_no_verdict_may_land_and_then_it_is_what_counts() {
+    let world = World::serving().await;
+    world.log.fall_silent();
+    world.broken(rollback()).await;
+    world.log.come_back_with_all_that_was_sent();
+    world.settled().await;
+    assert_eq!(world.history("traffic.rolled_back").len(), 1);
+    assert_eq!((world.files(""), world.files("done").len()), (vec![], 1));
+    world.apply().await;
+    assert_eq!(world.set(), Weights::all_on(world.stack(V1)));
+}
+
+#[tokio::test]
+async fn a_second_one_changes_nothing_and_makes_no_second_intent() {
+    let world = World::serving().await;
+    world.log.fall_silent();
+    let first = world.broken(rollback()).await;
+    let changes = world.router.changes.load(Ordering::SeqCst);
+    let second = world.broken(rollback()).await;
+    assert_eq!(second.unrecorded, first.unrecorded, "it names the first one's file");
+    assert!(second.notes[0].contains("carried out before"), "{:?}", second.notes);
+    let elsewhere = tempfile::tempdir().unwrap();
+    let other = workers::glass::Glass::new(
+        elsewhere.path(),
+        world.ledger.clone(),
+        std::sync::Arc::clone(&world.router) as _,
+        patience(),
+    );
+    let third = other.execute(rollback(), person("cy"), None).await;
+    assert!(matches!(&third, Rolled::Broken(broken) if broken.notes[0].contains("serves it already")), "{third:?}");
+    assert_eq!(world.router.changes.load(Ordering::SeqCst), changes);
+    assert_eq!(world.files("").len(), 1);
+    world.log.come_back();
+    world.settled().await;
+    assert_eq!(world.history("traffic.rolled_back").len(), 1);
+}
+
+#[tokio::test]
+async fn a_verdict_in_time_is_the_usual_way_and_leaves_no_file() {
+    let world = World::serving().await;
+    let Rolled::Settled(Ok(answer)) = world.glass.execute(rollback(), person("ana"), None).await else {
+        panic!("the log answers");
+    };
+    assert!(has(&answer, "traffic.rolled_back"));
+    let Rolled::Settled(Ok(answer)) = world.glass.execute(rollback(), person("ana"), None).await else {
+        panic!("the log answers");
+    };
+    assert_eq!(answer.events, [], "it is rolled back already");
+    assert!(world.files("").is_empty());
+}
+
+#[tokio::test]
+async fn newer_work_is_not_undone_and_what_happened_is_recorded() {
+    let world = World::serving().await;
+    world.bring_up(V3).await;
+    world.log.stop();
+    world.broken(rollback()).await;
+    world.log.come_back();
+    // Somebody ships before anybody has settled.
+    world.ask(World::all_on(V3)).await;
+    world.settled().await;
+    assert_eq!(world.set(), Weights::all_on(world.stack(V3)));
+    assert!(world.history("traffic.rolled_back").is_empty());
+    let (commit, broken) = world.history("traffic.glass_broken").remove(0);
+    assert_eq!(commit["about"]["actor"]["name"], "ana");
+    assert_eq!(broken["overtaken"], "other weights were asked for since");
+    world.apply().await;
+    assert_eq!(world.router.weights(), Weights::all_on(world.stack(V3)), "and it is carried out");
+}
+
+#[tokio::test]
+async fn a_call_that_was_decided_without_knowing_of_it_is_refused_however_young() {
+    let world = World::serving().await;
+    let late = world.router.held().routes;
+    world.log.fall_silent();
+    world.broken(rollback()).await;
+    let generation = schemas::StreamVersion(late.generation.0 + 1_000_000);
+    let late = workers::traffic::Routes { generation, ..late };
+    let refused = workers::traffic::Router::apply(&*world.router, &late).await;
+    assert!(matches!(refused, Err(workers::traffic::ApplyError::Superseded { .. })), "{refused:?}");
+}
+
+#[tokio::test]
+async fn where_nothing_can_be_written_the_weights_move_all_the_same_and_it_is_recorded_from_memory() {
+    let world = World::serving().await;
+    world.log.fall_silent();
+    let folder = world.data.path().join("glass");
+    fs::remove_dir_all(&folder).unwrap();
+    fs::write(&folder, "in the way").unwrap();
+    let broken = world.broken(rollback()).await;
+    assert_eq!((&broken.unmoved, &broken.unrecorded.file), (&None, &None));
+    assert!(broken.notes[0].contains("could not be written down"), "{:?}", broken.notes);
+    assert!(world.glass.unrecorded()[0].trouble.as_ref().unwrap().contains("not written down"));
+    assert_eq!(world.router.weights(), Weights::all_on(world.stack(V1)));
+    world.log.come_back();
+    world.settled().await;
+    assert_eq!(world.history("traffic.rolled_back").len(), 1);
+}
+
+#[tokio::test]
+async fn a_router_that_is_deaf_too_is_told_as_soon_as_it_hears() {
+    let world = World::serving().await;
+    world.log.fall_silent();
+    world.router.deaf.store(true, Ordering::SeqCst);
+    let broken = world.broken(rollback()).await;
+    assert!(broken.unmoved.as_ref().unwrap().contains("deaf"), "{broken:?}");
+    world.router.deaf.store(false, Ordering::SeqCst);
+    let until = Instant::now() + DEADLINE;
+    while world.router.weights() != Weights::all_on(world.stack(V1)) {
+        assert!(Instant::now() < until, "{:?}", world.glass.unrecorded());
+        world.glass.settle_all().await;
+        tokio::time::sleep(patience().again).await;
+    }
+}
+
+#[tokio::test]
+async fn a_file_that_was_changed_or_is_of_another_ledger_is_set_aside_and_never_recorded() {
+    let world = World::serving().await;
+    world.log.fall_silent();
+    let (first, other) = (rollback(), World::serving().await);
+    world.broken(first.clone()).await;
+    let text = fs::read_to_string(world.file(first.id)).unwrap();
+    fs::write(world.file(first.id), text.replace("\"ana\"", "\"bob\"")).unwrap();
+    // The same key, and another ledger.
+    other.log.fall_silent();
+    fs::copy(world.data.path().join("glass/key"), other.data.path().join("glass/key")).unwrap();
+    let second = rollback();
+    other.broken(second.clone()).await;
+    fs::copy(other.file(second.id), world.file(second.id)).unwrap();
+
+    world.log.come_back();
+    let fresh = world.another();
+    fresh.settle_all().await;
+    assert_eq!((world.files("").len(), world.files("aside").len()), (0, 2));
+    let folder = workers::glass::Folder::of(world.data.path());
+    let why: Vec<String> = folder.aside().unwrap().into_iter().map(|aside| aside.why).collect();
+    assert!(why.iter().any(|why| why.contains("changed after it was signed")), "{why:?}");
+    assert!(why.iter().any(|why| why.contains("belongs to ledger")), "{why:?}");
+    assert!(world.history("traffic.rolled_back").is_empty());
+    let key = fs::metadata(folder.key_file()).unwrap();
+    assert_eq!(key.permissions().mode() & 0o777, 0o600);
+}
+
+#[tokio::test]
+async fn without_a_warm_target_nothing_is_claimed() {
+    let world = World::serving().await;
+    let stack = world.stack(V1);
+    let effect = schemas::EffectId::of_launch(world.ledger.id(), stack, 0, 0);
+    let gone = DeploymentOutcome::StartCollection { stack, reason: "by hand".to_owned() };
+    let outcome = Outcome::Deployment { deployment: deployment(), outcome: gone };
+    // The collector spares the rollback target; its node ends by itself.
+    assert!(world.ledger.record(outcome, Role::Collector, HOLDER, None).await.is_err());
+    world.report(Role::Provisioner, DeploymentOutcome::NodeLost { effect, reason: "it exited".to_owned() }).await;
+    world.log.fall_silent();
+    let broken = world.broken(rollback()).await;
+    assert!(broken.unmoved.as_ref().unwrap().contains("no node of 1.0.0"), "{broken:?}");
+    assert_eq!(world.router.weights(), Weights::all_on(world.stack(V2)));
+}
+
+#[tokio::test]
+async fn the_judge_sends_a_canary_back_without_the_ledger_and_history_says_it_was_the_judge() {
+    let world = World::serving().await;
+    world.bring_up(V3).await;
+    let steps = Some(vec![Weight::from_percent(10), Weight::FULL]);
+    let plan = PlanAsked { duration_ms: Some(3_600_000), steps };
+    let (from, to) = (V2.parse().unwrap(), V3.parse().unwrap());
+    let roll = Command::Roll { deployment: deployment(), from, to, plan, supersede: false };
+    let rollout: schemas::RolloutId = world.ask(roll).await.commit.unwrap().into();
+    let counts = schemas::judgement::Counts::default();
+    let measured = schemas::judgement::Measured { epoch: "1".to_owned(), baseline: counts, canary: counts };
+    let step = DeploymentOutcome::TakeStep { rollout, step: 0, measured, judged: None };
+    world.report(Role::TrafficShifter, step).await;
+    world.apply().await;
+    let stack = world.stack(V3);
+    let effect = schemas::EffectId::of_launch(world.ledger.id(), stack, 0, 0);
+    world.report(Role::Provisioner, DeploymentOutcome::NodeLost { effect, reason: "it exited".to_owned() }).await;
+    world.report(Role::Provisioner, DeploymentOutcome::StackUnhealthy { stack }).await;
+
+    world.log.fall_silent();
+    let reason = "the canary is unhealthy".to_owned();
+    let back = DeploymentOutcome::SendBack { rollout, reason, judged: None };
+    let outcome = Outcome::Deployment { deployment: deployment(), outcome: back };
+    let cause = Some(schemas::CommitId(rollout.0));
+    for _ in 0..2 {
+        let answer = world.glass.record(outcome.clone(), Role::TrafficShifter, HOLDER, cause).await.unwrap();
+        assert_eq!(answer.commit, None);
+        assert_eq!(world.router.weights(), Weights::all_on(world.stack(V2)));
+    }
+    assert_eq!(world.files("").len(), 1);
+    world.log.come_back();
+    // Another instance acts by now; this one held the lease when it acted.
+    for role in Role::ALL {
+        let taken = Outcome::TakeLease {
+            role,
+            holder: "two".to_owned(),
+            from: Some(HOLDER.to_owned()),
+            reason: "silence".to_owned(),
+        };
+        world.ledger.record(taken, role, "two", None).await.unwrap();
+    }
+    world.settled().await;
+    let (commit, back) = world.history("traffic.rolled_back").remove(0);
+    let about = &commit["about"];
+    assert_eq!(about["actor"]["name"], format!("traffic-shifter/{HOLDER}"));
+    assert_eq!(about["cause"], rollout.to_string());
+    assert_eq!(back["reason"], "the canary is unhealthy");
+    assert_eq!(world.history("rollout.came_back").len(), 1);
+}
+
+#[tokio::test]
+async fn what_a_script_sends_again_once_the_log_is_back_is_not_recorded_a_second_time() {
+    let world = World::serving().await;
+    world.log.stop();
+    let asked = rollback();
+    world.broken(asked.clone()).await;
+    world.log.come_back();
+    // The ledger has it before the keeper looked.
+    let answer = world.ledger.execute(asked, person("ana"), None).await.unwrap();
+    assert!(has(&answer, "traffic.rolled_back"));
+    world.settled().await;
+    assert_eq!(world.history("traffic.rolled_back").len(), 1);
+}
+
+#[tokio::test]
+async fn an_id_that_waits_for_the_ledger_is_refused_for_something_else_and_its_file_stays() {
+    let world = World::serving().await;
+    world.log.stop();
+    let asked = rollback();
+    world.broken(asked.clone()).await;
+    let kept = fs::read(world.file(asked.id)).unwrap();
+    let other = Request { command: Command::Rollback { deployment: "test/api".parse().unwrap() }, ..asked.clone() };
+    let answer = world.glass.execute(other, person("ana"), None).await;
+    assert_eq!(answer, Rolled::Settled(Err(ledger::execute::Refusal::OtherContent { id: asked.id })));
+    assert_eq!(fs::read(world.file(asked.id)).unwrap(), kept);
+}
