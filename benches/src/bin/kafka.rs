@@ -8,6 +8,8 @@
 
 #![allow(clippy::print_stdout)] // its results
 
+#[path = "../bare_producer.rs"]
+mod bare_producer;
 #[path = "../../../replay/tests/busy/mod.rs"]
 mod busy;
 #[path = "../../../tests/support/kafka.rs"]
@@ -16,6 +18,7 @@ mod cluster;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bare_producer::Bare;
 use busy::Busy;
 use bytes::Bytes;
 use cluster::Cluster;
@@ -26,11 +29,8 @@ use ledger::log::memory::MemoryLog;
 use ledger::log::{Log, Urgency};
 use ledger::rule::NO_HEAD;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
-use rdkafka::message::DeliveryResult;
-use rdkafka::producer::{BaseRecord, ProducerContext, ThreadedProducer};
-use rdkafka::{ClientConfig, ClientContext, Offset as At, TopicPartitionList};
+use rdkafka::{ClientConfig, Offset as At, TopicPartitionList};
 use schemas::Offset;
-use tokio::sync::oneshot;
 
 /// The one that `ionledger` has.
 #[global_allocator]
@@ -100,43 +100,6 @@ impl Target {
     }
 }
 
-/// A producer as the client library has it.
-struct Bare {
-    producer: ThreadedProducer<Acknowledged>,
-    topic: String,
-}
-
-struct Acknowledged;
-
-impl ClientContext for Acknowledged {}
-
-impl ProducerContext for Acknowledged {
-    type DeliveryOpaque = Box<oneshot::Sender<bool>>;
-
-    fn delivery(&self, result: &DeliveryResult<'_>, answer: Box<oneshot::Sender<bool>>) {
-        let _ = answer.send(result.is_ok());
-    }
-}
-
-impl Bare {
-    fn open(cluster: &Cluster, topic: &str) -> Result<Self, Error> {
-        let mut config = ClientConfig::new();
-        config
-            .set("bootstrap.servers", cluster.servers())
-            .set("enable.idempotence", "true")
-            .set("acks", "all")
-            .set("linger.ms", "0");
-        Ok(Self { producer: config.create_with_context(Acknowledged)?, topic: topic.to_owned() })
-    }
-
-    async fn append(&self, bytes: &Bytes) -> Result<(), Error> {
-        let (answer, answered) = oneshot::channel();
-        let record = BaseRecord::<str, [u8], _>::with_opaque_to(&self.topic, Box::new(answer));
-        self.producer.send(record.partition(0).payload(bytes)).map_err(|(error, _)| error)?;
-        if answered.await? { Ok(()) } else { Err("the record was not taken".into()) }
-    }
-}
-
 /// What one run, or several together, have shown.
 struct Outcome {
     per_second: f64,
@@ -180,7 +143,7 @@ async fn write(cluster: &Cluster, rounds: usize, time: Duration) -> Result<f64, 
             let topic = format!("bare-{writers}-{round}");
             // Made as a ledger's topic is.
             drop(open(cluster, &topic).await?);
-            bare.push(measure(Target::Bare(Bare::open(cluster, &topic)?), writers, time, &commits).await?);
+            bare.push(measure(Target::Bare(Bare::open(cluster.servers(), &topic)?), writers, time, &commits).await?);
         }
         let (ledger, bare) = (Outcome::of(ledger), Outcome::of(bare));
         last = ledger.per_second / bare.per_second;

@@ -3,14 +3,13 @@
 use std::fs::File;
 use std::io::Write as _;
 use std::path::Path;
-use std::time::Duration;
 
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
-use rdkafka::producer::{FutureProducer, FutureRecord};
 
 use crate::Error;
+use crate::bare_producer::Bare;
 use crate::cluster::Cluster;
 
 const TOPIC: &str = "bare";
@@ -19,7 +18,7 @@ pub enum Append {
     /// Written and synced.
     Disk(File),
     /// Sent, and confirmed by every replica in sync.
-    Kafka(FutureProducer),
+    Kafka(Bare),
 }
 
 impl Append {
@@ -35,8 +34,7 @@ impl Append {
         for made in admin.create_topics([&topic], &AdminOptions::new()).await? {
             made.map_err(|(_, code)| code)?;
         }
-        config.set("acks", "all").set("enable.idempotence", "true").set("linger.ms", "0");
-        Ok(Self::Kafka(config.create()?))
+        Ok(Self::Kafka(Bare::open(cluster.servers(), TOPIC)?))
     }
 
     pub fn name(&self) -> &'static str {
@@ -52,10 +50,7 @@ impl Append {
                 file.write_all(bytes)?;
                 file.sync_data()?;
             }
-            Self::Kafka(producer) => {
-                let record = FutureRecord::<(), [u8]>::to(TOPIC).partition(0).payload(bytes);
-                producer.send(record, Duration::from_secs(5)).await.map_err(|(error, _)| error)?;
-            }
+            Self::Kafka(producer) => producer.append(bytes).await?,
         }
         Ok(())
     }

@@ -9,6 +9,8 @@
 #![allow(clippy::print_stdout)] // its results
 
 mod append;
+#[path = "../../bare_producer.rs"]
+mod bare_producer;
 #[path = "../../../../tests/support/kafka.rs"]
 mod cluster;
 mod up;
