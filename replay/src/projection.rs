@@ -209,7 +209,7 @@ impl Projection {
     pub fn follow(&self, log: Arc<dyn Log>) -> std::io::Result<()> {
         let Some(fold) = lock_of(&self.fold).take() else { return Ok(()) };
         let (shared, stop) = (Arc::clone(&self.shared), self.stop.subscribe());
-        let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
         let thread = std::thread::Builder::new().name("projection".to_owned());
         let follow = move || runtime.block_on(follow(&shared, &*log, fold, stop));
         *lock_of(&self.follower) = Some(thread.spawn(follow)?);

@@ -8,10 +8,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use busy::Busy;
-use ledger::log::Log;
-use ledger::log::Urgency;
 use ledger::log::memory::MemoryLog;
 use ledger::log::segments::{DataFolder, Options, Segments};
+use ledger::log::{AppendError, Log, ReadError, Record, Urgency};
 use rand::{Rng as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 use replay::projection::ResumeError;
@@ -36,6 +35,25 @@ async fn projection_of(data: &Path, log: &MemoryLog) -> Projection {
     projection.resume(log).await.unwrap();
     projection.catch_up(log).await.unwrap();
     projection
+}
+
+/// A log whose records come in their own time, as a log in Kafka's do: a read waits by the clock of whoever reads.
+struct Distant(Arc<MemoryLog>);
+
+#[async_trait::async_trait]
+impl Log for Distant {
+    async fn append(&self, bytes: bytes::Bytes, urgency: Urgency) -> Result<Offset, AppendError> {
+        self.0.append(bytes, urgency).await
+    }
+
+    async fn read(&self, from: Offset, max: usize) -> Result<Vec<Record>, ReadError> {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        self.0.read(from, max).await
+    }
+
+    fn end(&self) -> tokio::sync::watch::Receiver<Offset> {
+        self.0.end()
+    }
 }
 
 fn reader_of(log: &Arc<MemoryLog>, projection: Projection) -> (Reader, Arc<Projection>) {
@@ -175,7 +193,7 @@ async fn a_projection_that_follows_the_log_sees_what_is_appended() {
     let log = log_of(&busy.records(500));
     let data = tempfile::tempdir().unwrap();
     let projection = Arc::new(Projection::open(data.path()).unwrap());
-    let read: Arc<dyn Log> = Arc::<MemoryLog>::clone(&log);
+    let read: Arc<dyn Log> = Arc::new(Distant(Arc::clone(&log)));
     projection.follow(Arc::clone(&read)).unwrap();
     let rows = Reader::over(read, Some(Arc::clone(&projection)));
     for _ in 0..20 {

@@ -14,8 +14,8 @@
 //! ```
 //!
 //! A commit under any other key or headers was not written by ionledger and is malformed, for every reader and for ever:
-//! what other programs are told of a record is never something else than what the ledger takes it for. What is no commit
-//! has neither key nor headers.
+//! what other programs are told of a record is never something else than what the ledger takes it for. What does not
+//! even begin as a commit has neither key nor headers.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -38,7 +38,7 @@ type Pair<'a> = (&'a str, &'a [u8]);
 /// A record to append.
 #[derive(Debug)]
 pub(super) struct Outgoing {
-    pub(super) key: Option<String>,
+    pub(super) key: Option<Vec<u8>>,
     pub(super) headers: Option<OwnedHeaders>,
     pub(super) value: Bytes,
 }
@@ -46,19 +46,19 @@ pub(super) struct Outgoing {
 impl Outgoing {
     /// Returns the record that carries `bytes`, or their stub if they are no commit.
     pub(super) fn of(bytes: &Bytes) -> Self {
+        if let Some(told) = Told::at_the_beginning_of(bytes) {
+            return Self::told(bytes, &told);
+        }
         let parsed = Parsed::of(bytes);
         match parsed.envelope {
-            Some(envelope) => {
-                let told = Told::by(&envelope);
-                let headers =
-                    told.headers().into_iter().fold(OwnedHeaders::new_with_capacity(COUNT), |headers, (key, value)| {
-                        headers.insert(Header { key, value: Some(value) })
-                    });
-                Self { key: Some(told.subject), headers: Some(headers), value: bytes.clone() }
-            }
+            Some(envelope) => Self::told(bytes, &Told::by(&envelope)),
             None if parsed.rule == RULE => Self { key: None, headers: None, value: rule::canonical(bytes) },
             None => Self { key: None, headers: None, value: bytes.clone() },
         }
+    }
+
+    fn told<T: AsRef<[u8]>>(bytes: &Bytes, told: &Told<T>) -> Self {
+        Self { key: Some(told.subject.as_ref().to_vec()), headers: Some(told.headers()), value: bytes.clone() }
     }
 }
 
@@ -98,17 +98,22 @@ impl Told {
             subject: subject.expect("a commit extends a stream"),
         }
     }
+}
 
-    fn headers(&self) -> [(&'static str, &str); COUNT] {
-        [
-            ("ce_specversion", "1.0"),
-            ("ce_id", &self.id),
-            ("ce_source", SOURCE),
-            ("ce_type", TYPE),
-            ("ce_time", &self.time),
-            ("ce_subject", &self.subject),
-            ("content-type", CONTENT),
-        ]
+impl<T: AsRef<[u8]>> Told<T> {
+    fn headers(&self) -> OwnedHeaders {
+        let pairs: [Pair<'_>; COUNT] = [
+            ("ce_specversion", b"1.0"),
+            ("ce_id", self.id.as_ref()),
+            ("ce_source", SOURCE.as_bytes()),
+            ("ce_type", TYPE.as_bytes()),
+            ("ce_time", self.time.as_ref()),
+            ("ce_subject", self.subject.as_ref()),
+            ("content-type", CONTENT.as_bytes()),
+        ];
+        pairs.into_iter().fold(OwnedHeaders::new_with_capacity(COUNT), |headers, (key, value)| {
+            headers.insert(Header { key, value: Some(value) })
+        })
     }
 }
 
@@ -135,20 +140,21 @@ impl<'a> Told<&'a [u8]> {
         }
     }
 
-    /// Whether `value` begins as this program writes a commit of which this is told. Then it is so if it is a commit at
-    /// all, and it need not be parsed to know that.
-    fn begins(&self, value: &[u8]) -> bool {
-        let plain = |bytes: &[u8]| bytes.iter().all(|b| b.is_ascii_graphic() && !b"\"\\".contains(b));
-        let begins = || {
-            let rest = value.strip_prefix(br#"{"rule":1,"id":""#)?.strip_prefix(self.id)?;
-            let rest = rest.strip_prefix(br#"","command":{"id":""#)?;
-            let (command, rest) = rest.split_at_checked(UUID_LEN)?;
-            let (hash, rest) = rest.strip_prefix(br#"","hash":""#)?.split_at_checked(HASH_LEN)?;
-            let rest = rest.strip_prefix(br#""},"time":""#).filter(|_| plain(command) && plain(hash))?;
-            let rest = rest.strip_prefix(self.time)?.strip_prefix(br#"","extends":[{"stream":""#)?;
-            rest.strip_prefix(self.subject)?.strip_prefix(br#"","#)
-        };
-        plain(self.id) && plain(self.time) && plain(self.subject) && begins().is_some()
+    /// What a value that begins as this program writes a commit says, if it is one at all: then it need not be parsed to
+    /// know that.
+    fn at_the_beginning_of(value: &'a [u8]) -> Option<Self> {
+        let rest = value.strip_prefix(br#"{"rule":1,"id":""#)?;
+        let (id, rest) = rest.split_at_checked(UUID_LEN)?;
+        let rest = rest.strip_prefix(br#"","command":{"id":""#)?;
+        let (command, rest) = rest.split_at_checked(UUID_LEN)?;
+        let (hash, rest) = rest.strip_prefix(br#"","hash":""#)?.split_at_checked(HASH_LEN)?;
+        let rest = rest.strip_prefix(br#""},"time":""#)?;
+        let (time, rest) = rest.split_at(memchr::memchr(b'"', rest)?);
+        let rest = rest.strip_prefix(br#"","extends":[{"stream":""#)?;
+        let (subject, rest) = rest.split_at(memchr::memchr(b'"', rest)?);
+        let is_plain = |bytes: &[u8]| bytes.iter().all(|b| b.is_ascii_graphic() && !b"\"\\".contains(b));
+        let are_plain = [id, command, hash, time, subject].into_iter().all(is_plain);
+        (are_plain && rest.starts_with(br#"","#)).then_some(Self { id, time, subject })
     }
 
     fn is(&self, told: &Told) -> bool {
@@ -162,7 +168,7 @@ const HASH_LEN: usize = 64;
 fn taken(value: &[u8], key: Option<&[u8]>, headers: Option<&[Pair<'_>; COUNT]>) -> Bytes {
     let told = headers.and_then(|headers| Told::of(key, headers));
     match &told {
-        Some(told) if told.begins(value) => Bytes::copy_from_slice(value),
+        Some(told) if Told::at_the_beginning_of(value).as_ref() == Some(told) => Bytes::copy_from_slice(value),
         _ => taken_for(value, told.as_ref()),
     }
 }
@@ -189,7 +195,7 @@ mod tests {
         change: impl Fn(&mut Option<Vec<u8>>, &mut Vec<(String, Vec<u8>)>),
     ) -> Bytes {
         let outgoing = Outgoing::of(told_by);
-        let mut key = outgoing.key.map(String::into_bytes);
+        let mut key = outgoing.key;
         let headers = outgoing.headers.iter().flat_map(|headers| headers.iter());
         let mut headers: Vec<(String, Vec<u8>)> =
             headers.map(|header| (header.key.to_owned(), header.value.unwrap().to_vec())).collect();
@@ -205,7 +211,7 @@ mod tests {
     #[test]
     fn a_commit_is_told_in_cloudevents_headers_and_read_back_as_its_bytes() {
         let outgoing = Outgoing::of(&commit());
-        assert_eq!(outgoing.key.as_deref(), Some("service/api"));
+        assert_eq!(outgoing.key.as_deref(), Some(&b"service/api"[..]));
         assert_eq!(outgoing.value, commit());
         let headers = outgoing.headers.unwrap();
         let told: Vec<(&str, &str)> =

@@ -11,7 +11,7 @@ use rdkafka::config::ClientConfig;
 use rdkafka::consumer::Consumer as _;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::Message as _;
-use rdkafka::producer::{BaseRecord, DefaultProducerContext, ThreadedProducer};
+use rdkafka::producer::{BaseRecord, ThreadedProducer};
 use rdkafka::{Offset as At, TopicPartitionList};
 use schemas::Role;
 
@@ -34,7 +34,7 @@ const KEPT_MS: &str = "3600000";
 /// Sends and hears beats.
 pub struct KafkaHeartbeats {
     topic: String,
-    producer: Option<ThreadedProducer<DefaultProducerContext>>,
+    producer: Option<ThreadedProducer<Quiet>>,
     ear: Arc<Mutex<Ear>>,
     closed: Arc<AtomicBool>,
 }
@@ -60,7 +60,7 @@ impl KafkaHeartbeats {
 
     fn begin(clients: &Clients, own: &str) -> Result<Self, OpenError> {
         let topic = clients.topic().to_owned();
-        let producer = producing(clients).create().map_err(OpenError::client)?;
+        let producer = producing(clients).create_with_context(clients.quiet()).map_err(OpenError::client)?;
         let consumer: Consumer = hearing(clients).create_with_context(clients.quiet()).map_err(OpenError::client)?;
         let mut end = TopicPartitionList::with_capacity(1);
         end.add_partition_offset(&topic, 0, At::End).and_then(|()| consumer.assign(&end)).map_err(OpenError::client)?;
