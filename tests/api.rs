@@ -81,7 +81,7 @@ async fn a_dry_run_says_what_would_happen_and_appends_nothing() {
     world.declare(&["1.0.0"]).await;
     let records = world.records();
     let new = request(r#"{"command":"new","deployment":"production/api","version":"1.0.0"}"#);
-    let options = Options { dry_run: true, wait: None };
+    let options = Options { dry_run: true, wait: None, no_break_glass: false };
     let answer = world.client.execute(&new, options).await.unwrap();
     assert_eq!((answer.commit, answer.events[0].kind.as_str()), (None, "stack.requested"));
     assert_eq!(world.records(), records);
@@ -131,7 +131,7 @@ async fn an_answer_about_weights_says_whether_the_router_confirmed_them() {
     world.declare(&["1.0.0"]).await;
     world.ready("1.0.0").await;
     let all = r#"{"command":"traffic","deployment":"production/api","shares":[{"version":"1.0.0","weight":10000}]}"#;
-    let unconfirmed = Options { dry_run: false, wait: Some(Duration::from_millis(50)) };
+    let unconfirmed = Options { dry_run: false, wait: Some(Duration::from_millis(50)), no_break_glass: false };
     let answer = world.client.execute(&request(all), unconfirmed).await.unwrap();
     assert_eq!(answer.applied, Some(false));
     assert!(answer.notes[0].contains("not confirmed"), "{:?}", answer.notes);
@@ -166,7 +166,7 @@ async fn a_rollback_is_applied_by_the_door_that_commits_it_and_waits_for_no_shif
     let world = World::open_with(None, |api| api.hooks = hooks).await;
     world.declare(&["1.0.0", "2.0.0"]).await;
     let (first, second) = (world.ready("1.0.0").await, world.ready("2.0.0").await);
-    let now = Options { dry_run: false, wait: Some(Duration::ZERO) };
+    let now = Options { dry_run: false, wait: Some(Duration::ZERO), no_break_glass: false };
     for version in ["1.0.0", "2.0.0"] {
         let all = format!(
             r#"{{"command":"traffic","deployment":"production/api","shares":[{{"version":"{version}","weight":10000}}]}}"#
@@ -202,7 +202,7 @@ async fn a_full_disk_still_takes_a_rollback() {
     world.declare(&["1.0.0", "2.0.0"]).await;
     world.ready("1.0.0").await;
     world.ready("2.0.0").await;
-    let now = Options { dry_run: false, wait: Some(Duration::ZERO) };
+    let now = Options { dry_run: false, wait: Some(Duration::ZERO), no_break_glass: false };
     for version in ["1.0.0", "2.0.0"] {
         let all = format!(
             r#"{{"command":"traffic","deployment":"production/api","shares":[{{"version":"{version}","weight":10000}}]}}"#

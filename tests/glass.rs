@@ -1,5 +1,6 @@
 //! Break glass, end to end: every broker stopped, or a disk that fails or hangs, a rollback is applied all the same, nobody
 //! moves the weights back, and history has it once, with its true time and actor.
+#![allow(clippy::print_stdout)] // a test says what it measured, or that it is skipped
 
 #[path = "support/kafka.rs"]
 mod cluster;

@@ -107,3 +107,59 @@ fn metrics(evidence: &Evidence) -> Vec<Vec<Cell>> {
     };
     std::iter::once(head).chain(evidence.metrics.iter().map(row)).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use insta::assert_snapshot;
+    use serde_json::json;
+
+    use super::super::examples::bare;
+    use super::*;
+
+    fn evidence(change: impl FnOnce(&mut serde_json::Value)) -> EvidenceStatus {
+        let node = "5b8e2c1a-6d3f-5e7a-9b40-1c2d3e4f5a6b";
+        let mut evidence = json!({
+            "verdict": "inconclusive", "reason": "inconclusive: ...", "ticks": 50,
+            "baseline": {"requests": 4500, "errors": 5}, "canary": {"requests": 500, "errors": 2},
+            "worse_milli": 1200, "worse_needed_milli": 4605, "not_worse_milli": 700, "not_worse_needed_milli": 2995,
+            "requests_still_needed": 31000, "excluded_ppm": 30000, "bad_nodes": [], "bad_places": [],
+            "metrics": [
+                {"name": "errors", "baseline": [4500, 5, 5], "canary": [500, 2, 0], "tolerated_ppm": 1500,
+                 "worse_milli": 1893, "not_worse_milli": 700, "accepted": false},
+                {"name": "p99", "baseline": [4500, 44, 30], "canary": [500, 3, 0], "tolerated_ppm": 9800,
+                 "worse_milli": -690, "not_worse_milli": 3100, "accepted": true}
+            ]
+        });
+        evidence["bad_nodes"] = json!([node]);
+        change(&mut evidence);
+        serde_json::from_value(evidence).unwrap()
+    }
+
+    #[test]
+    fn the_evidence_says_what_is_known_what_is_missing_and_which_node_is_bad() {
+        let shown = |change: fn(&mut serde_json::Value)| remarks(&evidence(change)).join("\n");
+        assert_snapshot!(shown(|evidence| evidence["bad_places"] = json!([3])), @r"
+evidence 3.3 to 1 that it is worse, 100 needed; 2.0 to 1 that it is not, 20 needed of every metric
+about 31,000 more requests of it until it is accepted
+that it fails 3 % more of its requests is excluded
+✖ node 3 of the canary alone is bad; the version without it is not known to be
+");
+        assert_snapshot!(shown(|evidence| {
+            evidence["bad_nodes"] = json!([]);
+            evidence["requests_still_needed"] = json!(0);
+            evidence["excluded_ppm"] = json!(null);
+            evidence["in_incident"] = json!(true);
+            evidence["routing_broken"] = json!(true);
+        }), @r"
+evidence 3.3 to 1 that it is worse, 100 needed; 2.0 to 1 that it is not, 20 needed of every metric
+⚠ the baseline itself is in an incident; nothing speaks for the canary meanwhile
+✖ the router does not share requests out as the weights say; that is not the version's doing
+");
+        let table = table::lines(&metrics(&evidence(|_| ()).evidence)).join("\n");
+        assert_snapshot!(bare(&table), @r"
+metric  canary    baseline     tolerance  worse     not worse
+errors  2 of 500  5 of 4,500   0.15 %     6.6 to 1  2.0 to 1
+p99     3 of 500  44 of 4,500  0.98 %     0.5 to 1  22 to 1    ✔ accepted
+");
+    }
+}

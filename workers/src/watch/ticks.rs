@@ -15,6 +15,9 @@ use crate::traffic::measures::bucket_of;
 /// The shortest tick, in milliseconds.
 const TICK_MS_MIN: u64 = 100;
 
+/// The shortest later on, in milliseconds: every reader of the log judges each of them again, and a day has many.
+const EVEN_TICK_MS_MIN: u64 = 500;
+
 /// The longest: a commit a minute, with one tick in it.
 const TICK_MS_MAX: u64 = 60_000;
 
@@ -218,7 +221,7 @@ impl Ticks {
         }
         let of_one = self.bytes.last().copied().unwrap_or(1_000) as u64;
         let even = 60_000 * of_one / (BYTES_MAX as u64 * 9 / 10);
-        even.next_multiple_of(TICK_MS_MIN).clamp(TICK_MS_MIN, TICK_MS_MAX)
+        even.next_multiple_of(TICK_MS_MIN).clamp(EVEN_TICK_MS_MIN, TICK_MS_MAX)
     }
 
     fn metrics(&self) -> impl Iterator<Item = &Metric> {

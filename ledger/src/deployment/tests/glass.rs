@@ -84,7 +84,7 @@ fn newer_work_stands_and_what_happened_is_recorded_all_the_same() {
     type Case = (&'static str, fn(&mut World));
     let cases: [Case; 4] = [
         ("other weights", |world| drop(world.ask(traffic(&[(V1, 50), (V2, 50)], true)))),
-        ("a rollout was started", |world| drop(world.ask(roll_instead(V1, V2)))),
+        ("asked for since", |world| drop(world.ask(roll_instead(V1, V2)))),
         ("let go on", |world| {
             world.ask(kit::pause());
             world.ask(kit::resume());
