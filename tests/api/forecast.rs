@@ -72,7 +72,7 @@ async fn a_forecast_is_of_assumed_traffic_until_some_was_measured() {
 
     world.ready("1.0.0").await;
     let all = r#"{"command":"traffic","deployment":"production/api","shares":[{"version":"1.0.0","weight":10000}]}"#;
-    let now = Options { dry_run: false, wait: Some(Duration::ZERO) };
+    let now = Options { dry_run: false, wait: Some(Duration::ZERO), no_break_glass: false };
     world.client.execute(&request(all), now).await.unwrap();
     let answer = world.client.forecast(&deployment(), &Question::default()).await.unwrap();
     assert!(answer.requests_measured && answer.unmeasured.is_none(), "{answer:?}");

@@ -234,10 +234,7 @@ async fn the_judge_sends_a_canary_back_without_the_ledger_and_history_says_it_wa
     let (from, to) = (V2.parse().unwrap(), V3.parse().unwrap());
     let roll = Command::Roll { deployment: deployment(), from, to, plan, supersede: false };
     let rollout: schemas::RolloutId = world.ask(roll).await.commit.unwrap().into();
-    let counts = schemas::judgement::Counts::default();
-    let measured = schemas::judgement::Measured { epoch: "1".to_owned(), baseline: counts, canary: counts };
-    let step = DeploymentOutcome::TakeStep { rollout, step: 0, measured, judged: None };
-    world.report(Role::TrafficShifter, step).await;
+    world.take_first_step(rollout).await;
     world.apply().await;
     let stack = world.stack(V3);
     let effect = schemas::EffectId::of_launch(world.ledger.id(), stack, 0, 0);
@@ -246,7 +243,7 @@ async fn the_judge_sends_a_canary_back_without_the_ledger_and_history_says_it_wa
 
     world.log.fall_silent();
     let reason = "the canary is unhealthy".to_owned();
-    let back = DeploymentOutcome::SendBack { rollout, reason, judged: None };
+    let back = DeploymentOutcome::SendBack { rollout, reason, counted: None, judged: None };
     let outcome = Outcome::Deployment { deployment: deployment(), outcome: back };
     let cause = Some(schemas::CommitId(rollout.0));
     for _ in 0..2 {

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use ledger::State;
 use schemas::command::{Command, DeploymentOutcome, Outcome, PlanAsked};
-use schemas::judgement::{Counts, Measured};
 use schemas::{Role, RolloutId, Timestamp, Weight, Weights};
 use workers::effect::{Effect, Reaction};
 use workers::facts::Facts;
@@ -62,10 +61,7 @@ async fn step_taken(world: &World) -> RolloutId {
     let (from, to) = (V2.parse().unwrap(), V3.parse().unwrap());
     let roll = Command::Roll { deployment: deployment(), from, to, plan, supersede: false };
     let rollout: RolloutId = world.ask(roll).await.commit.unwrap().into();
-    let none = Counts::default();
-    let measured = Measured { epoch: "1".to_owned(), baseline: none, canary: none };
-    let step = DeploymentOutcome::TakeStep { rollout, step: 0, measured, judged: None };
-    world.report(Role::TrafficShifter, step).await;
+    world.take_first_step(rollout).await;
     rollout
 }
 

@@ -291,6 +291,19 @@ impl World {
         view.state().deployment(&deployment()).unwrap().traffic.set.clone().unwrap().weights
     }
 
+    /// The judge begins to listen to a rollout, and its first step is taken.
+    pub async fn take_first_step(&self, rollout: schemas::RolloutId) {
+        let begun = {
+            let view = self.ledger.view();
+            let live = view.state().deployment(&deployment()).unwrap().rollout.clone().unwrap();
+            let (rule, policy) = (ledger::judgement::judge::RULE.to_owned(), live.policy.judgement);
+            schemas::judgement::Begun { rollout, rule, plan: live.plan, policy, half_life_s: 600, history: vec![] }
+        };
+        self.report(Role::TrafficShifter, DeploymentOutcome::BeginJudging { begun }).await;
+        let step = DeploymentOutcome::TakeStep { rollout, step: 0, counted: None, judged: None };
+        self.report(Role::TrafficShifter, step).await;
+    }
+
     /// Another process on the same data folder, ledger and router.
     pub fn another(&self) -> Arc<Glass> {
         Glass::new(self.data.path(), self.ledger.clone(), Arc::clone(&self.router) as _, patience())
