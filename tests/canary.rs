@@ -78,7 +78,7 @@ impl Stage {
         self.until("the canary is back", Duration::from_secs(4 * seconds), |share| share == Weight::ZERO);
         let took = since.elapsed();
         let explained = self.house.ok(&["explain", "api"]);
-        println!("back after {took:?}: {}", self.house.deployment()["rollout"]["reason"]);
+        eprintln!("back after {took:?}: {}", self.house.deployment()["rollout"]["reason"]);
         assert!(took <= Duration::from_secs(seconds), "it took {took:?}: {explained}");
         explained
     }
@@ -99,7 +99,7 @@ async fn an_equal_version_is_accepted_and_with_early_gets_all_traffic() {
     stage.ready(&["--latency-ms=20", "--error-rate=0.001"]);
     let since = stage.roll();
     stage.until("it has all traffic", Duration::from_secs(300), |share| share == Weight::FULL);
-    println!("all traffic after {:?}", since.elapsed());
+    eprintln!("all traffic after {:?}", since.elapsed());
     eventually("it is complete", || stage.house.deployment()["rollout"]["phase"] == "completed");
     let rollout = stage.house.deployment()["rollout"].clone();
     assert_eq!(rollout["verdict"]["verdict"], "not_worse", "{rollout}");
@@ -162,7 +162,7 @@ async fn one_bad_node_of_four_is_named_and_the_version_kept() {
     stage.house.file("bad-node", &bad);
     let since = stage.roll();
     eventually("the node is named", || stage.evidence()["bad_nodes"] == serde_json::json!([bad]));
-    println!("named after {:?}", since.elapsed());
+    eprintln!("named after {:?}", since.elapsed());
     assert_eq!(stage.evidence()["bad_places"], serde_json::json!([3]));
     tokio::time::sleep(Duration::from_secs(5)).await;
     assert_eq!(stage.share(), Weight::from_percent(10), "{}", stage.house.ok(&["explain", "api"]));

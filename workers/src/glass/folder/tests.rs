@@ -23,6 +23,7 @@ fn intent() -> Intent {
         version: "1.2.2".parse().unwrap(),
         passed_over: vec![],
         rollout: None,
+        counted: None,
         judged: None,
         head: Head { stream: Stream::Deployment(deployment), version: StreamVersion(7), hash: Hash::ZERO },
         fence: Fence(1),
