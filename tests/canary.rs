@@ -135,8 +135,8 @@ async fn a_canary_whose_tail_is_half_again_as_long_is_back_within_a_minute() {
     let _turn = TURN.lock().await;
     // At the default tolerance of 20.8 % and 50 requests a second of the canary it takes about 100 s.
     let judgement = "[judgement]\np99_tolerance = \"5 %\"\nweights = { errors = 40, p50 = 0, p99 = 60 }\n";
-    let stage = Stage::new(4, judgement, 1_000, &["--latency-ms=20", "--tail=2"]).await;
-    stage.ready(&["--latency-ms=20", "--tail=3"]);
+    let stage = Stage::new(4, judgement, 800, &["--latency-ms=60", "--tail=2"]).await;
+    stage.ready(&["--latency-ms=60", "--tail=3"]);
     let explained = stage.comes_back(stage.roll(), 60);
     assert!(explained.contains("took longer than the baseline's p99"), "{explained}");
 }
