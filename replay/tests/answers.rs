@@ -74,6 +74,7 @@ async fn the_made_up_production_has_every_kind_of_event_that_its_workers_know() 
         "stack.recovered",
         "node.unhealthy",
         "traffic.drift_seen",
+        "traffic.glass_broken",
         "lease.released",
     ];
     assert_eq!(missing, expected, "{kinds:?}");

@@ -117,9 +117,20 @@ impl Cluster {
         broker.attendant.wait().unwrap();
     }
 
-    /// Lets broker `n` stand still.
+    /// Lets broker `n` stand still: when this returns, none of its threads runs any more.
     pub fn pause(&self, n: usize) {
         self.signal(n, Signal::STOP);
+        let pid = self.brokers.lock().unwrap()[n - 1].as_ref().expect("it runs").pid;
+        let stands = |task: fs::DirEntry| {
+            let stat = fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+            stat.rsplit_once(") ").is_none_or(|(_, state)| state.starts_with('T'))
+        };
+        let deadline = Instant::now() + DEADLINE;
+        let tasks = || fs::read_dir(format!("/proc/{}/task", pid.as_raw_nonzero())).unwrap().flatten();
+        while !tasks().all(stands) {
+            assert!(Instant::now() < deadline, "broker {n} goes on");
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 
     /// Lets broker `n` go on.

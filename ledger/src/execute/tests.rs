@@ -94,7 +94,8 @@ impl House {
     async fn take(&self, holder: &str) {
         for role in Role::ALL {
             let (holder, reason) = (holder.to_owned(), "started".to_owned());
-            let taken = Outcome::TakeLease { role, holder: holder.clone(), from: None, reason };
+            let from = self.ledger.view().state().lease(role).holder;
+            let taken = Outcome::TakeLease { role, holder: holder.clone(), from, reason };
             self.ledger.record(taken, role, &holder, None).await.unwrap();
         }
     }
