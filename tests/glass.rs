@@ -180,16 +180,32 @@ fn who_does_not_want_it_waits_for_the_ledger() {
 struct Fault(Child);
 
 impl Fault {
-    /// Makes `inject` go wrong in `pid`; none if that cannot be done here.
+    /// Makes `inject` go wrong in the thread of `pid` that writes the log; none if that cannot be done here.
     fn in_process(pid: u32, inject: &str) -> Option<Self> {
+        let writer = log_writer(pid);
+        let seen = tempfile::NamedTempFile::new().unwrap();
         let mut strace = Command::new("strace");
-        strace.args(["-f", "-o", "/dev/null", "-p", &pid.to_string(), "-e", "trace=fdatasync"]);
-        strace.args(["-e", &format!("inject={inject}")]).stderr(Stdio::piped());
-        let mut child = strace.spawn().ok()?;
+        strace.arg("-f").arg("-o").arg(seen.path()).args(["-p", &pid.to_string()]);
+        // A thread waits in one of the others, and is followed from when it is seen there.
+        strace.args(["-e", "trace=fdatasync,futex,restart_syscall", "-e", &format!("inject={inject}")]);
+        let mut child = strace.stderr(Stdio::piped()).spawn().ok()?;
         let mut line = String::new();
         BufReader::new(child.stderr.take()?).read_line(&mut line).ok()?;
-        line.contains("attached").then_some(Self(child))
+        let fault = line.contains("attached").then_some(Self(child))?;
+        let begins = |line: &str| line.split_whitespace().next() == Some(&writer);
+        let is_seen = || String::from_utf8_lossy(&fs::read(seen.path()).unwrap()).lines().any(begins);
+        eventually("the log's writer is followed", is_seen);
+        Some(fault)
     }
+}
+
+/// Returns the id of the thread of `pid` that writes the log.
+fn log_writer(pid: u32) -> String {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap().map(|task| task.unwrap().path());
+    let is_writer =
+        |task: &std::path::PathBuf| fs::read_to_string(task.join("comm")).is_ok_and(|name| name.trim() == "log-writer");
+    let task = tasks.into_iter().find(is_writer).expect("an embedded ledger has one");
+    task.file_name().unwrap().to_str().unwrap().to_owned()
 }
 
 impl Drop for Fault {

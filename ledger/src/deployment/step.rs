@@ -12,6 +12,7 @@ use super::rollout::{Rollout, Step};
 use super::{Case, Deployment};
 use crate::decide::{Decision, Rejection};
 use crate::judgement::hearing::Hearing;
+use crate::judgement::metric::Trial;
 use crate::judgement::policy;
 
 /// Whether a rollout's next step may be taken now.
@@ -103,6 +104,10 @@ fn against(rollout: &Rollout, hearing: &Hearing, last: &Step, weight: Weight, no
         if last.counted_from.epoch == schemas::judgement::IN_TICKS { last.counted_from.canary.requests } else { 0 };
     if canary <= before {
         return Some("the canary got no requests since its last step".to_owned());
+    }
+    // A burst is told from a bad version by its end; one bad node is named.
+    if judge.bad_node().is_none() && judge.trials().iter().any(Trial::is_far_above) {
+        return Some("the canary fails far above the tolerance; whether that is a burst is not told yet".to_owned());
     }
     if judge.verdict() == Verdict::NotWorse {
         return None;

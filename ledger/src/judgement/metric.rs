@@ -7,6 +7,7 @@ use super::baseline::{Baseline, Counted};
 use super::burst::{Bursts, Many, NodeHits};
 use super::evalue::{Against, Bet, Block, LINE_MAX, Payoffs, ln_needed, times_odds};
 use super::ladder::Ladder;
+use super::maths::poisson_limit;
 use super::nodes::Without;
 use super::observed::Observed;
 use super::plan::{Metric, Plan};
@@ -105,6 +106,15 @@ impl Trial {
     /// Returns the highest rate that is tolerated of the canary now.
     pub fn tolerated(&self) -> f64 {
         self.metric.line.at(self.baseline.rate()).min(LINE_MAX)
+    }
+
+    /// Whether so many of the canary's requests failed, credited or not, as a canary that is tolerated has once in ten
+    /// thousand. It convicts nobody, since failures come in bursts; it only speaks against trusting the canary more.
+    pub fn is_far_above(&self) -> bool {
+        let Seen { baseline, canary } = self.seen;
+        let of_baseline = if baseline.requests > 0 { baseline.hits as f64 / baseline.requests as f64 } else { 0.0 };
+        let tolerated = self.tolerated().max(self.metric.line.at(of_baseline)).min(1.0);
+        !self.metric.is_latency() && canary.hits as f64 > poisson_limit(tolerated * canary.requests as f64)
     }
 
     /// Follows `node` from here on, without what it did.

@@ -38,6 +38,7 @@ fn intent(world: &World, to: &str) -> Intent {
 fn rolling() -> World {
     let mut world = given(Named::Warm);
     world.ask(kit::roll(V1, V2));
+    world.begin();
     world.report(world.next_step((0, 0), (0, 0)));
     world
 }
@@ -139,6 +140,7 @@ fn a_target_that_is_gone_by_now_gets_no_weights() {
 fn what_broken_glass_left_is_drift_that_nobody_corrects_whatever_the_target_is_held_for() {
     let mut world = given(Named::Warm);
     world.ask(kit::roll(V1, V2));
+    world.begin();
     world.report(world.next_step((0, 0), (0, 0)));
     // The step was never confirmed, and what is served is what was served before it.
     let decision = world.report(seen(&world, V1, generation::of(1, StreamVersion(3))));

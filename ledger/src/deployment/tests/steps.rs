@@ -2,7 +2,7 @@
 
 use schemas::Weight;
 use schemas::command::DeploymentOutcome;
-use schemas::judgement::Verdict;
+use schemas::judgement::{Begun, Verdict};
 use schemas::policy::Deadline;
 use schemas::service::Definition;
 
@@ -216,4 +216,20 @@ fn the_judge_is_told_the_rollouts_own_plan_and_policy() {
     }
     assert_eq!(kinds(&world.begin()), ["judgement.begun"]);
     assert_eq!(world.begin().events, []);
+}
+
+#[test]
+fn a_canary_that_fails_far_above_the_tolerance_gets_no_more_though_the_judge_still_listens_to_the_baseline() {
+    let mut world = given(Named::Warm);
+    world.ask(roll(V1, V2));
+    // Nothing is known of the baseline, so nothing is bet before it had its first requests.
+    let begun = Begun { history: vec![None], ..world.begun() };
+    world.report(DeploymentOutcome::BeginJudging { begun });
+    world.report(world.next_step((0, 0), (0, 0)));
+    world.applied();
+    let (Some(counted), judged) = world.look((30, 0), (60, 40)) else { panic!("nobody listens") };
+    assert_eq!(judged.unwrap().verdict, Verdict::Inconclusive);
+    world.report(DeploymentOutcome::Count { counted, judged: None });
+    world.pass_ms(10_000_000);
+    assert_eq!(held(&world), "the canary fails far above the tolerance; whether that is a burst is not told yet");
 }
