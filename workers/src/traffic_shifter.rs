@@ -22,6 +22,10 @@ pub fn react(state: &State, facts: &Facts, now: Timestamp) -> Reaction {
     let mut reaction = Reaction::default();
     for (id, deployment) in &state.deployments {
         follow_traffic(state, facts, id, deployment, now, &mut reaction);
+        // The ledger hears of a rollback that was carried out without it before anything goes on.
+        if is_of_unknown_glass(deployment, facts.routers.get(id).and_then(Option::as_ref)) {
+            continue;
+        }
         follow_rollout(state, facts, id, deployment, now, &mut reaction);
         start_requested(id, deployment, &mut reaction);
     }
@@ -98,7 +102,8 @@ fn follow_traffic(
     if let (true, Some(held)) = (serves, held) {
         let listening = Some(held.listening);
         let known = traffic.applied.as_ref().is_some_and(|applied| applied.listening == listening);
-        if !traffic.is_applied() || traffic.drift.is_some() || !known {
+        if !traffic.is_applied() || traffic.drift.is_some() || !known || is_of_unknown_glass(deployment, entry.as_ref())
+        {
             let (generation, weights) = (held.routes.generation, set.weights.clone());
             reaction.record(id, DeploymentOutcome::WeightsApplied { generation, weights, listening });
         }
@@ -136,8 +141,13 @@ fn follow_traffic(
 fn is_drift(deployment: &Deployment, entry: Option<&Entry>) -> bool {
     let applied = deployment.traffic.is_applied();
     let Some(entry) = entry else { return applied };
-    let by_glass = generation::glass(entry.generation()) > deployment.glass;
-    by_glass || (applied && entry.held().is_none_or(|held| held.routes.generation <= deployment.generation()))
+    is_of_unknown_glass(deployment, Some(entry))
+        || (applied && entry.held().is_none_or(|held| held.routes.generation <= deployment.generation()))
+}
+
+/// Says whether the router holds what a rollback left there that the ledger has not heard of.
+fn is_of_unknown_glass(deployment: &Deployment, entry: Option<&Entry>) -> bool {
+    entry.is_some_and(|entry| generation::glass(entry.generation()) > deployment.glass)
 }
 
 fn shares(weights: &Weights) -> BTreeMap<StackId, Weight> {

@@ -275,7 +275,8 @@ pub(super) fn decide_retire(case: &Case<'_>) -> Result<Decision, Rejection> {
     Ok(Decision::on(case.stream(), events))
 }
 
-/// Decides what the router confirmed: none if it was known.
+/// Decides what the router confirmed: none if it was known. Under a generation of broken glass that the ledger has not
+/// heard of, somebody sent traffic back to what is set: a running rollout waits until that is explained.
 ///
 /// # Errors
 ///
@@ -292,13 +293,17 @@ pub(super) fn decide_applied(
         return Err(Rejection::Outdated(format!("{} has other weights set by now", case.id)));
     }
     let known = traffic.applied.as_ref().is_some_and(|applied| applied.listening == listening);
-    if traffic.is_applied() && traffic.drift.is_none() && known {
+    let by_glass = generation::glass(generation) > case.deployment.glass;
+    if traffic.is_applied() && traffic.drift.is_none() && known && !by_glass {
         return Ok(Decision::default());
     }
-    Ok(Decision::on(
-        case.stream(),
-        vec![traffic::WeightsApplied { generation, weights: weights.clone(), listening }.into()],
-    ))
+    let mut events = vec![traffic::WeightsApplied { generation, weights: weights.clone(), listening }.into()];
+    let running = case.deployment.rollout.as_ref().filter(|rollout| rollout.is_running());
+    if let (true, Some(rollout)) = (by_glass, running) {
+        let reason = "somebody rolled back without the ledger, to what is set".to_owned();
+        events.push(rollout::Paused { rollout: rollout.id, reason }.into());
+    }
+    Ok(Decision::on(case.stream(), events))
 }
 
 /// Decides on drift: recorded once for each thing seen. Towards the rollback target, or under a generation of broken glass
