@@ -176,8 +176,8 @@ impl World {
         let rollback = is_rollback(&self.people.requests[request].command);
         let seen = self.processes.get(&pid).map_or(0, |process| process.seen);
         self.checks.decided(&self.people.requests[request], seen, &result);
-        if rollback && result.is_ok() {
-            self.apply_now(pid, request);
+        if let (true, Ok(answer)) = (rollback, &result) {
+            self.apply_now(pid, request, answer);
         }
         let lost = !self.calm && self.dice.chance(50);
         if !lost {
@@ -207,12 +207,15 @@ impl World {
         }
     }
 
-    /// Whoever commits a rollback applies it too.
-    fn apply_now(&mut self, pid: Pid, request: usize) {
+    /// Whoever commits a rollback applies it too, if it is still what is set.
+    fn apply_now(&mut self, pid: Pid, request: usize, answer: &Settled) {
         let Some(process) = self.processes.get(&pid) else { return };
         let (view, name) = (self.log.view(process.seen), process.name.clone());
         let Some(id) = self.people.requests[request].command.deployment() else { return };
         let Some(deployment) = view.state().deployment(id) else { return };
+        if answer.commit.is_none() || deployment.traffic.set.as_ref().map(|set| set.commit) != answer.commit {
+            return;
+        }
         if let Some(routes) = workers::traffic_shifter::routes(view.state(), id, deployment) {
             self.send_call(pid, &name, Effect::Route(Box::new(routes)));
         }
