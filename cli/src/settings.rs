@@ -90,6 +90,21 @@ impl KafkaArgs {
 }
 
 impl ServerSettings {
+    /// Refuses what is no ledger in Kafka: of `process`, whose part `up` has too.
+    ///
+    /// # Errors
+    ///
+    /// A usage error.
+    pub(crate) fn need_kafka(&self, process: &str, part: &str) -> Outcome<()> {
+        match self.ledger {
+            Some(Place::Kafka(_)) => Ok(()),
+            _ => Err(Failure::usage(format!(
+                "{process} needs a ledger in Kafka; name it with --ledger kafka://HOST:PORT, or run `ionledger up`, which \
+                 has {part} in it"
+            ))),
+        }
+    }
+
     /// Returns the data folder.
     ///
     /// # Errors

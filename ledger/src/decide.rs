@@ -1,10 +1,9 @@
 //! Decide: what a command makes happen, given the state. Pure: time and ids arrive as data.
 
 use schemas::command::{Command, DeploymentOutcome, Outcome};
-use schemas::glass::Intent;
 use schemas::rollout::Plan;
 use schemas::weight::NotAllTraffic;
-use schemas::{CommitId, DeploymentId, Event, Fence, ServiceName, Stream, StreamVersion, Timestamp, Version, Weight};
+use schemas::{CommitId, DeploymentId, Event, Fence, ServiceName, Stream, Timestamp, Version, Weight};
 
 use crate::state::State;
 use crate::{deployment, lease, service};
@@ -192,20 +191,6 @@ pub fn decide_outcome(state: &State, outcome: &Outcome, now: Now) -> Result<Deci
             Ok(Decision::on(Stream::Worker(*role), events))
         }
     }
-}
-
-/// Decides to record a rollback that was carried out while the log gave no verdict.
-///
-/// # Errors
-///
-/// [`Rejection::Unknown`] if the deployment is unknown.
-pub fn decide_glass(
-    state: &State,
-    intent: &Intent,
-    generation: StreamVersion,
-    now: Now,
-) -> Result<Decision, Rejection> {
-    deployment::decide_glass(state, intent, generation, now)
 }
 
 /// Says whether a command sends traffic back, and so passes every gate.

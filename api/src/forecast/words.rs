@@ -1,5 +1,7 @@
 //! Rates and lengths of time as people say them.
 
+use schemas::text::grouped;
+
 /// Returns a length of time: `1 hour`, `90 seconds`, `2.5 days`.
 pub(super) fn length(seconds: f64) -> String {
     let units = [("day", 86_400.0), ("hour", 3_600.0), ("minute", 60.0)];
@@ -31,17 +33,9 @@ pub(super) fn requests_a_minute(per_minute: f64) -> String {
     format!("{number} request{} a {unit}", if number == "1" { "" } else { "s" })
 }
 
-/// Returns a number with its thousands set apart: `48,211`.
+/// Returns a whole number near `number` with its thousands set apart.
 pub(super) fn count(number: f64) -> String {
-    let digits = format!("{number:.0}");
-    let mut text = String::new();
-    for (place, digit) in digits.char_indices() {
-        if place > 0 && (digits.len() - place).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
+    grouped(number.round_ties_even() as u64)
 }
 
 #[cfg(test)]

@@ -10,10 +10,9 @@ use tokio_util::sync::CancellationToken;
 use workers::artifacts::Artifacts;
 
 use super::up::ci_secrets;
-use crate::failure::{Failure, Outcome};
+use crate::failure::Outcome;
 use crate::house::{self, ApiServer, Need, Opened, Way};
 use crate::journal;
-use crate::place::Place;
 use crate::serving::{self, Signals};
 use crate::session::Session;
 use crate::settings::{ServerArgs, ServerSettings};
@@ -42,12 +41,7 @@ impl ApiArgs {
     /// Answers until told to end by SIGTERM or SIGINT.
     pub(crate) fn run(self, session: &Session) -> Outcome<ExitCode> {
         let settings = self.server.settings()?;
-        if !matches!(settings.ledger, Some(Place::Kafka(_))) {
-            return Err(Failure::usage(
-                "an API of its own needs a ledger in Kafka; name it with --ledger kafka://HOST:PORT, or run \
-                 `ionledger up`, which has the API in it",
-            ));
-        }
+        settings.need_kafka("an API of its own", "the API")?;
         let data = settings.data(&session.globals)?;
         journal::begin("info");
         serving::block_on(self.serve(&data, &settings))

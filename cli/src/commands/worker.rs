@@ -12,10 +12,9 @@ use schemas::Role;
 use tokio_util::sync::CancellationToken;
 use workers::artifacts::Artifacts;
 
-use crate::failure::{Failure, Outcome};
+use crate::failure::Outcome;
 use crate::house::{self, Need, Opened, work};
 use crate::journal;
-use crate::place::Place;
 use crate::serving::{self, Signals};
 use crate::session::Session;
 use crate::settings::{ServerArgs, ServerSettings};
@@ -50,12 +49,7 @@ impl Worker {
     /// Works until told to end by SIGTERM or SIGINT.
     pub(crate) fn run(self, session: &Session) -> Outcome<ExitCode> {
         let settings = self.server.settings()?;
-        if !matches!(settings.ledger, Some(Place::Kafka(_))) {
-            return Err(Failure::usage(
-                "a worker of its own needs a ledger in Kafka; name it with --ledger kafka://HOST:PORT, or run \
-                 `ionledger up`, which has the workers in it",
-            ));
-        }
+        settings.need_kafka("a worker of its own", "the workers")?;
         let data = settings.data(&session.globals)?;
         journal::begin("info");
         serving::block_on(self.serve(&data, &settings))

@@ -4,6 +4,8 @@ use jiff::{SignedDuration, Timestamp, Zoned};
 use owo_colors::Style;
 use schemas::{Actor, Weight};
 
+pub(crate) use schemas::text::grouped;
+
 /// Passed, ready, done.
 pub(crate) const GOOD: &str = "✔";
 /// Failed, came back.
@@ -107,19 +109,6 @@ pub(crate) fn actor_proved(actor: &Actor) -> String {
 /// Returns a number and its noun: `1 node`, `3 nodes`.
 pub(crate) fn count(number: u64, one: &str, many: &str) -> String {
     format!("{} {}", grouped(number), if number == 1 { one } else { many })
-}
-
-/// Returns a number with its thousands set apart: `48,211`.
-pub(crate) fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
-    for (n, digit) in digits.char_indices() {
-        if n > 0 && (digits.len() - n).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
 }
 
 #[cfg(test)]

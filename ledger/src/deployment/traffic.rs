@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use schemas::command::Share;
 use schemas::traffic::{self, Purpose};
-use schemas::{CommitId, Fence, StackId, StreamVersion, Timestamp, Version, Weight, Weights, rollout};
+use schemas::{CommitId, Event, Fence, StackId, StreamVersion, Timestamp, Version, Weight, Weights, rollout};
 use serde::{Deserialize, Serialize};
 
 use super::{Case, Deployment, Phase, generation};
@@ -298,10 +298,8 @@ pub(super) fn decide_applied(
         return Ok(Decision::default());
     }
     let mut events = vec![traffic::WeightsApplied { generation, weights: weights.clone(), listening }.into()];
-    let running = case.deployment.rollout.as_ref().filter(|rollout| rollout.is_running());
-    if let (true, Some(rollout)) = (by_glass, running) {
-        let reason = "somebody rolled back without the ledger, to what is set".to_owned();
-        events.push(rollout::Paused { rollout: rollout.id, reason }.into());
+    if by_glass {
+        events.extend(case.pausing("somebody rolled back without the ledger, to what is set"));
     }
     Ok(Decision::on(case.stream(), events))
 }
@@ -338,12 +336,18 @@ pub(super) fn decide_drift(
         return Ok(Decision::default());
     }
     let mut events = vec![traffic::DriftSeen { seen: seen.clone(), towards_target, generation }.into()];
-    let running = case.deployment.rollout.as_ref().filter(|rollout| rollout.is_running());
-    if let (true, Some(rollout)) = (towards_target, running) {
-        let reason = "the router serves the rollback target and nobody here asked for it".to_owned();
-        events.push(rollout::Paused { rollout: rollout.id, reason }.into());
+    if towards_target {
+        events.extend(case.pausing("the router serves the rollback target and nobody here asked for it"));
     }
     Ok(Decision::on(case.stream(), events))
+}
+
+impl Case<'_> {
+    /// The event that pauses the rollout, if one is running.
+    fn pausing(&self, reason: &str) -> Option<Event> {
+        let running = self.deployment.rollout.as_ref().filter(|rollout| rollout.is_running())?;
+        Some(rollout::Paused { rollout: running.id, reason: reason.to_owned() }.into())
+    }
 }
 
 fn shares(seen: &BTreeMap<StackId, Weight>) -> impl Iterator<Item = (StackId, Weight)> {

@@ -9,6 +9,7 @@ use schemas::{Actor, ActorKind, CommandId, CommitId, Event, Fence, Hash, Role, S
 
 use super::Refusal;
 use crate::decide::{self, Decision, Now, Rejection};
+use crate::deployment;
 use crate::log::Record;
 use crate::rule::{Done, Parsed};
 use crate::view::{Decoded, View};
@@ -92,7 +93,7 @@ pub fn prepare(view: &View, asked: &Asked, now: Now, rollback: bool) -> Result<P
     let mut decision = match &asked.what {
         What::Command { command, fence } => decide::decide(view.state(), command, *fence, now)?,
         What::Outcome { outcome, role, holder } => decide_as(view, outcome, *role, holder, now)?,
-        What::Glass { intent, generation } => decide::decide_glass(view.state(), intent, *generation, now)?,
+        What::Glass { intent, generation } => deployment::decide_glass(view.state(), intent, *generation, now)?,
     };
     if decision.events.is_empty() {
         return Ok(Prepared::Nothing(decision.notes));

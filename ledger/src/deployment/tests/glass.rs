@@ -7,7 +7,7 @@ use schemas::{Actor, ActorKind, CommandId, Hash, Stream, StreamVersion, Weight};
 
 use super::named::{Named, given};
 use crate::decide::{self, Decision, Rejection};
-use crate::deployment::generation;
+use crate::deployment::{self, generation};
 use crate::kit::{self, V1, V2, V3, World, id, kinds, new_then_roll, roll_instead, rollback, traffic, version};
 
 /// What is written down of a rollback to `to` that is decided now.
@@ -45,7 +45,7 @@ fn rolling() -> World {
 
 fn record(world: &mut World, intent: &Intent) -> Decision {
     world.pass_ms(60_000);
-    let decision = decide::decide_glass(&world.state, intent, intent.generation, world.now()).unwrap();
+    let decision = deployment::decide_glass(&world.state, intent, intent.generation, world.now()).unwrap();
     world.commit(decision.clone());
     decision
 }

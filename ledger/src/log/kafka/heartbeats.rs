@@ -9,14 +9,14 @@ use rdkafka::ClientContext as _;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::Consumer as _;
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::error::KafkaError;
 use rdkafka::message::Message as _;
 use rdkafka::producer::{BaseRecord, ThreadedProducer};
 use rdkafka::{Offset as At, TopicPartitionList};
 use schemas::Role;
 
 use super::client::{Clients, Closing, Consumer, Quiet};
-use super::{OpenError, Options, Place, blocking};
+use super::{OpenError, Options, Place, blocking, topic};
 use crate::heartbeats::{Beat, Ear, Heartbeats};
 
 /// How long a poll waits for a beat.
@@ -159,12 +159,7 @@ async fn make(clients: &Clients) -> Result<(), OpenError> {
         .set("cleanup.policy", "delete")
         .set("retention.ms", KEPT_MS)
         .set("min.insync.replicas", "1");
-    let made = admin.create_topics([&topic], &AdminOptions::new().operation_timeout(Some(MAKE_MAX))).await;
+    let made = topic::create(&admin, &topic, &AdminOptions::new().operation_timeout(Some(MAKE_MAX))).await;
     drop(Closing::begin("admin client", admin));
-    let failed = |why: String| OpenError::NotMade { topic: clients.topic().to_owned(), why };
-    match made.map_err(|error| failed(error.to_string()))?.into_iter().next() {
-        // Another process was quicker.
-        None | Some(Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists))) => Ok(()),
-        Some(Err((_, code))) => Err(failed(code.to_string())),
-    }
+    made.map_err(|why| OpenError::NotMade { topic: clients.topic().to_owned(), why })
 }

@@ -154,12 +154,21 @@ async fn make(clients: &Clients, admin: &AdminClient<Quiet>, dev: bool, brokers:
     for Setting { name, made, .. } in SETTINGS {
         topic = topic.set(name, if name == MIN_IN_SYNC && replicas < 3 { "1" } else { made });
     }
-    let failed = |why: String| OpenError::NotMade { topic: clients.topic().to_owned(), why };
-    let made = admin.create_topics([&topic], &AdminOptions::new()).await.map_err(|error| failed(error.to_string()))?;
+    let made = create(admin, &topic, &AdminOptions::new()).await;
+    made.map_err(|why| OpenError::NotMade { topic: clients.topic().to_owned(), why })
+}
+
+/// Makes a topic, unless it is there; the brokers' reason if they refuse.
+pub(super) async fn create(
+    admin: &AdminClient<Quiet>,
+    topic: &NewTopic<'_>,
+    options: &AdminOptions,
+) -> Result<(), String> {
+    let made = admin.create_topics([topic], options).await.map_err(|error| error.to_string())?;
     match made.into_iter().next() {
         // Another process was quicker.
         None | Some(Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists))) => Ok(()),
-        Some(Err((_, code))) => Err(failed(code.to_string())),
+        Some(Err((_, code))) => Err(code.to_string()),
     }
 }
 
