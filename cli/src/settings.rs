@@ -33,7 +33,7 @@ pub(crate) struct ServerArgs {
     #[arg(long, value_name = "PLACE", env = "IONLEDGER_LEDGER", hide_env_values = true)]
     ledger: Option<Place>,
     /// Also answer HTTP on this address
-    #[arg(long, value_name = "ADDRESS:PORT", env = "IONLEDGER_LISTEN", hide_env_values = true)]
+    #[arg(long, value_name = "ADDRESS:PORT", env = "IONLEDGER_LISTEN", hide_env_values = true, value_parser = address)]
     listen: Option<SocketAddr>,
     #[command(flatten)]
     kafka: KafkaArgs,
@@ -121,6 +121,11 @@ impl ServerSettings {
 /// Says where a setting of Kafka may be written.
 fn called(key: &str) -> String {
     format!("kafka.{key} (IONLEDGER_KAFKA_{})", key.to_uppercase())
+}
+
+/// Reads where to listen.
+pub(crate) fn address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| "it is no address; write `127.0.0.1:7070`".to_owned())
 }
 
 /// Returns a path of a file's, which lies below the file's own folder unless it begins with `/`.

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use workers::proxy::{Config, Proxy};
 use workers::traffic::ProxyControl;
 
-use crate::journal;
+use crate::{journal, settings};
 
 /// Run the proxy that shares users' requests out over stacks (`up` starts one by itself).
 #[derive(Debug, Args)]
@@ -24,7 +24,7 @@ pub(crate) struct ProxyArgs {
     #[arg(long, value_name = "DIR", env = "IONLEDGER_DATA")]
     data: PathBuf,
     /// Answer /healthz, /readyz and /metrics on this address, without a token.
-    #[arg(long, value_name = "ADDRESS:PORT")]
+    #[arg(long, value_name = "ADDRESS:PORT", value_parser = settings::address)]
     listen: Option<SocketAddr>,
     /// How many seconds requests at hand may take once the proxy has been told to end.
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use api::document::{Document, Error, Item, Section};
 use ledger::log::kafka::reserved;
 
-use super::below;
 use super::kafka::{KEYS, Kafka, SECRETS, is_path};
+use super::{address, below};
 use crate::failure::{Failure, Outcome};
 use crate::place::Place;
 
@@ -50,10 +50,6 @@ impl File {
         root.end();
         document.finish().map(|()| file)
     }
-}
-
-fn address(text: &str) -> Result<SocketAddr, String> {
-    text.parse().map_err(|_| "it is no address; write `127.0.0.1:7070`".to_owned())
 }
 
 fn kafka(mut section: Section<'_>, base: &Path) -> Kafka {

@@ -50,9 +50,7 @@ impl DataFolder {
     ///
     /// [`OpenError`] if another process holds it, it has a newer format, or it cannot be used.
     pub fn hold(path: &Path) -> Result<Self, OpenError> {
-        let io = |source| OpenError::io(path, source);
-        fs::create_dir_all(path).map_err(io)?;
-        let path = path.canonicalize().map_err(io)?;
+        let path = made(path)?;
         let io = |source| OpenError::io(&path, source);
         if let Some(parent) = path.parent() {
             sync_dir(parent).map_err(io)?;
@@ -161,19 +159,13 @@ impl SharedFolder {
     ///
     /// [`OpenError`] if a process holds it, or it cannot be used.
     pub fn hold(path: &Path) -> Result<Self, OpenError> {
-        let io = |source| OpenError::io(path, source);
-        fs::create_dir_all(path).map_err(io)?;
-        let path = path.canonicalize().map_err(io)?;
+        let path = made(path)?;
         let io = |source| OpenError::io(&path, source);
-        let file = path.join("lock");
-        let lock = File::options().read(true).write(true).create(true).truncate(false).open(file).map_err(io)?;
+        let lock = lock_file(&path).map_err(io)?;
         match lock.try_lock_shared() {
             Ok(()) => {}
             Err(TryLockError::Error(source)) => return Err(io(source)),
-            Err(TryLockError::WouldBlock) => {
-                let pid = holder(&path).map_or_else(|| "unknown".to_owned(), |pid| pid.to_string());
-                return Err(OpenError::Held { folder: path, pid });
-            }
+            Err(TryLockError::WouldBlock) => return Err(held(&path, holder(&path))),
         }
         // Whoever is kept from holding it is told of one of those who share it.
         sign(&lock, &std::process::id().to_string()).map_err(io)?;
@@ -199,11 +191,27 @@ impl SharedFolder {
     }
 }
 
+/// Makes the folder at `path` if there is none, and returns where it is.
+fn made(path: &Path) -> Result<PathBuf, OpenError> {
+    let made = fs::create_dir_all(path).and_then(|()| path.canonicalize());
+    made.map_err(|source| OpenError::io(path, source))
+}
+
+/// Opens the file that is locked.
+fn lock_file(path: &Path) -> io::Result<File> {
+    File::options().read(true).write(true).create(true).truncate(false).open(path.join("lock"))
+}
+
+/// The error of who finds the folder held.
+fn held(path: &Path, holder: Option<u32>) -> OpenError {
+    let pid = holder.map_or_else(|| "unknown".to_owned(), |pid| pid.to_string());
+    OpenError::Held { folder: path.to_owned(), pid }
+}
+
 /// Takes the lock of the folder at `path` and writes this process's id into it.
 fn lock(path: &Path) -> Result<File, OpenError> {
     let io = |source| OpenError::io(path, source);
-    let file =
-        File::options().read(true).write(true).create(true).truncate(false).open(path.join("lock")).map_err(io)?;
+    let file = lock_file(path).map_err(io)?;
     let deadline = Instant::now() + LOOK_MAX;
     loop {
         match file.try_lock() {
@@ -213,8 +221,7 @@ fn lock(path: &Path) -> Result<File, OpenError> {
                 let holder = holder(path);
                 let lives = holder.is_some_and(|pid| Path::new(&format!("/proc/{pid}")).exists());
                 if lives || Instant::now() > deadline {
-                    let pid = holder.map_or_else(|| "unknown".to_owned(), |pid| pid.to_string());
-                    return Err(OpenError::Held { folder: path.to_owned(), pid });
+                    return Err(held(path, holder));
                 }
                 std::thread::sleep(Duration::from_millis(5));
             }
