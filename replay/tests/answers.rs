@@ -272,9 +272,9 @@ async fn verify_gives_the_root_counts_what_does_not_count_and_names_the_first_ba
 
     let segment = folder.join("log").join(format!("{:020}.jsonl", 0));
     let mut bytes = std::fs::read(&segment).unwrap();
-    let needle = b"\"offset\":234,";
+    let needle = b"\"offset\":234,\"synced\":";
     let at = bytes.windows(needle.len()).position(|window| window == needle).unwrap();
-    bytes[at + 200] ^= 1;
+    bytes[at + needle.len()] ^= 1;
     std::fs::write(&segment, bytes).unwrap();
     let verified = Reader::open(&folder).await.unwrap().without_cache().verify().await.unwrap();
     assert_eq!(verified.bad.map(|bad| bad.offset), Some(Offset(234)));
