@@ -1,6 +1,6 @@
 //! A door with a ledger behind it, and workers that say what the test wants them to have done.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -32,6 +32,8 @@ pub struct World {
     pub ledger: Ledger,
     pub client: Client,
     pub tcp: Option<SocketAddr>,
+    /// Every node of every stack.
+    node: TcpListener,
     data: tempfile::TempDir,
     closing: CancellationToken,
     server: JoinHandle<()>,
@@ -66,7 +68,8 @@ impl World {
         let tcp = server.tcp_address();
         let server = tokio::spawn(server.run());
         let client = Client::of_data(data.path());
-        let world = Self { log, ledger, client, tcp, data, closing, server };
+        let node = TcpListener::bind("127.0.0.1:0").unwrap();
+        let world = Self { log, ledger, client, tcp, node, data, closing, server };
         for role in Role::ALL {
             let (holder, reason) = (HOLDER.to_owned(), "the first".to_owned());
             let take = Outcome::TakeLease { role, holder, from: None, reason };
@@ -120,9 +123,9 @@ impl World {
         let new = format!(r#"{{"command":"new","deployment":"production/api","version":"{version}"}}"#);
         let stack: StackId = self.send(&new).await.unwrap().commit.unwrap().into();
         let effect = EffectId::of_launch(self.ledger.id(), stack, 0, 0);
-        let address = "127.0.0.1:9".parse().unwrap();
+        let address = self.node.local_addr().unwrap();
         for outcome in [
-            DeploymentOutcome::StartLaunch { stack, slot: 0, attempt: 0, effect, port: 9 },
+            DeploymentOutcome::StartLaunch { stack, slot: 0, attempt: 0, effect, port: address.port() },
             DeploymentOutcome::Launched { effect, address, instance: "test".to_owned() },
             DeploymentOutcome::NodeReady { effect },
             DeploymentOutcome::StackReady { stack },

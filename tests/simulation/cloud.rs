@@ -187,6 +187,11 @@ impl Cloud {
         }
     }
 
+    /// Says whether nobody listens where a node was.
+    pub fn is_gone(&self, effect: EffectId, now: Ms) -> bool {
+        self.nodes.get(&effect).is_none_or(|node| !node.runs(now))
+    }
+
     /// Returns ports that nobody listens on.
     pub fn free_ports(&mut self, n: u16) -> Vec<u16> {
         let first = self.next_port;

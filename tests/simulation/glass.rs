@@ -8,7 +8,7 @@ use schemas::envelope::{About, CommandRef};
 use schemas::glass::Intent;
 use workers::effect::Effect;
 use workers::glass::{generation_above, is_done, routes_back};
-use workers::traffic::{Entry, Held};
+use workers::traffic::{Entry, Held, Routes};
 
 use crate::network::{Begun, Owner, Settling};
 use crate::people::Request;
@@ -51,6 +51,11 @@ impl World {
         let asked = Asked { command: Some(reference), what: What::Command { command, fence: None }, about };
         let now = Now { time: time_at(self.now + skew).max(view.time()), commit: CommitId(self.dice.uuid(self.now)) };
         let Ok(Intended::Back(mut intent)) = intend(&view, &asked, now) else { return };
+        let routes = routes_back(view.state(), &intent);
+        let mut nodes = routes.iter().flat_map(|routes| routes.backends.values()).flat_map(|of| &of.nodes);
+        if routes.is_some() && nodes.all(|node| self.cloud.is_gone(node.effect, self.now)) {
+            return self.trace.add(self.now, format_args!("{name} finds no node of {} there", intent.version));
+        }
         let glass = view.state().deployment(&deployment).map_or(0, |of| of.glass);
         let held = self.held(&intent);
         if held.as_ref().is_some_and(|held| is_done(&intent, held, glass)) {
@@ -66,7 +71,8 @@ impl World {
         if !self.calm && self.dice.chance(60) {
             return self.crash(pid, "its intent is written, and the weights did not move");
         }
-        if let Some(routes) = routes_back(view.state(), &intent) {
+        if let Some(routes) = routes {
+            let routes = Routes { generation: intent.generation, ..routes };
             self.send_call(pid, &name, Effect::Route(Box::new(routes)));
         }
         if !self.calm && self.dice.chance(60) {

@@ -20,7 +20,7 @@ use ledger::execute::{Answer, Asked, Intended, Refusal};
 use ledger::log::AppendError;
 use schemas::command::{Outcome, Request};
 use schemas::glass::{Intent, Unrecorded};
-use schemas::{Actor, CommandId, CommitId, Role};
+use schemas::{Actor, CommandId, CommitId, Role, StreamVersion};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
@@ -175,7 +175,10 @@ impl Glass {
             Err(_) => (silent(asked, format!("none came within {:?}", self.patience.verdict)), Some(verdict)),
         };
         let notes = match self.ledger.intend(asked) {
-            Ok(Intended::Back(intent)) => return self.go_on(*intent, verdict, &why).await,
+            Ok(Intended::Back(intent)) => match hand::look_for_nodes(&self.ledger, &intent).await {
+                Ok(()) => return self.go_on(*intent, verdict, &why).await,
+                Err(gone) => vec![gone],
+            },
             // The verdict is being read just now.
             Ok(Intended::Nothing(notes)) => {
                 let answer = Answer { commit: None, offset: None, events: vec![], notes, repeated: false };
@@ -202,7 +205,7 @@ impl Glass {
             intent.deployment == *deployment && self.ledger.view().command(intent.command.id).is_none()
         };
         let (intent, moved) = pending.into_iter().find(|(intent, _)| waits(intent))?;
-        let moved = if moved { Ok(()) } else { self.carry_out(&intent).await };
+        let moved = if moved { Ok(()) } else { self.carry_out_late(&intent).await };
         let note = "it was carried out before and is not yet in the ledger; nothing was done again";
         self.told(intent.command.id, moved.err(), vec![note.to_owned()])
     }
@@ -251,9 +254,21 @@ impl Glass {
         Rolled::Broken(told.unwrap_or_else(|| Broken { unrecorded: unrecorded(&intent, None, None), unmoved, notes }))
     }
 
+    /// Moves the weights later than the intent was made, if a node of its target is still there.
+    async fn carry_out_late(&self, intent: &Intent) -> Result<(), String> {
+        match hand::look_for_nodes(&self.ledger, intent).await {
+            Ok(()) => self.carry_out(intent).await,
+            Err(gone) => self.carried_out(intent, Err(gone)),
+        }
+    }
+
     /// Moves the weights, and remembers whether that was confirmed.
     async fn carry_out(&self, intent: &Intent) -> Result<(), String> {
         let moved = hand::move_weights(&self.ledger, &*self.router, intent).await;
+        self.carried_out(intent, moved)
+    }
+
+    fn carried_out(&self, intent: &Intent, moved: Result<StreamVersion, String>) -> Result<(), String> {
         match &moved {
             Ok(generation) => {
                 tracing::error!(deployment = %intent.deployment, to = %intent.version, %generation, "all traffic was sent back without the ledger");

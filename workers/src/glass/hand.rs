@@ -1,15 +1,22 @@
 //! The hand: moves the weights by itself, through the router's port, on the last view of the ledger.
 
+use std::time::Duration;
+
+use futures::future::join_all;
 use ledger::deployment::generation;
 use ledger::{Ledger, State};
 use schemas::glass::Intent;
 use schemas::{DeploymentId, StreamVersion, Weights};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
 
 use crate::traffic::{ApplyError, Entry, Held, Router, Routes};
 use crate::traffic_shifter;
 
 /// How often a router that holds something younger is gone past.
 const TRIES_MAX: u32 = 4;
+/// How long a node may take to answer a call; one that does not is not called gone.
+const ANSWERS_WITHIN: Duration = Duration::from_millis(300);
 
 /// Returns what the router holds, if it can be read.
 pub(super) async fn held(router: &dyn Router, id: &DeploymentId) -> Option<Held> {
@@ -36,6 +43,25 @@ pub fn routes_back(state: &State, intent: &Intent) -> Option<Routes> {
     let id = &intent.deployment;
     let routes = traffic_shifter::routes_by(&Weights::all_on(intent.to), state, id, state.deployment(id)?)?;
     Some(Routes { generation: intent.generation, ..routes })
+}
+
+/// Looks whether somebody listens at the nodes of the intent's target: the last view of a ledger that is out of reach may
+/// be old, and the stack may have been collected since.
+///
+/// # Errors
+///
+/// That all of them refuse the connection. One that does not answer at all may only be out of this host's reach, and whether
+/// one is known at all is for whoever moves the weights to say.
+pub(super) async fn look_for_nodes(ledger: &Ledger, intent: &Intent) -> Result<(), String> {
+    let Some(routes) = routes_back(ledger.view().state(), intent) else { return Ok(()) };
+    let nodes: Vec<_> = routes.backends.values().flat_map(|of| &of.nodes).collect();
+    let calls = nodes.iter().map(|node| timeout(ANSWERS_WITHIN, TcpStream::connect(node.address)));
+    let refuses = |call: &Result<std::io::Result<TcpStream>, _>| matches!(call, Ok(Err(error)) if error.kind() == std::io::ErrorKind::ConnectionRefused);
+    if !join_all(calls).await.iter().all(refuses) {
+        return Ok(());
+    }
+    let nodes: Vec<String> = nodes.iter().map(|node| node.address.to_string()).collect();
+    Err(format!("no node of {} is there any more: nobody listens on {}", intent.version, nodes.join(", ")))
 }
 
 /// Moves all traffic to the intent's target, unless it is there already, and returns the generation that the router then

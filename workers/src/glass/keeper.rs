@@ -190,7 +190,7 @@ impl Glass {
             pending.moved = true;
         }
         if !overtaken && !known {
-            let _ = self.carry_out(intent).await;
+            let _ = self.carry_out_late(intent).await;
         }
     }
 

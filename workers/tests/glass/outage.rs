@@ -104,6 +104,36 @@ async fn a_second_one_changes_nothing_and_makes_no_second_intent() {
 }
 
 #[tokio::test]
+async fn nobody_is_sent_to_nodes_that_are_gone() {
+    let world = World::serving().await;
+    world.log.fall_silent();
+    // Collected since, which a view of a ledger out of reach does not tell.
+    world.nodes.lock().unwrap().remove(&world.stack(V1));
+    let refused = match world.glass.execute(rollback(), person("ana"), None).await {
+        Rolled::Settled(Err(refused)) => refused.to_string(),
+        other => panic!("{other:?}"),
+    };
+    assert!(refused.contains("no node of 1.0.0 is there any more: nobody listens on 127.0.0.1:"), "{refused}");
+    assert_eq!(world.router.weights(), Weights::all_on(world.stack(V2)));
+    assert!(world.files("").is_empty(), "nothing waits to be recorded");
+}
+
+#[tokio::test]
+async fn a_move_that_failed_is_not_made_up_for_once_the_nodes_are_gone() {
+    let world = World::serving().await;
+    world.log.fall_silent();
+    world.router.deaf.store(true, Ordering::SeqCst);
+    let broken = world.broken(rollback()).await;
+    assert!(broken.unmoved.as_ref().is_some_and(|why| why.contains("it is deaf")), "{:?}", broken.unmoved);
+    world.nodes.lock().unwrap().remove(&world.stack(V1));
+    world.router.deaf.store(false, Ordering::SeqCst);
+    world.glass.settle_all().await;
+    let again = world.broken(rollback()).await;
+    assert!(again.unmoved.as_ref().is_some_and(|why| why.contains("nobody listens")), "{:?}", again.unmoved);
+    assert_eq!(world.router.weights(), Weights::all_on(world.stack(V2)));
+}
+
+#[tokio::test]
 async fn a_verdict_in_time_is_the_usual_way_and_leaves_no_file() {
     let world = World::serving().await;
     let Rolled::Settled(Ok(answer)) = world.glass.execute(rollback(), person("ana"), None).await else {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
@@ -168,6 +169,8 @@ pub struct World {
     pub log: Arc<Log_>,
     pub ledger: Ledger,
     pub router: Arc<Routers>,
+    /// The one node of each stack, as far as somebody listens there.
+    pub nodes: Mutex<BTreeMap<StackId, TcpListener>>,
     pub glass: Arc<Glass>,
     pub data: tempfile::TempDir,
 }
@@ -201,7 +204,7 @@ impl World {
         let ledger = Ledger::open(Arc::clone(&log) as _, View::default(), Arc::new(SystemClock)).await.unwrap();
         let (router, data) = (Arc::new(Routers::default()), tempfile::tempdir().unwrap());
         let glass = Glass::new(data.path(), ledger.clone(), Arc::clone(&router) as _, patience());
-        let world = Self { log, ledger, router, glass, data };
+        let world = Self { log, ledger, router, nodes: Mutex::default(), glass, data };
         for role in Role::ALL {
             let taken =
                 Outcome::TakeLease { role, holder: HOLDER.to_owned(), from: None, reason: "started".to_owned() };
@@ -243,8 +246,10 @@ impl World {
         let new = Command::New { deployment: deployment(), version: version.parse().unwrap(), then_roll: None };
         let stack: StackId = self.ask(new).await.commit.unwrap().into();
         let effect = EffectId::of_launch(self.ledger.id(), stack, 0, 0);
-        let port = 4_000 + u16::try_from(self.log.records().len()).unwrap();
-        let address = format!("127.0.0.1:{port}").parse().unwrap();
+        let node = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = node.local_addr().unwrap();
+        let port = address.port();
+        self.nodes.lock().unwrap().insert(stack, node);
         for outcome in [
             DeploymentOutcome::StartLaunch { stack, slot: 0, attempt: 0, effect, port },
             DeploymentOutcome::Launched { effect, address, instance: "test".to_owned() },
