@@ -76,6 +76,7 @@ fn routes(generation: u64, address: SocketAddr) -> Routes {
         weights: Weights::all_on(stack),
         backends: [(stack, Backends { version: "1.0.0".parse().unwrap(), nodes })].into(),
         timeouts: Timeouts::default(),
+        nodes_only: false,
     }
 }
 

@@ -61,6 +61,7 @@ pub(crate) fn routes_by(
         weights: weights.clone(),
         backends,
         timeouts: Timeouts::default(),
+        nodes_only: false,
     })
 }
 
@@ -125,6 +126,7 @@ fn follow_traffic(
     let right = serves || left_alone.is_some();
     let weights = left_alone.as_ref().unwrap_or(&set.weights);
     let Some(routes) = routes_by(weights, state, id, deployment) else { return };
+    let routes = Routes { nodes_only: left_alone.is_some(), ..routes };
     if held.is_some_and(|held| right && same_but_for_generation(&held.routes, &routes)) || is_newer(held, deployment) {
         return;
     }

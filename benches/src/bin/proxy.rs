@@ -234,6 +234,7 @@ async fn ours(folder: &Path, nodes: [SocketAddr; 2]) -> Result<Contestant, Error
         weights: Weights::split(stacks[0], stacks[1], Weight::from_percent(10)),
         backends: backends.collect::<Result<_, Error>>()?,
         timeouts: Timeouts::default(),
+        nodes_only: false,
     };
     let address = ProxyControl::of(folder).apply(&routes).await?.listening;
     Ok(Contestant { name: "ionledger", process, address, runs: Vec::new() })

@@ -145,7 +145,7 @@ impl Control {
 fn refused(error: &ChangeError) -> Answer {
     let (status, held) = match error {
         ChangeError::Refused(Refusal::Superseded { held, .. }) => (StatusCode::CONFLICT, Some(*held)),
-        ChangeError::Refused(Refusal::Conflicting { .. }) => (StatusCode::CONFLICT, None),
+        ChangeError::Refused(Refusal::Conflicting { .. } | Refusal::Turned { .. }) => (StatusCode::CONFLICT, None),
         ChangeError::Refused(Refusal::Invalid { .. }) | ChangeError::Listen { .. } => {
             (StatusCode::UNPROCESSABLE_ENTITY, None)
         }

@@ -221,6 +221,7 @@ mod tests {
             weights: Weights::split(stack(1), stack(2), canary),
             backends: [(stack(1), backends(1_000)), (stack(2), backends(2_000))].into(),
             timeouts: Timeouts::default(),
+            nodes_only: false,
         }
     }
 

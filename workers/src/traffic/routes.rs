@@ -25,6 +25,10 @@ pub struct Routes {
     /// How long to wait for what.
     #[serde(default)]
     pub timeouts: Timeouts,
+    /// Whether only the nodes change: the weights are those that the router was seen to hold, whoever turned them so, and a
+    /// router that holds others by now refuses these routes.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub nodes_only: bool,
 }
 
 /// A stack's nodes.
@@ -146,6 +150,12 @@ pub enum Refusal {
         /// The generation that is held.
         held: StreamVersion,
     },
+    /// They change the nodes behind weights that are not held any more.
+    #[error("{deployment} holds other weights than these, which only change the nodes; read it again and decide anew")]
+    Turned {
+        /// Whose routes.
+        deployment: DeploymentId,
+    },
     /// They contradict themselves.
     #[error("routes of {deployment}: {reason}")]
     Invalid {
@@ -178,11 +188,18 @@ impl Entry {
 ///
 /// # Errors
 ///
-/// [`Refusal`]: it is older, of the same generation with other content, or contradicts itself.
+/// [`Refusal`]: it is older, of the same generation with other content, for other weights, or contradicts itself.
 pub fn admit(entry: Option<&Entry>, asked: &Routes) -> Result<Admission, Refusal> {
     check(asked)?;
-    let Some(entry) = entry else { return Ok(Admission::Apply) };
-    compare(&asked.deployment, entry, asked.generation, || entry.held().is_some_and(|held| held.routes == *asked))
+    let held = entry.and_then(Entry::held).map(|held| &held.routes);
+    let admission = match entry {
+        Some(entry) => compare(&asked.deployment, entry, asked.generation, || held == Some(asked))?,
+        None => Admission::Apply,
+    };
+    if asked.nodes_only && held.is_none_or(|held| held.weights != asked.weights) {
+        return Err(Refusal::Turned { deployment: asked.deployment.clone() });
+    }
+    Ok(admission)
 }
 
 /// Returns what to do with the removal of `deployment`'s routes at `generation` where `entry` is held.
@@ -265,6 +282,7 @@ mod tests {
             weights: Weights::all_on(stack(1)),
             backends: [(stack(1), Backends { version: "1.0.0".parse().unwrap(), nodes: vec![node] })].into(),
             timeouts: Timeouts::default(),
+            nodes_only: false,
         }
     }
 
@@ -280,6 +298,19 @@ mod tests {
         assert_eq!(admit(Some(&held), &routes(5, 1)), Ok(Admission::AlreadyHeld));
         assert!(matches!(admit(Some(&held), &routes(5, 2)), Err(Refusal::Conflicting { .. })));
         assert!(matches!(admit(Some(&held), &routes(4, 1)), Err(Refusal::Superseded { held: StreamVersion(5), .. })));
+    }
+
+    #[test]
+    fn routes_that_only_change_nodes_leave_weights_that_were_turned_since() {
+        let nodes_only = |generation, port| Routes { nodes_only: true, ..routes(generation, port) };
+        let held = routed(5, 1);
+        assert_eq!(admit(Some(&held), &nodes_only(6, 2)), Ok(Admission::Apply));
+        let mut turned = routes(5, 1);
+        turned.weights = Weights::all_on(stack(2));
+        let turned = Entry::Routed(Held { routes: turned, listening: SocketAddr::from(([127, 0, 0, 1], 80)) });
+        assert!(matches!(admit(Some(&turned), &nodes_only(6, 2)), Err(Refusal::Turned { .. })));
+        assert!(matches!(admit(None, &nodes_only(6, 2)), Err(Refusal::Turned { .. })));
+        assert_eq!(admit(Some(&turned), &routes(6, 2)), Ok(Admission::Apply));
     }
 
     #[test]

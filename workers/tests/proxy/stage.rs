@@ -93,6 +93,7 @@ pub(crate) fn routes(generation: u64, nodes: &[SocketAddr], canary: &[SocketAddr
         weights: Weights::split(BASELINE, CANARY, Weight::from_percent(percent)),
         backends: backends.collect(),
         timeouts: Timeouts::default(),
+        nodes_only: false,
     }
 }
 
