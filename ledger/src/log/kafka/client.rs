@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
@@ -187,7 +187,8 @@ impl Clients {
         config
             .set("enable.idempotence", "true")
             .set("acks", "all")
-            .set("linger.ms", "0")
+            // Whoever sends ends it; only what a slow broker has not taken by then waits longer.
+            .set("linger.ms", "5")
             .set("compression.type", "none")
             // A caller hears after this that nobody knows, and sends the same bytes again.
             .set("message.timeout.ms", "5000")
@@ -288,7 +289,7 @@ pub(super) fn fetch(clients: &Clients, consumer: &Consumer, offset: Offset) -> R
         match consumer.poll(Duration::from_millis(50)) {
             None => {}
             Some(Ok(message)) if u64::try_from(message.offset()) == Ok(offset.0) => {
-                break Ok(binding::bytes_of(&message));
+                break Ok(binding::bytes_of(&message, &mut BytesMut::with_capacity(message.payload_len())));
             }
             Some(Ok(message)) => {
                 break Err(FetchError::Missing(format!(

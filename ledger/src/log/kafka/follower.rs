@@ -4,6 +4,7 @@ use std::sync::{Arc, Weak, mpsc};
 use std::thread;
 use std::time::Duration;
 
+use bytes::BytesMut;
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::Message as _;
 use schemas::Offset;
@@ -65,9 +66,9 @@ pub(super) fn start(
 
 /// Follows until somebody else does.
 fn follow(consumer: &Consumer, tail: &Tail, number: u64, from: Offset, known: Offset) -> Result<(), (Offset, String)> {
-    let mut next = from;
+    let (mut next, mut room) = (from, BytesMut::new());
     while tail.is_current(number) {
-        let (records, grave) = batch(consumer, &mut next, known, POLL);
+        let (records, grave) = batch(consumer, &mut next, known, POLL, &mut room);
         if !records.is_empty() && !tail.push(number, records) {
             return Ok(());
         }
@@ -78,13 +79,14 @@ fn follow(consumer: &Consumer, tail: &Tail, number: u64, from: Offset, known: Of
     Ok(())
 }
 
-/// Waits for records that go on at `next`, takes what else is already here, and says what keeps the log from going on.
+/// Waits for records that go on at `next`, takes what else is already here into `room`, and says what keeps the log from going on.
 /// Everything before `known` is in the log: if it ends before, there are offsets without a record.
 pub(super) fn batch(
     consumer: &Consumer,
     next: &mut Offset,
     known: Offset,
     wait: Duration,
+    room: &mut BytesMut,
 ) -> (Vec<Record>, Option<String>) {
     let mut records = Vec::new();
     let mut wait = wait;
@@ -92,7 +94,7 @@ pub(super) fn batch(
         match consumer.poll(wait) {
             None => break,
             Some(Ok(message)) if u64::try_from(message.offset()) == Ok(next.0) => {
-                records.push(Record { offset: *next, bytes: binding::bytes_of(&message) });
+                records.push(Record { offset: *next, bytes: binding::bytes_of(&message, room) });
                 *next = next.next();
                 wait = Duration::ZERO;
             }

@@ -5,6 +5,7 @@ use std::thread;
 use std::time::Duration;
 use std::vec;
 
+use bytes::BytesMut;
 use rdkafka::consumer::Consumer as _;
 use schemas::Offset;
 use tokio::sync::{Mutex, mpsc as channel};
@@ -136,9 +137,9 @@ impl Job {
             let _ = self.batches.blocking_send(Err(ReadError::Unavailable(error.to_string())));
             return;
         }
-        let (mut next, mut tries) = (self.from, 0);
+        let (mut next, mut tries, mut room) = (self.from, 0, BytesMut::new());
         while next < self.until && !self.batches.is_closed() {
-            let (mut records, grave) = follower::batch(consumer, &mut next, self.until, POLL);
+            let (mut records, grave) = follower::batch(consumer, &mut next, self.until, POLL, &mut room);
             if next > self.until {
                 records.truncate(records.len() - (next.0 - self.until.0) as usize);
             }

@@ -1,9 +1,15 @@
 //! Appending: an idempotent producer whose answers come when a record is durable on every replica in sync.
+//!
+//! One thread sends: all that waits goes together, and what comes meanwhile waits until that is acknowledged. Left to
+//! itself the client library sends the first record alone, and then asks in a circle whether it may send the rest.
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::iter;
+use std::sync::{Arc, mpsc};
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use rdkafka::ClientContext;
+use rdkafka::bindings::rd_kafka_flush;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Message as _};
@@ -18,6 +24,12 @@ use crate::log::AppendError;
 /// How long a producer that is dropped waits for what it has sent.
 const FLUSH_MAX: Duration = Duration::from_millis(500);
 
+/// How many records are sent together at most.
+const TOGETHER: usize = 1_024;
+
+/// How long, in milliseconds, the next ones wait for an acknowledgement; a broker that is slower is sent more.
+const ACKNOWLEDGED_WITHIN_MS: i32 = 100;
+
 /// Takes delivery reports and passes them on to the tail, which answers when the record was read back.
 struct Deliveries {
     tail: Arc<Tail>,
@@ -26,11 +38,21 @@ struct Deliveries {
 
 type Threaded = ThreadedProducer<Deliveries>;
 
+/// A record to append, and who hears of it.
+type Job = (Outgoing, Answer);
+
 /// Appends records.
 pub(super) struct Producer {
+    /// Gone when this is dropped.
+    jobs: Option<mpsc::Sender<Job>>,
+    sender: Option<JoinHandle<()>>,
+}
+
+/// What the thread that sends has.
+struct Sender {
     clients: Clients,
     tail: Arc<Tail>,
-    current: RwLock<Arc<Threaded>>,
+    current: Threaded,
 }
 
 impl ClientContext for Deliveries {
@@ -86,37 +108,19 @@ pub(super) fn why(error: &KafkaError) -> String {
 impl Producer {
     /// Makes a producer.
     pub(super) fn new(clients: &Clients, tail: &Arc<Tail>) -> KafkaResult<Self> {
-        let current = RwLock::new(Arc::new(make(clients, tail)?));
-        Ok(Self { clients: clients.clone(), tail: Arc::clone(tail), current })
+        let current = make(clients, tail)?;
+        let sender = Sender { clients: clients.clone(), tail: Arc::clone(tail), current };
+        let (jobs, waiting) = mpsc::channel();
+        let spawned = thread::Builder::new().name("kafka-producer".to_owned()).spawn(move || sender.run(&waiting));
+        let sender = spawned.map_err(|error| KafkaError::ClientCreation(error.to_string()))?;
+        Ok(Self { jobs: Some(jobs), sender: Some(sender) })
     }
 
     /// Appends a record; `answer` hears of it once. What it was is not remembered: to send it again is the caller's.
-    pub(super) fn send(&self, mut record: Outgoing, answer: Answer) {
-        let producer = Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner));
-        if let Some((code, reason)) = producer.client().fatal_error() {
-            tracing::warn!(?code, reason, "this producer cannot go on; another one takes its place");
-            self.replace(&producer);
-            let _ = answer.send(Err(AppendError::Refused(format!("the producer is made anew after {reason}"))));
-            return;
-        }
-        let topic = self.clients.topic();
-        let mut outgoing = BaseRecord::with_opaque_to(topic, Box::new(answer)).partition(0).payload(&record.value[..]);
-        outgoing.key = record.key.as_deref();
-        outgoing.headers = record.headers.take();
-        if let Err((error, outgoing)) = producer.send(outgoing) {
-            let _ = outgoing.delivery_opaque.send(Err(AppendError::Refused(why(&error))));
-        }
-    }
-
-    /// Puts another producer in the place of `old`, unless somebody did.
-    fn replace(&self, old: &Arc<Threaded>) {
-        let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
-        if !Arc::ptr_eq(&current, old) {
-            return;
-        }
-        match make(&self.clients, &self.tail) {
-            Ok(new) => drop(Closing::begin("producer", std::mem::replace(&mut *current, Arc::new(new)))),
-            Err(error) => tracing::error!(%error, "no producer can be made"),
+    pub(super) fn send(&self, record: Outgoing, answer: Answer) {
+        if let Some(jobs) = &self.jobs {
+            // Without the thread the answer is dropped: nobody knows.
+            let _ = jobs.send((record, answer));
         }
     }
 }
@@ -124,8 +128,51 @@ impl Producer {
 impl Drop for Producer {
     /// What was appended may still be answered; what is not by then gets to hear that nobody knows.
     fn drop(&mut self) {
-        let current = self.current.get_mut().unwrap_or_else(PoisonError::into_inner);
-        let _ = current.flush(FLUSH_MAX);
+        drop(self.jobs.take());
+        if let Some(Err(_)) = self.sender.take().map(JoinHandle::join) {
+            tracing::error!("the thread that sends to Kafka has panicked");
+        }
+    }
+}
+
+impl Sender {
+    fn run(mut self, jobs: &mpsc::Receiver<Job>) {
+        while let Ok(first) = jobs.recv() {
+            self.renew_if_it_cannot_go_on();
+            for (record, answer) in iter::once(first).chain(jobs.try_iter().take(TOGETHER - 1)) {
+                self.hand_over(record, answer);
+            }
+            self.send_now();
+        }
+        let _ = self.current.flush(FLUSH_MAX);
+    }
+
+    fn hand_over(&self, mut record: Outgoing, answer: Answer) {
+        let topic = self.clients.topic();
+        let mut outgoing = BaseRecord::with_opaque_to(topic, Box::new(answer)).partition(0).payload(&record.value[..]);
+        outgoing.key = record.key.as_deref();
+        outgoing.headers = record.headers.take();
+        if let Err((error, outgoing)) = self.current.send(outgoing) {
+            let _ = outgoing.delivery_opaque.send(Err(AppendError::Refused(why(&error))));
+        }
+    }
+
+    /// Lets what was handed over linger no longer, and waits until it is answered.
+    #[allow(unsafe_code)]
+    fn send_now(&self) {
+        // SAFETY: the pointer is that of a client that lives on, and any thread may flush it. The safe `flush` raises the
+        // flag that ends the lingering only for as long as it takes to raise it, and the library's threads miss that.
+        unsafe { rd_kafka_flush(self.current.client().native_ptr(), ACKNOWLEDGED_WITHIN_MS) };
+    }
+
+    /// Puts another producer in the place of one that takes nothing any more.
+    fn renew_if_it_cannot_go_on(&mut self) {
+        let Some((code, reason)) = self.current.client().fatal_error() else { return };
+        tracing::warn!(?code, reason, "this producer cannot go on; another one takes its place");
+        match make(&self.clients, &self.tail) {
+            Ok(new) => drop(Closing::begin("producer", std::mem::replace(&mut self.current, new))),
+            Err(error) => tracing::error!(%error, "no producer can be made"),
+        }
     }
 }
 
