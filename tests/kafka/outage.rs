@@ -60,6 +60,27 @@ async fn without_brokers_an_append_is_ambiguous_and_the_end_unknown_and_with_the
     assert!(log.latest().await.unwrap() > last);
 }
 
+/// A broker that has just come back answers before it knows its topics, and leads before it knows what was agreed on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn brokers_that_come_back_one_after_the_other_are_not_taken_for_a_lost_ledger() {
+    let cluster = Cluster::start(3);
+    let topic = Topic::on(&cluster);
+    let log = Kafka::open(topic.place(), Options::default()).await.unwrap();
+    append(&log, genesis()).await;
+    for n in 1..20 {
+        append(&log, step(n, &format!("service/t{n}"), NO_HEAD)).await;
+    }
+    (1..=3).for_each(|broker| cluster.kill(broker));
+    for broker in 1..=3 {
+        cluster.launch(broker);
+        tokio::time::sleep(Duration::from_secs(4)).await;
+    }
+    let offset = settle(&log, step(20, "service/api", NO_HEAD)).await;
+    assert!(offset >= Offset(20), "nothing of what was acknowledged is lost: {offset}");
+    let records = log.read(offset, 1).await.unwrap();
+    assert_eq!(records[0].bytes, step(20, "service/api", NO_HEAD));
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_log_is_dropped_in_time_though_its_broker_stands_still() {
     let cluster = Cluster::start(1);

@@ -33,7 +33,7 @@ use follower::Follower;
 use history::History;
 use producer::Producer;
 use tail::Tail;
-use watchdog::{Message, Seen, Watchdog};
+use watchdog::{Message, SEEN_FOR, Seen, Watchdog};
 
 pub use heartbeats::KafkaHeartbeats;
 pub use place::{BadPlace, Place, TOPIC};
@@ -310,6 +310,9 @@ impl Kafka {
     ///
     /// [`OpenError::Log`] if it is not, with the first record that tells them apart.
     pub async fn follows(&self, view: &View) -> Result<(), OpenError> {
+        // A broker that has just come back may still find what it does not tell of.
+        let mut end = self.end.clone();
+        let _ = tokio::time::timeout(SEEN_FOR, end.wait_for(|end| *end >= view.next())).await;
         let end = self.tail.end();
         if view.next() > end {
             let what = format!("the log ends here and was folded up to {}; its tail is gone", view.next());

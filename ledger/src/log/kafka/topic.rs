@@ -8,7 +8,7 @@ use rdkafka::admin::{
 use rdkafka::consumer::Consumer as _;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
-use super::client::{ASK_MAX, Clients, Closing, Quiet};
+use super::client::{ASK_MAX, Clients, Closing, Consumer, Quiet};
 use super::{OpenError, Options, blocking};
 
 /// How long the brokers may take to answer at the start.
@@ -260,6 +260,14 @@ pub(super) async fn mark_copy(clients: &Clients, is_copy: bool) -> Result<(), Op
         Some(Err((_, RDKafkaErrorCode::TopicAlreadyExists | RDKafkaErrorCode::UnknownTopicOrPartition))) => Ok(()),
         Some(Err((_, code))) => Err(failed(code.to_string())),
     }
+}
+
+/// Whether as many brokers are in sync as an acknowledged record lies on: then the log's end is the one that they agreed on.
+pub(super) fn is_in_sync(clients: &Clients, asking: &Consumer) -> bool {
+    let Ok(metadata) = asking.fetch_metadata(None, ASK_MAX) else { return false };
+    let topic = metadata.topics().iter().find(|topic| topic.name() == clients.topic());
+    let partition = topic.and_then(|topic| topic.partitions().first());
+    partition.is_some_and(|partition| partition.isr().len() >= partition.replicas().len().min(2))
 }
 
 /// Whether the error says that the topic is not there.

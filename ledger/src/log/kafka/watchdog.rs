@@ -5,6 +5,7 @@
 
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -27,8 +28,13 @@ const SILENT_MAX: Duration = Duration::from_secs(2);
 /// How often the first and the last known record are read again, and the topic's settings looked at.
 const COMPARE_EVERY: Duration = Duration::from_secs(5);
 
-/// How often in a row something must be seen that ends the ledger: a broker that has just come back may be behind.
+/// How often in a row something must be seen that ends the ledger.
 const SEEN_MIN: u32 = 3;
+
+/// How long it must be seen without a break if a broker that has just come back may be what is behind: it knows its topics
+/// only after a while, and the log's end only when the others have told it how far they are. Who does not is given up by it
+/// after 30 s. Source: Apache Kafka, `replica.lag.time.max.ms`.
+pub(super) const SEEN_FOR: Duration = Duration::from_secs(40);
 
 /// How a log in Kafka does.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -71,10 +77,10 @@ pub(super) struct Watchdog {
     pub(super) doubted: (Offset, u32),
 }
 
-/// How often in a row something was seen.
+/// How often in a row something was seen, and since when.
 #[derive(Debug, Default)]
 pub(super) struct Seen {
-    what: Option<&'static str>,
+    what: Option<(&'static str, Instant)>,
     times: u32,
 }
 
@@ -103,11 +109,21 @@ impl Bounds {
 }
 
 impl Seen {
-    /// Counts a sighting, and says whether it was seen often enough.
-    fn again(&mut self, what: &'static str) -> bool {
-        self.times = if self.what == Some(what) { self.times + 1 } else { 1 };
-        self.what = Some(what);
-        self.times >= SEEN_MIN
+    /// Counts a sighting, and says whether it was seen often enough, and for so long.
+    fn again(&mut self, what: &'static str, long: Duration, now: Instant) -> bool {
+        let since = match self.what {
+            Some((before, since)) if before == what => since,
+            _ => {
+                self.times = 0;
+                now
+            }
+        };
+        self.times += 1;
+        self.what = Some((what, since));
+        if self.times == SEEN_MIN {
+            tracing::warn!(what, ?long, "this is no ledger any more if it stays so");
+        }
+        self.times >= SEEN_MIN && now.duration_since(since) >= long
     }
 
     fn nothing(&mut self) {
@@ -137,12 +153,15 @@ impl Watchdog {
         match self.asking.fetch_watermarks(self.clients.topic(), 0, ASK_MAX) {
             Ok((low, high)) => self.bounds(u64::try_from(low).unwrap_or(0), u64::try_from(high).unwrap_or(0), end),
             Err(error) if topic::is_gone(&error) => {
-                if self.seen.again("gone") {
+                if self.seen.again("the brokers know no such topic", SEEN_FOR, Instant::now()) {
                     self.stop(end, "the topic is gone");
                 }
             }
             // Who cannot be asked says nothing.
-            Err(error) => tracing::debug!(%error, "kafka"),
+            Err(error) => {
+                self.seen.nothing();
+                tracing::debug!(%error, "kafka");
+            }
         }
     }
 
@@ -152,7 +171,8 @@ impl Watchdog {
             status.end_at_brokers = Some(Offset(high));
             status.answered = Some(Instant::now());
         }
-        match Bounds::of(low, high, end.0, self.tail.progress().elapsed()) {
+        let now = Instant::now();
+        match Bounds::of(low, high, end.0, now.saturating_duration_since(self.tail.progress())) {
             Bounds::Fine => {
                 self.seen.nothing();
                 self.compare(end);
@@ -161,10 +181,14 @@ impl Watchdog {
                 tracing::warn!(%end, high, "the reader of the log has fallen silent; another one takes its place");
                 self.replace(Offset(high));
             }
-            Bounds::HeadGone if self.seen.again("head") => {
+            Bounds::HeadGone if self.seen.again("the log's first records are not there", Duration::ZERO, now) => {
                 self.stop(Offset(0), &format!("the records before offset {low} are gone, by retention or by hand"));
             }
-            Bounds::TailGone if self.seen.again("tail") => {
+            // A leader without the others does not know how far the log was agreed on.
+            Bounds::TailGone
+                if self.seen.again("the brokers have the log end before what was read", SEEN_FOR, now)
+                    && topic::is_in_sync(&self.clients, &self.asking) =>
+            {
                 self.stop(Offset(high), &format!("the log ends here and was read up to {end}; its tail is gone"));
             }
             Bounds::HeadGone | Bounds::TailGone => {}
@@ -213,6 +237,15 @@ impl Watchdog {
         if !self.tail.is_current(doubt.follower) {
             return;
         }
+        self.look();
+        // The last answer: what it said is in the log.
+        let known = self.status.lock().unwrap_or_else(PoisonError::into_inner).end_at_brokers.unwrap_or_default();
+        if known <= doubt.at {
+            // A leader that has just come back tells of less than it has; if that lasts, its bounds are what is wrong.
+            thread::sleep(ASK_EVERY);
+            self.replace(known);
+            return;
+        }
         let (at, times) = self.doubted;
         self.doubted = (doubt.at, if at == doubt.at { times + 1 } else { 1 });
         if self.doubted.1 >= SEEN_MIN {
@@ -224,9 +257,7 @@ impl Watchdog {
             return;
         }
         tracing::warn!(at = %doubt.at, what = doubt.what, "the log does not go on; it is read again");
-        // The last answer: what it said is in the log.
-        let known = self.status.lock().unwrap_or_else(PoisonError::into_inner).end_at_brokers;
-        self.replace(known.unwrap_or_default());
+        self.replace(known);
     }
 
     /// Puts another follower in place of this one; everything before `known` is in the log.
@@ -255,4 +286,32 @@ pub(super) fn start(
     let doubts = doubts.clone();
     let tell = move |doubt| drop(doubts.send(Message::Doubt(doubt)));
     follower::start(clients, tail, known, Box::new(tell))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_ends_a_ledger_is_seen_often_and_for_long_and_without_a_break() {
+        let start = Instant::now();
+        let after = |secs| start + Duration::from_secs(secs);
+        let mut seen = Seen::default();
+        assert!(![0, 1, 30, 39].into_iter().any(|secs| seen.again("gone", SEEN_FOR, after(secs))));
+        assert!(seen.again("gone", SEEN_FOR, after(40)));
+        assert!(!seen.again("tail", SEEN_FOR, after(41)), "another thing begins anew");
+        assert!(!seen.again("tail", SEEN_FOR, after(90)), "twice is not often");
+        assert!(seen.again("tail", SEEN_FOR, after(91)));
+        seen.nothing();
+        assert!(!seen.again("tail", SEEN_FOR, after(92)), "it was well in between");
+        assert!(!seen.again("head", Duration::ZERO, after(93)) && !seen.again("head", Duration::ZERO, after(94)));
+        assert!(seen.again("head", Duration::ZERO, after(95)));
+    }
+
+    #[test]
+    fn the_log_is_silent_only_if_the_brokers_have_more_and_nothing_came_for_a_while() {
+        let of = |low, high, secs| Bounds::of(low, high, 10, Duration::from_secs(secs));
+        assert_eq!([of(0, 10, 9), of(0, 12, 1), of(0, 12, 3)], [Bounds::Fine, Bounds::Fine, Bounds::Silent]);
+        assert_eq!([of(3, 10, 0), of(3, 5, 0), of(0, 9, 0)], [Bounds::HeadGone, Bounds::HeadGone, Bounds::TailGone]);
+    }
 }
