@@ -6,6 +6,8 @@
 mod cluster;
 #[path = "support/house.rs"]
 mod house;
+#[path = "support/load.rs"]
+mod load;
 #[path = "support/services.rs"]
 mod services;
 
@@ -17,6 +19,7 @@ use std::time::{Duration, Instant};
 
 use cluster::Cluster;
 use house::{House, Said, eventually};
+use load::Load;
 use serde_json::Value;
 use services::Services;
 use workers::traffic::ProxyControl;
@@ -161,6 +164,62 @@ fn with_every_broker_stopped_it_is_applied_within_3_s_and_history_has_it_once_wh
     assert_eq!(served(house), ["1.1.0"]);
     house.ok(&["rollback", "api"]);
     assert_eq!(served(house), ["1.0.0"]);
+}
+
+/// From the first bad answer of a canary until it has no traffic: they convict it in a second or two, and the ledger is
+/// waited for for two. Whoever first waited for the verdict on what else is to be recorded took ten.
+const SENT_BACK_MAX: Duration = Duration::from_secs(7);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_canary_that_fails_while_every_broker_is_stopped_is_sent_back_by_the_judge_though_a_step_waits_for_them() {
+    let cluster = Cluster::start(3);
+    let services = Services::start(&cluster, "judged");
+    let house = &services.house;
+    let rollout = "[rollout]\nsteps = [50, 60, 100]\nduration = \"16 s\"\n";
+    house.serving(&format!("{rollout}[judgement]\nweights = {{ errors = 100, p50 = 0, p99 = 0 }}\n"));
+    let outage = house.path().join("outage");
+    house.release("1.1.0", &["--outage", outage.to_str().unwrap()]);
+    house.new_stack("1.1.0");
+    let load = Load::start(&house.users(), 200);
+    house.ok(&["roll", "api", "1.0.0", "1.1.0"]);
+    eventually("it is judged", || house.deployment()["rollout"]["evidence"].is_object());
+    (1..=3).for_each(|broker| cluster.kill(broker));
+
+    // A step is due and what was counted is to be recorded: the worker waits for a verdict, and now for the second time.
+    tokio::time::sleep(Duration::from_secs(12)).await;
+    assert_eq!(served(house), ["1.0.0", "1.1.0"], "{}", services.said());
+    let (began, from) = (Instant::now(), jiff::Timestamp::now());
+    fs::write(&outage, "").unwrap();
+    while served(house) != ["1.0.0"] {
+        assert!(began.elapsed() < SENT_BACK_MAX, "{}", services.said());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    println!("from its first bad answer until it had no traffic: {:?}", began.elapsed());
+    let to = jiff::Timestamp::now();
+    load.stop().await.assert_none_lost();
+
+    while_nobody_moves_it_back(&house.data(), || {
+        (1..=3).for_each(|broker| cluster.launch(broker));
+        cluster.wait_for(3);
+        eventually("the ledger has it", || {
+            assert!(
+                began.elapsed() < Duration::from_secs(60),
+                "{:#?} {}",
+                house.json(&["history", "api", "--voids"]),
+                services.said()
+            );
+            history(house, "traffic.rolled_back").len() == 1
+        });
+        eventually("it is put away", || (files(house, ""), files(house, "done")) == (0, 1));
+        eventually("the router's weights are confirmed", || house.deployment()["weights_applied"] == true);
+    });
+    let found = history(house, "traffic.rolled_back");
+    assert_eq!((found.len(), house.weight("1.0.0")), (1, 10_000), "{found:?}");
+    let time = found[0]["effective_at"].as_str().or(found[0]["time"].as_str()).unwrap();
+    let time: jiff::Timestamp = time.parse().unwrap();
+    assert!((from..=to).contains(&time), "{time} is not in {from}..={to}: {}", found[0]);
+    assert_eq!(found[0]["actor"]["kind"], "worker", "{}", found[0]);
+    assert_eq!(house.deployment()["rollout"]["phase"], "came_back");
 }
 
 #[test]

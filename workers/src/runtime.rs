@@ -1,19 +1,21 @@
 //! The runtime: one loop that every worker runs.
 //!
 //! It follows the ledger, gathers facts, lets the worker's pure `react` say what to do, starts the effects that are not
-//! under way, and records the outcomes. It has no opinions of its own.
+//! under way, and records the outcomes. It has no opinions of its own, and waits for none of it: while the ledger gives no
+//! verdict on one thing, a canary can still be sent back.
 
 mod lookout;
+mod record;
 mod turns;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use ledger::deployment::generation;
-use ledger::execute::{Answer, Refusal};
-use ledger::{Ledger, Rejection, State, decide};
+use ledger::execute::Refusal;
+use ledger::{Ledger, State};
 use schemas::command::Outcome;
-use schemas::{CommitId, DeploymentId, Offset, Role, Timestamp};
+use schemas::{DeploymentId, Offset, Role, Timestamp};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -28,7 +30,9 @@ use crate::traffic::{ApplyError, Entry, Held, Router};
 use crate::{collector, provisioner, traffic_shifter};
 
 use lookout::Lookout;
+use record::Records;
 
+pub use record::cause_of;
 pub use turns::{HANDOVER_MAX, take_turns};
 
 /// The outside world's ports.
@@ -129,6 +133,7 @@ struct Worker {
     react: React,
     facts: Facts,
     lookout: Lookout,
+    records: Records,
     news: mpsc::UnboundedReceiver<News>,
     send: mpsc::UnboundedSender<News>,
 }
@@ -137,7 +142,9 @@ impl Worker {
     fn new(role: Role, holder: String, ledger: Ledger, adapters: Adapters) -> Self {
         let (send, news) = mpsc::unbounded_channel();
         let lookout = Lookout::new(role, ledger.clone(), adapters.clone(), send.clone());
-        Self { role, holder, ledger, adapters, react: react_of(role), facts: Facts::default(), lookout, news, send }
+        let records = Records::new(role, holder.clone(), ledger.clone(), adapters.glass.clone());
+        let (react, facts) = (react_of(role), Facts::default());
+        Self { role, holder, ledger, adapters, react, facts, lookout, records, news, send }
     }
 
     async fn take_lease(&self, from: Option<String>, reason: String) -> Result<(), Refusal> {
@@ -165,20 +172,19 @@ impl Worker {
             self.check_lease(&state)?;
             self.facts.steady = steady;
             if stop.is_cancelled() {
-                return self.end(&state).await;
+                return self.end().await;
             }
             let next_look = self.lookout.look(&state, &self.facts);
             let now = self.ledger.clock().now().max(self.ledger.view().time());
             self.facts.wall = now;
             let reaction = (self.react)(&state, &self.facts, now);
             reaction.effects.into_iter().for_each(|effect| self.start(effect));
-            if self.record(&state, reaction.outcomes).await? {
-                continue;
-            }
+            self.records.start(&state, reaction.outcomes);
             let wake = reaction.wake_at.map_or(IDLE_MAX, |at| until(now, at));
             let idle = wake.min(next_look.saturating_sub(steady)).clamp(IDLE_MIN, IDLE_MAX);
             tokio::select! {
                 news = self.news.recv() => if let Some(news) = news { self.take_in(news) },
+                ended = self.records.next() => ended?,
                 changed = folded.changed() => changed.map_err(|_| self.ledger_lost())?,
                 () = stop.cancelled() => {}
                 () = tokio::time::sleep(idle) => {}
@@ -199,15 +205,19 @@ impl Worker {
     }
 
     /// Lets what is under way end, and records it.
-    async fn end(&mut self, state: &State) -> Result<(), WorkerError> {
+    async fn end(&mut self) -> Result<(), WorkerError> {
         while !self.facts.in_flight.is_empty()
             && let Some(news) = self.news.recv().await
         {
             self.take_in(news);
         }
+        self.records.all().await?;
+        let state = self.ledger.view().state().clone();
+        self.check_lease(&state)?;
         let now = self.ledger.clock().now().max(self.ledger.view().time());
-        let reaction = (self.react)(state, &self.facts, now);
-        self.record(state, reaction.outcomes).await.map(drop)
+        let reaction = (self.react)(&state, &self.facts, now);
+        self.records.start(&state, reaction.outcomes);
+        self.records.all().await
     }
 
     fn check_lease(&self, state: &State) -> Result<(), WorkerError> {
@@ -242,40 +252,6 @@ impl Worker {
         });
     }
 
-    /// Records outcomes, those of different deployments at once; says whether any of them changed the state.
-    async fn record(&self, state: &State, outcomes: Vec<Outcome>) -> Result<bool, WorkerError> {
-        let recording = outcomes.into_iter().map(|outcome| {
-            let cause = cause_of(state, &outcome);
-            async move { (self.record_one(outcome.clone(), cause).await, outcome) }
-        });
-        let mut changed = false;
-        for (answer, outcome) in futures::future::join_all(recording).await {
-            match answer {
-                Ok(answer) => changed |= answer.commit.is_some(),
-                Err(Refusal::Rejected(Rejection::Outdated(why))) => {
-                    tracing::debug!(role = %self.role, %why, "outdated");
-                }
-                Err(Refusal::Deposed { .. }) => changed = true,
-                Err(Refusal::Halted(why)) => return Err(WorkerError::Ledger { role: self.role, why }),
-                Err(sealed @ Refusal::Sealed { .. }) => {
-                    return Err(WorkerError::Ledger { role: self.role, why: sealed.to_string() });
-                }
-                Err(error) => tracing::warn!(role = %self.role, ?outcome, %error, "outcome was not recorded"),
-            }
-        }
-        Ok(changed)
-    }
-
-    /// Records an outcome. What sends traffic back is carried out without the ledger if that gives no verdict.
-    async fn record_one(&self, outcome: Outcome, cause: Option<CommitId>) -> Result<Answer, Refusal> {
-        match &self.adapters.glass {
-            Some(glass) if decide::outcome_is_rollback(&outcome) => {
-                glass.record(outcome, self.role, &self.holder, cause).await
-            }
-            _ => self.ledger.record(outcome, self.role, &self.holder, cause).await,
-        }
-    }
-
     fn take_in(&mut self, news: News) {
         self.facts.steady = self.ledger.clock().steady();
         self.facts.wall = self.ledger.clock().now().max(self.ledger.view().time());
@@ -306,36 +282,6 @@ async fn carry_out(adapters: &Adapters, effect: &Effect) -> Done {
             }
             Done::Other
         }
-    }
-}
-
-/// Returns the commit that a worker's outcome goes back to: the stack's, the rollout's or the weights' own.
-pub fn cause_of(state: &State, outcome: &Outcome) -> Option<schemas::CommitId> {
-    use schemas::command::DeploymentOutcome as O;
-    let Outcome::Deployment { deployment, outcome } = outcome else { return None };
-    let deployment = state.deployment(deployment)?;
-    let of_stack = |stack: schemas::StackId| Some(schemas::CommitId(stack.0));
-    match outcome {
-        O::StartLaunch { stack, .. }
-        | O::StackReady { stack }
-        | O::StackFailed { stack, .. }
-        | O::StackUnhealthy { stack }
-        | O::StackRecovered { stack }
-        | O::StartRequestedRollout { stack }
-        | O::StartCollection { stack, .. }
-        | O::Collected { stack } => of_stack(*stack),
-        O::Launched { effect, .. }
-        | O::LaunchFailed { effect, .. }
-        | O::NodeReady { effect }
-        | O::NodeUnhealthy { effect, .. }
-        | O::NodeLost { effect, .. }
-        | O::NodeStopped { effect } => deployment.node(*effect).and_then(|(stack, _, _)| of_stack(stack)),
-        O::BeginJudging { begun } => Some(schemas::CommitId(begun.rollout.0)),
-        O::Count { counted, .. } => Some(schemas::CommitId(counted.rollout.0)),
-        O::TakeStep { rollout, .. } | O::Hold { rollout, .. } | O::SendBack { rollout, .. } => {
-            Some(schemas::CommitId(rollout.0))
-        }
-        O::WeightsApplied { .. } | O::DriftSeen { .. } => deployment.traffic.set.as_ref().map(|set| set.commit),
     }
 }
 
