@@ -20,7 +20,7 @@ use ledger::execute::{Answer, Asked, Intended, Refusal};
 use ledger::log::AppendError;
 use schemas::command::{Outcome, Request};
 use schemas::glass::{Intent, Unrecorded};
-use schemas::{Actor, CommandId, CommitId, Role, StreamVersion};
+use schemas::{Actor, CommandId, CommitId, Role};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
@@ -191,8 +191,11 @@ impl Glass {
             Ok(Intended::Cold(notes)) => notes,
             Err(refusal) => return Rolled::Settled(Err(refusal)),
         };
-        let cold = "without the ledger nothing can be done: the target's stack is gone";
-        Rolled::Settled(Err(silent(asked, format!("{why}; {cold} ({})", notes.join("; ")))))
+        let (cold, next) = (
+            "without the ledger nothing can be done: the target's stack is gone",
+            "deploy it anew once the ledger answers",
+        );
+        Rolled::Settled(Err(silent(asked, format!("{why}; {cold} ({}); {next}", notes.join("; ")))))
     }
 
     /// A second rollback of the same deployment changes nothing and is no second intent.
@@ -247,28 +250,19 @@ impl Glass {
         }
         let pending = Pending { intent: intent.clone(), file, moved: false, verdict, trouble: None };
         self.lock().insert(id, pending);
-        let moved = self.carry_out(&intent).await;
+        let moved = self.carry_out(&intent, Ok(())).await;
         self.woken.notify_one();
         let unmoved = moved.err();
         let told = self.told(id, unmoved.clone(), notes.clone());
         Rolled::Broken(told.unwrap_or_else(|| Broken { unrecorded: unrecorded(&intent, None, None), unmoved, notes }))
     }
 
-    /// Moves the weights later than the intent was made, if a node of its target is still there.
-    async fn carry_out_late(&self, intent: &Intent) -> Result<(), String> {
-        match hand::look_for_nodes(&self.ledger, intent).await {
-            Ok(()) => self.carry_out(intent).await,
-            Err(gone) => self.carried_out(intent, Err(gone)),
-        }
-    }
-
-    /// Moves the weights, and remembers whether that was confirmed.
-    async fn carry_out(&self, intent: &Intent) -> Result<(), String> {
-        let moved = hand::move_weights(&self.ledger, &*self.router, intent).await;
-        self.carried_out(intent, moved)
-    }
-
-    fn carried_out(&self, intent: &Intent, moved: Result<StreamVersion, String>) -> Result<(), String> {
+    /// Moves the weights unless its nodes are gone, and remembers whether that was confirmed.
+    async fn carry_out(&self, intent: &Intent, nodes: Result<(), String>) -> Result<(), String> {
+        let moved = match nodes {
+            Ok(()) => hand::move_weights(&self.ledger, &*self.router, intent).await,
+            Err(gone) => Err(gone),
+        };
         match &moved {
             Ok(generation) => {
                 tracing::error!(deployment = %intent.deployment, to = %intent.version, %generation, "all traffic was sent back without the ledger");
@@ -280,6 +274,11 @@ impl Glass {
             pending.trouble = moved.as_ref().err().cloned();
         }
         moved.map(drop)
+    }
+
+    /// Carries out, later than it was made, what could not be carried out then.
+    async fn carry_out_late(&self, intent: &Intent) -> Result<(), String> {
+        self.carry_out(intent, hand::look_for_nodes(&self.ledger, intent).await).await
     }
 
     /// Writes the intent down, as long as that may take.

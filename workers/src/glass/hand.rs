@@ -1,5 +1,7 @@
 //! The hand: moves the weights by itself, through the router's port, on the last view of the ledger.
 
+use std::io::ErrorKind;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use futures::future::join_all;
@@ -55,13 +57,17 @@ pub fn routes_back(state: &State, intent: &Intent) -> Option<Routes> {
 pub(super) async fn look_for_nodes(ledger: &Ledger, intent: &Intent) -> Result<(), String> {
     let Some(routes) = routes_back(ledger.view().state(), intent) else { return Ok(()) };
     let nodes: Vec<_> = routes.backends.values().flat_map(|of| &of.nodes).collect();
-    let calls = nodes.iter().map(|node| timeout(ANSWERS_WITHIN, TcpStream::connect(node.address)));
-    let refuses = |call: &Result<std::io::Result<TcpStream>, _>| matches!(call, Ok(Err(error)) if error.kind() == std::io::ErrorKind::ConnectionRefused);
-    if !join_all(calls).await.iter().all(refuses) {
+    let refusals = join_all(nodes.iter().map(|node| refuses(node.address))).await;
+    if !refusals.into_iter().all(|refuses| refuses) {
         return Ok(());
     }
     let nodes: Vec<String> = nodes.iter().map(|node| node.address.to_string()).collect();
     Err(format!("no node of {} is there any more: nobody listens on {}", intent.version, nodes.join(", ")))
+}
+
+async fn refuses(address: SocketAddr) -> bool {
+    let called = timeout(ANSWERS_WITHIN, TcpStream::connect(address)).await;
+    matches!(called, Ok(Err(error)) if error.kind() == ErrorKind::ConnectionRefused)
 }
 
 /// Moves all traffic to the intent's target, unless it is there already, and returns the generation that the router then
