@@ -17,8 +17,8 @@ use crate::log::Record;
 /// How long a poll waits for something to happen.
 const POLL: Duration = Duration::from_millis(100);
 
-/// The most records that are passed on at once.
-pub(super) const BATCH: usize = 1_024;
+/// The most records that are passed on at once: whoever waits for the first of them goes on while the last is still taken.
+const BATCH: usize = 64;
 
 /// What a follower cannot go on over. It has ended, and somebody must look.
 #[derive(Debug)]
@@ -68,7 +68,7 @@ pub(super) fn start(
 fn follow(consumer: &Consumer, tail: &Tail, number: u64, from: Offset, known: Offset) -> Result<(), (Offset, String)> {
     let (mut next, mut room) = (from, BytesMut::new());
     while tail.is_current(number) {
-        let (records, grave) = batch(consumer, &mut next, known, POLL, &mut room);
+        let (records, grave) = batch(consumer, &mut next, known, (POLL, BATCH), &mut room);
         if !records.is_empty() && !tail.push(number, records) {
             return Ok(());
         }
@@ -79,18 +79,18 @@ fn follow(consumer: &Consumer, tail: &Tail, number: u64, from: Offset, known: Of
     Ok(())
 }
 
-/// Waits for records that go on at `next`, takes what else is already here into `room`, and says what keeps the log from going on.
+/// Waits for records that go on at `next`, takes what else is already here into `room`, `max` in all, and says what keeps the
+/// log from going on.
 /// Everything before `known` is in the log: if it ends before, there are offsets without a record.
 pub(super) fn batch(
     consumer: &Consumer,
     next: &mut Offset,
     known: Offset,
-    wait: Duration,
+    (mut wait, max): (Duration, usize),
     room: &mut BytesMut,
 ) -> (Vec<Record>, Option<String>) {
     let mut records = Vec::new();
-    let mut wait = wait;
-    while records.len() < BATCH {
+    while records.len() < max {
         match consumer.poll(wait) {
             None => break,
             Some(Ok(message)) if u64::try_from(message.offset()) == Ok(next.0) => {

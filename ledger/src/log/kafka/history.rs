@@ -21,6 +21,9 @@ const CURSORS: usize = 3;
 /// How long the next records are waited for.
 const READ_MAX: Duration = Duration::from_secs(15);
 
+/// The most records of a batch: whoever folds them shares them out over threads.
+const BATCH: usize = 1_024;
+
 /// How many batches are read ahead.
 const AHEAD: usize = 4;
 
@@ -139,7 +142,7 @@ impl Job {
         }
         let (mut next, mut tries, mut room) = (self.from, 0, BytesMut::new());
         while next < self.until && !self.batches.is_closed() {
-            let (mut records, grave) = follower::batch(consumer, &mut next, self.until, POLL, &mut room);
+            let (mut records, grave) = follower::batch(consumer, &mut next, self.until, (POLL, BATCH), &mut room);
             if next > self.until {
                 records.truncate(records.len() - (next.0 - self.until.0) as usize);
             }
