@@ -3,8 +3,10 @@
 //!
 //! `cargo run --release -p benches --bin kafka [-- BROKERS ROUNDS SECONDS EVENTS]`. It starts its own Kafka on loopback, of
 //! one broker or three. The bare producer has the ledger's settings (idempotent, every replica's acknowledgement) and
-//! sends the same values; it waits for the acknowledgement, where the ledger also waits until it has read its record
-//! back. The bare consumer counts bytes; the decoder alone folds the same records from memory, on every core.
+//! sends the same values, without and with a commit's key and headers; it waits for the acknowledgement, where the ledger
+//! also waits until it has read its record back. The bare consumer counts bytes; the decoder alone folds the same records
+//! from memory. Both folds are measured with a thread for every processor, and with one fewer, which leaves a processor to
+//! the client: each in a process of its own, `kafka catch-up PLACE ROUNDS EVENTS`.
 
 #![allow(clippy::print_stdout)] // its results
 
@@ -15,6 +17,7 @@ mod busy;
 #[path = "../../../tests/support/kafka.rs"]
 mod cluster;
 
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -41,8 +44,15 @@ const WRITERS: [usize; 3] = [1, 16, 256];
 /// The least that the most writers must reach, as a part of the bare producer's records.
 const WRITE_RATIO_MIN: f64 = 0.5;
 
-/// The least that catching up must reach, as a part of what the slower of consumer and decoder does alone.
+/// The least that catching up must reach, as a part of what the slower of consumer and decoder does alone, while a
+/// processor is left to the client.
 const READ_RATIO_MIN: f64 = 0.8;
+
+/// For how long each is run before anything is measured: the broker's compilers must have seen both.
+const WARM: Duration = Duration::from_secs(8);
+
+/// Where the history lies.
+const HISTORY: &str = "history";
 
 /// How many appends are under way at once while the history is written.
 const TOGETHER: usize = 2_048;
@@ -51,7 +61,13 @@ type Error = Box<dyn std::error::Error + Send + Sync>;
 
 #[tokio::main]
 async fn main() -> Result<(), Error> {
-    let numbers: Vec<usize> = std::env::args().skip(1).map(|word| word.parse()).collect::<Result<_, _>>()?;
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    if let [word, place, rounds, events] = &words[..]
+        && word == "catch-up"
+    {
+        return catch_up(place, rounds.parse()?, events.parse()?).await;
+    }
+    let numbers: Vec<usize> = words.iter().map(|word| word.parse()).collect::<Result<_, _>>()?;
     let [brokers, rounds, seconds, events] = match numbers[..] {
         [] => [1, 5, 3, 300_000],
         [brokers] => [brokers, 5, 3, 300_000],
@@ -61,7 +77,27 @@ async fn main() -> Result<(), Error> {
     let cluster = Cluster::start(brokers);
     println!("{brokers} broker(s), {rounds} rounds of {seconds} s each");
     let written = write(&cluster, rounds, Duration::from_secs(seconds as u64)).await?;
-    let read = catch_up(&cluster, rounds, events).await?;
+    let place = cluster.place(HISTORY);
+    write_history(&place, events).await?;
+    let processors = std::thread::available_parallelism()?.get();
+    let mut read = f64::MAX;
+    for threads in [processors, processors.saturating_sub(1).max(1)] {
+        let mut own = Command::new(std::env::current_exe()?);
+        own.env("RAYON_NUM_THREADS", threads.to_string());
+        own.args(["catch-up", &place, &rounds.to_string(), &events.to_string()]);
+        let output = own.stderr(Stdio::inherit()).output()?;
+        let text = String::from_utf8(output.stdout)?;
+        let [ledger, consumer, decoder] = text.split_whitespace().map(str::parse).collect::<Result<Vec<f64>, _>>()?[..]
+        else {
+            return Err(format!("catching up with {threads} threads ended: {}", output.status).into());
+        };
+        read = ledger / consumer.min(decoder);
+        println!("| catching up, {threads} of {processors} processors decode | records/s (median) | ratio |");
+        println!("| --- | ---: | ---: |");
+        println!("| ledger, read and folded | {ledger:.0} | {read:.2} |");
+        println!("| bare consumer | {consumer:.0} | |");
+        println!("| decoder alone, from memory | {decoder:.0} | |");
+    }
     match (written < WRITE_RATIO_MIN, read < READ_RATIO_MIN) {
         (false, false) => Ok(()),
         (true, _) => Err(format!("{written:.2} of the bare producer, less than {WRITE_RATIO_MIN}").into()),
@@ -69,8 +105,8 @@ async fn main() -> Result<(), Error> {
     }
 }
 
-async fn open(cluster: &Cluster, topic: &str) -> Result<Kafka, Error> {
-    Ok(Kafka::open(cluster.place(topic).parse()?, Options { dev: true, ..Options::default() }).await?)
+async fn open(place: &str) -> Result<Kafka, Error> {
+    Ok(Kafka::open(place.parse()?, Options { dev: true, ..Options::default() }).await?)
 }
 
 /// Returns a commit as a worker's outcome is, on a stream of its writer's own.
@@ -127,28 +163,53 @@ fn histogram() -> Histogram<u64> {
     Histogram::new_with_bounds(1, 60_000_000, 3).expect("good bounds")
 }
 
-/// Measures both with every number of writers, in turn, and returns the ratio at the most of them.
+/// What is measured beside each other.
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    Ledger,
+    Bare,
+    BareWithHeaders,
+}
+
+impl Kind {
+    /// Opens a topic of its own, which is made as a ledger's is.
+    async fn open(self, cluster: &Cluster, what: &str) -> Result<Target, Error> {
+        let topic = format!("{self:?}-{what}");
+        let log = open(&cluster.place(&topic)).await?;
+        Ok(match self {
+            Kind::Ledger => Target::Ledger(Box::new(log)),
+            Kind::Bare => Target::Bare(Bare::open(cluster.servers(), &topic)?),
+            Kind::BareWithHeaders => Target::Bare(Bare::open(cluster.servers(), &topic)?.with_headers()),
+        })
+    }
+}
+
+/// Measures all with every number of writers, in turn, and returns the ledger's ratio at the most of them.
 async fn write(cluster: &Cluster, rounds: usize, time: Duration) -> Result<f64, Error> {
     let commits: Arc<[Bytes]> = (0..1_024).map(commit).collect();
+    let kinds = [Kind::Ledger, Kind::Bare, Kind::BareWithHeaders];
+    let most = WRITERS[WRITERS.len() - 1];
+    for kind in kinds {
+        measure(kind.open(cluster, "warm").await?, most, WARM, &commits).await?;
+    }
     println!("commits of {} bytes", commits[0].len());
     println!("| writers | what | commits/s (median) | p50 ms | p99 ms | ratio |");
     println!("| ---: | --- | ---: | ---: | ---: | ---: |");
     let mut last = 0.0;
     for writers in WRITERS {
-        let (mut ledger, mut bare) = (Vec::new(), Vec::new());
+        let mut runs = [vec![], vec![], vec![]];
         for round in 0..rounds {
-            let topic = format!("ledger-{writers}-{round}");
-            ledger
-                .push(measure(Target::Ledger(Box::new(open(cluster, &topic).await?)), writers, time, &commits).await?);
-            let topic = format!("bare-{writers}-{round}");
-            // Made as a ledger's topic is.
-            drop(open(cluster, &topic).await?);
-            bare.push(measure(Target::Bare(Bare::open(cluster.servers(), &topic)?), writers, time, &commits).await?);
+            for (kind, runs) in std::iter::zip(kinds, &mut runs) {
+                let target = kind.open(cluster, &format!("{writers}-{round}")).await?;
+                runs.push(measure(target, writers, time, &commits).await?);
+            }
         }
-        let (ledger, bare) = (Outcome::of(ledger), Outcome::of(bare));
+        let [ledger, bare, with_headers] = runs.map(Outcome::of);
         last = ledger.per_second / bare.per_second;
-        ledger.print(writers, "ledger", &format!("{last:.2}"));
-        bare.print(writers, "bare producer", "");
+        let ratio = |of: &Outcome| format!("{:.2}", ledger.per_second / of.per_second);
+        ledger.print(writers, "ledger", "");
+        bare.print(writers, "bare producer", &ratio(&bare));
+        with_headers.print(writers, "bare producer with the same headers", &ratio(&with_headers));
     }
     Ok(last)
 }
@@ -183,47 +244,45 @@ async fn measure(target: Target, writers: usize, time: Duration, commits: &Arc<[
     Ok(Outcome { per_second: latency.len() as f64 / start.elapsed().as_secs_f64(), latency })
 }
 
-/// Measures catching up with a history, the bare consumer and the decoder alone, and returns what the first reaches of the
-/// slower of the others.
-async fn catch_up(cluster: &Cluster, rounds: usize, events: usize) -> Result<f64, Error> {
-    let topic = "history";
-    let mut busy = Busy::new(1, 300);
-    let records = busy.records(events);
-    let bytes: usize = records.iter().map(Bytes::len).sum();
-    let root = busy.view().tree().root();
-    let memory = Arc::new(MemoryLog::new());
-    let log = open(cluster, topic).await?;
+/// Writes a history of so many events.
+async fn write_history(place: &str, events: usize) -> Result<(), Error> {
+    let records = Busy::new(1, 300).records(events);
+    let log = open(place).await?;
     for batch in records.chunks(TOGETHER) {
         let appends = batch.iter().map(|record| log.append(record.clone(), Urgency::Ordinary));
         let appended = tokio::task::unconstrained(futures::future::join_all(appends)).await;
         appended.into_iter().collect::<Result<Vec<_>, _>>()?;
-        for record in batch {
-            memory.push(record.clone());
-        }
     }
-    drop(log);
+    let bytes: usize = records.iter().map(Bytes::len).sum();
     println!("catching up with {} records, {} MB", records.len(), bytes / 1_000_000);
+    Ok(())
+}
+
+/// Measures catching up with the history, the bare consumer and the decoder alone, in turn, and prints how many records a
+/// second each took.
+async fn catch_up(place: &str, rounds: usize, events: usize) -> Result<(), Error> {
+    let mut busy = Busy::new(1, 300);
+    let records = busy.records(events);
+    let root = busy.view().tree().root();
+    let memory = Arc::new(MemoryLog::new());
+    for record in &records {
+        memory.push(record.clone());
+    }
     let (mut ledger, mut consumer, mut decoder) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..rounds {
-        let log = Arc::new(open(cluster, topic).await?);
+        let log = Arc::new(open(place).await?);
+        let servers = log.place().servers().to_owned();
         // Closing it is not timed.
         ledger.push(fold(Arc::<Kafka>::clone(&log) as _, root).await?);
-        let (servers, count) = (cluster.servers().to_owned(), records.len());
-        consumer.push(tokio::task::spawn_blocking(move || consume(&servers, topic, count)).await??);
+        let count = records.len();
+        consumer.push(tokio::task::spawn_blocking(move || consume(&servers, HISTORY, count)).await??);
         decoder.push(fold(Arc::<MemoryLog>::clone(&memory), root).await?);
     }
-    let per_second = |took: &mut Vec<Duration>| {
+    for took in [&mut ledger, &mut consumer, &mut decoder] {
         took.sort();
-        records.len() as f64 / took[took.len() / 2].as_secs_f64()
-    };
-    let [ledger, consumer, decoder] = [&mut ledger, &mut consumer, &mut decoder].map(per_second);
-    let ratio = ledger / consumer.min(decoder);
-    println!("| catching up | records/s (median) | ratio to the slower alone |");
-    println!("| --- | ---: | ---: |");
-    println!("| ledger, read and folded | {ledger:.0} | {ratio:.2} |");
-    println!("| bare consumer | {consumer:.0} | |");
-    println!("| decoder alone, from memory | {decoder:.0} | |");
-    Ok(ratio)
+        println!("{}", records.len() as f64 / took[took.len() / 2].as_secs_f64());
+    }
+    Ok(())
 }
 
 /// Folds a whole log, and looks whether it came to the right root.
