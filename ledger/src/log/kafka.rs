@@ -310,9 +310,12 @@ impl Kafka {
     ///
     /// [`OpenError::Log`] if it is not, with the first record that tells them apart.
     pub async fn follows(&self, view: &View) -> Result<(), OpenError> {
-        // A broker that has just come back may still find what it does not tell of.
-        let mut end = self.end.clone();
-        let _ = tokio::time::timeout(SEEN_FOR, end.wait_for(|end| *end >= view.next())).await;
+        if view.next() > self.tail.end() {
+            // A broker that has just come back may still find what it does not tell of.
+            tracing::warn!(end = %self.tail.end(), folded = %view.next(), "the log ends before what was read of it; it is waited for");
+            let mut end = self.end.clone();
+            let _ = tokio::time::timeout(SEEN_FOR, end.wait_for(|end| *end >= view.next())).await;
+        }
         let end = self.tail.end();
         if view.next() > end {
             let what = format!("the log ends here and was folded up to {}; its tail is gone", view.next());
