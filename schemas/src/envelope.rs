@@ -18,7 +18,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
 use crate::actor::Actor;
-use crate::event::{CURRENT, Event};
+use crate::event::Event;
 use crate::id::{CommandId, CommitId, Hash, StreamVersion};
 use crate::stream::Stream;
 use jiff::Timestamp;
@@ -189,7 +189,7 @@ impl Draft {
         let event = |(stream, event): &(Stream, Event)| WireEvent {
             stream: Cow::Owned(stream.to_string()),
             kind: Cow::Borrowed(event.kind()),
-            v: CURRENT,
+            v: event.version(),
             data: Cow::Owned(event.data()),
         };
         let envelope = Envelope {

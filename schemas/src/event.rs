@@ -2,14 +2,15 @@
 //!
 //! Each concept has an enum of its events beside its payloads; [`Event`] holds them all. On the wire an event is
 //! `{"stream":"deployment/production/api","type":"stack.ready","v":1,"data":{...}}`.
+//!
+//! Each type has a version of its own. To change the payload of one event: change its struct; write a pure function that
+//! makes the new payload of the old one, and append it to the event's list in [`events!`]; store the schema and an
+//! example of the new version (`UPDATE_SCHEMAS=1 cargo test -p schemas`). Nothing else has to change.
 
 use serde_json::value::RawValue;
 
-use crate::upcast;
+use crate::upcast::Upcaster;
 use crate::{genesis, judgement, lease, node, release, retention, rollout, service, stack, traffic};
-
-/// The version in which every event of this program is written.
-pub const CURRENT: u16 = 1;
 
 /// Why an event on the wire could not be understood.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -34,18 +35,36 @@ pub enum DecodeError {
     },
 }
 
-/// A type of event: its name and the schema of its payload.
+/// A type of event: its name, how older payloads become newer ones, and the schema of the newest.
 #[derive(Clone, Copy)]
 pub struct Kind {
     /// The name on the wire, `stack.ready`.
     pub name: &'static str,
-    /// Makes the JSON Schema of the payload.
+    /// The steps from version 1 to the newest: the first makes a payload of version 2, and so on.
+    pub upcasters: &'static [Upcaster],
+    /// Makes the JSON Schema of the newest payload.
     pub schema: fn() -> schemars::Schema,
 }
 
+impl Kind {
+    /// Returns the version in which this program writes the type: 1, and 1 more for each upcaster.
+    pub const fn version(&self) -> u16 {
+        version(self.upcasters)
+    }
+}
+
+/// Returns the version that `upcasters` lead to.
+pub(crate) const fn version(upcasters: &[Upcaster]) -> u16 {
+    assert!(upcasters.len() < 1_000);
+    upcasters.len() as u16 + 1
+}
+
 /// Declares a concept's events: an enum with a payload struct a variant, its wire names, and its decoder.
+///
+/// `Held = "rollout.held" [with_kind, with_step]` is at version 3: `with_kind` makes a payload of version 2 of one of
+/// version 1, `with_step` one of version 3. Without a list an event is at version 1.
 macro_rules! events {
-    ($(#[$doc:meta])* $($variant:ident = $name:literal),+ $(,)?) => {
+    ($(#[$doc:meta])* $($variant:ident = $name:literal $([$($upcaster:path),+ $(,)?])?),+ $(,)?) => {
         $(#[$doc])*
         #[derive(Clone, Debug, PartialEq)]
         #[allow(clippy::large_enum_variant)] // a commit holds few events
@@ -56,7 +75,11 @@ macro_rules! events {
         impl Event {
             /// Every type of event of this concept.
             pub const KINDS: &'static [crate::event::Kind] = &[
-                $(crate::event::Kind { name: $name, schema: || schemars::schema_for!($variant) },)+
+                $(crate::event::Kind {
+                    name: $name,
+                    upcasters: &[$($($upcaster),+)?],
+                    schema: || schemars::schema_for!($variant),
+                },)+
             ];
 
             /// Returns the event's name on the wire.
@@ -64,13 +87,24 @@ macro_rules! events {
                 match self { $(Event::$variant(_) => $name,)+ }
             }
 
+            pub(crate) fn version(&self) -> u16 {
+                match self { $(Event::$variant(_) => const { crate::event::version(&[$($($upcaster),+)?]) },)+ }
+            }
+
             pub(crate) fn data(&self) -> serde_json::Result<Box<serde_json::value::RawValue>> {
                 match self { $(Event::$variant(data) => serde_json::value::to_raw_value(data),)+ }
             }
 
-            pub(crate) fn decode(kind: &str, data: &str) -> Option<serde_json::Result<Self>> {
+            /// Reads a payload; none if the type is of another concept.
+            pub(crate) fn decode(
+                kind: &str,
+                version: u16,
+                data: &str,
+            ) -> Option<Result<Self, crate::event::DecodeError>> {
                 match kind {
-                    $($name => Some(serde_json::from_str(data).map(Event::$variant)),)+
+                    $($name => Some(
+                        crate::upcast::read($name, version, &[$($($upcaster),+)?], data).map(Event::$variant),
+                    ),)+
                     _ => None,
                 }
             }
@@ -105,6 +139,11 @@ macro_rules! concepts {
                 match self { $(Event::$variant(event) => event.kind(),)+ }
             }
 
+            /// Returns the version in which its type is written.
+            pub fn version(&self) -> u16 {
+                match self { $(Event::$variant(event) => event.version(),)+ }
+            }
+
             /// Returns the payload's JSON.
             ///
             /// # Panics
@@ -114,11 +153,17 @@ macro_rules! concepts {
                 match self { $(Event::$variant(event) => event.data(),)+ }.expect("a payload is plain JSON")
             }
 
-            fn decode_current(kind: &str, data: &str) -> Option<serde_json::Result<Self>> {
-                $(if let Some(event) = $concept::Event::decode(kind, data) {
-                    return Some(event.map(Event::$variant));
+            /// Reads an event of any version that was ever written.
+            ///
+            /// # Errors
+            ///
+            /// [`DecodeError`]: a type, or a version of it, that this program does not know, or a payload that does not
+            /// fit.
+            pub fn decode(kind: &str, version: u16, data: &str) -> Result<Self, DecodeError> {
+                $(if let Some(event) = $concept::Event::decode(kind, version, data) {
+                    return event.map(Event::$variant);
                 })+
-                None
+                Err(DecodeError::Unknown { kind: kind.to_owned(), version })
             }
         }
 
@@ -151,25 +196,4 @@ concepts! {
     retention::Retention,
     /// Of who acts for a role.
     lease::Lease,
-}
-
-impl Event {
-    /// Reads an event of any version that was ever written.
-    ///
-    /// # Errors
-    ///
-    /// [`DecodeError`]: a type, or a version of it, that this program does not know, or a payload that does not fit.
-    pub fn decode(kind: &str, version: u16, data: &str) -> Result<Self, DecodeError> {
-        let unknown = || DecodeError::Unknown { kind: kind.to_owned(), version };
-        let malformed = |error: serde_json::Error| DecodeError::Malformed {
-            kind: kind.to_owned(),
-            version,
-            why: error.to_string(),
-        };
-        if version == CURRENT {
-            return Self::decode_current(kind, data).ok_or_else(unknown)?.map_err(malformed);
-        }
-        let (kind, data) = upcast::UPCASTERS.to_current(kind, version, data)?;
-        Self::decode_current(&kind, &data).ok_or_else(unknown)?.map_err(malformed)
-    }
 }

@@ -1,4 +1,4 @@
-//! The JSON Schema files of every event and of the commands, generated from the types.
+//! The JSON Schema files of every event's newest version and of the commands, generated from the types.
 
 use std::collections::BTreeMap;
 
@@ -6,14 +6,20 @@ use schemars::{Schema, schema_for};
 
 use crate::Event;
 use crate::command::Request;
-use crate::event::CURRENT;
+use crate::event::Kind;
 
-/// Returns every schema by its file name, as it is checked in under `schemas/json/`: `rollout.started.v1.json` for the
-/// payload of an event, `command.json` for what the door takes.
+/// Returns the schema of every event's newest version and of the commands by its file name, as it is checked in under
+/// `schemas/json/`: `rollout.started.v1.json` for the payload of an event, `command.json` for what the door takes. The
+/// schemas of older versions are only kept there.
 pub fn schema_files() -> BTreeMap<String, String> {
-    let events = Event::kinds().map(|kind| (kind.name, format!("{}.v{CURRENT}.json", kind.name), (kind.schema)()));
-    let command = ("command", "command.json".to_owned(), schema_for!(Request));
-    events.chain([command]).map(|(title, file, schema)| (file.clone(), text(title, &file, schema))).collect()
+    let mut files: BTreeMap<String, String> = Event::kinds().map(schema_file).collect();
+    files.insert("command.json".to_owned(), text("command", "command.json", schema_for!(Request)));
+    files
+}
+
+fn schema_file(kind: Kind) -> (String, String) {
+    let file = format!("{}.v{}.json", kind.name, kind.version());
+    (file.clone(), text(kind.name, &file, (kind.schema)()))
 }
 
 fn text(title: &str, file: &str, mut schema: Schema) -> String {

@@ -1,124 +1,52 @@
-//! The checked-in schemas are the types', every event has an example that is kept for good, and all of them agree.
+//! The checked-in schemas are the types', every version of every event has an example that is kept for good, and all of
+//! them agree.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+mod kept;
+
+use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
 use super::schema_files;
 use crate::command::Request;
 use crate::{Event, Hash};
-
-/// Lists every example with its SHA-256; only ever added to.
-const KEPT: &str = "KEPT.sha256";
-
-fn folder(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
-}
-
-fn updating() -> bool {
-    std::env::var_os("UPDATE_SCHEMAS").is_some_and(|value| value == "1")
-}
-
-fn read(path: &Path) -> String {
-    std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
-}
-
-fn files(name: &str, extension: &str) -> BTreeSet<String> {
-    let entries = std::fs::read_dir(folder(name)).unwrap();
-    let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
-    names.filter(|name| name.ends_with(extension)).collect()
-}
-
-/// Every example: its file's name, its type and version, and its text.
-fn examples() -> Vec<(String, String, u16, String)> {
-    let parts = |file: &str| {
-        let (kind, rest) = file.split_once(".v").unwrap_or_else(|| panic!("{file}: name it KIND.vVERSION[.WHAT].json"));
-        let version = rest.split('.').next().and_then(|version| version.parse().ok());
-        (kind.to_owned(), version.unwrap_or_else(|| panic!("{file}: name it KIND.vVERSION[.WHAT].json")))
-    };
-    let example = |file: String| {
-        let (kind, version) = parts(&file);
-        let text = read(&folder("examples").join(&file));
-        (file, kind, version, text)
-    };
-    files("examples", ".json").into_iter().map(example).collect()
-}
-
-fn validator(schema: &str) -> jsonschema::Validator {
-    let schema: Value = serde_json::from_str(schema).unwrap();
-    jsonschema::options().should_validate_formats(true).build(&schema).unwrap()
-}
+use kept::{Kept, validator};
 
 #[test]
 fn the_checked_in_schemas_are_those_of_the_types() {
-    let wanted = schema_files();
-    let found = files("json", ".json");
-    if updating() {
-        found.iter().filter(|file| !wanted.contains_key(*file)).for_each(|file| {
-            std::fs::remove_file(folder("json").join(file)).unwrap();
-        });
-        for (file, text) in &wanted {
-            std::fs::write(folder("json").join(file), text).unwrap();
-        }
-        return;
-    }
-    let again = "run `UPDATE_SCHEMAS=1 cargo test -p schemas` and read what changed: \
-                 a change of a stored event needs a new version and an upcaster";
-    assert_eq!(found, wanted.keys().cloned().collect(), "{again}");
-    for (file, text) in &wanted {
-        assert_eq!(&read(&folder("json").join(file)), text, "schemas/json/{file}: {again}");
-    }
+    Kept::checked_in().check_schemas(&schema_files()).unwrap();
 }
 
 #[test]
-fn every_kind_of_event_has_an_example_of_its_version_1() {
-    let found: BTreeSet<(String, u16)> = examples().into_iter().map(|(_, kind, version, _)| (kind, version)).collect();
-    for kind in Event::kinds() {
-        assert!(found.contains(&(kind.name.to_owned(), 1)), "write schemas/examples/{}.v1.json", kind.name);
-    }
+fn every_version_of_every_event_has_an_example_that_fits_its_schema() {
+    Kept::checked_in().check_examples(Event::kinds()).unwrap();
 }
 
 #[test]
-fn every_example_fits_its_schema_and_reads_back_as_it_is() {
-    let schemas = schema_files();
-    for (file, kind, version, text) in examples() {
-        let value: Value = serde_json::from_str(&text).unwrap();
-        let schema = schemas.get(&format!("{kind}.v{version}.json")).unwrap_or_else(|| panic!("{file} has no schema"));
-        let problems: Vec<String> = validator(schema).iter_errors(&value).map(|error| error.to_string()).collect();
-        assert!(problems.is_empty(), "{file}: {problems:?}");
+fn an_example_of_an_old_version_is_read_as_the_stored_example_of_the_next() {
+    Kept::checked_in().check_upcasters(Event::kinds()).unwrap();
+}
+
+#[test]
+fn an_example_of_the_newest_version_reads_back_as_it_is() {
+    for (file, kind, version, text) in Kept::checked_in().examples() {
+        let newest = Event::kinds().any(|known| known.name == kind && known.version() == version);
         let event = Event::decode(&kind, version, &text).unwrap_or_else(|error| panic!("{file}: {error}"));
         assert_eq!(event.kind(), kind, "{file}");
-        assert_eq!(serde_json::from_str::<Value>(event.data().get()).unwrap(), value, "{file}");
+        if newest {
+            let written: Value = serde_json::from_str(event.data().get()).unwrap();
+            assert_eq!(written, serde_json::from_str::<Value>(&text).unwrap(), "{file}");
+        }
     }
 }
 
-/// What was once written must be readable for ever, so its example may be neither changed nor dropped.
 #[test]
-fn the_examples_only_grow() {
-    let path = folder("examples").join(KEPT);
-    let mut kept: BTreeMap<String, String> = read(&path)
-        .lines()
-        .map(|line| line.split_once("  ").expect("a hash, two blanks, a file"))
-        .map(|(hash, file)| (file.to_owned(), hash.to_owned()))
-        .collect();
-    for (file, _, _, text) in examples() {
-        let hash = Hash::of(text.as_bytes()).to_string();
-        let known = kept.remove(&file);
-        if known.is_none() && updating() {
-            use std::io::Write as _;
-            let mut list = std::fs::File::options().append(true).open(&path).unwrap();
-            writeln!(list, "{hash}  {file}").unwrap();
-            continue;
-        }
-        let known = known.unwrap_or_else(|| panic!("{file} is new: run `UPDATE_SCHEMAS=1 cargo test -p schemas`"));
-        assert_eq!(known, hash, "{file} was changed: put it back and write another example beside it");
-    }
-    assert!(kept.is_empty(), "these examples are gone, put them back: {:?}", kept.keys());
+fn what_is_kept_only_grows() {
+    Kept::checked_in().check_hashes(Event::kinds()).unwrap();
 }
 
 fn with(file: &str, path: &str, value: Value) -> Value {
-    let mut example: Value = serde_json::from_str(&read(&folder("examples").join(file))).unwrap();
+    let mut example: Value = serde_json::from_str(&Kept::checked_in().example(file)).unwrap();
     *example.pointer_mut(path).unwrap_or_else(|| panic!("{file} has no {path}")) = value;
     example
 }
