@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use schemas::command::Command;
 use schemas::run::EnvValue;
 use schemas::service::Definition;
-use schemas::{CommitId, ServiceName, Timestamp, Version, release, service};
+use schemas::{CommitId, ServiceName, StreamVersion, Timestamp, Version, release, service};
 use serde::{Deserialize, Serialize};
 
 use crate::decide::Rejection;
@@ -30,6 +30,17 @@ pub struct Release {
     pub at: Timestamp,
     /// By which commit.
     pub commit: CommitId,
+    /// The service's stream with it. Of two releases the one that was recorded later is the newer, whatever their versions
+    /// are called.
+    pub place: StreamVersion,
+}
+
+impl Service {
+    /// Says whether the release of `version` was recorded before that of `other`; no if either was never recorded.
+    pub fn is_older(&self, version: &Version, other: &Version) -> bool {
+        let place = |version| self.releases.get(version).map(|release| release.place);
+        place(version).zip(place(other)).is_some_and(|(place, other)| place < other)
+    }
 }
 
 /// Returns the service after a declaration.
@@ -44,7 +55,7 @@ pub fn evolve(mut service: Service, event: &service::Event) -> Service {
 pub fn evolve_release(mut service: Service, event: &release::Event, at: &At) -> Service {
     match event {
         release::Event::Recorded(recorded) => {
-            let release = Release { recorded: recorded.clone(), at: at.time, commit: at.commit };
+            let release = Release { recorded: recorded.clone(), at: at.time, commit: at.commit, place: at.version };
             service.releases.insert(recorded.version.clone(), release);
         }
     }
@@ -100,4 +111,21 @@ pub fn decide_release(
     let recorded =
         release::Recorded { version: version.clone(), artifact: artifact.clone(), run, source: source.clone() };
     Ok(vec![recorded.into()])
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::kit::*;
+
+    #[test]
+    fn a_release_is_older_if_it_was_recorded_earlier_whatever_its_version_says() {
+        let mut world = World::empty();
+        world.ask(apply(definition()));
+        [V3, V1, V2].into_iter().for_each(|version| drop(world.ask(release(version))));
+        let service = world.state.service(&service()).unwrap();
+        let is_older = |a, b| service.is_older(&version(a), &version(b));
+        assert!(is_older(V3, V1) && is_older(V1, V2) && is_older(V3, V2));
+        assert!(!is_older(V1, V3) && !is_older(V1, V1));
+        assert!(!is_older(V1, "9.9.9") && !is_older("9.9.9", V1), "what was never recorded is neither");
+    }
 }
