@@ -2,6 +2,7 @@
 
 use std::future::Future;
 
+use jiff::tz::TimeZone;
 use jiff::{Timestamp, Zoned};
 use schemas::glass::Unrecorded;
 
@@ -34,7 +35,14 @@ impl Session {
 
     /// Returns the moment, in the zone that times are shown in.
     pub(crate) fn now(&self) -> Zoned {
-        Zoned::now()
+        Timestamp::now().to_zoned(zone())
+    }
+
+    /// Says what an answer without a line is: nothing, and not a failure. Eyes and programs see that in the answer.
+    pub(crate) fn say_empty(&self, empty: bool, what: impl std::fmt::Display) {
+        if empty && self.out.form == Form::Lines {
+            self.out.say(&format!("{what}"));
+        }
     }
 
     /// Says what the ledger does not have yet, where the answer's own form has no place for it.
@@ -54,4 +62,11 @@ impl Session {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         runtime.map_err(|error| Failure::error(format!("no threads are to be had: {error}")))?.block_on(future)
     }
+}
+
+/// Returns this machine's zone. One that `TZ` names and that does not exist is no zone and not silently UTC; a machine on
+/// which nothing names one is in UTC.
+fn zone() -> TimeZone {
+    let unnamed = || if std::env::var_os("TZ").is_none() { TimeZone::UTC } else { TimeZone::unknown() };
+    TimeZone::try_system().unwrap_or_else(|_| unnamed())
 }

@@ -151,8 +151,20 @@ pub struct Request {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     /// When it took effect, if that was before it could be recorded.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "rfc3339")]
     pub effective_at: Option<Timestamp>,
+}
+
+/// Reads a time in RFC 3339, which has no zones: [`Timestamp`] alone would pass over one in brackets, and over an offset that
+/// contradicts it.
+fn rfc3339<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Timestamp>, D::Error> {
+    use serde::de::Error as _;
+    let Some(text) = Option::<String>::deserialize(deserializer)? else { return Ok(None) };
+    let shown = || text.chars().take(60).collect::<String>();
+    if text.contains('[') {
+        return Err(D::Error::custom(format!("`{}` names a zone; write the time in RFC 3339, without one", shown())));
+    }
+    text.parse().map(Some).map_err(|_| D::Error::custom(format!("`{}` is no time in RFC 3339", shown())))
 }
 
 impl Command {

@@ -107,6 +107,14 @@ async fn a_time_may_be_written_in_any_form_and_a_moment_that_is_none_is_an_error
     }
     for (path, status, code) in [
         ("/v1/replay?at=yesterday", 400, "malformed"),
+        ("/v1/replay?at=2020-01-01T00%3A00%5BEurope%2FBerln%5D", 400, "malformed"),
+        ("/v1/replay?at=2020-01-01T00%3A00Z%5BMars%2FPhobos%5D", 400, "malformed"),
+        ("/v1/status?at=2020-01-01T00%3A00%2B03%3A00%5BEurope%2FBerlin%5D", 400, "malformed"),
+        ("/v1/explain/production/api?at=2026-03-29T02%3A30%5BEurope%2FBerlin%5D", 400, "malformed"),
+        ("/v1/who-shipped/production/api?at=2025-10-26T02%3A30%5BEurope%2FBerlin%5D", 400, "malformed"),
+        ("/v1/history?since=2020-01-01T00%3A00%5BEurope%2FBerln%5D", 400, "malformed"),
+        ("/v1/replay?at=2020-01-01+02:00", 400, "malformed"),
+        ("/v1/replay?at=2020-01-01T00:00+02:00", 400, "malformed"),
         ("/v1/replay?at=2999-01-01", 422, "invalid"),
         ("/v1/replay?offset=9999", 404, "unknown"),
         ("/v1/replay?event=00000000-0000-0000-0000-000000000001", 404, "unknown"),
@@ -121,8 +129,29 @@ async fn a_time_may_be_written_in_any_form_and_a_moment_that_is_none_is_an_error
         let answer = raw::unix(world.data(), &raw::get(path, "")).await;
         assert_eq!((answer.status, answer.error().0.as_str()), (status, code), "{path}: {answer:?}");
     }
+    let ambiguous = "/v1/history?since=2025-10-26T02%3A30%5BEurope%2FBerlin%5D";
+    let answer = raw::unix(world.data(), &raw::get(ambiguous, "")).await;
+    for moment in ["2025-10-26T02:30:00+02:00", "2025-10-26T02:30:00+01:00"] {
+        assert!(answer.body.contains(moment), "{answer:?}");
+        let since = format!("/v1/history?since={}", moment.replace('+', "%2B"));
+        assert_eq!(raw::unix(world.data(), &raw::get(&since, "")).await.status, 200, "{moment}");
+    }
     match world.client.production(Moment::Offset(Offset(9_999))).await {
         Err(Error::Refused(problem)) => assert_eq!(problem.code, Code::Unknown),
         other => panic!("{other:?}"),
     }
+}
+
+#[tokio::test]
+async fn when_a_command_took_effect_is_read_whole_or_not_at_all() {
+    let world = World::open().await;
+    let records = world.records();
+    for at in ["2026-10-26T10:00:30Z[Mars/Phobos]", "2026-10-26T10:00:30+03:00[Europe/Berlin]", "2026-10-26T10:00:30"] {
+        let body = format!(
+            r#"{{"id":"6f9b1e1c-8a58-4f0e-9b7e-0f8a3f1f2b11","command":"apply","service":"api","definition":{{"owner":"team"}},"effective_at":"{at}"}}"#
+        );
+        let answer = raw::unix(world.data(), &raw::post("/v1/commands", "", body.as_bytes())).await;
+        assert_eq!((answer.status, answer.error().0.as_str()), (400, "malformed"), "{at}: {answer:?}");
+    }
+    assert_eq!(world.records(), records);
 }

@@ -170,3 +170,41 @@ fn wrong_settings_are_named_with_their_file_and_line_or_their_variable() {
     }
     assert!(!nowhere.path().join("there").exists());
 }
+
+#[test]
+fn a_time_that_names_no_moment_is_an_error_and_no_answer_for_another_one() {
+    let nowhere = tempfile::tempdir().unwrap();
+    let asked = |words: &[&str], zone: &str| {
+        super::binary::ran(
+            ionledger().env("IONLEDGER_DATA", nowhere.path()).env("TZ", zone).args(words).output().unwrap(),
+        )
+    };
+    for (at, zone, expected) in [
+        ("2026-10-26T10:00:30[Europe/Berln]", "UTC", "unknown time zone `Europe/Berln`; did you mean Europe/Berlin?"),
+        ("2026-10-26T10:00:30[Mars/Phobos]", "UTC", "unknown time zone `Mars/Phobos`; "),
+        ("2026-10-26[Mars/Phobos]", "UTC", "unknown time zone `Mars/Phobos`; "),
+        ("2026-10-26T10:00+02:00[Europe/Berlin]", "UTC", "is not at +02 then; write +01"),
+        (
+            "2026-03-29T02:30",
+            "Europe/Berlin",
+            "skipped that time; the first moment after it is 2026-03-29T03:00:00+02:00",
+        ),
+        ("2026-10-25T02:30", "Europe/Berlin", "write 2026-10-25T02:30:00+02:00 or 2026-10-25T02:30:00+01:00"),
+        ("2026-10-25T12:00", "Europe/Berln", "this machine's is unknown (TZ names none that exists)"),
+    ] {
+        for words in [
+            vec!["who-shipped", "api", "--at", at],
+            vec!["explain", "api", "--at", at],
+            vec!["replay", "--at", at],
+            vec!["history", "api", "--since", at],
+        ] {
+            let run = asked(&words, zone);
+            assert!(run.mistake(2).contains(expected), "{words:?}, {zone}: {run:?}");
+        }
+    }
+    let read = asked(&["replay", "--at", "2026-10-26T10:00:30[Asia/Tokyo]"], "Europe/Berln");
+    assert!(
+        read.mistake(1).starts_with("no ledger is in"),
+        "a time that is whole needs no zone of the machine: {read:?}"
+    );
+}

@@ -51,6 +51,17 @@ fn a_version_ships_beside_the_old_one_and_comes_back_and_history_answers() {
     );
     assert_eq!(shipped[1][11], "4f2a91c", "built from: {then}");
 
+    for sentence in ["who-shipped api --at 2020-01-01", "replay --at 2020-01-01[Europe/Berlin]", "history --since now"]
+    {
+        let empty = up.done(sentence);
+        assert_eq!(empty.stdout, "", "{sentence}");
+        let expected = match sentence {
+            "history --since now" => "no commit matches",
+            _ => "before the ledger began: no",
+        };
+        assert!(empty.stderr.contains(expected), "an empty answer did not say so: {sentence}: {empty:?}");
+    }
+
     let replayed = up.done(&format!("replay --event {}", changed[1])).stdout;
     assert!(replayed.contains("production/api\t1.2.3\tserving\t10\t"), "{replayed}");
     assert_eq!(up.done(&format!("replay --event {} --from-genesis", changed[1])).stdout, replayed);

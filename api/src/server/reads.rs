@@ -7,6 +7,7 @@ use axum::extract::{Path, Query, State};
 use axum::response::{IntoResponse as _, Response};
 use http::header::CONTENT_TYPE;
 use jiff::Zoned;
+use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use ledger::log::ReadError;
 use replay::HistoryQuery;
@@ -74,8 +75,13 @@ impl When {
     }
 }
 
-/// Reads a time; one without a zone is in UTC, as the caller's zone is not known here.
+/// Reads a time; one without a zone is in UTC, as the caller's zone is not known here. Between date and time stands `T`:
+/// a space may have been the `+` of an offset, which an address turns into a space.
 fn time(api: &Api, text: &str) -> Result<schemas::Timestamp, Problem> {
+    if text.bytes().any(|byte| byte == b' ') && text.parse::<Date>().is_ok() {
+        let why = "write T between date and time, and the + of an offset as %2B";
+        return Err(Problem::malformed(format!("`{}`: {why}", text.escape_default())));
+    }
     let now = Zoned::new(api.ledger.clock().now(), TimeZone::UTC);
     moment::parse(text, &now).map_err(|error| Problem::malformed(error.to_string()))
 }

@@ -28,7 +28,7 @@ pub(crate) struct History {
     /// How many commits at most; 0 for all
     #[arg(long, value_name = "N", default_value_t = 50)]
     limit: usize,
-    /// None that are older: 2026-11-01, "2 days ago"
+    /// Only commits since this time: 2026-11-01, "2 days ago"
     #[arg(long, value_name = "TIME")]
     since: Option<String>,
     /// Also records that do not count, and why they do not
@@ -61,6 +61,7 @@ impl History {
             drop(progress);
             let now = session.now();
             session.out.answer(&answer, |answer| history::eyes(answer, &now), history::lines)?;
+            session.say_empty(answer.entries.is_empty(), history::NOTHING);
             session.warn_of(&answer.unrecorded);
             Ok(Exit::Done)
         })

@@ -37,6 +37,7 @@ impl Replay {
             };
             drop(progress);
             session.out.answer(&answer, |answer| production::eyes(answer, &now), production::lines)?;
+            session.say_empty(production::lines(&answer).is_empty(), production::nothing(&answer, &now));
             Ok(Exit::Done)
         })
     }

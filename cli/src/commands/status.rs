@@ -43,6 +43,8 @@ impl Status {
             drop(progress);
             let now = session.now();
             session.out.answer(&status, |answer| status::eyes(answer, &now), status::lines)?;
+            session
+                .say_empty(status::lines(&status).is_empty(), "no stack of any version; the services are in `--json`");
             session.warn_of(&status.unrecorded);
             Ok(Exit::Done)
         })

@@ -37,6 +37,7 @@ impl WhoShipped {
             }
             drop(progress);
             session.out.answer(&answer, |answer| shipped::eyes(answer, &now), shipped::lines)?;
+            session.say_empty(answer.shipped.is_empty(), shipped::nothing(&answer, &now));
             Ok(Exit::Done)
         })
     }

@@ -12,11 +12,14 @@ use super::words::{BAD, column, faint, line, moment_and_day, plain, strong, styl
 pub(crate) const COLUMNS: &str =
     "offset, time, commit, actor, proof, on behalf of, void, stream, type, summary, reason; a line an event";
 
+/// What an empty history is.
+pub(crate) const NOTHING: &str = "no commit matches";
+
 /// Returns the history as a table, the newest commit first.
 pub(crate) fn eyes(history: &History, now: &Zoned) -> String {
     let unrecorded = unrecorded::eyes(&history.unrecorded, now);
     if history.entries.is_empty() {
-        return format!("{unrecorded}nothing happened\n");
+        return format!("{unrecorded}{NOTHING}\n");
     }
     let head = ["offset".to_owned(), format!("time ({})", now.strftime("%:z")), "who".to_owned(), "what".to_owned()];
     let head: Vec<Cell> = head.iter().map(|name| Cell::styled(name, faint())).collect();

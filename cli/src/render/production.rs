@@ -26,13 +26,21 @@ pub(crate) fn eyes(production: &Production, now: &Zoned) -> String {
             faint()
         )
     );
-    text.push_str(&status::eyes(&status_of(production), &then));
+    match production.services.is_empty() {
+        true => text.push_str("no service had been declared\n"),
+        false => text.push_str(&status::eyes(&status_of(production), &then)),
+    }
     for (role, lease) in &production.leases {
         let holder = lease.holder.as_deref().map_or("nobody".to_owned(), super::words::plain);
         text.push_str(&paint(&format!("{role}: {holder}"), faint()));
         text.push('\n');
     }
     text
+}
+
+/// What an answer without a version says.
+pub(crate) fn nothing(production: &Production, now: &Zoned) -> String {
+    format!("production {}: no stack of any version", moment_of(production.at, now))
 }
 
 /// Returns production as lines, one a version, with the columns of `status`.

@@ -18,12 +18,7 @@ pub(crate) fn eyes(answer: &WhoShipped, now: &Zoned) -> String {
         paint(&moment_of(answer.at, now), faint())
     );
     if answer.shipped.is_empty() {
-        let why = match (&answer.retired_by, answer.known) {
-            (Some(origin), _) => format!("nothing served: it was retired by {}", origin_words(origin, now)),
-            (None, true) => "nothing served: no traffic had been set".to_owned(),
-            (None, false) => "nothing served: nothing had ever been deployed".to_owned(),
-        };
-        text.push_str(&format!("└─ {why}\n"));
+        text.push_str(&format!("└─ {}\n", why_nothing(answer, now)));
         return text;
     }
     for (n, shipped) in answer.shipped.iter().enumerate() {
@@ -31,6 +26,19 @@ pub(crate) fn eyes(answer: &WhoShipped, now: &Zoned) -> String {
         text.push_str(&shipped_tree(shipped, if last { ("└─", "   ") } else { ("├─", "│  ") }, now));
     }
     text
+}
+
+fn why_nothing(answer: &WhoShipped, now: &Zoned) -> String {
+    match (&answer.retired_by, answer.known) {
+        (Some(origin), _) => format!("nothing served: it was retired by {}", origin_words(origin, now)),
+        (None, true) => "nothing served: no traffic had been set".to_owned(),
+        (None, false) => "nothing served: nothing had ever been deployed".to_owned(),
+    }
+}
+
+/// What an answer in which nothing served says: where, when and why.
+pub(crate) fn nothing(answer: &WhoShipped, now: &Zoned) -> String {
+    format!("{} {}: {}", answer.deployment, moment_of(answer.at, now), why_nothing(answer, now))
 }
 
 fn shipped_tree(shipped: &Shipped, (branch, below): (&str, &str), now: &Zoned) -> String {
