@@ -50,6 +50,8 @@ pub(crate) struct ServerSettings {
     pub(crate) listen: Option<SocketAddr>,
     /// Files with secrets that CI signs its releases with.
     pub(crate) ci_secret_files: Vec<PathBuf>,
+    /// Whether CI must sign as Standard Webhooks do.
+    pub(crate) ci_only_webhooks: bool,
     /// How Kafka is reached.
     pub(crate) kafka: Options,
 }
@@ -80,12 +82,12 @@ impl KafkaArgs {
 
     fn settings(&self) -> Outcome<ServerSettings> {
         let file = self.config.as_deref().map(File::read).transpose()?.unwrap_or_default();
-        let File { data, ledger, dev, listen, ci_secret_files, kafka: written } = file;
+        let File { data, ledger, dev, listen, ci_secret_files, ci_only_webhooks, kafka: written } = file;
         let environment = kafka::from_environment(std::env::vars_os()).map_err(Failure::usage)?;
         let mut kafka = written.overridden_by(environment).options().map_err(Failure::usage)?;
         kafka.dev = self.dev.or(dev).unwrap_or(false);
         kafka.check().map_err(Failure::usage)?;
-        Ok(ServerSettings { data, ledger, listen, ci_secret_files, kafka })
+        Ok(ServerSettings { data, ledger, listen, ci_secret_files, ci_only_webhooks, kafka })
     }
 }
 

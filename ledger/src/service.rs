@@ -108,8 +108,8 @@ pub fn decide_release(
         };
         return Err(Rejection::Immutable { service: name.clone(), version: version.clone(), what });
     }
-    let recorded =
-        release::Recorded { version: version.clone(), artifact: artifact.clone(), run, source: source.clone() };
+    let source = source.clone().without_blanks();
+    let recorded = release::Recorded { version: version.clone(), artifact: artifact.clone(), run, source };
     Ok(vec![recorded.into()])
 }
 

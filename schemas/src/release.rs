@@ -20,6 +20,13 @@ pub struct Source {
 }
 
 impl Source {
+    /// Returns the source without texts that are empty: a pipeline without a commit writes an empty one.
+    #[must_use]
+    pub fn without_blanks(self) -> Self {
+        let filled = |text: Option<String>| text.filter(|text| !text.trim().is_empty());
+        Self { commit: filled(self.commit), run_url: filled(self.run_url) }
+    }
+
     /// Checks the texts.
     ///
     /// # Errors

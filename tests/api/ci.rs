@@ -2,9 +2,12 @@
 
 use api::ci::Secrets;
 use api::wire::Reported;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use hmac::{Hmac, KeyInit as _, Mac as _};
+use schemas::command::{Command, Request};
 use schemas::run::Artifact;
-use schemas::{DeploymentId, Offset};
+use schemas::{Actor, ActorKind, CommandId, DeploymentId, Offset};
 use sha2::Sha256;
 
 use crate::raw::{self, Raw};
@@ -18,10 +21,28 @@ async fn open() -> World {
     World::open_with(Some("127.0.0.1:0".parse().unwrap()), |api| api.ci = secrets).await
 }
 
-fn signature(secret: &str, body: &[u8]) -> String {
+fn mac(secret: &str, signed: &[u8]) -> Vec<u8> {
     let mut mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).unwrap();
-    mac.update(body);
-    format!("sha256={}", hex::encode(mac.finalize().into_bytes()))
+    mac.update(signed);
+    mac.finalize().into_bytes().to_vec()
+}
+
+fn signature(secret: &str, body: &[u8]) -> String {
+    format!("sha256={}", hex::encode(mac(secret, body)))
+}
+
+/// The headers of a standard webhook that is sent `age_s` seconds ago.
+fn webhook(id: &str, age_s: i64, body: &[u8]) -> String {
+    let timestamp = jiff::Timestamp::now().as_second() - age_s;
+    let signed = [format!("{id}.{timestamp}.").as_bytes(), body].concat();
+    let signature = STANDARD.encode(mac(SECRET, &signed));
+    format!(
+        "content-type: application/json\r\nwebhook-id: {id}\r\nwebhook-timestamp: {timestamp}\r\nwebhook-signature: v1,{signature}\r\n"
+    )
+}
+
+async fn deliver_webhook(world: &World, headers: &str, body: &[u8]) -> Raw {
+    raw::tcp(world.tcp.unwrap(), &raw::post("/v1/ci/releases", headers, body)).await
 }
 
 fn body(version: &str, artifact: &Artifact) -> Vec<u8> {
@@ -68,7 +89,8 @@ async fn a_signed_report_is_a_release_by_the_pipeline() {
     let record = world.client.events(offset, false).await.unwrap().next().await.unwrap().unwrap();
     let about = &record.commit["about"];
     assert_eq!(about["actor"], serde_json::json!({"kind": "pipeline", "name": "build", "proof": "hmac key=ci"}));
-    assert_eq!(about["reason"], "CI delivery d-1, run 77");
+    let hash = schemas::Hash::of(&body).to_string();
+    assert_eq!(about["reason"], format!("CI delivery sha256:{}, run 77", &hash[..12]));
     let records = world.records();
     let again = reported(&deliver(&world, OLD_SECRET, "d-1", &body).await);
     assert!(again.release.repeated);
@@ -133,12 +155,7 @@ async fn what_is_signed_but_wrong_changes_nothing() {
         assert_eq!((answer.status, answer.error().0.as_str()), (status, code), "{body}: {answer:?}");
     }
     let good = good.into_bytes();
-    for (from, to, status) in [
-        ("x-delivery: d", "x-other: d", 400),
-        ("x-delivery: d", "x-delivery: ", 400),
-        ("x-delivery: d", "x-delivery: d\r\nx-delivery: e", 400),
-        ("application/json", "text/plain", 415),
-    ] {
+    for (from, to, status) in [("application/json", "text/plain", 415), ("content-type", "x-content-type", 415)] {
         let headers = headers(SECRET, "d", &good).replace(from, to);
         let answer = raw::tcp(world.tcp.unwrap(), &raw::post("/v1/ci/releases", &headers, &good)).await;
         assert_eq!(answer.status, status, "{to}: {answer:?}");
@@ -199,19 +216,160 @@ async fn join_all<F: Future>(futures: impl Iterator<Item = F>) -> Vec<F::Output>
 }
 
 #[tokio::test]
-async fn a_delivery_id_with_other_content_is_refused() {
+async fn a_webhook_is_known_by_its_signed_id() {
     let world = open().await;
     declare(&world, true).await;
     let artifact = world.upload(b"program").await;
-    reported(&deliver(&world, SECRET, "d-1", &body("1.0.0", &artifact)).await);
+    let body_of = |version: &str| body(version, &artifact);
+    let first = reported(&deliver_webhook(&world, &webhook("msg_1", 0, &body_of("1.0.0")), &body_of("1.0.0")).await);
     let records = world.records();
-    let other = deliver(&world, SECRET, "d-1", &body("2.0.0", &artifact)).await;
-    assert_eq!((other.status, other.error().0.as_str()), (409, "other_content"));
-    let elsewhere = String::from_utf8(body("1.0.0", &artifact)).unwrap();
-    let elsewhere = elsewhere.replace("\"service\"", "\"environment\":\"test\",\"service\"");
-    let elsewhere = deliver(&world, SECRET, "d-1", elsewhere.as_bytes()).await;
-    assert_eq!((elsewhere.status, elsewhere.error().0.as_str()), (409, "other_content"));
+    let again = webhook("msg_1", 100, &body_of("1.0.0"));
+    let again = reported(&deliver_webhook(&world, &again, &body_of("1.0.0")).await);
+    assert!(again.release.repeated && again.rollout.as_ref().unwrap().repeated, "each attempt is signed anew");
+    assert_eq!(again.release.commit, first.release.commit);
+    let elsewhere = String::from_utf8(body_of("1.0.0")).unwrap();
+    let elsewhere = elsewhere.replace("\"service\"", "\"environment\":\"test\",\"service\"").into_bytes();
+    for other in [body_of("2.0.0"), elsewhere] {
+        let answer = deliver_webhook(&world, &webhook("msg_1", 0, &other), &other).await;
+        assert_eq!((answer.status, answer.error().0.as_str()), (409, "other_content"), "{answer:?}");
+    }
     assert_eq!(world.records(), records);
+    let offset = first.release.offset.unwrap();
+    let record = world.client.events(offset, false).await.unwrap().next().await.unwrap().unwrap();
+    assert_eq!(record.commit["about"]["reason"], "CI delivery msg_1, run 77");
+}
+
+#[tokio::test]
+async fn a_webhook_is_believed_for_five_minutes_and_only_as_it_was_signed() {
+    let world = open().await;
+    declare(&world, true).await;
+    let artifact = world.upload(b"program").await;
+    let body = body("1.0.0", &artifact);
+    let records = world.records();
+    let good = webhook("msg_1", 0, &body);
+    let plain = headers(SECRET, "d", &body);
+    let timestamp = good.lines().find(|line| line.starts_with("webhook-timestamp")).unwrap();
+    for headers in [
+        webhook("msg_1", 310, &body),
+        webhook("msg_1", -310, &body),
+        good.replace("msg_1", "msg_2"),
+        good.replace(timestamp, &format!("webhook-timestamp: {}", jiff::Timestamp::now().as_second() - 1_000)),
+        good.replace(timestamp, "webhook-timestamp: soon"),
+        good.replace(timestamp, "x-timestamp: 0"),
+        good.replace("webhook-id", "x-id"),
+        good.replace("webhook-signature", "x-signature"),
+        good.replace("v1,", "v2,"),
+        format!("{good}webhook-id: msg_1\r\n"),
+        webhook("a.b", 0, &body),
+        webhook("", 0, &body),
+        // A webhook is never believed for the signature of its body.
+        format!("{plain}webhook-id: msg_1\r\n"),
+        format!("{plain}{}", webhook("msg_1", 310, &body).replace("content-type", "x-content-type")),
+    ] {
+        let answer = deliver_webhook(&world, &headers, &body).await;
+        assert_eq!((answer.status, answer.error().0.as_str()), (401, "unauthenticated"), "{headers}: {answer:?}");
+    }
+    assert_eq!(world.records(), records);
+    reported(&deliver_webhook(&world, &webhook("msg_1", 290, &body), &body).await);
+}
+
+#[tokio::test]
+async fn signatures_of_a_body_alone_can_be_refused() {
+    let secrets = Secrets::default().and(SECRET.as_bytes()).unwrap().only_webhooks(true);
+    let world = World::open_with(Some("127.0.0.1:0".parse().unwrap()), |api| api.ci = secrets).await;
+    declare(&world, true).await;
+    let artifact = world.upload(b"program").await;
+    let body = body("1.0.0", &artifact);
+    let answer = deliver(&world, SECRET, "d", &body).await;
+    assert_eq!((answer.status, answer.error().0.as_str()), (401, "unauthenticated"));
+    assert!(answer.body.contains("ci_only_webhooks"), "{answer:?}");
+    reported(&deliver_webhook(&world, &webhook("msg_1", 0, &body), &body).await);
+}
+
+/// What was found: captured, and sent again under another id once the stack was gone, it shipped 1.0.0 over 1.2.0.
+#[tokio::test]
+async fn a_captured_delivery_gives_the_first_answer_under_any_id_whatever_happened_since() {
+    let world = open().await;
+    declare(&world, true).await;
+    let artifact = world.upload(b"program").await;
+    let old = body("1.0.0", &artifact);
+    let first = reported(&deliver(&world, SECRET, "d-1", &old).await);
+    reported(&deliver(&world, SECRET, "d-2", &body("1.2.0", &artifact)).await);
+    world.send(r#"{"command":"retire","deployment":"production/api"}"#).await.unwrap();
+    let records = world.records();
+    for headers in [
+        headers(SECRET, "d-3", &old),
+        headers(SECRET, "d-3", &old).replace("x-delivery", "x-github-delivery"),
+        headers(SECRET, "d-3", &old).replace("x-delivery", "x-other"),
+        headers(SECRET, "d-3", &old).replace("x-delivery: d-3", "x-delivery: d-3\r\nx-delivery: d-4"),
+    ] {
+        let again = raw::tcp(world.tcp.unwrap(), &raw::post("/v1/ci/releases", &headers, &old)).await;
+        let again = reported(&again);
+        assert!(again.release.repeated && again.rollout.as_ref().unwrap().repeated, "{headers}: {again:?}");
+        assert_eq!(again.release.commit, first.release.commit);
+    }
+    assert_eq!(world.records(), records);
+}
+
+#[tokio::test]
+async fn a_delivery_that_was_taken_while_ids_were_headers_sets_nothing_off_again() {
+    let world = open().await;
+    declare(&world, false).await;
+    let artifact = world.upload(b"program").await;
+    let command = serde_json::json!({
+        "command": "release", "service": "api", "version": "1.0.0", "artifact": artifact, "source": {"commit": "0a7d493"},
+    });
+    let command: Command = serde_json::from_value(command).unwrap();
+    let id = CommandId(uuid::Uuid::new_v5(&world.ledger.id().0, b"ci/release/d-1"));
+    let reason = Some("CI delivery d-1, run 77".to_owned());
+    let request = Request { id, command, fence: None, reason, effective_at: None };
+    let actor = Actor { kind: ActorKind::Pipeline, name: "build".to_owned(), proof: "hmac key=ci".to_owned() };
+    world.ledger.execute(request, actor, None).await.unwrap();
+    declare(&world, true).await;
+    let records = world.records();
+    let report = body("1.0.0", &artifact);
+    for delivery in ["d-1", "d-2"] {
+        assert_eq!(reported(&deliver(&world, SECRET, delivery, &report).await).rollout, None);
+    }
+    assert_eq!(world.records(), records);
+    let another = String::from_utf8(report).unwrap().replace("\"77\"", "\"78\"");
+    let another = reported(&deliver(&world, SECRET, "d-3", another.as_bytes()).await);
+    assert!(another.rollout.is_some(), "another run of the pipeline is another report");
+}
+
+#[tokio::test]
+async fn what_pipelines_leave_empty_is_left_out() {
+    let world = open().await;
+    declare(&world, true).await;
+    let artifact = serde_json::to_string(&world.upload(b"program").await).unwrap();
+    for (version, more, run) in [
+        ("1.0.0", r#""source":null,"env":null,"args":null,"environment":null,"#, "8812345678901"),
+        ("1.1.0", r#""source":{"commit":"","run_url":" "},"#, "null"),
+        ("1.2.0", "", r#""8812-2""#),
+    ] {
+        let report = format!(
+            r#"{{"service":"api","version":"{version}",{more}"artifact":{artifact},"pipeline":{{"name":"build","run_id":{run}}}}}"#
+        );
+        let answer = reported(&deliver(&world, SECRET, "d", report.as_bytes()).await);
+        assert_eq!(answer.release.events[0].data["source"], serde_json::json!({}), "{report}");
+        assert!(answer.rollout.is_some(), "{answer:?}");
+        let offset = answer.release.offset.unwrap();
+        let record = world.client.events(offset, false).await.unwrap().next().await.unwrap().unwrap();
+        let reason = record.commit["about"]["reason"].as_str().unwrap().to_owned();
+        let expected = if run == "null" { String::new() } else { format!(", run {}", run.trim_matches('"')) };
+        assert!(
+            reason.len() == "CI delivery sha256:".len() + 12 + expected.len() && reason.ends_with(&expected),
+            "{reason}"
+        );
+    }
+    for run in ["1.5", "-1", "[]", "true"] {
+        let report = format!(
+            r#"{{"service":"api","version":"2.0.0","artifact":{artifact},"pipeline":{{"name":"build","run_id":{run}}}}}"#
+        );
+        let answer = deliver(&world, SECRET, "d", report.as_bytes()).await;
+        assert_eq!(answer.status, 400, "{run}: {answer:?}");
+        assert!(answer.body.contains("a whole number or a text as run_id"), "{answer:?}");
+    }
 }
 
 #[tokio::test]
@@ -246,8 +404,9 @@ async fn a_redelivery_does_what_the_policy_said_at_the_first() {
     );
     let deployment: DeploymentId = "production/api".parse().unwrap();
     assert!(world.ledger.view().state().deployment(&deployment).is_none());
+    let another = String::from_utf8(body).unwrap().replace("\"77\"", "\"78\"");
     assert!(
-        reported(&deliver(&world, SECRET, "d-2", &body).await).rollout.is_some(),
+        reported(&deliver(&world, SECRET, "d-2", another.as_bytes()).await).rollout.is_some(),
         "a new delivery is asked for now"
     );
 }

@@ -1,8 +1,11 @@
 //! `POST /v1/ci/releases`: a pipeline reports a release, signed; what the policy wants follows.
 //!
-//! This door is open to strangers: cap, authenticate, then parse, in this order.
+//! This door is open to strangers: cap, authenticate, then parse, in this order. What was delivered once is known by what was
+//! signed of it ([`Delivery`]), so whoever has seen a delivery can repeat it and gets the first answer, whatever has become of
+//! the release since.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -24,7 +27,7 @@ use serde::Deserialize;
 use super::commands::{How, carry_out};
 use super::peer::Peer;
 use super::{Api, artifacts, respond};
-use crate::ci::{DELIVERY, SIGNATURE, command_id};
+use crate::ci::{Delivery, SIGNATURE, TOLERANCE_S, WEBHOOK, Webhook, command_id};
 use crate::problem::{Code, Problem};
 use crate::wire::{Answer, COMMAND_BYTES_MAX, Reported};
 
@@ -38,13 +41,13 @@ struct Report {
     #[serde(default)]
     args: Option<Vec<String>>,
     #[serde(default)]
-    env: BTreeMap<String, EnvValue>,
+    env: Option<BTreeMap<String, EnvValue>>,
     #[serde(default)]
-    source: release::Source,
+    source: Option<release::Source>,
     pipeline: Pipeline,
-    /// Where it is rolled out if the policy says so.
-    #[serde(default = "EnvironmentName::production")]
-    environment: EnvironmentName,
+    /// Where it is rolled out if the policy says so; production if nothing is said.
+    #[serde(default)]
+    environment: Option<EnvironmentName>,
 }
 
 /// An artifact that was uploaded, or a file of the server's machine.
@@ -62,7 +65,32 @@ struct ArtifactAsked {
 struct Pipeline {
     name: String,
     #[serde(default)]
-    run_id: Option<String>,
+    run_id: Option<RunId>,
+}
+
+/// A run's id: GitHub's is a number, others' are texts.
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "expected a whole number or a text as run_id")]
+enum RunId {
+    Number(u64),
+    Text(String),
+}
+
+impl fmt::Display for RunId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            RunId::Number(number) => number.fmt(f),
+            RunId::Text(text) => text.fmt(f),
+        }
+    }
+}
+
+/// A delivery whose signature is right.
+struct Believed {
+    body: bytes::Bytes,
+    /// The name of the secret it was signed with.
+    key: &'static str,
+    delivery: Delivery,
 }
 
 pub(super) async fn post(
@@ -71,35 +99,67 @@ pub(super) async fn post(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
-    let (body, key) = believed(&api, &headers, body).await?;
-    let delivery = delivery(&headers)?;
+    let Believed { body, key, delivery } = believed(&api, &headers, body).await?;
+    let json = one(&headers, CONTENT_TYPE.as_str()).and_then(|text| text.split(';').next());
+    if !json.is_some_and(|text| text.trim().eq_ignore_ascii_case("application/json")) {
+        return Err(Problem::new(Code::MediaType, "the body must be application/json"));
+    }
     let report: Report = respond::parse(&body)?;
     let actor = actor(&report.pipeline, key)?;
     let reported = take(&api, report, &delivery, actor, peer).await?;
     Ok(respond::json(&reported))
 }
 
-/// Reads the body and returns it with the name of the secret it was signed with.
-async fn believed(api: &Api, headers: &HeaderMap, body: Body) -> Result<(bytes::Bytes, &'static str), Problem> {
+/// Reads the body and returns it if its signature is right: as a standard webhook if it has any of their headers, else in
+/// GitHub's form.
+async fn believed(api: &Api, headers: &HeaderMap, body: Body) -> Result<Believed, Problem> {
     if api.ci.is_empty() {
         let next = "start `ionledger up` with one";
         return Err(Problem::new(Code::NotConfigured, format!("no secret set: nothing from CI is believed; {next}")));
     }
-    let refuse = |why: &str| {
-        let next = format!("sign the raw body: `{SIGNATURE}: sha256=HMAC-SHA256`");
-        Problem::new(Code::Unauthenticated, format!("{why}; {next}"))
-    };
+    if WEBHOOK.iter().any(|name| headers.contains_key(*name)) {
+        return webhook(api, headers, body).await;
+    }
+    if !api.ci.believes_bodies() {
+        let why = format!("`{SIGNATURE}` is not believed here (ci_only_webhooks)");
+        return Err(refused(&format!("{why}; sign as Standard Webhooks do, with {}", WEBHOOK.join(", "))));
+    }
+    let next = format!("sign the raw body: `{SIGNATURE}: sha256=HMAC-SHA256`, or as Standard Webhooks do");
+    let refuse = |why: &str| refused(&format!("{why}; {next}"));
     let signature = one(headers, SIGNATURE).ok_or_else(|| refuse("this request has not exactly one signature"))?;
     let body = respond::read(headers, body, COMMAND_BYTES_MAX, api.limits.body_timeout).await?;
-    let Some(key) = api.ci.signed_by(signature, &body) else {
-        tracing::warn!("a report from CI with a wrong signature was refused");
-        return Err(refuse("the signature is not this body's"));
-    };
-    let json = one(headers, CONTENT_TYPE.as_str()).and_then(|text| text.split(';').next());
-    if !json.is_some_and(|text| text.trim().eq_ignore_ascii_case("application/json")) {
-        return Err(Problem::new(Code::MediaType, "the body must be application/json"));
+    let key = api.ci.signed_by(signature, &body).ok_or_else(|| refuse("the signature is not this body's"))?;
+    let delivery = Delivery::Body(Hash::of(&body));
+    Ok(Believed { body, key, delivery })
+}
+
+/// Believes a standard webhook that was sent in these minutes.
+async fn webhook(api: &Api, headers: &HeaderMap, body: Body) -> Result<Believed, Problem> {
+    let [id, timestamp, signatures] = WEBHOOK.map(|name| {
+        one(headers, name).ok_or_else(|| refused(&format!("this request has not exactly one `{name}`; send one")))
+    });
+    let webhook = Webhook { id: id?, timestamp: timestamp?, signatures: signatures? };
+    if !webhook.has_id() {
+        return Err(refused("webhook-id is not 1 to 128 visible characters without a dot; choose such an id"));
     }
-    Ok((body, key))
+    let body = respond::read(headers, body, COMMAND_BYTES_MAX, api.limits.body_timeout).await?;
+    let signed = "sign `ID.TIMESTAMP.BODY` with the secret, as Standard Webhooks do";
+    let Some(key) = api.ci.webhook_signed_by(webhook, &body) else {
+        return Err(refused(&format!("no `v1` signature is this webhook's; {signed}")));
+    };
+    let age = webhook.age_s(api.ledger.clock().now());
+    let age = age.ok_or_else(|| refused("webhook-timestamp is no time; write seconds since 1970"))?;
+    if age.abs() > TOLERANCE_S {
+        let clock = if age > 0 { "behind" } else { "ahead of" };
+        let why = format!("webhook-timestamp is {} s {clock} this server's clock, at most {TOLERANCE_S} s", age.abs());
+        return Err(refused(&format!("{why} are taken; sign each attempt anew, and set the clocks")));
+    }
+    Ok(Believed { body, key, delivery: Delivery::Webhook(webhook.id.to_owned()) })
+}
+
+fn refused(why: &str) -> Problem {
+    tracing::warn!(why, "a report from CI was refused");
+    Problem::new(Code::Unauthenticated, why)
 }
 
 /// Returns a header's value if there is exactly one.
@@ -109,21 +169,10 @@ fn one<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     value.to_str().ok()
 }
 
-fn delivery(headers: &HeaderMap) -> Result<String, Problem> {
-    let id = DELIVERY.iter().find_map(|name| one(headers, name));
-    let plain = |id: &&str| (1..=128).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_graphic());
-    let wrong = || {
-        let names = DELIVERY.join("` or `");
-        Problem::malformed(format!(
-            "this delivery has no id of 1 to 128 visible characters in `{names}`; a redelivery is known by it"
-        ))
-    };
-    id.filter(plain).map(str::to_owned).ok_or_else(wrong)
-}
-
 fn actor(pipeline: &Pipeline, key: &str) -> Result<Actor, Problem> {
-    let checks = text::check("pipeline.name", &pipeline.name, 200)
-        .and_then(|()| text::check("pipeline.run_id", pipeline.run_id.as_deref().unwrap_or_default(), 200));
+    let run_id = pipeline.run_id.as_ref().map(ToString::to_string).unwrap_or_default();
+    let checks =
+        text::check("pipeline.name", &pipeline.name, 200).and_then(|()| text::check("pipeline.run_id", &run_id, 200));
     checks.map_err(|error| Problem::malformed(error.to_string()))?;
     if pipeline.name.trim().is_empty() {
         return Err(Problem::malformed("pipeline.name is empty; name what history shall call it"));
@@ -132,24 +181,29 @@ fn actor(pipeline: &Pipeline, key: &str) -> Result<Actor, Problem> {
 }
 
 /// Records the release and, if the service's policy says so, asks for its rollout.
-async fn take(api: &Api, report: Report, delivery: &str, actor: Actor, peer: Peer) -> Result<Reported, Problem> {
+async fn take(api: &Api, report: Report, delivery: &Delivery, actor: Actor, peer: Peer) -> Result<Reported, Problem> {
     let ledger = api.ledger.id();
-    let (release_id, new_id) = (command_id(ledger, delivery, "release"), command_id(ledger, delivery, "new"));
+    let (release_id, new_id) = (delivery.command_id(ledger, "release"), delivery.command_id(ledger, "new"));
     let Report { service, version, artifact, args, env, source, pipeline, environment } = report;
+    let (env, source) = (env.unwrap_or_default(), source.unwrap_or_default());
+    let environment = environment.unwrap_or_else(EnvironmentName::production);
     let artifact = found(api, artifact, peer).await?;
     let run = pipeline.run_id.map(|run| format!(", run {run}")).unwrap_or_default();
     let request = |id: CommandId, command: Command| Request {
         id,
         command,
         fence: None,
-        reason: Some(format!("CI delivery {delivery}{run}")),
+        reason: Some(format!("{delivery}{run}")),
         effective_at: None,
     };
     let name = service.clone();
     let command = Command::Release { service: name, version: version.clone(), artifact, args, env, source };
     let how = How { wait: api.limits.applied_wait, no_break_glass: false };
     let release = carry_out(api, actor.clone(), request(release_id, command), None, how).await?;
-    if !wants_rollout(&api.ledger, &service, &release, new_id).await? {
+    let told_before = matches!(delivery, Delivery::Body(_))
+        && release.commit.is_none()
+        && known_by_header(api, &service, &version, &run).await?;
+    if told_before || !wants_rollout(&api.ledger, &service, &release, new_id).await? {
         return Ok(Reported { release, rollout: None });
     }
     let cause = release.commit.or_else(|| commit_of(api, &service, &version));
@@ -165,6 +219,21 @@ async fn take(api: &Api, report: Report, delivery: &str, actor: Actor, peer: Pee
             Err(Problem { message, ..problem })
         }
     }
+}
+
+/// Says whether the release was recorded by the same report, when deliveries were still known by a header that nobody signs:
+/// such a report gets no second rollout.
+async fn known_by_header(api: &Api, service: &ServiceName, version: &Version, run: &str) -> Result<bool, Problem> {
+    let Some(commit) = commit_of(api, service, version) else { return Ok(false) };
+    let explained = api.reader.explain_commit(commit).await?;
+    let reason =
+        explained.entries.iter().find(|entry| entry.commit == Some(commit)).and_then(|entry| entry.reason.clone());
+    let delivery = reason.as_deref().and_then(|reason| reason.strip_prefix("CI delivery ")?.strip_suffix(run));
+    let known = |delivery: &str| {
+        let id = command_id(api.ledger.id(), delivery, "release");
+        api.ledger.view().command(id).is_some()
+    };
+    Ok(delivery.is_some_and(known))
 }
 
 /// Returns the artifact that is meant, which [`carry_out`] makes sure is there.

@@ -75,5 +75,6 @@ impl UpArgs {
 /// A file that holds none.
 pub(crate) fn ci_secrets(files: &[PathBuf], settings: &ServerSettings) -> miette::Result<Secrets> {
     let files = if files.is_empty() { &settings.ci_secret_files } else { files };
-    files.iter().try_fold(Secrets::default(), |ci, file| ci.and_file(file)).map_err(|error| miette!("{error}"))
+    let ci = Secrets::default().only_webhooks(settings.ci_only_webhooks);
+    files.iter().try_fold(ci, |ci, file| ci.and_file(file)).map_err(|error| miette!("{error}"))
 }

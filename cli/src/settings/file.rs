@@ -19,6 +19,7 @@ pub(super) struct File {
     pub(super) dev: Option<bool>,
     pub(super) listen: Option<SocketAddr>,
     pub(super) ci_secret_files: Vec<PathBuf>,
+    pub(super) ci_only_webhooks: bool,
     pub(super) kafka: Kafka,
 }
 
@@ -45,6 +46,7 @@ impl File {
             ci_secret_files: (root.get("ci_secret_files").and_then(|item| item.list()))
                 .map(|items| items.iter().filter_map(path).collect())
                 .unwrap_or_default(),
+            ci_only_webhooks: root.get("ci_only_webhooks").and_then(|item| item.boolean()).unwrap_or(false),
             kafka: kafka(root.section("kafka"), base),
         };
         root.end();
