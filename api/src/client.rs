@@ -11,7 +11,7 @@ use bytes::Bytes;
 use http::Method;
 use replay::HistoryQuery;
 use replay::Moment;
-use replay::answer::{Explanation, History, Production, Status, Verified, WhoShipped};
+use replay::answer::{Declaration, Explanation, History, Production, Status, Verified, WhoShipped};
 use schemas::command::Request;
 use schemas::run::Artifact;
 use schemas::{CommandId, CommitId, DeploymentId, EnvironmentName, Offset, ServiceName};
@@ -226,6 +226,15 @@ impl Client {
     /// [`Error`].
     pub async fn explain_commit(&self, commit: CommitId) -> Result<Explanation, Error> {
         self.get(&format!("/v1/explain/{commit}")).await
+    }
+
+    /// Returns how a service was declared at a moment.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`].
+    pub async fn declaration(&self, service: &ServiceName, moment: Moment) -> Result<Declaration, Error> {
+        self.get(&address(&format!("/v1/services/{service}"), when(moment))).await
     }
 
     /// Returns which versions served what share of a deployment at a moment, and who put them there.

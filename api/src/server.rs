@@ -223,6 +223,7 @@ fn router(api: Arc<Api>) -> Router {
         .route("/v1/status", get(reads::status))
         .route("/v1/history", get(reads::history))
         .route("/v1/history/{service}", get(reads::history_of))
+        .route("/v1/services/{service}", get(reads::declaration))
         .route("/v1/who-shipped/{environment}/{service}", get(reads::who_shipped))
         .route("/v1/explain/{environment}/{service}", get(reads::explain))
         .route("/v1/explain/{commit}", get(reads::explain_commit))

@@ -6,7 +6,7 @@ use api::client::{self, Client};
 use api::forecast::{self, Answer as Forecast, Question};
 use api::{Code, Problem};
 use ledger::log::segments::{self, Elsewhere};
-use replay::answer::{DeploymentStatus, Explanation, History, Production, Status, Verified, WhoShipped};
+use replay::answer::{Declaration, DeploymentStatus, Explanation, History, Production, Status, Verified, WhoShipped};
 use replay::{HistoryQuery, Moment, Reader};
 use schemas::glass::Unrecorded;
 use schemas::{CommitId, DeploymentId, EnvironmentName, ServiceName};
@@ -98,6 +98,15 @@ impl Door {
         match self.or_folder(asked).await? {
             Source::Answered(answer) => Ok(answer),
             Source::Folder(reader) => Ok(reader.explain_commit(commit).await?),
+        }
+    }
+
+    /// Returns how a service was declared at a moment.
+    pub(crate) async fn declaration(&self, service: &ServiceName, moment: Moment) -> Outcome<Declaration> {
+        let asked = self.client.declaration(service, moment).await;
+        match self.or_folder(asked).await? {
+            Source::Answered(answer) => Ok(answer),
+            Source::Folder(reader) => Ok(reader.declaration(service, moment).await?),
         }
     }
 

@@ -3,6 +3,7 @@
 //! Every answer carries `schema_version`; a field may be added under the same version, none is renamed or removed.
 //! Weights are basis points (10,000 = 100 %), times are RFC 3339 in UTC.
 
+mod declaration;
 mod explain;
 mod history;
 mod production;
@@ -15,6 +16,7 @@ use ledger::View;
 use schemas::{Offset, Timestamp};
 use serde::{Deserialize, Serialize};
 
+pub use declaration::{Declaration, declaration};
 pub use explain::Explanation;
 pub(crate) use explain::is_of;
 pub use history::{Happened, History, HistoryEntry, OnBehalfOf, Origin, cause, entry};

@@ -19,7 +19,7 @@ use ledger::rule::Halt;
 use ledger::{Ledger, State};
 use schemas::{CommitId, DeploymentId, EnvironmentName, Offset, ServiceName, Timestamp};
 
-use crate::answer::{self, At, History, Production, Status, Verified, WhoShipped};
+use crate::answer::{self, At, Declaration, History, Production, Status, Verified, WhoShipped};
 use crate::fold::{FoldError, visit_all};
 use crate::moment::Moment;
 use crate::projection::{OpenError, Projection};
@@ -224,6 +224,23 @@ impl Reader {
     pub async fn production(&self, moment: Moment) -> Result<Production, Error> {
         let seen = self.state_at(moment).await?;
         Ok(answer::production(&seen.state, seen.at))
+    }
+
+    /// Returns how a service was declared at `moment`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Reader::state_at`].
+    pub async fn declaration(&self, service: &ServiceName, moment: Moment) -> Result<Declaration, Error> {
+        self.check(moment)?;
+        if let Some(rows) = self.rows().await
+            && let Some(at) = self.resolve(rows, moment).await?
+            && let Some(state) = rows::service_at(rows, service, at)
+        {
+            return Ok(answer::declaration(&state, service, at));
+        }
+        let seen = self.collect(Collect::new(moment)).await?.seen();
+        Ok(answer::declaration(&seen.state, service, seen.at))
     }
 
     /// Returns which versions served what share of a deployment at `moment`, and who put them there.

@@ -26,6 +26,7 @@ pub mod stack;
 pub mod traffic;
 
 pub mod command;
+pub mod declaration;
 pub mod envelope;
 pub mod glass;
 pub mod json;

@@ -173,3 +173,41 @@ fn reads_and_verify_work_without_up_and_say_the_same() {
     assert!(damaged.stdout.contains("bad.offset\t") && damaged.stderr.contains("restore it"), "{damaged:?}");
     drop(folder);
 }
+
+#[test]
+fn a_changed_declaration_says_what_changed_and_show_gives_any_earlier_one_back() {
+    let up = Up::new();
+    let first = up.declare("[judgement]\nerrors_tolerance = \"1 %\"\n");
+    let file = up.beside("api.toml");
+    let before = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, before.replace("1 %", "2 %") + "[capacity]\nnodes = 3\n").unwrap();
+    let changed = "capacity.nodes 1 -> 3, judgement.errors_tolerance 1 % -> 2 %";
+    let apply = format!("apply {}", file.display());
+
+    let dry = up.done(&format!("{apply} --dry-run"));
+    assert!(dry.stdout.contains(changed), "{dry:?}");
+    let applied = up.done(&apply);
+    assert!(applied.stdout.contains(changed), "{applied:?}");
+    assert!(up.done("history api").stdout.contains(&format!("the declaration of api changed: {changed}")));
+    let (_, undo) = applied.stderr.split_once("undo: ionledger ").unwrap();
+    let (show, _) = undo.split_once(" > before.toml && ionledger apply before.toml").unwrap();
+
+    let earlier = up.done(show).stdout;
+    assert!(earlier.contains("errors_tolerance = \"1 %\"") && earlier.contains("nodes = 1"), "{earlier}");
+    assert!(up.done("show api").stdout.contains("errors_tolerance = \"2 %\""));
+    assert_eq!(up.json("show api")["definition"]["capacity"]["nodes"], 3);
+    std::fs::write(&file, &earlier).unwrap();
+    let back = up.done(&apply);
+    assert!(back.stdout.contains("capacity.nodes 3 -> 1, judgement.errors_tolerance 2 % -> 1 %"), "{back:?}");
+    assert_eq!(up.done("show api").stdout, earlier);
+    assert!(earlier.contains(&format!("production = \"{first}\"")), "{earlier}");
+
+    let nobody = up.say("show nosuch");
+    assert!(nobody.code == 1 && nobody.stderr.contains("nosuch"), "{nobody:?}");
+    let too_early = up.say("show api --offset 0");
+    assert!(too_early.code == 1 && too_early.stderr.contains("not declared yet"), "{too_early:?}");
+    let data = up.data();
+    let folder = up.end();
+    assert_eq!(super::binary::say(&data, "show api").stdout, earlier);
+    drop(folder);
+}

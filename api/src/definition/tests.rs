@@ -380,3 +380,15 @@ fn the_schema_takes_what_the_parser_takes_and_refuses_unknown_keys() {
         assert!(!schema.is_valid(&json(&WHOLE.replacen(from, to, 1))), "{from} -> {to}");
     }
 }
+
+/// `show` prints what `apply` takes: whatever can be declared comes back as it was.
+#[test]
+fn a_declaration_written_as_a_file_is_read_back_as_it_was() {
+    let smallest = "name = \"api\"\nowner = \"the \\\"A\\\" team\"\n";
+    for text in [WHOLE, smallest, include_str!("../../../docs/service.toml")] {
+        let (name, definition) = parse("api.toml", text).unwrap();
+        let file = schemas::declaration::file(&name, &definition);
+        let read = parse("api.toml", &file).unwrap_or_else(|error| panic!("{error}\n{file}"));
+        assert_eq!(read, (name, definition), "{file}");
+    }
+}

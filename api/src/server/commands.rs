@@ -10,6 +10,7 @@ use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::response::Response;
 use http::HeaderMap;
+use ledger::service::Service;
 use ledger::{decide, execute};
 use replay::answer::Names;
 use schemas::command::{Command, Request};
@@ -61,8 +62,10 @@ pub(super) async fn post(
 async fn dry_run(api: &Api, actor: &Actor, request: &Request) -> Result<Answer, Problem> {
     authorize(actor, Act::Command(&request.command))?;
     check_outside(api, &request.command, true).await?;
+    let before = service_of(api, &request.command);
     let decision = api.ledger.dry_run(request)?;
-    let events = Happened::all(&decision.events, &names(api, &request.command));
+    let names = Names { service: before, ..names(api, &request.command) };
+    let events = Happened::all(&decision.events, &names);
     let notes = decision.notes;
     Ok(Answer { commit: None, offset: None, events, notes, repeated: false, applied: None, unrecorded: None })
 }
@@ -89,6 +92,7 @@ pub(super) async fn carry_out(
         check_outside(api, &request.command, false).await?;
     }
     let (id, command, who, began) = (request.id, request.command.clone(), actor.to_string(), Instant::now());
+    let before = service_of(api, &command);
     let done = match glass::glass_for(api, &command, how.no_break_glass) {
         None => api.ledger.execute(request, actor, cause).await,
         Some(glass) => match glass.execute(request, actor, cause).await {
@@ -103,7 +107,8 @@ pub(super) async fn carry_out(
     }
     let done = done?;
     let applied = confirm(api, &command, &done, how.wait).await;
-    let mut answer = Answer::of(&done, &names(api, &command));
+    let before = before.filter(|_| !done.repeated);
+    let mut answer = Answer::of(&done, &Names { service: before, ..names(api, &command) });
     if let Some((confirmed, note)) = applied {
         answer.applied = Some(confirmed);
         answer.notes.extend(note);
@@ -115,11 +120,19 @@ pub(super) async fn carry_out(
     Ok(answer)
 }
 
+/// The service of a command that is about one, as it stands now.
+fn service_of(api: &Api, command: &Command) -> Option<Arc<Service>> {
+    match command {
+        Command::Apply { service, .. } => api.ledger.view().state().services.get(service).cloned(),
+        _ => None,
+    }
+}
+
 /// What the ids in a command's events stand for.
 fn names(api: &Api, command: &Command) -> Names {
     let view = api.ledger.view();
     let deployment = command.deployment().and_then(|id| view.state().deployments.get(id).cloned());
-    Names { before: None, after: deployment }
+    Names { before: None, after: deployment, service: None }
 }
 
 /// Checks what the ledger cannot know. In a dry run an artifact need not have been uploaded.

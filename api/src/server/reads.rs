@@ -169,6 +169,19 @@ pub(super) async fn who_shipped(
     Ok(respond::json(&api.reader.who_shipped(&DeploymentId { environment, service }, moment).await?))
 }
 
+/// `GET /v1/services/SERVICE`: how a service was declared, also as the file that `apply` takes.
+pub(super) async fn declaration(
+    State(api): State<Arc<Api>>,
+    _: Caller,
+    service: Result<Path<ServiceName>, PathRejection>,
+    when: Result<Query<When>, QueryRejection>,
+) -> Result<Response, Problem> {
+    let service = respond::path(service)?;
+    let moment = respond::query(when)?.moment(&api)?;
+    let _place = place(&api).await?;
+    Ok(respond::json(&api.reader.declaration(&service, moment).await?))
+}
+
 /// `GET /v1/explain/ENVIRONMENT/SERVICE`: why its rollout went as it did.
 pub(super) async fn explain(
     State(api): State<Arc<Api>>,

@@ -2,16 +2,27 @@
 
 use replay::answer::DeploymentStatus;
 use schemas::command::Command;
-use schemas::{DeploymentId, EnvironmentName, Weight};
+use schemas::{DeploymentId, EnvironmentName, Offset, Weight};
 
 use crate::render::words::percent;
 
-/// Returns what to say after `command`: `undo: ...` or `next: ...`. `before` is how the deployment stood before it.
-pub(crate) fn after(command: &Command, before: Option<&DeploymentStatus>) -> Vec<String> {
+/// How things stood before a command, as far as it could be read.
+#[derive(Default)]
+pub(crate) struct Before {
+    /// The deployment of a command that is about one.
+    pub(crate) deployment: Option<DeploymentStatus>,
+    /// The last record before the command, if its service was declared by then.
+    pub(crate) declared_at: Option<Offset>,
+}
+
+/// Returns what to say after `command`: `undo: ...` or `next: ...`.
+pub(crate) fn after(command: &Command, before: &Before) -> Vec<String> {
+    let declared_at = before.declared_at;
+    let before = before.deployment.as_ref();
     let said = match command {
-        Command::Apply { service, .. } => {
-            Some(format!("undo: apply the declaration before it again; `ionledger history {service} --json` has it"))
-        }
+        Command::Apply { service, .. } => declared_at.map(|offset| {
+            format!("undo: ionledger show {service} --offset {offset} > before.toml && ionledger apply before.toml")
+        }),
         Command::Release { service, version, .. } => Some(format!("next: ionledger new {service} {version}")),
         Command::New { deployment, version, then_roll } => {
             let place = words(deployment);

@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use api::client::Options;
 use api::wire::Answer;
+use replay::Moment;
 use schemas::CommandId;
 use schemas::command::{Command, Request};
 
-use super::after::after;
+use super::after::{Before, after};
 use crate::args::Asking;
 use crate::door::Door;
 use crate::failure::Outcome;
@@ -20,13 +21,8 @@ const BEFORE_MAX: Duration = Duration::from_millis(500);
 
 /// Sends a command to the running ledger and says what it made happen, and how it is taken back.
 pub(crate) async fn change(session: &Session, door: &Door, asking: &Asking, command: Command) -> Outcome<Answer> {
-    let before = match command.deployment() {
-        // Only for the hint at the end: what cannot be read here is told by the command's own answer.
-        Some(deployment) => {
-            tokio::time::timeout(BEFORE_MAX, door.deployment(deployment)).await.ok().and_then(Result::ok).flatten()
-        }
-        None => None,
-    };
+    // Only for the hint at the end: what cannot be read here is told by the command's own answer.
+    let before = tokio::time::timeout(BEFORE_MAX, before(door, &command)).await.unwrap_or_default();
     let answer = send(session, door, asking, &command).await?;
     let shown = written::Written { schema_version: 1, answer: &answer };
     session.out.answer(&shown, |_| written::eyes(&answer, asking.dry_run), |_| written::lines(&answer))?;
@@ -36,12 +32,28 @@ pub(crate) async fn change(session: &Session, door: &Door, asking: &Asking, comm
     }
     let mut said = written::talk(&answer, asking.dry_run);
     if !asking.dry_run && !answer.events.is_empty() {
-        said.extend(after(&command, before.as_ref()));
+        said.extend(after(&command, &before));
     }
     if !said.is_empty() {
         session.out.say(&written::faintly(&said));
     }
     Ok(answer)
+}
+
+async fn before(door: &Door, command: &Command) -> Before {
+    let mut before = Before::default();
+    match command {
+        Command::Apply { service, .. } => {
+            let declared = door.declaration(service, Moment::Now).await.ok();
+            before.declared_at = declared.filter(|found| found.definition.is_some()).and_then(|found| found.at.offset);
+        }
+        other => {
+            if let Some(deployment) = other.deployment() {
+                before.deployment = door.deployment(deployment).await.ok().flatten();
+            }
+        }
+    }
+    before
 }
 
 /// Makes sure that a command would not be refused, and changes nothing.

@@ -21,6 +21,7 @@ mod proxy;
 mod release;
 mod replay;
 mod roll;
+mod show;
 mod status;
 mod steer;
 mod token;
@@ -63,6 +64,7 @@ pub(crate) enum Command {
     Status(status::Status),
     History(history::History),
     WhoShipped(who_shipped::WhoShipped),
+    Show(show::Show),
     Explain(explain::Explain),
     Replay(replay::Replay),
     Verify(verify::Verify),
@@ -103,6 +105,7 @@ impl Command {
             Command::Status(status) => status.run(session),
             Command::History(history) => history.run(session),
             Command::WhoShipped(who_shipped) => who_shipped.run(session),
+            Command::Show(show) => show.run(session),
             Command::Explain(explain) => explain.run(session),
             Command::Replay(replay) => replay.run(session),
             Command::Verify(verify) => verify.run(session),

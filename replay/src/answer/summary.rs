@@ -3,21 +3,26 @@
 use std::sync::Arc;
 
 use ledger::Deployment;
+use ledger::service::Service;
+use schemas::declaration;
 use schemas::judgement::Verdict;
 use schemas::rollout::Plan;
+use schemas::service::Definition;
 use schemas::traffic::Purpose;
 use schemas::{
     EffectId, Event, RolloutId, StackId, Stream, Weight, Weights, genesis, judgement, lease, node, release, retention,
     rollout, service, stack, traffic,
 };
 
-/// What ids stand for: a deployment just before and just after a commit.
+/// What a commit's summary needs besides it: what ids stand for, and what was declared before it.
 #[derive(Clone, Debug, Default)]
 pub struct Names {
     /// The deployment before the commit.
     pub before: Option<Arc<Deployment>>,
     /// The deployment after it.
     pub after: Option<Arc<Deployment>>,
+    /// The commit's service before it, if it is about a service.
+    pub service: Option<Arc<Service>>,
 }
 
 impl Names {
@@ -81,9 +86,7 @@ pub fn summary(stream: &Stream, event: &Event, names: &Names) -> String {
         Event::Ledger(genesis::Event::Sealed(sealed)) => {
             format!("the ledger was sealed, it goes on at {}", sealed.target)
         }
-        Event::Service(service::Event::Applied(applied)) => {
-            format!("{} was declared, owned by {}", subject(stream), applied.definition.owner)
-        }
+        Event::Service(service::Event::Applied(applied)) => declared(&subject(stream), &applied.definition, names),
         Event::Release(release::Event::Recorded(recorded)) => {
             let hash = recorded.artifact.sha256.to_string();
             let source = recorded.source.commit.as_ref().map(|commit| format!(", built from {commit}"));
@@ -112,6 +115,15 @@ fn subject(stream: &Stream) -> String {
         Stream::Service(name) => name.to_string(),
         Stream::Deployment(id) | Stream::Judgement(id) => id.to_string(),
         Stream::Worker(role) => role.to_string(),
+    }
+}
+
+fn declared(service: &str, definition: &Definition, names: &Names) -> String {
+    match names.service.as_ref().and_then(|before| before.definition.as_ref()) {
+        None => format!("{service} was declared, owned by {}", definition.owner),
+        Some(before) => {
+            format!("the declaration of {service} changed: {}", declaration::changes(before, definition).join(", "))
+        }
     }
 }
 

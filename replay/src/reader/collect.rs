@@ -8,7 +8,7 @@ use ledger::rule::Halt;
 use ledger::view::{Decoded, Folded};
 use ledger::{Deployment, View};
 use schemas::envelope::Envelope;
-use schemas::{CommitId, DeploymentId, Offset, Stream, Timestamp};
+use schemas::{CommitId, DeploymentId, Offset, ServiceName, Stream, Timestamp};
 
 use super::{Error, HistoryQuery, Seen};
 use crate::answer::{At, Names};
@@ -126,8 +126,12 @@ impl Visit for Collect {
             return Ok(ControlFlow::Break(()));
         }
         let about_it = self.history.as_ref().is_some_and(|query| is_about(query, decoded.envelope()));
-        let deployment = if about_it { decoded.envelope().and_then(deployment_in) } else { None };
+        let (deployment, service) = match decoded.envelope().filter(|_| about_it) {
+            Some(envelope) => (deployment_in(envelope), service_in(envelope)),
+            None => (None, None),
+        };
         let before = self.deployment(deployment.as_ref());
+        let service = service.and_then(|name| self.view.state().services.get(&name).cloned());
         let judged = self.view.advance(offset, &decoded)?;
         let commit = decoded.envelope().map(|envelope| envelope.id).filter(|_| judged.void.is_none());
         if let Some(commit) = commit {
@@ -144,7 +148,7 @@ impl Visit for Collect {
             about_it && young && (judged.void.is_none() || query.voids)
         });
         if wanted {
-            let names = Names { before, after: self.deployment(deployment.as_ref()) };
+            let names = Names { before, after: self.deployment(deployment.as_ref()), service };
             self.keep(Kept { folded: decoded.into_folded(offset, judged), names });
         }
         Ok(if self.ends(offset, commit) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
@@ -174,6 +178,14 @@ pub(super) fn stream_is_about(query: &HistoryQuery, stream: &str) -> bool {
 pub(super) fn deployment_in(envelope: &Envelope<'_>) -> Option<DeploymentId> {
     envelope.extends.iter().find_map(|head| match head.stream.parse() {
         Ok(Stream::Deployment(id) | Stream::Judgement(id)) => Some(id),
+        _ => None,
+    })
+}
+
+/// Returns the service that a commit is about, if it is about one and no deployment.
+pub(super) fn service_in(envelope: &Envelope<'_>) -> Option<ServiceName> {
+    envelope.extends.iter().find_map(|head| match head.stream.parse() {
+        Ok(Stream::Service(name)) => Some(name),
         _ => None,
     })
 }

@@ -2,7 +2,7 @@
 
 use schemas::{CommitId, DeploymentId};
 
-use super::collect::{Collect, Kept, deployment_in};
+use super::collect::{Collect, Kept};
 use super::origins::Places;
 use super::{Error, HistoryQuery, Reader};
 use crate::answer::{self, Explanation, HistoryEntry, Names};
@@ -75,8 +75,8 @@ impl Reader {
                 Places::Rows(rows) => {
                     let records = self.log.read(folded.offset, 1).await?;
                     let decoded = records.first().map(|record| ledger::view::Decoded::of(&record.bytes));
-                    let deployment = decoded.as_ref().and_then(|decoded| decoded.envelope().and_then(deployment_in));
-                    let Some(names) = super::rows::names_at(rows, deployment, folded.offset) else { return Ok(None) };
+                    let envelope = decoded.as_ref().and_then(|decoded| decoded.envelope());
+                    let Some(names) = super::rows::names_at(rows, envelope, folded.offset) else { return Ok(None) };
                     names
                 }
                 Places::Folded(_) => Names::default(),

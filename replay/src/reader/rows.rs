@@ -5,9 +5,10 @@ use std::collections::BTreeSet;
 
 use ledger::State;
 use ledger::view::Decoded;
-use schemas::{DeploymentId, Offset, Version};
+use schemas::envelope::Envelope;
+use schemas::{DeploymentId, Offset, ServiceName, Version};
 
-use super::collect::{Kept, deployment_in, is_about, stream_is_about};
+use super::collect::{Kept, deployment_in, is_about, service_in, stream_is_about};
 use super::origins::Places;
 use super::{Error, HistoryQuery, Reader, Seen, history};
 use crate::answer::{At, History, Names};
@@ -59,8 +60,7 @@ impl Reader {
                 more = true;
                 break;
             }
-            let deployment = decoded.envelope().and_then(deployment_in);
-            let Some(names) = names_at(rows, deployment, offset) else { return Ok(None) };
+            let Some(names) = names_at(rows, decoded.envelope(), offset) else { return Ok(None) };
             kept.push(Kept { folded: decoded.into_folded(offset, judged), names });
         }
         let entries = self.entries(kept, &Places::Rows(rows)).await?;
@@ -88,6 +88,12 @@ pub(super) fn seen_of(rows: &Projection, deployment: &DeploymentId, at: At) -> O
     names.extend(versions.into_iter().map(|version| format!("release/{}/{version}", deployment.service)));
     let (state, shares) = rows.parts_at(offset, &names)?;
     Some(Seen { at, state, shares })
+}
+
+/// Returns the part of the state that is a service's declaration.
+pub(super) fn service_at(rows: &Projection, service: &ServiceName, at: At) -> Option<State> {
+    let Some(offset) = at.offset else { return Some(State::default()) };
+    Some(rows.parts_at(offset, &[format!("service/{service}")])?.0)
 }
 
 /// Returns all of the state.
@@ -123,17 +129,22 @@ fn candidates(rows: &Projection, query: &HistoryQuery, max: usize) -> Option<BTr
     Some(offsets)
 }
 
-/// Returns what ids stood for just before and just after a record.
-pub(super) fn names_at(rows: &Projection, deployment: Option<DeploymentId>, offset: Offset) -> Option<Names> {
-    let Some(id) = deployment else { return Some(Names::default()) };
-    let names = [format!("deployment/{id}")];
-    let at = |offset| {
-        let (state, _) = rows.parts_at(offset, &names)?;
-        Some(state.deployments.get(&id).cloned())
+/// Returns what ids stood for just before and just after the record at `offset`, and what was declared before it.
+pub(super) fn names_at(rows: &Projection, envelope: Option<&Envelope<'_>>, offset: Offset) -> Option<Names> {
+    let (deployment, service) = (envelope.and_then(deployment_in), envelope.and_then(service_in));
+    let part = |name: String, offset| Some(rows.parts_at(offset, &[name])?.0);
+    let before = |name: String| match offset.0.checked_sub(1) {
+        Some(before) => part(name, Offset(before)),
+        None => Some(State::default()),
     };
-    let before = match offset.0.checked_sub(1) {
-        Some(before) => at(Offset(before))?,
-        None => None,
-    };
-    Some(Names { before, after: at(offset)? })
+    let mut names = Names::default();
+    if let Some(id) = deployment {
+        let name = format!("deployment/{id}");
+        names.before = before(name.clone())?.deployments.get(&id).cloned();
+        names.after = part(name, offset)?.deployments.get(&id).cloned();
+    }
+    if let Some(service) = service {
+        names.service = before(format!("service/{service}"))?.services.get(&service).cloned();
+    }
+    Some(names)
 }
