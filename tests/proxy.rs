@@ -14,7 +14,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use uuid::Uuid;
-use workers::proxy::Files;
+use workers::proxy::{Files, TrustedProxies};
 use workers::traffic::{Backends, Held, Node, ProxyControl, Routes, Status, Timeouts, ensure_running};
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -35,7 +35,7 @@ struct Running {
 impl Running {
     async fn new() -> Self {
         let data = tempfile::tempdir().unwrap();
-        let (control, status) = ensure_running(data.path(), &exe()).await.unwrap();
+        let (control, status) = ensure_running(data.path(), &exe(), &TrustedProxies::default()).await.unwrap();
         Self { control, status, data, has_ended: Cell::new(false) }
     }
 
@@ -121,7 +121,7 @@ fn second_proxy(data: &Path) -> std::process::Output {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_proxy_that_runs_is_found_and_not_started_twice() {
     let proxy = Running::new().await;
-    let (_, again) = ensure_running(proxy.data.path(), &exe()).await.unwrap();
+    let (_, again) = ensure_running(proxy.data.path(), &exe(), &TrustedProxies::default()).await.unwrap();
     assert_eq!(again, proxy.status);
     assert_eq!(getsid(Some(proxy.pid())).unwrap(), proxy.pid(), "it is a session of its own");
 
@@ -137,14 +137,14 @@ async fn ten_starters_at_once_get_one_proxy() {
     let starters: Vec<_> = (0..10)
         .map(|_| {
             let data = data.path().to_owned();
-            tokio::spawn(async move { ensure_running(&data, &exe()).await.unwrap().1.pid })
+            tokio::spawn(async move { ensure_running(&data, &exe(), &TrustedProxies::default()).await.unwrap().1.pid })
         })
         .collect();
     let mut pids = Vec::new();
     for starter in starters {
         pids.push(starter.await.unwrap());
     }
-    let (control, status) = ensure_running(data.path(), &exe()).await.unwrap();
+    let (control, status) = ensure_running(data.path(), &exe(), &TrustedProxies::default()).await.unwrap();
     let _running = Running { control, status: status.clone(), data, has_ended: Cell::new(false) };
     assert_eq!(pids, [status.pid; 10]);
 }
@@ -158,7 +158,7 @@ async fn a_killed_proxy_serves_its_last_routes_when_it_is_started_again() {
     proxy.ended().await;
     proxy.control.status().await.expect_err("nobody answers");
 
-    let (control, status) = ensure_running(proxy.data.path(), &exe()).await.unwrap();
+    let (control, status) = ensure_running(proxy.data.path(), &exe(), &TrustedProxies::default()).await.unwrap();
     let second = Running { control, status, data: tempfile::tempdir().unwrap(), has_ended: Cell::new(false) };
     assert_ne!(second.status.epoch, proxy.status.epoch);
     assert_eq!(held(&second.control).await, before);

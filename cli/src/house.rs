@@ -22,7 +22,7 @@ use workers::glass::{Glass, Patience};
 use workers::nodes::Seen;
 use workers::nodes::process::ProcessNodes;
 use workers::runtime::Adapters;
-use workers::traffic::{ProxyControl, Router, ensure_running};
+use workers::traffic::{ProxyControl, Router};
 
 use crate::settings::ServerSettings;
 
@@ -55,8 +55,7 @@ impl House {
         let api = ApiServer::open(&opened, &adapters, artifacts, ci, Way::Socket(settings.listen)).await?;
         // Last of what may fail: an `up` that cannot be leaves nothing behind.
         let exe = std::env::current_exe().into_diagnostic()?;
-        ensure_running(&data, &exe).await.map_err(report)?;
-        let proxy = ProxyControl::of(&data);
+        let proxy = proxy::start(&data, &exe, &settings.trusted_proxies).await?;
         let opened = Arc::new(opened);
         let mut tasks = JoinSet::new();
         for role in Role::ALL {
@@ -64,7 +63,7 @@ impl House {
             tasks.spawn(async move { work(role, &opened, adapters, stop).await });
         }
         tasks.spawn(keep_glass(&adapters, stop.clone()));
-        tasks.spawn(proxy::keep(data.clone(), exe, proxy.clone(), stop.clone()));
+        tasks.spawn(proxy::keep(data.clone(), exe, settings.trusted_proxies.clone(), proxy.clone(), stop.clone()));
         Ok(Self { data, proxy, adapters, tasks, stop, api })
     }
 

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use ledger::log::kafka::Options;
+use workers::proxy::TrustedProxies;
 
 use crate::args::Globals;
 use crate::failure::{Failure, Outcome};
@@ -52,6 +53,8 @@ pub(crate) struct ServerSettings {
     pub(crate) ci_secret_files: Vec<PathBuf>,
     /// Whether CI must sign as Standard Webhooks do.
     pub(crate) ci_only_webhooks: bool,
+    /// The proxies whose word on who asked is believed.
+    pub(crate) trusted_proxies: TrustedProxies,
     /// How Kafka is reached.
     pub(crate) kafka: Options,
 }
@@ -82,12 +85,14 @@ impl KafkaArgs {
 
     fn settings(&self) -> Outcome<ServerSettings> {
         let file = self.config.as_deref().map(File::read).transpose()?.unwrap_or_default();
-        let File { data, ledger, dev, listen, ci_secret_files, ci_only_webhooks, kafka: written } = file;
+        let File { data, ledger, dev, listen, ci_secret_files, ci_only_webhooks, trusted_proxies, kafka: written } =
+            file;
+        let trusted_proxies = trusted_from_environment()?.or(trusted_proxies).unwrap_or_default();
         let environment = kafka::from_environment(std::env::vars_os()).map_err(Failure::usage)?;
         let mut kafka = written.overridden_by(environment).options().map_err(Failure::usage)?;
         kafka.dev = self.dev.or(dev).unwrap_or(false);
         kafka.check().map_err(Failure::usage)?;
-        Ok(ServerSettings { data, ledger, listen, ci_secret_files, ci_only_webhooks, kafka })
+        Ok(ServerSettings { data, ledger, listen, ci_secret_files, ci_only_webhooks, trusted_proxies, kafka })
     }
 }
 
@@ -118,6 +123,23 @@ impl ServerSettings {
             _ => globals.data(),
         }
     }
+}
+
+/// Returns the proxies that the settings file at `path` believes.
+///
+/// # Errors
+///
+/// A usage error with the line that is wrong.
+pub(crate) fn trusted_from_file(path: &Path) -> Outcome<TrustedProxies> {
+    Ok(File::read(path)?.trusted_proxies.unwrap_or_default())
+}
+
+/// The variable that names them for `up`, and for the proxy that it starts.
+fn trusted_from_environment() -> Outcome<Option<TrustedProxies>> {
+    const NAME: &str = "IONLEDGER_TRUSTED_PROXIES";
+    let Some(text) = std::env::var_os(NAME) else { return Ok(None) };
+    let trusted = text.to_string_lossy().parse();
+    trusted.map(Some).map_err(|error| Failure::usage(format!("{NAME}: {error}")))
 }
 
 /// Says where a setting of Kafka may be written.

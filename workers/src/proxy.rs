@@ -1,9 +1,12 @@
 //! The weighted reverse proxy: a process of its own, so that users' traffic depends on nothing else of ionledger.
 //!
 //! In reading order: `board` says which stack takes a request, `meter` what came of it; `deployment` holds both
-//! beside the routes; `connection`, `headers`, `forward`, `link` and `body` are a request's way; `registry`, `disk` and
-//! `control` are a change's way. The values that cross the control socket are in `traffic`.
+//! beside the routes; `connection` (with `activity`, `watched`, `heads` and `parting`), `target`, `headers`, `forward`, `link`,
+//! `answer` and `body` are a request's way; `registry`, `disk` and `control` are a change's way. The values that cross the
+//! control socket are in `traffic`.
 
+mod activity;
+mod answer;
 mod backend;
 mod board;
 mod body;
@@ -14,10 +17,15 @@ mod deployment;
 mod disk;
 mod forward;
 mod headers;
+mod heads;
 mod link;
 mod listener;
 mod meter;
+mod parting;
 mod registry;
+mod target;
+mod trusted;
+mod watched;
 
 use std::fs::{self, File, TryLockError};
 use std::io;
@@ -33,6 +41,7 @@ use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 pub use connection::Patience;
+pub use trusted::TrustedProxies;
 
 use control::Control;
 use listener::House;
@@ -55,6 +64,8 @@ pub struct Config {
     pub connections_max: usize,
     /// How long users are waited for.
     pub patience: Patience,
+    /// Whose word on who asked is believed; default nobody's.
+    pub trusted_proxies: TrustedProxies,
 }
 
 impl Config {
@@ -65,6 +76,7 @@ impl Config {
             drain: Duration::from_secs(30),
             connections_max: 16_384,
             patience: Patience::default(),
+            trusted_proxies: TrustedProxies::default(),
         }
     }
 }
@@ -153,6 +165,7 @@ impl Proxy {
         let house = House {
             closing: CancellationToken::new(),
             patience: config.patience,
+            trusted: Arc::new(config.trusted_proxies),
             permits: Arc::new(Semaphore::new(connections_max(config.connections_max))),
             listeners: TaskTracker::new(),
             connections: TaskTracker::new(),
@@ -162,6 +175,7 @@ impl Proxy {
         let calls = TaskTracker::new();
         let control = Arc::new(Control {
             epoch,
+            trusted_proxies: house.trusted.to_string(),
             registry: registry.clone(),
             calls: calls.clone(),
             closing: house.closing.clone(),

@@ -116,7 +116,7 @@ impl Command {
             Command::Token(token) => token.run(session),
             Command::Completions(completions) => completions.run(session),
             Command::ExitCodes(table) => table.run(session),
-            Command::Proxy(args) => return Ok(args.run()?),
+            Command::Proxy(args) => return args.run(),
             // It becomes the node in this thread, so no other may have been started yet.
             Command::NodeExec(command) => return Ok(command.run()),
             Command::DemoService(command) => return Ok(command.run()?),

@@ -12,9 +12,10 @@ use clap::Args;
 use miette::{IntoDiagnostic, miette};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
-use workers::proxy::{Config, Proxy};
+use workers::proxy::{Config, Proxy, TrustedProxies};
 use workers::traffic::ProxyControl;
 
+use crate::failure::Outcome;
 use crate::{journal, settings};
 
 /// Run the proxy that shares users' requests out over stacks (`up` starts one by itself).
@@ -26,6 +27,13 @@ pub(crate) struct ProxyArgs {
     /// Answer /healthz, /readyz and /metrics on this address, without a token.
     #[arg(long, value_name = "ADDRESS:PORT", value_parser = settings::address)]
     listen: Option<SocketAddr>,
+    /// Believe the `X-Forwarded-*` of these proxies before this one: addresses and networks, `127.0.0.1,10.0.0.0/8`
+    /// [default: `trusted_proxies` of the settings file, else nobody's]
+    #[arg(long, value_name = "NETWORKS", env = "IONLEDGER_TRUSTED_PROXIES", hide_env_values = true)]
+    trusted_proxies: Option<TrustedProxies>,
+    /// A file with settings, as docs/ionledger.toml has them; of them the proxy takes `trusted_proxies`
+    #[arg(long, value_name = "FILE", env = "IONLEDGER_CONFIG", hide_env_values = true)]
+    config: Option<PathBuf>,
     /// How many seconds requests at hand may take once the proxy has been told to end.
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
     drain: u64,
@@ -36,21 +44,35 @@ pub(crate) struct ProxyArgs {
 
 impl ProxyArgs {
     /// Serves until told to end by SIGTERM or SIGINT.
-    pub(crate) fn run(self) -> miette::Result<ExitCode> {
+    ///
+    /// # Errors
+    ///
+    /// A usage error for settings that are wrong; else why the proxy cannot serve, or whom it cut off in the end.
+    pub(crate) fn run(self) -> Outcome<ExitCode> {
         if self.own_session {
             rustix::process::setsid().into_diagnostic()?;
         }
         journal::begin("info");
+        let trusted = self.trusted()?;
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().into_diagnostic()?;
-        runtime.block_on(self.serve())
+        Ok(runtime.block_on(self.serve(trusted))?)
     }
 
-    async fn serve(self) -> miette::Result<ExitCode> {
+    fn trusted(&self) -> Outcome<TrustedProxies> {
+        match (&self.trusted_proxies, &self.config) {
+            (Some(trusted), _) => Ok(trusted.clone()),
+            (None, Some(path)) => settings::trusted_from_file(path),
+            (None, None) => Ok(TrustedProxies::default()),
+        }
+    }
+
+    async fn serve(self, trusted_proxies: TrustedProxies) -> miette::Result<ExitCode> {
         // Before the proxy is known to run: whoever finds it may send a signal.
         let mut signals = Signals::new().into_diagnostic()?;
         let data = std::path::absolute(&self.data).into_diagnostic()?;
         let control = ProxyControl::of(&data);
-        let config = Config { drain: Duration::from_secs(self.drain), ..Config::new(data) };
+        let drain = Duration::from_secs(self.drain);
+        let config = Config { drain, trusted_proxies, ..Config::new(data) };
         let ops = match self.listen {
             Some(address) => Some(Ops::listen(address).await.map_err(|error| miette!("{error}"))?),
             None => None,

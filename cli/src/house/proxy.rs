@@ -1,10 +1,11 @@
 //! The proxy of a data folder: kept running, and ended.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use miette::{IntoDiagnostic, miette};
 use tokio_util::sync::CancellationToken;
+use workers::proxy::TrustedProxies;
 use workers::traffic::{ProxyControl, ensure_running};
 
 use super::report;
@@ -15,10 +16,24 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How many looks in a row must fail before the proxy is started again.
 const LOOKS: u32 = 3;
 
+/// Starts the proxy, or takes over the one that runs, and says so if that one believes others than `trusted`.
+pub(super) async fn start(data: &Path, exe: &Path, trusted: &TrustedProxies) -> miette::Result<ProxyControl> {
+    let (proxy, status) = ensure_running(data, exe, trusted).await.map_err(report)?;
+    if status.trusted_proxies != trusted.to_string() {
+        tracing::warn!(
+            runs_with = status.trusted_proxies,
+            wanted = %trusted,
+            "the proxy that runs believes other trusted_proxies; `ionledger proxy --take-over` replaces it without a gap"
+        );
+    }
+    Ok(proxy)
+}
+
 /// Starts the proxy again if it is gone.
 pub(super) async fn keep(
     data: PathBuf,
     exe: PathBuf,
+    trusted: TrustedProxies,
     proxy: ProxyControl,
     stop: CancellationToken,
 ) -> miette::Result<()> {
@@ -32,7 +47,7 @@ pub(super) async fn keep(
         if silent < LOOKS {
             continue;
         }
-        match ensure_running(&data, &exe).await {
+        match ensure_running(&data, &exe, &trusted).await {
             Ok(_) => tracing::warn!("the proxy did not answer and runs again"),
             Err(error) => tracing::error!(%error, "the proxy cannot be started"),
         }

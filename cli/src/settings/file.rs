@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use api::document::{Document, Error, Item, Section};
 use ledger::log::kafka::reserved;
+use workers::proxy::TrustedProxies;
 
 use super::kafka::{KEYS, Kafka, SECRETS, is_path};
 use super::{address, below};
@@ -20,6 +21,7 @@ pub(super) struct File {
     pub(super) listen: Option<SocketAddr>,
     pub(super) ci_secret_files: Vec<PathBuf>,
     pub(super) ci_only_webhooks: bool,
+    pub(super) trusted_proxies: Option<TrustedProxies>,
     pub(super) kafka: Kafka,
 }
 
@@ -47,6 +49,8 @@ impl File {
                 .map(|items| items.iter().filter_map(path).collect())
                 .unwrap_or_default(),
             ci_only_webhooks: root.get("ci_only_webhooks").and_then(|item| item.boolean()).unwrap_or(false),
+            trusted_proxies: (root.get("trusted_proxies").and_then(|item| item.list()))
+                .map(|items| items.iter().filter_map(|item| item.checked(str::parse::<TrustedProxies>)).collect()),
             kafka: kafka(root.section("kafka"), base),
         };
         root.end();

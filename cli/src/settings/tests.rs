@@ -37,6 +37,7 @@ fn the_documents_example_is_read_and_a_folder_or_file_lies_beside_the_file() {
     assert_eq!(file.ledger.unwrap().to_string(), "kafka://kafka-1:9093,kafka-2:9093,kafka-3:9093");
     assert_eq!((file.dev, file.listen), (Some(false), Some("0.0.0.0:7070".parse().unwrap())));
     assert_eq!(file.ci_secret_files, [PathBuf::from("/etc/ionledger/ci.secret")]);
+    assert_eq!(file.trusted_proxies.unwrap().to_string(), "127.0.0.1/32,10.0.0.0/8");
     let value = |key: &str| file.kafka.values.get(key).map(String::as_str);
     assert_eq!(value("protocol"), Some("sasl_ssl"));
     assert_eq!(value("ca_file"), Some("/etc/ionledger/kafka-ca.pem"));
@@ -137,4 +138,10 @@ fn what_does_not_fit_together_is_refused_with_the_next_step() {
 fn nothing_written_is_a_plain_connection() {
     let nothing = options("", &[]).unwrap();
     assert_eq!((nothing.security, nothing.client, nothing.dev), (Security::default(), BTreeMap::new(), false));
+}
+
+#[test]
+fn a_proxy_to_believe_that_is_no_network_is_named_with_its_line() {
+    let error = parse("dev = true\ntrusted_proxies = [\"10.0.0.0/8\", \"lb.example\"]\n").unwrap_err();
+    assert!(error.contains("lb.example") && error.contains("127.0.0.1"), "{error}");
 }

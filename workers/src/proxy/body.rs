@@ -9,9 +9,10 @@ use std::time::{Duration, Instant};
 use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
 use tokio::time::{Instant as TimerInstant, Sleep};
 
+use super::activity::{Activity, Busy};
+use super::answer::Reuse;
 use super::backend::Backend;
 use super::clock::now_ms;
-use super::connection::Busy;
 use super::link::Link;
 use super::meter::{Outcome, Place};
 
@@ -42,8 +43,9 @@ impl Drop for Ticket {
 }
 
 /// How far a request's body has got.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Progress {
+    activity: Arc<Activity>,
     last_ms: AtomicU64,
     ended: AtomicBool,
     broken: AtomicBool,
@@ -70,6 +72,11 @@ impl Progress {
     pub(super) fn broken(&self) -> bool {
         self.broken.load(Relaxed)
     }
+
+    fn note_end(&self) {
+        self.ended.store(true, Relaxed);
+        self.activity.note_whole();
+    }
 }
 
 /// A request's body on its way to the node.
@@ -82,12 +89,19 @@ pub(super) enum Upload {
 }
 
 impl Upload {
-    /// Returns `body` and, if there is one, its progress.
-    pub(super) fn new(body: Incoming) -> (Self, Option<Arc<Progress>>) {
+    /// Returns `body` and, if there is one, its progress, of which the user's connection is told too.
+    pub(super) fn new(body: Incoming, activity: &Arc<Activity>) -> (Self, Option<Arc<Progress>>) {
         if body.is_end_stream() {
             return (Upload::None, None);
         }
-        let progress = Arc::new(Progress { last_ms: AtomicU64::new(now_ms()), ..Progress::default() });
+        let not_yet = || AtomicBool::new(false);
+        let progress = Arc::new(Progress {
+            activity: activity.clone(),
+            last_ms: AtomicU64::new(now_ms()),
+            ended: not_yet(),
+            broken: not_yet(),
+            awaiting_user: not_yet(),
+        });
         (Upload::Stream(body, progress.clone()), Some(progress))
     }
 }
@@ -104,8 +118,8 @@ impl Body for Upload {
             progress.last_ms.store(now_ms(), Relaxed);
             match frame {
                 Some(Err(_)) => progress.broken.store(true, Relaxed),
-                Some(Ok(_)) if !body.is_end_stream() => {}
-                Some(Ok(_)) | None => progress.ended.store(true, Relaxed),
+                Some(Ok(frame)) if !body.is_end_stream() && !frame.is_trailers() => {}
+                Some(Ok(_)) | None => progress.note_end(),
             }
         }
         polled
@@ -148,19 +162,30 @@ pub(super) enum Reply {
 #[derive(Debug)]
 pub(super) struct Relay {
     body: Incoming,
-    status: u16,
+    accepted: Accepted,
     open: Option<(Ticket, Link)>,
     idle: Duration,
     timer: Option<Pin<Box<Sleep>>>,
     waiting: bool,
-    _busy: Busy,
+    /// Why it broke off, until what came of it is written.
+    broken: Option<Broken>,
+    busy: Busy,
+}
+
+/// An answer whose head has been accepted.
+#[derive(Debug)]
+pub(super) struct Accepted {
+    pub(super) status: u16,
+    pub(super) reuse: Reuse,
+    /// Whether only the end of the connection can tell the user that the body is over.
+    pub(super) ends_with_connection: bool,
 }
 
 impl Relay {
     /// Passes on `body`, for which the node is given `idle` between parts.
-    pub(super) fn new(body: Incoming, status: u16, ticket: Ticket, link: Link, idle: Duration, busy: Busy) -> Self {
-        let open = Some((ticket, link));
-        let mut relay = Self { body, status, open, idle, timer: None, waiting: false, _busy: busy };
+    pub(super) fn new(body: Incoming, accepted: Accepted, open: (Ticket, Link), idle: Duration, busy: Busy) -> Self {
+        let mut relay =
+            Self { body, accepted, open: Some(open), idle, timer: None, waiting: false, broken: None, busy };
         relay.note_end();
         relay
     }
@@ -168,16 +193,39 @@ impl Relay {
     /// hyper does not poll an answer's body again once it knows that it is whole.
     fn note_end(&mut self) {
         if self.body.is_end_stream() {
-            self.end(Outcome::Answered(self.status));
+            self.end();
         }
     }
 
-    fn end(&mut self, outcome: Outcome) {
+    /// Takes note that the answer has come whole.
+    fn end(&mut self) {
         let Some((ticket, link)) = self.open.take() else { return };
-        if matches!(outcome, Outcome::Answered(_)) {
+        if self.accepted.reuse == Reuse::Yes {
             ticket.backend.checkin(link);
         }
-        ticket.end(outcome);
+        self.busy.end(ticket, Outcome::Answered(self.accepted.status));
+    }
+
+    /// Takes note that the answer broke off. hyper drops what it has not written when it is told, so it is told later.
+    fn fail(&mut self, cx: &Context<'_>, broken: Broken) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+        if let Some((ticket, _)) = self.open.take() {
+            ticket.end(Outcome::Failed);
+        }
+        self.broken = Some(broken);
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Returns why the answer broke off, once the user has taken what came of it.
+    fn poll_broken(&mut self, broken: Broken) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+        if self.busy.activity().is_stalled() {
+            self.broken = Some(broken); // it is asked for again when more is written
+            return Poll::Pending;
+        }
+        if self.accepted.ends_with_connection {
+            self.busy.cut();
+        }
+        Poll::Ready(Some(Err(broken)))
     }
 
     fn poll_silence(&mut self, cx: &mut Context<'_>) -> Poll<()> {
@@ -203,24 +251,27 @@ impl Relay {
     }
 
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+        if let Some(broken) = self.broken.take() {
+            return self.poll_broken(broken);
+        }
         match self.poll_part(cx) {
             Poll::Ready(Some(Ok(frame))) => {
                 self.waiting = false;
-                self.note_end();
+                if frame.is_trailers() {
+                    self.end()
+                } else {
+                    self.note_end()
+                }
                 Poll::Ready(Some(Ok(frame)))
             }
-            Poll::Ready(Some(Err(error))) => {
-                self.end(Outcome::Failed);
-                Poll::Ready(Some(Err(Broken::Lost(error))))
-            }
+            Poll::Ready(Some(Err(error))) => self.fail(cx, Broken::Lost(error)),
             Poll::Ready(None) => {
-                self.end(Outcome::Answered(self.status));
+                self.end();
                 Poll::Ready(None)
             }
             Poll::Pending => {
                 std::task::ready!(self.poll_silence(cx));
-                self.end(Outcome::Failed);
-                Poll::Ready(Some(Err(Broken::Silent(self.idle))))
+                self.fail(cx, Broken::Silent(self.idle))
             }
         }
     }

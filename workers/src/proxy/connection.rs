@@ -3,26 +3,42 @@
 //! hyper's own limit on reading a head also runs while a connection is idle, and needs a timer per request. Here a
 //! few atomics say what the connection waits for, and one slow timer per connection looks at them.
 
-use std::io;
+use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
+use http::{Request, Version};
+use hyper::body::{Body, Incoming};
 use hyper::server::conn::http1;
-use hyper::service::service_fn;
+use hyper::service::{HttpService, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::clock::{ms, now_ms};
+use super::activity::{Activity, Busy};
+use super::body::Reply;
+use super::clock::now_ms;
 use super::deployment::Deployment;
 use super::forward::forward;
 use super::headers::Peer;
+use super::parting::{End, part};
+use super::trusted::TrustedProxies;
+use super::watched::Watched;
+
+/// The most that a request's first line and headers may have together, in bytes; more is a 431.
+const HEAD_MAX: usize = 32 * 1_024;
+
+/// How much of a body is kept on its way, in each direction, in bytes.
+pub(super) const BUFFER_MAX: usize = 64 * 1_024;
+
+/// How long a user who sends no more is left alone before it is asked whether it is there.
+const PROBE_AFTER: Duration = Duration::from_secs(3);
+
+/// How often it is then looked whether it said that it is not, and after how many looks it is asked again.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+const PROBE_EVERY: u32 = 20;
 
 /// How long a user is waited for.
 #[derive(Clone, Copy, Debug)]
@@ -48,201 +64,83 @@ impl Patience {
     }
 }
 
-/// What a connection waits for, each since when (0: it does not).
+/// A user who has connected.
 #[derive(Debug)]
-pub(super) struct Activity {
-    busy: AtomicBool,
-    head_since_ms: AtomicU64,
-    quiet_since_ms: AtomicU64,
-    stalled_since_ms: AtomicU64,
+pub(super) struct User {
+    pub(super) stream: TcpStream,
+    pub(super) address: SocketAddr,
 }
 
-/// Exists while a request is being worked on.
-#[derive(Debug)]
-pub(super) struct Busy(Arc<Activity>);
-
-impl Activity {
-    fn new(now: u64) -> Self {
-        Self {
-            busy: AtomicBool::new(false),
-            head_since_ms: AtomicU64::new(0),
-            quiet_since_ms: AtomicU64::new(now),
-            stalled_since_ms: AtomicU64::new(0),
-        }
-    }
-
-    fn note_read(&self, now: u64) {
-        if !self.busy.load(Relaxed) && self.head_since_ms.load(Relaxed) == 0 {
-            self.head_since_ms.store(now, Relaxed);
-        }
-    }
-
-    fn note_write(&self, blocked: bool, now: impl FnOnce() -> u64) {
-        match (blocked, self.stalled_since_ms.load(Relaxed)) {
-            (true, 0) => self.stalled_since_ms.store(now(), Relaxed),
-            (false, 1..) => self.stalled_since_ms.store(0, Relaxed),
-            (true, 1..) | (false, 0) => {}
-        }
-    }
-
-    fn begin(&self) {
-        self.busy.store(true, Relaxed);
-        self.head_since_ms.store(0, Relaxed);
-    }
-
-    fn end(&self, now: u64) {
-        self.quiet_since_ms.store(now, Relaxed);
-        self.busy.store(false, Relaxed);
-    }
-
-    /// Returns whether the user has been waited for too long.
-    fn is_overdue(&self, now: u64, patience: &Patience) -> bool {
-        let over = |since: u64, limit| since != 0 && now.saturating_sub(since) >= ms(limit);
-        let idle = !self.busy.load(Relaxed);
-        over(self.stalled_since_ms.load(Relaxed), patience.stall)
-            || idle && over(self.head_since_ms.load(Relaxed), patience.head)
-            || idle && over(self.quiet_since_ms.load(Relaxed), patience.idle)
-    }
-}
-
-impl Busy {
-    fn new(activity: Arc<Activity>) -> Self {
-        activity.begin();
-        Self(activity)
-    }
-}
-
-impl Drop for Busy {
-    fn drop(&mut self) {
-        self.0.end(now_ms());
-    }
-}
-
-/// Serves the requests on `stream` until the user closes it, is overdue, or `closing` is cancelled and the request
+/// Serves the requests of `user` until it closes the connection, is overdue, or `closing` is cancelled and the request
 /// at hand has been answered.
 pub(super) async fn serve(
-    stream: TcpStream,
-    address: SocketAddr,
+    user: User,
     deployment: Arc<Deployment>,
     patience: Patience,
+    trusted: &TrustedProxies,
     closing: CancellationToken,
 ) {
+    let User { stream, address } = user;
     let Ok(here) = stream.local_addr() else { return };
     let _ = stream.set_nodelay(true); // slower without, and no more
-    let (peer, activity) = (Arc::new(Peer::new(address, here)), Arc::new(Activity::new(now_ms())));
-    let io = TokioIo::new(Watched { stream, activity: activity.clone() });
-    let service = service_fn(|request| {
-        let (deployment, peer, busy) = (deployment.clone(), peer.clone(), Busy::new(activity.clone()));
-        async move { Ok::<_, std::convert::Infallible>(forward(&deployment, &peer, request, busy).await) }
+    let (peer, activity) = (Arc::new(Peer::new(address, here, trusted)), Arc::new(Activity::new(now_ms())));
+    let io = TokioIo::new(Watched::new(stream, activity.clone()));
+    let service = service_fn(|request: Request<Incoming>| {
+        let (has_body, is_new) = (!request.body().is_end_stream(), request.version() == Version::HTTP_11);
+        let busy = Busy::new(activity.clone(), has_body, is_new);
+        let (deployment, peer) = (deployment.clone(), peer.clone());
+        async move { Ok::<_, Infallible>(forward(&deployment, &peer, request, busy).await) }
     });
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(None);
-    let mut connection = pin!(http.serve_connection(io, service));
+    http.half_close(true).max_header_size(HEAD_MAX).max_buf_size(BUFFER_MAX);
+    let mut connection = http.serve_connection(io, service);
+    let end = run(&mut connection, &activity, &patience, closing).await;
+    if matches!(end, End::Malformed) {
+        deployment.note_refused();
+    }
+    let stream = connection.into_parts().io.into_inner().into_stream();
+    part(stream, &activity, end, patience.stall).await;
+}
+
+/// Returns why `connection` is over.
+async fn run<S>(
+    connection: &mut http1::Connection<TokioIo<Watched>, S>,
+    activity: &Activity,
+    patience: &Patience,
+    closing: CancellationToken,
+) -> End
+where
+    S: HttpService<Incoming, ResBody = Reply, Error = Infallible>,
+{
     let mut look = interval(patience.look());
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut told = false;
+    let (mut told, mut probe, mut probes) = (false, None, 0_u32);
     loop {
         tokio::select! {
             biased;
-            // An error here is the user's connection breaking, which the request at hand has taken note of.
-            _ = connection.as_mut() => return,
-            _ = look.tick() => if activity.is_overdue(now_ms(), &patience) { return },
+            ended = &mut *connection => return match ended {
+                Ok(()) => End::Done,
+                Err(error) if error.is_parse() => End::Malformed,
+                Err(_) => End::Broken,
+            },
+            () = activity.stirred() => {
+                if activity.is_half_closed() && probe.is_none() {
+                    probe = Some(Instant::now() + PROBE_AFTER);
+                }
+            }
+            () = sleep_until(probe.unwrap_or_else(Instant::now)), if probe.is_some() => {
+                if probes.is_multiple_of(PROBE_EVERY) {
+                    activity.probe();
+                }
+                // The connection looks for a reset whenever it is polled.
+                (probe, probes) = (Some(Instant::now() + LOOK_EVERY), probes + 1);
+            }
+            _ = look.tick() => if activity.is_overdue(now_ms(), patience) { return End::Overdue },
             () = closing.cancelled(), if !told => {
                 told = true;
-                connection.as_mut().graceful_shutdown();
+                std::pin::Pin::new(&mut *connection).graceful_shutdown();
             }
         }
-    }
-}
-
-/// A stream that takes note of what it waits for.
-#[derive(Debug)]
-struct Watched {
-    stream: TcpStream,
-    activity: Arc<Activity>,
-}
-
-impl AsyncRead for Watched {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let before = buf.filled().len();
-        let polled = Pin::new(&mut self.stream).poll_read(cx, buf);
-        if buf.filled().len() > before {
-            self.activity.note_read(now_ms());
-        }
-        polled
-    }
-}
-
-impl AsyncWrite for Watched {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let polled = Pin::new(&mut self.stream).poll_write(cx, buf);
-        self.activity.note_write(polled.is_pending(), now_ms);
-        polled
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let polled = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
-        self.activity.note_write(polled.is_pending(), now_ms);
-        polled
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const SECOND: u64 = 1_000;
-
-    fn overdue(activity: &Activity, now: u64) -> bool {
-        activity.is_overdue(now, &Patience::default())
-    }
-
-    #[test]
-    fn a_head_that_is_not_whole_after_ten_seconds_is_overdue() {
-        let activity = Activity::new(1);
-        activity.note_read(5 * SECOND);
-        activity.note_read(14 * SECOND);
-        assert!(!overdue(&activity, 15 * SECOND - 1));
-        assert!(overdue(&activity, 15 * SECOND));
-        activity.begin();
-        assert!(!overdue(&activity, 60 * SECOND), "the request has come in and is being worked on");
-    }
-
-    #[test]
-    fn an_idle_connection_is_overdue_after_its_last_answer_only() {
-        let activity = Activity::new(1);
-        activity.note_read(1);
-        activity.begin();
-        activity.note_read(20 * SECOND); // its body
-        activity.end(100 * SECOND);
-        assert!(!overdue(&activity, 175 * SECOND - 1));
-        assert!(overdue(&activity, 175 * SECOND));
-    }
-
-    #[test]
-    fn a_user_who_takes_nothing_of_the_answer_for_a_minute_is_overdue() {
-        let activity = Activity::new(1);
-        activity.begin();
-        activity.note_write(true, || SECOND);
-        activity.note_write(true, || 50 * SECOND);
-        assert!(overdue(&activity, 61 * SECOND));
-        activity.note_write(false, || 61 * SECOND);
-        assert!(!overdue(&activity, 200 * SECOND));
     }
 }

@@ -40,6 +40,7 @@ type Answer = Response<Full<Bytes>>;
 #[derive(Debug)]
 pub(super) struct Control {
     pub(super) epoch: Uuid,
+    pub(super) trusted_proxies: String,
     pub(super) registry: Arc<Registry>,
     /// The calls that are being answered.
     pub(super) calls: TaskTracker,
@@ -107,6 +108,7 @@ impl Control {
             pid: std::process::id(),
             epoch: self.epoch,
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            trusted_proxies: self.trusted_proxies.clone(),
             listeners: self.registry.listening(),
         }
     }

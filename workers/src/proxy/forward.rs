@@ -8,17 +8,18 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::header::{CONTENT_TYPE, HeaderValue};
-use http::{Request, Response, StatusCode};
+use http::{Method, Request, Response, StatusCode, Version, request, response};
 use hyper::body::{Bytes, Incoming};
 use schemas::EffectId;
 use tokio::time::timeout;
 
+use super::activity::Busy;
+use super::answer::{self, Reuse};
 use super::backend::{Backend, ConnectError};
-use super::body::{Progress, Relay, Reply, Ticket, Upload};
+use super::body::{Accepted, Progress, Relay, Reply, Ticket, Upload};
 use super::clock::{ms, now_ms};
-use super::connection::Busy;
 use super::deployment::{Deployment, Table};
-use super::headers::{self, Peer, Refused};
+use super::headers::{self, Length, Peer, Refused};
 use super::link::{Link, Sent};
 use super::meter::Outcome;
 
@@ -36,21 +37,44 @@ pub(super) async fn forward(
 ) -> Response<Reply> {
     let start = Instant::now();
     let (mut head, body) = request.into_parts();
-    if let Err(Refused(status, words)) = headers::forward(&mut head, peer) {
+    let (is_old, method) = (head.version == Version::HTTP_10, head.method.clone());
+    if let Err(Refused(status, words)) = accept(&mut head, &body, peer, &busy) {
         deployment.note_refused();
-        return own(status, words, busy);
+        return own(status, words, busy).await;
     }
-    let (upload, progress) = Upload::new(body);
+    let (upload, progress) = Upload::new(body, busy.activity());
     let table = deployment.table();
-    let exchange = Exchange { table: &table, progress: progress.as_deref(), start };
-    match exchange.run(Request::from_parts(head, upload)).await {
-        Ok((response, ticket, link)) => {
-            let (mut head, body) = response.into_parts();
-            headers::answer(&mut head.headers);
-            let relay = Relay::new(body, head.status.as_u16(), ticket, link, table.idle, busy);
+    let exchange = Exchange { table: &table, progress: progress.as_deref(), method: &method, start };
+    let mut message = Request::from_parts(head, upload);
+    pass_hints(&mut message, &busy);
+    match exchange.run(message).await {
+        Ok((Answered { head, body, link, reuse }, ticket)) => {
+            busy.answers().await;
+            let ends_with_connection = is_old && answer::length(&body) == Length::Chunked;
+            let accepted = Accepted { status: head.status.as_u16(), reuse, ends_with_connection };
+            let relay = Relay::new(body, accepted, (ticket, link), table.idle, busy);
             Response::from_parts(head, Reply::Node(relay))
         }
-        Err(Refused(status, words)) => own(status, words, busy),
+        Err(Refused(status, words)) => own(status, words, busy).await,
+    }
+}
+
+/// Makes `head` the head of the request to the node.
+fn accept(head: &mut request::Parts, body: &Incoming, peer: &Peer, busy: &Busy) -> Result<(), Refused> {
+    if busy.has_fragment() {
+        return Err(Refused(StatusCode::BAD_REQUEST, "leave the fragment, from `#` on, out of the target"));
+    }
+    headers::forward(head, answer::length(body), peer)
+}
+
+/// Has interim answers to `message` passed on to a user who can take them.
+fn pass_hints(message: &mut Message, busy: &Busy) {
+    if let Some(hints) = busy.hints() {
+        hyper::ext::on_informational(message, move |interim| {
+            if let Some(text) = answer::interim(interim.status(), interim.headers()) {
+                hints.pass(&text);
+            }
+        });
     }
 }
 
@@ -58,12 +82,21 @@ pub(super) async fn forward(
 struct Exchange<'a> {
     table: &'a Table,
     progress: Option<&'a Progress>,
+    method: &'a Method,
     start: Instant,
+}
+
+/// A node's answer whose head has been accepted.
+struct Answered {
+    head: response::Parts,
+    body: Incoming,
+    link: Link,
+    reuse: Reuse,
 }
 
 /// What came of one node.
 enum Attempt {
-    Answered(Response<Incoming>, Link),
+    Answered(Answered),
     /// Nothing was sent; another node may have it.
     Unsent(Message, Refused),
     /// Something may have been sent; nobody else may have it.
@@ -71,14 +104,14 @@ enum Attempt {
 }
 
 impl Exchange<'_> {
-    async fn run(&self, mut message: Message) -> Result<(Response<Incoming>, Ticket, Link), Refused> {
+    async fn run(&self, mut message: Message) -> Result<(Answered, Ticket), Refused> {
         let (stack, salt) = self.table.pick();
         let mut tried: Vec<EffectId> = Vec::new();
         let mut node = stack.choose(now_ms(), salt, &tried);
         while let Some(backend) = node {
             let ticket = Ticket::new(backend.clone(), self.start);
             match self.attempt(backend, message).await {
-                Attempt::Answered(response, link) => return Ok((response, ticket, link)),
+                Attempt::Answered(answered) => return Ok((answered, ticket)),
                 Attempt::Lost(outcome, refused) => {
                     ticket.end(outcome);
                     return Err(refused);
@@ -124,7 +157,11 @@ impl Exchange<'_> {
     async fn send(&self, mut link: Link, message: Message) -> Attempt {
         match self.head(link.send(message)).await {
             Some(Ok(response)) if response.status() != StatusCode::SWITCHING_PROTOCOLS => {
-                Attempt::Answered(response, link)
+                let (mut head, body) = response.into_parts();
+                match answer::accept(&mut head, self.method, answer::length(&body)) {
+                    Ok(reuse) => Attempt::Answered(Answered { head, body, link, reuse }),
+                    Err(refused) => Attempt::Lost(Outcome::Failed, refused),
+                }
             }
             Some(Err(mut error)) => match error.take_message() {
                 Some(message) => Attempt::Unsent(message, Refused(StatusCode::BAD_GATEWAY, "the service hung up")),
@@ -169,7 +206,8 @@ impl Exchange<'_> {
     }
 }
 
-fn own(status: StatusCode, words: &'static str, busy: Busy) -> Response<Reply> {
+async fn own(status: StatusCode, words: &'static str, busy: Busy) -> Response<Reply> {
+    busy.answers().await;
     let mut response = Response::new(Reply::Own(Some(Bytes::from(format!("{words}\n"))), busy));
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));

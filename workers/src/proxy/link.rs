@@ -15,6 +15,7 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
 use super::body::Upload;
+use super::connection::BUFFER_MAX;
 
 type Driver = Pin<Box<http1::Connection<TokioIo<TcpStream>, Upload>>>;
 
@@ -32,7 +33,10 @@ pub(super) struct Link {
 impl Link {
     /// Returns a link on `stream`.
     pub(super) async fn new(stream: TcpStream) -> hyper::Result<Self> {
-        let (sender, connection) = http1::Builder::new().handshake(TokioIo::new(stream)).await?;
+        let mut http = http1::Builder::new();
+        // The head of an answer has as much room as what is kept of its body.
+        http.max_buf_size(BUFFER_MAX).max_header_size(BUFFER_MAX);
+        let (sender, connection) = http.handshake(TokioIo::new(stream)).await?;
         Ok(Self { sender, driver: Some(Box::pin(connection)), has_task: false })
     }
 

@@ -11,8 +11,9 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::connection::{Patience, serve};
+use super::connection::{Patience, User, serve};
 use super::deployment::Deployment;
+use super::trusted::TrustedProxies;
 
 /// Connections that the kernel may hold until they are accepted.
 const BACKLOG: u32 = 4_096;
@@ -24,6 +25,8 @@ pub(super) struct House {
     pub(super) closing: CancellationToken,
     /// How long users are waited for.
     pub(super) patience: Patience,
+    /// Whose word on who asked is believed.
+    pub(super) trusted: Arc<TrustedProxies>,
     /// The connections that may still be taken.
     pub(super) permits: Arc<Semaphore>,
     /// The sockets that accept users.
@@ -89,10 +92,11 @@ async fn accept(socket: TcpListener, deployment: Arc<Deployment>, house: House, 
         };
         match next {
             None => return, // the permits are never closed
-            Some((Ok((stream, peer)), permit)) => {
-                let served = serve(stream, peer, deployment.clone(), house.patience, closing.clone());
+            Some((Ok((stream, address)), permit)) => {
+                let (deployment, patience, closing) = (deployment.clone(), house.patience, closing.clone());
+                let trusted = house.trusted.clone();
                 house.connections.spawn(async move {
-                    served.await;
+                    serve(User { stream, address }, deployment, patience, &trusted, closing).await;
                     drop(permit);
                 });
             }

@@ -20,7 +20,7 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::measures::Measures;
 use super::routes::{Entry, Held, Problem, Routes, Status};
-use crate::proxy::Files;
+use crate::proxy::{Files, TrustedProxies};
 
 /// How long a call may take. Source: design, "Workers".
 pub const CALL_MAX: Duration = Duration::from_secs(1);
@@ -186,18 +186,22 @@ impl ProxyControl {
 }
 
 /// Returns the proxy of the data folder `data`, started from the program `exe` unless one runs already. It is a
-/// session of its own and outlives this process.
+/// session of its own and outlives this process. One that is started believes `trusted`.
 ///
 /// # Errors
 ///
 /// [`StartError`].
-pub async fn ensure_running(data: &Path, exe: &Path) -> Result<(ProxyControl, Status), StartError> {
+pub async fn ensure_running(
+    data: &Path,
+    exe: &Path,
+    trusted: &TrustedProxies,
+) -> Result<(ProxyControl, Status), StartError> {
     let (files, control) = (Files::of(data), ProxyControl::of(data));
     if let Ok(status) = control.status().await {
         return Ok((control, status));
     }
     // If one runs and is only slow, the lock ends the second one at once, and the first is waited for.
-    let mut child = start(data, exe, &files)?;
+    let mut child = start(data, exe, trusted, &files)?;
     let deadline = Instant::now() + START_MAX;
     let status = loop {
         match control.status().await {
@@ -216,7 +220,7 @@ pub async fn ensure_running(data: &Path, exe: &Path) -> Result<(ProxyControl, St
     Ok((control, status))
 }
 
-fn start(data: &Path, exe: &Path, files: &Files) -> Result<Child, StartError> {
+fn start(data: &Path, exe: &Path, trusted: &TrustedProxies, files: &Files) -> Result<Child, StartError> {
     let at = |path: &Path| {
         let path = path.to_owned();
         |cause| StartError::Spawn { path, cause }
@@ -226,6 +230,7 @@ fn start(data: &Path, exe: &Path, files: &Files) -> Result<Child, StartError> {
     let errors = log.try_clone().map_err(at(&files.log))?;
     let mut command = Command::new(exe);
     command.arg("proxy").arg("--data").arg(data).arg("--own-session");
+    command.arg(format!("--trusted-proxies={trusted}"));
     command.stdin(Stdio::null()).stdout(log).stderr(errors);
     // Dropped, the child runs on, and tokio reaps it should it end before this process.
     command.spawn().map_err(at(exe))

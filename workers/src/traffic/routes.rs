@@ -100,6 +100,9 @@ pub struct Status {
     pub epoch: Uuid,
     /// The version of the program.
     pub version: String,
+    /// The proxies that it believes, with a comma between them.
+    #[serde(default)]
+    pub trusted_proxies: String,
     /// Each deployment with routes, and whether it takes requests.
     pub listeners: BTreeMap<DeploymentId, Listening>,
 }

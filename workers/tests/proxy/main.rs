@@ -2,6 +2,8 @@
 
 mod changes;
 mod exchanges;
+mod framing;
+mod partings;
 mod shares;
 mod stage;
 mod starts;

@@ -16,6 +16,7 @@ use schemas::{EffectId, StackId, StreamVersion, Weight, Weights};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
 use uuid::Uuid;
 use workers::proxy::{Config, Proxy};
 use workers::traffic::{Backends, Held, Measures, Node, ProxyControl, Routes, StackMeasures, Timeouts};
@@ -54,6 +55,16 @@ impl Stage {
 
     pub(crate) async fn measures(&self) -> Measures {
         self.control.measures(&"production/api".parse().unwrap()).await.unwrap().unwrap()
+    }
+
+    /// Returns once `count` requests have been refused.
+    pub(crate) async fn refused(&self, count: u64) {
+        within("so many are refused", async {
+            while self.measures().await.refused != count {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        })
+        .await;
     }
 
     /// Returns what was seen of `stack` once that is as `wanted`.
@@ -209,8 +220,35 @@ pub(crate) async fn read_until(stream: &mut TcpStream, end: &str) -> String {
 pub(crate) async fn talk(address: SocketAddr, bytes: &[u8]) -> String {
     let mut stream = TcpStream::connect(address).await.unwrap();
     stream.write_all(bytes).await.unwrap();
+    until_closed(&mut stream).await
+}
+
+/// Returns all that comes on `stream` until it is closed.
+pub(crate) async fn until_closed(stream: &mut TcpStream) -> String {
     let mut read = Vec::new();
     // A connection that is reset has been closed as well.
     let _ = within("the connection is closed", stream.read_to_end(&mut read)).await;
     String::from_utf8(read).unwrap()
+}
+
+/// Answers every request, which ends with an empty line or with `body`, with `answer`; returns what was read too.
+pub(crate) async fn reader(answer: &'static [u8]) -> (SocketAddr, mpsc::UnboundedReceiver<String>) {
+    let (tell, told) = mpsc::unbounded_channel();
+    let address = serve_raw(move |mut stream| {
+        let tell = tell.clone();
+        async move {
+            let (mut read, mut part) = (String::new(), vec![0; 65_536]);
+            while let Ok(count @ 1..) = stream.read(&mut part).await {
+                read += &String::from_utf8_lossy(&part[..count]);
+                let is_chunked = read.contains("transfer-encoding: chunked");
+                let is_whole = if is_chunked { read.contains("\r\n0\r\n") } else { read.contains("\r\n\r\n") };
+                if is_whole && (read.ends_with("\r\n\r\n") || read.ends_with("body")) {
+                    let _ = tell.send(std::mem::take(&mut read)); // a test may not care
+                    let _ = stream.write_all(answer).await; // the proxy may have gone
+                }
+            }
+        }
+    })
+    .await;
+    (address, told)
 }

@@ -24,8 +24,30 @@ async fn stage(change: impl FnOnce(&mut Config)) -> Stage {
 async fn a_user_who_does_not_finish_a_head_is_shown_out() {
     let (stage, node) = (stage(|config| config.patience.head = SHORT).await, Echo::new("old").await);
     let held = stage.apply(&routes(1, &[node.address], &[], 0)).await;
-    assert_eq!(talk(held.listening, b"GET / HTTP/1.1\r\nhost: a").await, "");
-    assert_eq!(node.requests(), 0);
+    let answer = talk(held.listening, b"GET / HTTP/1.1\r\nhost: a").await;
+    assert!(answer.starts_with("HTTP/1.1 408 ") && answer.contains("connection: close"), "{answer}");
+    assert_eq!(talk(held.listening, b"GET / HTTP/1.1\r\nhost: a\r\n\r\nGET").await.matches("HTTP/1.1").count(), 2);
+    assert_eq!(node.requests(), 1);
+}
+
+#[tokio::test]
+async fn a_head_of_32_kb_is_taken_and_one_byte_more_is_a_431() {
+    let (stage, node) = (stage(|_| {}).await, Echo::new("old").await);
+    let held = stage.apply(&routes(1, &[node.address], &[], 0)).await;
+    let head = |bytes: usize, target: usize| {
+        let first = format!("GET /{} HTTP/1.1\r\nhost: api\r\nconnection: close\r\nx: ", "t".repeat(target));
+        let filling = bytes - first.len() - 4;
+        first + &"x".repeat(filling) + "\r\n\r\n"
+    };
+    for (bytes, target, status) in
+        [(32_768, 0, 200), (32_768, 20_000, 200), (32_769, 0, 431), (32_769, 20_000, 431), (400_000, 0, 431)]
+    {
+        let answer = talk(held.listening, head(bytes, target).as_bytes()).await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{bytes} with {target}: {answer}");
+    }
+    let endless = format!("GET /{}", "t".repeat(400_000));
+    assert!(talk(held.listening, endless.as_bytes()).await.starts_with("HTTP/1.1 431 "));
+    stage.refused(4).await;
 }
 
 #[tokio::test]
