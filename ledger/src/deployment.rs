@@ -232,6 +232,7 @@ pub fn decide_outcome(
         DeploymentOutcome::Count { counted, judged } => step::decide_count(&case, counted, judged.as_ref()),
         DeploymentOutcome::TakeStep { .. } => step::decide_step(&case, outcome),
         DeploymentOutcome::Hold { .. } => step::decide_hold(&case, outcome),
+        DeploymentOutcome::DriveAgain { rollout } => step::decide_drive_again(&case, *rollout),
         DeploymentOutcome::SendBack { rollout, reason, counted, judged } => {
             rollback::decide_send_back(&case, *rollout, reason, counted.as_ref(), judged.as_ref())
         }

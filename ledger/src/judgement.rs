@@ -28,10 +28,11 @@ mod exact;
 #[cfg(test)]
 mod tests;
 
-use schemas::RolloutId;
 use schemas::judgement::{self, Judged};
+use schemas::{RolloutId, Timestamp};
 use serde::{Deserialize, Serialize};
 
+use crate::state::At;
 use hearing::Hearing;
 
 /// What the judge knows and said of a deployment's rollouts.
@@ -42,6 +43,9 @@ pub struct Judgements {
     /// What it knows of the last rollout that it listened to.
     #[serde(default)]
     pub hearing: Option<Hearing>,
+    /// When something was last recorded of that rollout.
+    #[serde(default)]
+    pub heard_at: Option<Timestamp>,
 }
 
 impl Judgements {
@@ -49,16 +53,25 @@ impl Judgements {
     pub fn of(&self, rollout: RolloutId) -> Option<&Hearing> {
         self.hearing.as_ref().filter(|hearing| hearing.rollout() == rollout)
     }
+
+    /// Returns when something was last recorded of `rollout`, if the judge listens to it.
+    pub fn heard_at(&self, rollout: RolloutId) -> Option<Timestamp> {
+        self.of(rollout).and(self.heard_at)
+    }
 }
 
 /// Returns what the judge knows and has said after `event`.
-pub fn evolve(mut judgements: Judgements, event: &judgement::Event) -> Judgements {
+pub fn evolve(mut judgements: Judgements, event: &judgement::Event, at: &At) -> Judgements {
     match event {
-        // A rule that this program does not know is not guessed at; its verdicts are still shown.
-        judgement::Event::Begun(begun) => judgements.hearing = Hearing::begin(begun.clone()).ok(),
+        judgement::Event::Begun(begun) => {
+            // A rule that this program does not know is not guessed at; its verdicts are still shown.
+            judgements.hearing = Hearing::begin(begun.clone()).ok();
+            judgements.heard_at = Some(at.time);
+        }
         judgement::Event::Counted(counted) => {
             if let Some(hearing) = &mut judgements.hearing {
                 hearing.hear(counted);
+                judgements.heard_at = Some(at.time);
             }
         }
         judgement::Event::Judged(judged) => judgements.last = Some(judged.clone()),

@@ -308,12 +308,17 @@ impl World {
 
     /// Lets the router confirm what is set.
     pub(crate) fn applied(&mut self) {
+        self.confirm();
+    }
+
+    /// Lets the router confirm what is set, and returns what is recorded of it.
+    pub(crate) fn confirm(&mut self) -> Decision {
         let set = self.deployment().traffic.set.clone().expect("weights");
         self.report(DeploymentOutcome::WeightsApplied {
             generation: set.version,
             weights: set.weights,
             listening: None,
-        });
+        })
     }
 
     /// Sets weights by hand and lets the router confirm them.

@@ -71,7 +71,7 @@ impl State {
                 update(self.deployments.entry(id.clone()).or_default(), |old| deployment::evolve(old, event, at));
             }
             (Stream::Judgement(id), Event::Judgement(event)) => {
-                update(self.judgements.entry(id.clone()).or_default(), |old| judgement::evolve(old, event));
+                update(self.judgements.entry(id.clone()).or_default(), |old| judgement::evolve(old, event, at));
             }
             (Stream::Worker(role), Event::Lease(event)) => {
                 let lease = self.leases.entry(*role).or_default();

@@ -75,6 +75,7 @@ async fn the_made_up_production_has_every_kind_of_event_that_its_workers_know() 
         "node.unhealthy",
         "traffic.drift_seen",
         "traffic.glass_broken",
+        "rollout.driven_again",
         "lease.released",
     ];
     assert_eq!(missing, expected, "{kinds:?}");

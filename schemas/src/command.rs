@@ -12,6 +12,7 @@ use crate::id::{
 };
 use crate::judgement::{Begun, Counted, Judged};
 use crate::release;
+use crate::rollout::HoldKind;
 use crate::run::{Artifact, EnvValue};
 use crate::service::Definition;
 use crate::stream::Role;
@@ -357,12 +358,19 @@ pub enum DeploymentOutcome {
     Hold {
         /// The rollout.
         rollout: RolloutId,
+        /// What kind of thing it waits for.
+        kind: HoldKind,
         /// Why.
         reason: String,
         /// What was not recorded yet.
         counted: Option<Counted>,
         /// What the judge says after it.
         judged: Option<Judged>,
+    },
+    /// A running rollout that nobody drove for a time is driven again.
+    DriveAgain {
+        /// The rollout.
+        rollout: RolloutId,
     },
     /// A canary is worse or unhealthy and goes back.
     SendBack {
@@ -414,6 +422,7 @@ impl DeploymentOutcome {
             | DeploymentOutcome::BeginJudging { .. }
             | DeploymentOutcome::Count { .. }
             | DeploymentOutcome::TakeStep { .. }
+            | DeploymentOutcome::DriveAgain { .. }
             | DeploymentOutcome::Collected { .. } => {}
         }
         self

@@ -25,6 +25,11 @@ impl Plan {
         let due = u128::from(self.duration_ms) * u128::from(step);
         due.checked_div(last).map_or(0, |due| u64::try_from(due).unwrap_or(u64::MAX))
     }
+
+    /// Returns how long after `from` the later step `to` is taken at the earliest, in milliseconds; 0 if it is not later.
+    pub fn distance_ms(&self, from: u16, to: u16) -> u64 {
+        self.due_ms(to).saturating_sub(self.due_ms(from))
+    }
 }
 
 /// A rollout began. The traffic shifter takes its first step at once.
@@ -60,10 +65,66 @@ pub struct StepTaken {
 pub struct Held {
     /// The rollout.
     pub rollout: RolloutId,
-    /// The step it stays at.
-    pub step: u16,
+    /// The step it stays at; none before the first. Version 1 wrote 0 there, as for the first.
+    pub step: Option<u16>,
+    /// What kind of thing it waits for.
+    pub kind: HoldKind,
     /// Why.
     pub reason: String,
+}
+
+/// What kind of thing a due step waits for. It is recorded once, however often its words change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum HoldKind {
+    /// Not known: recorded by version 1.
+    Unnamed,
+    /// Whoever counts the requests gives no answer, or an incomplete one.
+    Source,
+    /// The judge has not begun to listen.
+    Judge,
+    /// The router has not confirmed the weights.
+    Router,
+    /// The canary is judged worse, and is about to come back.
+    Worse,
+    /// The canary got no request at all.
+    NoRequests,
+    /// The canary has not had the policy's minimum of requests.
+    FewRequests,
+    /// The canary got no request since its last step.
+    NoneSinceStep,
+    /// Requests do not fall as the weights say.
+    Routing,
+    /// The baseline itself is in an incident.
+    Incident,
+    /// The canary fails far above the tolerance, which may be a burst.
+    Burst,
+    /// Until it is accepted, or the plan ends, the canary gets no more than a part.
+    Unaccepted,
+    /// More would risk too many bad requests.
+    Risk,
+    /// The plan is at its end, and the policy says hold.
+    Deadline,
+    /// No step is left.
+    NoStep,
+}
+
+/// The step from version 1, whose reasons had no kind.
+fn with_kind(mut payload: serde_json::Value) -> serde_json::Value {
+    if let Some(held) = payload.as_object_mut() {
+        held.insert("kind".to_owned(), "unnamed".into());
+    }
+    payload
+}
+
+/// Nobody drove a running rollout for a time, as while the traffic shifter was down. The end at which its deadline
+/// applies moves by that.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct DrivenAgain {
+    /// The rollout.
+    pub rollout: RolloutId,
+    /// How long nothing was recorded of it, in milliseconds: so long nobody drove it, at most.
+    pub undriven_ms: u64,
 }
 
 /// The weights stay as they are until somebody resumes.
@@ -82,7 +143,8 @@ pub struct Resumed {
     pub rollout: RolloutId,
 }
 
-/// The canary holds all traffic and was not judged worse.
+/// The router confirmed that the canary holds all traffic, and it was not judged worse. Before this was recorded with the
+/// confirmation, it was recorded with the last step.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Completed {
     /// The rollout.
@@ -129,7 +191,8 @@ events! {
     /// What happens to a rollout.
     Started = "rollout.started",
     StepTaken = "rollout.step_taken",
-    Held = "rollout.held",
+    Held = "rollout.held" [with_kind],
+    DrivenAgain = "rollout.driven_again",
     Paused = "rollout.paused",
     Resumed = "rollout.resumed",
     Completed = "rollout.completed",

@@ -12,6 +12,8 @@ use schemas::{
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
+use crate::world::{Ms, SECOND};
+
 /// What a record is.
 pub enum Entry {
     Malformed,
@@ -100,6 +102,13 @@ pub struct Rollout {
     pub heard_at: Timestamp,
     /// When its last step was taken, in virtual time.
     pub step_at: Option<(u16, Timestamp)>,
+    pub plan: rollout::Plan,
+    /// Whether its policy lets the judge shorten the plan.
+    pub early: bool,
+    /// Since when it is paused.
+    pub paused_at: Option<Timestamp>,
+    /// For how long it was paused since its last step, in milliseconds.
+    pub paused_ms: Ms,
 }
 
 impl Book {
@@ -190,6 +199,13 @@ impl Book {
                 .find(|(_, stack)| stack.nodes.contains(&effect))
                 .map(|(stack, found)| (id, deployment, *stack, found))
         })
+    }
+}
+
+impl Rollout {
+    /// Says whether a step that was taken at `at` came later than the plan had it, by more than a look.
+    pub fn is_late(&self, step: u16, at: Timestamp) -> bool {
+        ms_between(self.started_at, at) > self.plan.due_ms(step) + 10 * SECOND
     }
 }
 
@@ -292,6 +308,10 @@ impl Deployment {
                 interval_ms: started.plan.duration_ms / steps,
                 heard_at: time,
                 step_at: None,
+                plan: started.plan.clone(),
+                early: started.policy.rollout.early_after_ms.is_some(),
+                paused_at: None,
+                paused_ms: 0,
             });
             return;
         }
@@ -300,12 +320,16 @@ impl Deployment {
         match event {
             rollout::Event::Started(_) => {}
             rollout::Event::StepTaken(taken) => {
-                rollout.held = false;
+                (rollout.held, rollout.paused_ms) = (false, 0);
                 rollout.step_at = Some((taken.step, time));
             }
             rollout::Event::Held(_) => rollout.held = true,
-            rollout::Event::Paused(_) => rollout.paused = true,
-            rollout::Event::Resumed(_) => rollout.paused = false,
+            rollout::Event::DrivenAgain(_) => {}
+            rollout::Event::Paused(_) => (rollout.paused, rollout.paused_at) = (true, Some(time)),
+            rollout::Event::Resumed(_) => {
+                rollout.paused = false;
+                rollout.paused_ms += rollout.paused_at.take().map_or(0, |since| ms_between(since, time));
+            }
             rollout::Event::Completed(_)
             | rollout::Event::CameBack(_)
             | rollout::Event::Aborted(_)
@@ -319,6 +343,11 @@ impl Deployment {
         let n = self.sets.partition_point(|(at, _)| *at <= version);
         n.checked_sub(1).and_then(|n| self.sets[n].1.as_ref())
     }
+}
+
+/// Returns the time between two moments, in milliseconds; none if they are the wrong way round.
+pub fn ms_between(from: Timestamp, to: Timestamp) -> Ms {
+    Ms::try_from(to.duration_since(from).as_millis()).unwrap_or(0)
 }
 
 /// Returns what two releases of a version must have in common.

@@ -236,6 +236,34 @@ fn a_promotion_without_data_is_found() {
 }
 
 #[test]
+fn overdue_steps_that_are_made_up_for_are_found() {
+    /// Every step is due as long after the start as the plan has it, whenever the ones before it were taken.
+    fn from_the_start(state: &mut State) {
+        for deployment in state.deployments.values_mut() {
+            let Some(rollout) = &mut Arc::make_mut(deployment).rollout else { continue };
+            let (start, plan) = (rollout.started_at, rollout.plan.clone());
+            if let Some(step) = &mut rollout.step {
+                let due = std::time::Duration::from_millis(plan.due_ms(step.number));
+                step.at = step.at.min(start + due);
+            }
+        }
+    }
+    fn react(state: &State, facts: &Facts, now: Timestamp) -> Reaction {
+        let mut state = state.clone();
+        from_the_start(&mut state);
+        traffic_shifter::react(&state, facts, now)
+    }
+    find(
+        17,
+        Rules {
+            react: |role| if role == Role::TrafficShifter { react as React } else { (REAL.react)(role) },
+            prepare: |v, a, n, r| on_another_state(v, a, n, r, from_the_start),
+            ..REAL
+        },
+    );
+}
+
+#[test]
 fn requests_that_never_were_are_found() {
     fn react(state: &State, facts: &Facts, now: Timestamp) -> Reaction {
         let mut reaction = traffic_shifter::react(state, facts, now);

@@ -2,6 +2,8 @@
 //!
 //! The numbers are those of the design's invariants.
 
+mod steps;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
@@ -11,7 +13,7 @@ use ledger::execute::Refusal;
 use ledger::view::Folded;
 use schemas::command::Command;
 use schemas::glass::Intent;
-use schemas::judgement::{Judged, Verdict};
+use schemas::judgement::Judged;
 use schemas::traffic::Purpose;
 use schemas::{
     Actor, ActorKind, CommandId, CommitId, DeploymentId, EffectId, Event, Fence, Hash, Offset, StackId, StreamVersion,
@@ -77,6 +79,8 @@ pub struct Checks {
     pub voids: u64,
     pub rollouts: u64,
     pub rollbacks: u64,
+    /// Steps that followed one that had been taken late.
+    pub late_steps: u64,
 }
 
 impl Checks {
@@ -244,6 +248,7 @@ impl Checks {
                 self.check_fence(offset, &id, commit, "starts a rollout");
             }
             (Event::Rollout(rollout::Event::StepTaken(taken)), Some(id)) => {
+                self.check_distance(offset, &id, taken, commit.time);
                 self.check_step(offset, &id, taken, judged, cloud, now);
             }
             _ => {}
@@ -293,39 +298,6 @@ impl Checks {
         }
         let (asked, fence) = (*asked, self.book.deployments.get(id).map_or(Fence(0), |of| of.fence));
         self.must(7, asked >= fence, || format!("#{offset} {does} for {id} under fence {asked}, it is {fence}"));
-    }
-
-    /// 8: a step after the first rests on requests that truly happened since the rollout began, enough of them, and a
-    /// verdict.
-    fn check_step(
-        &mut self,
-        offset: Offset,
-        id: &DeploymentId,
-        taken: &rollout::StepTaken,
-        judged: Option<&Judged>,
-        cloud: &Cloud,
-        now: Ms,
-    ) {
-        let Some(of) = self.book.deployments.get(id).and_then(|of| of.rollout.as_ref()) else { return };
-        if of.step_at.is_none() {
-            return;
-        }
-        let (canary, min) = (of.canary, of.requests_min);
-        // A writer's clock may be ahead of the world's.
-        let began = of.started_at.duration_since(time_at(0)).as_millis();
-        let from = Ms::try_from(began).unwrap_or(0).saturating_sub(MINUTE);
-        let router = &cloud.router;
-        let true_requests = router.truth_at(canary, now).saturating_sub(router.truth_at(canary, from));
-        let step = taken.step;
-        let Some(judged) = judged else {
-            return self.fail(8, format!("#{offset}: {id} takes step {step} without a verdict"));
-        };
-        self.must(8, judged.verdict != Verdict::Worse && judged.canary.requests >= min, || {
-            format!("#{offset}: {id} takes step {step} on {} of {min} requests", judged.canary.requests)
-        });
-        self.must(8, judged.canary.requests <= true_requests, || {
-            format!("#{offset}: {id} counts {} requests, there were {true_requests}", judged.canary.requests)
-        });
     }
 
     /// 6: a launch has an intent in the log, and the same effect is always the same launch.

@@ -30,6 +30,8 @@ pub struct Tally {
     pub voids: u64,
     pub rollouts: u64,
     pub rollbacks: u64,
+    /// Steps that followed one that had been taken late.
+    pub late_steps: u64,
     /// Rollbacks without the ledger.
     pub glass: u64,
     pub effects: u64,
@@ -49,6 +51,7 @@ impl Tally {
         self.voids += other.voids;
         self.rollouts += other.rollouts;
         self.rollbacks += other.rollbacks;
+        self.late_steps += other.late_steps;
         self.glass += other.glass;
         self.effects += other.effects;
         self.reactions += other.reactions;
@@ -57,11 +60,13 @@ impl Tally {
 
     /// Returns what happened in one line.
     pub fn summary(&self) -> String {
-        let Tally { hours, commits, voids, effects, reactions, crashes, rollouts, rollbacks, glass, .. } = self;
+        let Tally {
+            hours, commits, voids, effects, reactions, crashes, rollouts, rollbacks, glass, late_steps, ..
+        } = self;
         format!(
             "{hours} virtual hours, {commits} commits that count and {voids} that do not, {reactions} reactions, \
-             {effects} effects, {crashes} kills, {rollouts} rollouts, {rollbacks} rollbacks, \
-             {glass} without the ledger"
+             {effects} effects, {crashes} kills, {rollouts} rollouts, {late_steps} steps after late ones, \
+             {rollbacks} rollbacks, {glass} without the ledger"
         )
     }
 

@@ -25,6 +25,8 @@ pub struct Facts {
     pub steady: Duration,
     /// The time by the wall clock.
     pub wall: Timestamp,
+    /// When this worker last went on after it had stood still, by the wall clock: it was stopped, or the machine slept.
+    pub woke_at: Option<Timestamp>,
     /// Nodes that were seen at the last look that succeeded; nothing before the first.
     pub nodes: Option<BTreeMap<EffectId, Seen>>,
     /// For how many looks in a row, and since when, a node that the ledger has as running was not seen at all.

@@ -165,8 +165,12 @@ impl Worker {
         loop {
             folded.borrow_and_update();
             let steady = self.ledger.clock().steady();
-            if steady.saturating_sub(std::mem::replace(&mut acted, steady)) > STILL_MAX {
+            let still = steady.saturating_sub(std::mem::replace(&mut acted, steady));
+            if still > STILL_MAX {
                 self.catch_up(&mut folded).await;
+            }
+            if still > IDLE_MAX * 2 {
+                self.facts.woke_at = Some(self.ledger.clock().now());
             }
             let state = self.ledger.view().state().clone();
             self.check_lease(&state)?;

@@ -5,12 +5,13 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use ledger::State;
-use ledger::deployment::step::{self, Gate};
+use ledger::deployment::step::{self, Gate, Hold};
 use ledger::deployment::{Deployment, Phase, Rollout, Stack, generation};
 use ledger::judgement::hearing::Hearing;
 use schemas::command::DeploymentOutcome;
 use schemas::judgement::{Judged, Verdict};
-use schemas::{DeploymentId, StackId, Timestamp, Weight, Weights};
+use schemas::rollout::HoldKind;
+use schemas::{DeploymentId, Role, StackId, Timestamp, Weight, Weights};
 
 use crate::effect::{Effect, Key, Reaction};
 use crate::facts::{FRESH_MAX, Facts, RETRY_AFTER, later};
@@ -191,6 +192,10 @@ fn follow_rollout(
         reaction.record(id, DeploymentOutcome::SendBack { rollout: rollout.id, reason, counted, judged });
         return;
     }
+    if is_undriven(state, facts, id, rollout) {
+        reaction.record(id, DeploymentOutcome::DriveAgain { rollout: rollout.id });
+        return;
+    }
     let fresh = watch.filter(|watch| is_fresh(facts, watch, rollout));
     if let (None, false, Some(watch)) = (recorded, rollout.is_unjudged(), fresh)
         && let Some(begun) = watch.begun(rollout)
@@ -200,13 +205,13 @@ fn follow_rollout(
     }
     let missing = watch.and_then(|watch| watch.missing(rollout));
     let drive = Drive { deployment, rollout, hearing, is_read: fresh.is_some(), missing, now };
-    match rollout.next_step().filter(|_| rollout.is_running()).map(|next| drive.next(next)) {
+    match drive.next() {
         Some(Next::Step(step)) => {
             reaction.record(id, DeploymentOutcome::TakeStep { rollout: rollout.id, step, counted, judged });
             return;
         }
-        Some(Next::Hold(reason)) if rollout.held.as_ref() != Some(&reason) => {
-            reaction.record(id, DeploymentOutcome::Hold { rollout: rollout.id, reason, counted, judged });
+        Some(Next::Hold(Hold { kind, reason })) if rollout.is_news(kind, now) => {
+            reaction.record(id, DeploymentOutcome::Hold { rollout: rollout.id, kind, reason, counted, judged });
             return;
         }
         Some(Next::Wait(until)) => reaction.wake(until),
@@ -241,30 +246,62 @@ struct Drive<'a> {
 /// What is to be done about a rollout's next step.
 enum Next {
     Step(u16),
-    Hold(String),
+    Hold(Hold),
     Wait(Timestamp),
 }
 
 impl Drive<'_> {
-    fn next(&self, next: u16) -> Next {
-        let gate = step::gate(self.rollout, self.hearing, self.now);
-        if let Gate::NotBefore(due) = gate {
-            return Next::Wait(due);
+    /// Returns what is to be done now; nothing while it is paused.
+    fn next(&self) -> Option<Next> {
+        if !self.rollout.is_running() {
+            return None;
         }
-        // A router that was not asked yet, or has just been told, is given a moment before it is called silent.
-        let patient = later(self.rollout.due_at(next), ROUTER_PATIENCE);
-        let reason = if !self.is_read && !self.rollout.is_unjudged() {
-            self.missing.unwrap_or("the router's counters cannot be read")
-        } else if self.deployment.traffic.set.is_some() && !self.deployment.traffic.is_applied() {
-            "the router has not confirmed the weights"
+        let Some(next) = self.rollout.next_step() else { return self.confirmation() };
+        let gate = step::gate(&self.deployment.traffic, self.rollout, self.hearing, self.now);
+        if let Gate::NotBefore(due) = gate {
+            return Some(Next::Wait(due));
+        }
+        let hold = if !self.is_read && !self.rollout.is_unjudged() {
+            Hold::new(HoldKind::Source, self.missing.unwrap_or("the router's counters cannot be read"))
+        } else if self.is_unconfirmed() {
+            unconfirmed()
         } else {
-            return match gate {
-                Gate::Held(reason) => Next::Hold(reason),
+            return Some(match gate {
+                Gate::Held(hold) => Next::Hold(hold),
                 Gate::Open | Gate::NotBefore(_) => Next::Step(next),
-            };
+            });
         };
-        if self.now < patient { Next::Wait(patient) } else { Next::Hold(reason.to_owned()) }
+        Some(self.patient(self.rollout.due_at(next), hold))
     }
+
+    /// After the last step only the router's word is missing.
+    fn confirmation(&self) -> Option<Next> {
+        let last = self.rollout.step.as_ref().filter(|_| self.is_unconfirmed())?;
+        Some(self.patient(last.at, unconfirmed()))
+    }
+
+    fn is_unconfirmed(&self) -> bool {
+        self.deployment.traffic.set.is_some() && !self.deployment.traffic.is_applied()
+    }
+
+    /// A router that was not asked yet, or has just been told, is given a moment before it is called silent.
+    fn patient(&self, since: Timestamp, hold: Hold) -> Next {
+        let patient = later(since, ROUTER_PATIENCE);
+        if self.now < patient { Next::Wait(patient) } else { Next::Hold(hold) }
+    }
+}
+
+fn unconfirmed() -> Hold {
+    Hold::new(HoldKind::Router, "the router has not confirmed the weights")
+}
+
+/// Says whether nobody drove a running rollout for a time: this worker took over, or stood still, and nothing was recorded of
+/// the rollout for a while before that.
+fn is_undriven(state: &State, facts: &Facts, id: &DeploymentId, rollout: &Rollout) -> bool {
+    let driven_at = step::driven_at(rollout, state.judgements.get(id).map(AsRef::as_ref));
+    let acts_since = state.lease(Role::TrafficShifter).since.max(facts.woke_at);
+    let undriven = later(driven_at, Duration::from_millis(step::UNDRIVEN_MS_MIN));
+    rollout.is_running() && acts_since.is_some_and(|since| since >= undriven)
 }
 
 /// How long after a step was due a router may be silent before the rollout is visibly held.

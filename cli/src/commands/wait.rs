@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::Args;
 use replay::answer::{DeploymentStatus, RolloutPhase, StackPhase};
 use schemas::judgement::Verdict;
-use schemas::{DeploymentId, Version};
+use schemas::{DeploymentId, Version, Weight};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::Instant;
 
@@ -107,6 +107,9 @@ fn look_at_rollout(status: &DeploymentStatus, canary: &Version) -> Look {
     let step = format!("{canary} at {}, step {} of {}", rollout.weight, rollout.steps_taken, rollout.steps);
     match rollout.phase {
         RolloutPhase::Completed => Look::Ended(Exit::Done, format!("{canary} has all requests")),
+        RolloutPhase::Promoted if is_being_applied(status, canary) => {
+            Look::On(format!("{canary} was promoted{because}; the router has yet to confirm it"), Exit::StillGoing)
+        }
         RolloutPhase::Promoted => Look::Ended(Exit::Done, format!("{canary} was promoted{because}")),
         RolloutPhase::CameBack => Look::Ended(Exit::RolledBack, format!("{canary} came back{because}")),
         RolloutPhase::Aborted => Look::Ended(Exit::RolledBack, format!("the rollout of {canary} was aborted{because}")),
@@ -121,6 +124,12 @@ fn look_at_rollout(status: &DeploymentStatus, canary: &Version) -> Look {
             Look::On(format!("{step}{held}"), if unsure { Exit::Inconclusive } else { Exit::StillGoing })
         }
     }
+}
+
+/// Whether all traffic is set to a version and the router has not confirmed it.
+fn is_being_applied(status: &DeploymentStatus, version: &Version) -> bool {
+    let mut of_version = status.versions.iter().filter(|stack| stack.version == *version);
+    of_version.any(|stack| stack.weight_set == Weight::FULL && !status.weights_applied)
 }
 
 async fn watch(

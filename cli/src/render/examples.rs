@@ -37,7 +37,8 @@ fn rollout() -> Value {
         "plan": {"steps": [100, 200, 500, 1000, 2500, 5000, 10000], "duration_ms": 86_400_000},
         "started_at": "2026-11-22T13:25:00Z", "step_taken_at": "2026-11-22T13:30:00Z", "paused_since": null,
         "paused_ms": 0, "held": null,
-        "next": {"number": 4, "weight": 1000, "due_at": "2026-11-22T13:42:05Z"},
+        "next": {"number": 4, "weight": 1000, "due_at": "2026-11-22T13:42:05Z", "then_ms": 43_200_000},
+        "expected_end_at": "2026-11-23T01:42:05Z",
         "verdict": {"step": 2, "verdict": "not_worse", "reason": "0.41 % is not above 0.32 % by more than 1 %",
             "baseline": {"requests": 1204, "errors": 4}, "canary": {"requests": 61, "errors": 0}}})
 }

@@ -70,6 +70,7 @@ production  at offset 48211, 2026-11-22 14:31:00 +01:00
 production/api  ◌ rolling 1.2.3 -> 1.2.4, step 3 of 7, 5 %
   users at     http://127.0.0.1:8080
   next         10 % at 14:42:05 (in 11 min)
+  ends         about 2026-11-23 02:42:05 (in 12 h)
   judge        ✔ not worse at step 2: canary 0 of 61 failed (0.00 %), baseline 4 of 1,204 failed (0.33 %)
   rollback to  1.2.3, warm
 ├─ 1.2.4  canary    5 % (now 2 %)  ✔ ready  1/2 nodes  11 min

@@ -1,12 +1,12 @@
 //! Status for eyes, a tree for each deployment, and for pipes, a line for each version.
 
-use jiff::Zoned;
+use jiff::{SignedDuration, Zoned};
 use replay::answer::{
     DeploymentStatus, NodePhase, NodeStatus, RolloutPhase, RolloutStatus, ServiceStatus, StackPhase, Status,
     VerdictStatus, VersionStatus,
 };
 use schemas::judgement::{Counts, Verdict};
-use schemas::{Version, Weight};
+use schemas::{Timestamp, Version, Weight};
 
 use super::table::{self, Cell, paint};
 use super::unrecorded;
@@ -111,6 +111,9 @@ fn rollout_headline(rollout: &RolloutStatus) -> (&'static str, String) {
     match (rollout.phase, &rollout.held) {
         (RolloutPhase::Paused, _) => (STILL, format!("{rolling} is paused at {step}, {}", rollout.weight)),
         (_, Some(_)) => (WARN, format!("{rolling} holds at {step}, {}", rollout.weight)),
+        (_, None) if rollout.next.is_none() => {
+            (BUSY, format!("rolling {rolling}, {step}, {}; the router has yet to confirm it", rollout.weight))
+        }
         _ => (BUSY, format!("rolling {rolling}, {step}, {}", rollout.weight)),
     }
 }
@@ -174,6 +177,10 @@ fn rollout_facts(facts: &mut Vec<(&'static str, String)>, rollout: &RolloutStatu
         let when = if left.is_positive() { format!("in {}", length(left)) } else { "due".to_owned() };
         facts.push(("next", format!("{} at {} ({when})", next.weight, moment(next.due_at, now))));
     }
+    if let Some(end) = expected_end(rollout, now) {
+        let left = length(end.duration_since(now.timestamp()));
+        facts.push(("ends", format!("about {} (in {left})", moment(end, now))));
+    }
     // What was said of a rollout that has ended well says nothing of how it stands.
     let told = |verdict: &&VerdictStatus| rollout.live || verdict.verdict == Verdict::Worse;
     let known = rollout.evidence.as_ref().filter(|_| rollout.live);
@@ -187,6 +194,15 @@ fn rollout_facts(facts: &mut Vec<(&'static str, String)>, rollout: &RolloutStatu
         let (canary, baseline) = (errors(verdict.canary), errors(verdict.baseline));
         facts.push(("judge", format!("{said} at step {}: canary {canary}, baseline {baseline}", verdict.step)));
     }
+}
+
+/// When a live rollout is expected to end if its next step is let as soon as it may be: a step that is overdue moves the end.
+fn expected_end(rollout: &RolloutStatus, now: &Zoned) -> Option<Timestamp> {
+    let (end, next) = (rollout.expected_end_at?, rollout.next.as_ref().filter(|_| rollout.live)?);
+    let paused = rollout.paused_since.map(|since| now.timestamp().duration_since(since)).unwrap_or_default();
+    let due = next.due_at.checked_add(paused).ok()?.max(now.timestamp());
+    let then = SignedDuration::from_millis(i64::try_from(next.then_ms).ok()?);
+    due.checked_add(then).ok().map(|soonest| soonest.max(end))
 }
 
 fn said(verdict: Verdict) -> String {
@@ -348,6 +364,7 @@ mod tests {
 production/api  ◌ rolling 1.2.3 -> 1.2.4, step 3 of 7, 5 %
   users at     http://127.0.0.1:8080
   next         10 % at 14:42:05 (in 10 min)
+  ends         about 2026-11-23 02:42:05 (in 12 h)
   judge        ✔ not worse at step 2: canary 0 of 61 failed (0.00 %), baseline 4 of 1,204 failed (0.33 %)
   rollback to  1.2.3, warm
 ├─ 1.2.4  canary    5 % (now 2 %)  ✔ ready  1/2 nodes  12 min

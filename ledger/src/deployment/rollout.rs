@@ -1,9 +1,12 @@
 //! A rollout: the plan and progress of moving weight from baseline to canary.
 
+use std::collections::BTreeMap;
+use std::time::Duration;
+
 use schemas::command::PlanAsked;
 use schemas::judgement::Measured;
 use schemas::policy::Policy;
-use schemas::rollout::{self, Plan};
+use schemas::rollout::{self, HoldKind, Plan};
 use schemas::traffic::{Purpose, WeightsSet};
 use schemas::{Event, RolloutId, StackId, Stream, Timestamp, Version, Weight, Weights};
 use serde::{Deserialize, Serialize};
@@ -31,13 +34,21 @@ pub struct Rollout {
     pub phase: Phase,
     /// The step it is at; none before the first.
     pub step: Option<Step>,
-    /// How long it was paused in all, in milliseconds.
-    pub paused_ms: u64,
+    /// When its first step was taken.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first: Option<Mark>,
+    /// For how long in all it stood still.
+    pub still: Still,
+    /// When somebody last gave a sign of driving it; what the judge records is a sign too, and is not in here.
+    pub driven_at: Timestamp,
     /// When somebody last let it go on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resumed_at: Option<Timestamp>,
     /// Why a due step is not taken, if it is not.
-    pub held: Option<String>,
+    pub held: Option<Held>,
+    /// When each kind of reason was last recorded since the last step.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub held_for: BTreeMap<HoldKind, Timestamp>,
 }
 
 /// A step that was taken.
@@ -47,9 +58,44 @@ pub struct Step {
     pub number: u16,
     /// When.
     pub at: Timestamp,
+    /// For how long the rollout had stood still in all until then.
+    pub still: Still,
     /// What was counted until then.
     pub counted_from: Measured,
 }
+
+/// A moment of a rollout.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mark {
+    /// When.
+    pub at: Timestamp,
+    /// For how long the rollout had stood still in all until then.
+    pub still: Still,
+}
+
+/// For how long a rollout stood still.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Still {
+    /// Somebody had paused it, in milliseconds.
+    pub paused_ms: u64,
+    /// Nobody drove it, in milliseconds.
+    pub undriven_ms: u64,
+}
+
+/// Why a due step is not taken.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Held {
+    /// What kind of thing it waits for.
+    pub kind: HoldKind,
+    /// In words.
+    pub reason: String,
+    /// When that was recorded.
+    pub at: Timestamp,
+}
+
+/// After how long a kind of reason is recorded again, if another was recorded in between: two that take turns are told
+/// apart in the history, and do not fill it.
+const HELD_AGAIN_AFTER: Duration = Duration::from_secs(600);
 
 /// How a rollout stands.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -79,6 +125,19 @@ pub enum Phase {
     Superseded,
 }
 
+impl Still {
+    /// Returns the sum, in milliseconds.
+    pub fn all_ms(self) -> u64 {
+        self.paused_ms.saturating_add(self.undriven_ms)
+    }
+}
+
+/// Returns the moment so many milliseconds after another.
+pub(super) fn later(at: Timestamp, ms: u64) -> Timestamp {
+    let after = jiff::SignedDuration::from_millis(i64::try_from(ms).unwrap_or(i64::MAX));
+    at.checked_add(after).unwrap_or(Timestamp::MAX)
+}
+
 impl Rollout {
     /// Says whether it is running or paused.
     pub fn is_live(&self) -> bool {
@@ -96,16 +155,45 @@ impl Rollout {
         (usize::from(next) < self.plan.steps.len()).then_some(next)
     }
 
-    /// Returns when `step` is due, as the plan and the pauses so far have it.
-    pub fn due_at(&self, step: u16) -> Timestamp {
-        self.after_ms(self.plan.due_ms(step))
+    /// Says whether its last step is taken: all traffic is set to the canary, and the router has yet to confirm it.
+    pub fn is_at_end(&self) -> bool {
+        self.is_live() && self.step.is_some() && self.next_step().is_none()
     }
 
-    /// Returns the moment so many milliseconds after the start, pauses so far not counted.
+    /// Returns when `step` is due: the plan's distance after the step it is at, pauses since then not counted. So a step
+    /// that was taken late moves all later ones. The first is due at the start.
+    pub fn due_at(&self, step: u16) -> Timestamp {
+        let Some(last) = &self.step else {
+            return later(self.started_at, self.plan.due_ms(step).saturating_add(self.still.paused_ms));
+        };
+        later(last.at, self.plan.distance_ms(last.number, step).saturating_add(self.paused_ms_since(last)))
+    }
+
+    /// Returns for how long it was paused since `step` was taken, in milliseconds.
+    pub fn paused_ms_since(&self, step: &Step) -> u64 {
+        self.still.paused_ms.saturating_sub(step.still.paused_ms)
+    }
+
+    /// Returns the moment so many milliseconds after the first step, or after the start before it. Time in which it stood
+    /// still is not counted.
     pub fn after_ms(&self, ms: u64) -> Timestamp {
-        let after_ms = ms.saturating_add(self.paused_ms);
-        let after = jiff::SignedDuration::from_millis(i64::try_from(after_ms).unwrap_or(i64::MAX));
-        self.started_at.checked_add(after).unwrap_or(Timestamp::MAX)
+        let start = Mark { at: self.started_at, still: Still::default() };
+        let first = self.first.unwrap_or(start);
+        later(first.at, ms.saturating_add(self.still.all_ms().saturating_sub(first.still.all_ms())))
+    }
+
+    /// Returns when the plan ends and its deadline applies. Late steps do not move that; time in which it was paused, or
+    /// nobody drove it, does.
+    pub fn ends_at(&self) -> Timestamp {
+        later(self.started_at, self.plan.duration_ms.saturating_add(self.still.all_ms()))
+    }
+
+    /// Says whether it is news that a due step waits for `kind`: it waits for something else as far as is recorded, and did
+    /// not wait for this a short time ago.
+    pub fn is_news(&self, kind: HoldKind, now: Timestamp) -> bool {
+        let same = self.held.as_ref().is_some_and(|held| held.kind == kind);
+        let lately = self.held_for.get(&kind).is_some_and(|at| now < *at + HELD_AGAIN_AFTER);
+        !same && !lately
     }
 
     /// Returns the canary's weight now.
@@ -143,9 +231,12 @@ pub(super) fn evolve(deployment: &mut Deployment, event: &rollout::Event, at: &A
             started_at: at.time,
             phase: Phase::Running,
             step: None,
-            paused_ms: 0,
+            first: None,
+            still: Still::default(),
+            driven_at: at.time,
             resumed_at: None,
             held: None,
+            held_for: BTreeMap::new(),
         });
         return;
     }
@@ -153,19 +244,31 @@ pub(super) fn evolve(deployment: &mut Deployment, event: &rollout::Event, at: &A
     match event {
         rollout::Event::Started(_) => {}
         rollout::Event::StepTaken(taken) => {
-            rollout.held = None;
-            rollout.step = Some(Step { number: taken.step, at: at.time, counted_from: taken.counted_from.clone() });
+            (rollout.held, rollout.driven_at) = (None, at.time);
+            rollout.held_for.clear();
+            let still = rollout.still;
+            rollout.first.get_or_insert(Mark { at: at.time, still });
+            let counted_from = taken.counted_from.clone();
+            rollout.step = Some(Step { number: taken.step, at: at.time, still, counted_from });
         }
-        rollout::Event::Held(held) => rollout.held = Some(held.reason.clone()),
+        rollout::Event::Held(held) => {
+            rollout.driven_at = at.time;
+            rollout.held = Some(Held { kind: held.kind, reason: held.reason.clone(), at: at.time });
+            rollout.held_for.insert(held.kind, at.time);
+        }
+        rollout::Event::DrivenAgain(again) => {
+            rollout.driven_at = at.time;
+            rollout.still.undriven_ms = rollout.still.undriven_ms.saturating_add(again.undriven_ms);
+        }
         rollout::Event::Paused(paused) => {
             rollout.phase = Phase::Paused { since: at.time, reason: paused.reason.clone() };
         }
         rollout::Event::Resumed(_) => {
             if let Phase::Paused { since, .. } = rollout.phase {
-                rollout.paused_ms += u64::try_from(at.time.duration_since(since).as_millis()).unwrap_or(0);
+                rollout.still.paused_ms += u64::try_from(at.time.duration_since(since).as_millis()).unwrap_or(0);
             }
             rollout.phase = Phase::Running;
-            rollout.resumed_at = Some(at.time);
+            (rollout.resumed_at, rollout.driven_at) = (Some(at.time), at.time);
             // Whoever lets it go on has explained the drift that paused it; now it is corrected.
             if let Some(drift) = &mut deployment.traffic.drift {
                 drift.towards_target = false;
@@ -371,6 +474,10 @@ pub(super) fn decide_promote(case: &Case<'_>) -> Result<Decision, Rejection> {
         return Ok(Decision::default());
     }
     let rollout = case.live_rollout()?;
+    if rollout.is_at_end() {
+        let note = "its last step is taken; the rollout is complete once the router has confirmed it";
+        return Ok(Decision::nothing(note.to_owned()));
+    }
     let canary = case.deployment.stacks.get(&rollout.canary).ok_or_else(|| case.canary_gone())?;
     if let Some(why) = canary.not_ready() {
         return Err(Rejection::NotReady { deployment: case.id.clone(), version: canary.version.clone(), why });

@@ -5,12 +5,14 @@ use std::time::Duration;
 use schemas::command::DeploymentOutcome;
 use schemas::judgement::{Begun, Counted, Judged, Verdict};
 use schemas::policy::Deadline;
+use schemas::rollout::HoldKind;
 use schemas::traffic::{Purpose, WeightsSet};
 use schemas::{Event, RolloutId, Stream, Timestamp, Weight, Weights, rollout};
 
-use super::rollout::{Rollout, Step};
-use super::{Case, Deployment};
+use super::rollout::{Phase, Rollout, Step, later};
+use super::{Case, Deployment, Traffic};
 use crate::decide::{Decision, Rejection};
+use crate::judgement::Judgements;
 use crate::judgement::hearing::Hearing;
 use crate::judgement::metric::Trial;
 use crate::judgement::policy;
@@ -22,52 +24,87 @@ pub enum Gate {
     Open,
     /// Not before this moment.
     NotBefore(Timestamp),
-    /// It is due, but something speaks against it. The reason holds no counts, so that it is the same at every look.
-    Held(String),
+    /// It is due, but something speaks against it.
+    Held(Hold),
+}
+
+/// What a due step waits for. The reason holds no counts, so that it is the same at every look.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hold {
+    /// What kind of thing.
+    pub kind: HoldKind,
+    /// In words.
+    pub reason: String,
+}
+
+impl Hold {
+    /// Returns a hold for a reason.
+    pub fn new(kind: HoldKind, reason: impl Into<String>) -> Self {
+        Self { kind, reason: reason.into() }
+    }
 }
 
 /// How long the weights of a step are judged at least before those of the next, where the judgement sets the pace. Source:
 /// "Judging a canary", the ramp rule: a rise by four each time that the weights are moved.
 const STEP_MIN: Duration = Duration::from_secs(2);
 
+/// How many readings of another source than the router must fit between two steps, where the judgement sets the pace:
+/// the first may cover the time before the step.
+const READINGS_MIN: u64 = 2;
+
+/// For how long nothing must have been recorded of a rollout before nobody is said to have driven it, in milliseconds.
+pub const UNDRIVEN_MS_MIN: u64 = 5_000;
+
 /// Returns whether `rollout` may take its next step, by what the judge knows.
 ///
-/// Without `early` in the policy no step is taken before the plan has it. A step is more than the ramp allows until the
-/// canary is accepted or the plan is at its end; then the policy's deadline decides. Without the minimum of requests, or
-/// without one during the step, nothing is.
-pub fn gate(rollout: &Rollout, hearing: Option<&Hearing>, now: Timestamp) -> Gate {
+/// No step is taken before the plan's distance from the one before it has passed; `early` in the policy shortens that. A
+/// step is more than the ramp allows until the canary is accepted or the plan is at its end; then the policy's deadline
+/// decides. Without the minimum of requests, or without one during the step, nothing is.
+pub fn gate(traffic: &Traffic, rollout: &Rollout, hearing: Option<&Hearing>, now: Timestamp) -> Gate {
     let Some((next, weight)) = rollout.next_step().map(|next| (next, rollout.plan.steps[usize::from(next)])) else {
-        return Gate::Held("no step is left".to_owned());
+        return Gate::Held(Hold::new(HoldKind::NoStep, "no step is left"));
     };
     let (Some(last), false) = (&rollout.step, rollout.is_unjudged()) else {
         let due = rollout.due_at(next);
         return if now < due { Gate::NotBefore(due) } else { Gate::Open };
     };
-    let Some(hearing) = hearing else { return Gate::Held("the judge has not begun to listen".to_owned()) };
-    let not_before = due(rollout, hearing, last, next, weight);
+    let Some(hearing) = hearing else {
+        return Gate::Held(Hold::new(HoldKind::Judge, "the judge has not begun to listen"));
+    };
+    let not_before = due(traffic, rollout, hearing, last, next, weight);
     if now < not_before {
         return Gate::NotBefore(not_before);
     }
     match against(rollout, hearing, last, weight, now) {
         None => Gate::Open,
-        Some(reason) => Gate::Held(reason),
+        Some(hold) => Gate::Held(hold),
     }
 }
 
 /// When the step is due: as planned, or, with `early`, as soon as the judgement lets it. All traffic waits for the soak.
-fn due(rollout: &Rollout, hearing: &Hearing, last: &Step, next: u16, weight: Weight) -> Timestamp {
+fn due(traffic: &Traffic, rollout: &Rollout, hearing: &Hearing, last: &Step, next: u16, weight: Weight) -> Timestamp {
     let (policy, planned) = (&rollout.policy, rollout.due_at(next));
-    let soaked = if weight == Weight::FULL { rollout.after_ms(policy.judgement.soak_ms) } else { rollout.started_at };
+    let soaked = if weight == Weight::FULL { rollout.after_ms(policy.judgement.soak_ms) } else { planned };
     let Some(after_ms) = policy.rollout.early_after_ms else { return planned.max(soaked) };
     let accepted = hearing.judge().verdict() == Verdict::NotWorse;
     let early = match weight {
-        Weight::FULL if accepted => rollout.after_ms(after_ms.max(policy.judgement.soak_ms)),
+        Weight::FULL if accepted => rollout.after_ms(after_ms),
         Weight::FULL => planned,
-        _ if weight <= weight_max(rollout, hearing) => rollout.started_at,
+        _ if weight <= weight_max(rollout, hearing) => last.at,
         _ => planned,
     };
-    let stayed = last.at.checked_add(STEP_MIN).unwrap_or(Timestamp::MAX);
-    early.max(stayed).min(planned).max(soaked)
+    let early = early.max(stayed(traffic, rollout, last).unwrap_or(planned)).min(planned);
+    if weight == Weight::FULL { early.max(soaked) } else { early }
+}
+
+/// Until when a step is judged at least where the judgement sets the pace: 2 s, two readings of the source, and until the
+/// router has settled, which it has by the time it confirms the weights. None before that.
+fn stayed(traffic: &Traffic, rollout: &Rollout, last: &Step) -> Option<Timestamp> {
+    let settled_at = traffic.applied.as_ref().filter(|_| traffic.is_applied())?.at;
+    let source = rollout.policy.judgement.prometheus.as_ref();
+    let readings_ms = source.map_or(0, |source| source.scrape_interval_ms.saturating_mul(READINGS_MIN));
+    let ms = readings_ms.max(STEP_MIN.as_millis() as u64).saturating_add(rollout.paused_ms_since(last));
+    Some(later(last.at, ms).max(settled_at))
 }
 
 /// The most that the ramp gives the canary now.
@@ -79,35 +116,37 @@ fn weight_max(rollout: &Rollout, hearing: &Hearing) -> Weight {
 }
 
 /// What speaks against a step that is due.
-fn against(rollout: &Rollout, hearing: &Hearing, last: &Step, weight: Weight, now: Timestamp) -> Option<String> {
+fn against(rollout: &Rollout, hearing: &Hearing, last: &Step, weight: Weight, now: Timestamp) -> Option<Hold> {
+    let hold = |kind, reason: String| Some(Hold { kind, reason });
     let (judge, policy) = (hearing.judge(), &rollout.policy.judgement);
     let (canary, min) = (hearing.measured().canary.requests, policy.requests_min);
     if judge.verdict() == Verdict::Worse {
-        return Some("the canary is judged worse".to_owned());
+        return hold(HoldKind::Worse, "the canary is judged worse".to_owned());
     }
     if canary == 0 {
-        return Some(format!("the canary got no requests, {min} are needed"));
+        return hold(HoldKind::NoRequests, format!("the canary got no requests, {min} are needed"));
     }
     if judge.routing().is_broken() {
-        return Some(
-            "the router does not share requests out as the weights say; that says nothing of the canary".into(),
-        );
+        let reason = "the router does not share requests out as the weights say; that says nothing of the canary";
+        return hold(HoldKind::Routing, reason.to_owned());
     }
     if judge.in_incident() {
-        return Some("the baseline itself is in an incident; nothing is learnt of the canary meanwhile".to_owned());
+        let reason = "the baseline itself is in an incident; nothing is learnt of the canary meanwhile";
+        return hold(HoldKind::Incident, reason.to_owned());
     }
     if canary < min {
-        return Some(format!("the canary needs {min} requests in all"));
+        return hold(HoldKind::FewRequests, format!("the canary needs {min} requests in all"));
     }
     // Counts of another rule than this judge's are no place to count from.
     let before =
         if last.counted_from.epoch == schemas::judgement::IN_TICKS { last.counted_from.canary.requests } else { 0 };
     if canary <= before {
-        return Some("the canary got no requests since its last step".to_owned());
+        return hold(HoldKind::NoneSinceStep, "the canary got no requests since its last step".to_owned());
     }
     // A burst is told from a bad version by its end; one bad node is named.
     if judge.bad_node().is_none() && judge.trials().iter().any(Trial::is_far_above) {
-        return Some("the canary fails far above the tolerance; whether that is a burst is not told yet".to_owned());
+        let reason = "the canary fails far above the tolerance; whether that is a burst is not told yet";
+        return hold(HoldKind::Burst, reason.to_owned());
     }
     if judge.verdict() == Verdict::NotWorse {
         return None;
@@ -116,29 +155,72 @@ fn against(rollout: &Rollout, hearing: &Hearing, last: &Step, weight: Weight, no
     match policy.deadline {
         Deadline::GoOn if ended => None,
         Deadline::Hold if ended => {
-            Some("the plan is at its end and the canary is not accepted; the policy says hold".to_owned())
+            let reason = "the plan is at its end and the canary is not accepted; the policy says hold";
+            hold(HoldKind::Deadline, reason.to_owned())
         }
         Deadline::GoOn | Deadline::Hold if weight <= weight_max(rollout, hearing) => None,
         Deadline::GoOn | Deadline::Hold => {
             let most = policy::ramp(policy).until_accepted;
-            Some(if weight > most {
-                format!("until the canary is accepted or the plan ends it gets at most {most}")
+            if weight > most {
+                let reason = format!("until the canary is accepted or the plan ends it gets at most {most}");
+                hold(HoldKind::Unaccepted, reason)
             } else {
-                format!("the canary may still be so bad that more would risk over {} requests", policy.bad_requests_max)
-            })
+                let most = policy.bad_requests_max;
+                let reason = format!("the canary may still be so bad that more would risk over {most} requests");
+                hold(HoldKind::Risk, reason)
+            }
         }
     }
+}
+
+/// When a rollout is expected to go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Expected {
+    /// When its next step may be taken.
+    pub next_at: Timestamp,
+    /// How long the plan takes from there to all traffic, in milliseconds.
+    pub then_ms: u64,
+}
+
+impl Expected {
+    /// Returns when the canary is expected to have all traffic.
+    pub fn end_at(self) -> Timestamp {
+        later(self.next_at, self.then_ms)
+    }
+}
+
+/// Returns when a live rollout is expected to go on and to end, as of `now`; none if no step is left.
+///
+/// Nobody knows when evidence comes: a step that waits for requests is taken to be let soon. One that waits to be accepted
+/// is let at the plan's end, where the policy says go on. A pause is taken to end now.
+pub fn expected(traffic: &Traffic, rollout: &Rollout, hearing: Option<&Hearing>, now: Timestamp) -> Option<Expected> {
+    let next = rollout.next_step().filter(|_| rollout.is_live())?;
+    let paused_ms = match &rollout.phase {
+        Phase::Paused { since, .. } => u64::try_from(now.duration_since(*since).as_millis()).unwrap_or(0),
+        _ => 0,
+    };
+    let goes_on = rollout.policy.judgement.deadline == Deadline::GoOn;
+    let next_at = match gate(traffic, rollout, hearing, now) {
+        Gate::NotBefore(due) => later(due, paused_ms),
+        Gate::Held(Hold { kind: HoldKind::Unaccepted | HoldKind::Risk, .. }) if goes_on => {
+            later(rollout.ends_at(), paused_ms)
+        }
+        Gate::Open | Gate::Held(_) => later(rollout.due_at(next), paused_ms),
+    };
+    let last = u16::try_from(rollout.plan.steps.len().saturating_sub(1)).unwrap_or(u16::MAX);
+    Some(Expected { next_at: next_at.max(now), then_ms: rollout.plan.distance_ms(next, last) })
+}
+
+/// Returns when somebody last gave a sign of driving a rollout.
+pub fn driven_at(rollout: &Rollout, judgements: Option<&Judgements>) -> Timestamp {
+    let heard_at = judgements.and_then(|judgements| judgements.heard_at(rollout.id));
+    heard_at.map_or(rollout.driven_at, |heard_at| heard_at.max(rollout.driven_at))
 }
 
 impl Rollout {
     /// Says whether all traffic comes at once, so that there is nothing to compare.
     pub fn is_unjudged(&self) -> bool {
         self.plan.steps.len() == 1
-    }
-
-    /// Returns when the plan ends, as it and the pauses so far have it.
-    pub fn ends_at(&self) -> Timestamp {
-        self.due_at(u16::try_from(self.plan.steps.len().saturating_sub(1)).unwrap_or(u16::MAX))
     }
 }
 
@@ -235,7 +317,7 @@ pub(super) fn decide_count(case: &Case<'_>, counted: &Counted, judged: Option<&J
     Ok(Decision::on(Stream::Judgement(case.id.clone()), events.collect()))
 }
 
-/// Decides that a rollout takes its next step. The last one completes it.
+/// Decides that a rollout takes its next step. After the last one it is complete once the router has confirmed it.
 ///
 /// # Errors
 ///
@@ -257,10 +339,10 @@ pub(super) fn decide_step(case: &Case<'_>, outcome: &DeploymentOutcome) -> Resul
     if !rollout.is_unjudged() && hearing.is_none() {
         return Err(outdated("the judge has not begun to listen to it"));
     }
-    match gate(rollout, hearing.as_ref(), case.now.time) {
+    match gate(&case.deployment.traffic, rollout, hearing.as_ref(), case.now.time) {
         Gate::Open => {}
         Gate::NotBefore(_) => return Err(outdated("its next step is not due")),
-        Gate::Held(why) => return Err(outdated(&why)),
+        Gate::Held(hold) => return Err(outdated(&hold.reason)),
     }
     if rollout.step.is_some() && judged.is_none() {
         return Err(outdated("the judge said nothing of the step before"));
@@ -270,27 +352,42 @@ pub(super) fn decide_step(case: &Case<'_>, outcome: &DeploymentOutcome) -> Resul
     let taken = rollout::StepTaken { rollout: rollout.id, step: *step, weight, counted_from };
     let weights = Weights::split(rollout.baseline, rollout.canary, weight);
     let set = WeightsSet { weights, purpose: Purpose::Step { rollout: rollout.id, step: *step } };
-    let mut events: Vec<Event> = vec![taken.into(), set.into()];
-    if weight == Weight::FULL {
-        events.push(rollout::Completed { rollout: rollout.id }.into());
-    }
+    let events: Vec<Event> = vec![taken.into(), set.into()];
     Ok(case.with_judgement(Decision::on(case.stream(), events), counted.as_ref(), judged.as_ref()))
 }
 
-/// Decides that a due step is not taken yet: none if the same is known.
+/// Decides that a due step is not taken yet: none if the same kind of reason is known.
 ///
 /// # Errors
 ///
 /// [`Rejection::Outdated`] if it is not running, or the judge says something else.
 pub(super) fn decide_hold(case: &Case<'_>, outcome: &DeploymentOutcome) -> Result<Decision, Rejection> {
-    let DeploymentOutcome::Hold { rollout, reason, counted, judged } = outcome else { return Ok(Decision::default()) };
+    let DeploymentOutcome::Hold { rollout, kind, reason, counted, judged } = outcome else {
+        return Ok(Decision::default());
+    };
     let rollout = case.running(*rollout)?;
-    if rollout.held.as_ref() == Some(reason) {
+    if !rollout.is_news(*kind, case.now.time) {
         return Ok(Decision::default());
     }
     let outdated = |why: String| Rejection::Outdated(format!("rollout {}: {why}", rollout.id));
     case.check_judged(rollout, counted.as_ref(), judged.as_ref()).map_err(outdated)?;
-    let step = rollout.step.as_ref().map_or(0, |step| step.number);
-    let held = rollout::Held { rollout: rollout.id, step, reason: reason.clone() };
+    let step = rollout.step.as_ref().map(|step| step.number);
+    let held = rollout::Held { rollout: rollout.id, step, kind: *kind, reason: reason.clone() };
     Ok(case.with_judgement(Decision::on(case.stream(), vec![held.into()]), counted.as_ref(), judged.as_ref()))
+}
+
+/// Decides that a running rollout is driven again, of which nothing was recorded for a time.
+///
+/// # Errors
+///
+/// [`Rejection::Outdated`] if it is not running, or was driven a moment ago.
+pub(super) fn decide_drive_again(case: &Case<'_>, rollout: RolloutId) -> Result<Decision, Rejection> {
+    let rollout = case.running(rollout)?;
+    let since = driven_at(rollout, case.judgements);
+    let undriven_ms = u64::try_from(case.now.time.duration_since(since).as_millis()).unwrap_or(0);
+    if undriven_ms < UNDRIVEN_MS_MIN {
+        return Err(Rejection::Outdated(format!("rollout {}: it was driven a moment ago", rollout.id)));
+    }
+    let again = rollout::DrivenAgain { rollout: rollout.id, undriven_ms };
+    Ok(Decision::on(case.stream(), vec![again.into()]))
 }

@@ -275,7 +275,7 @@ pub(super) fn decide_retire(case: &Case<'_>) -> Result<Decision, Rejection> {
     Ok(Decision::on(case.stream(), events))
 }
 
-/// Decides what the router confirmed: none if it was known. Under a generation of broken glass that the ledger has not
+/// Decides what the router confirmed: none if it was known. A rollout whose last step that was is complete. Under a generation of broken glass that the ledger has not
 /// heard of, somebody sent traffic back to what is set: a running rollout waits until that is explained.
 ///
 /// # Errors
@@ -298,8 +298,10 @@ pub(super) fn decide_applied(
         return Ok(Decision::default());
     }
     let mut events = vec![traffic::WeightsApplied { generation, weights: weights.clone(), listening }.into()];
-    if by_glass {
-        events.extend(case.pausing("somebody rolled back without the ledger, to what is set"));
+    match case.deployment.rollout.as_ref().filter(|rollout| rollout.is_at_end()) {
+        Some(rollout) => events.push(rollout::Completed { rollout: rollout.id }.into()),
+        None if by_glass => events.extend(case.pausing("somebody rolled back without the ledger, to what is set")),
+        None => {}
     }
     Ok(Decision::on(case.stream(), events))
 }

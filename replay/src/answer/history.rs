@@ -161,6 +161,7 @@ fn implied_cause(event: &Event) -> Option<CommitId> {
             rollout::Event::Started(started) => of_stack(&started.canary),
             rollout::Event::StepTaken(taken) => of_rollout(&taken.rollout),
             rollout::Event::Held(held) => of_rollout(&held.rollout),
+            rollout::Event::DrivenAgain(again) => of_rollout(&again.rollout),
             rollout::Event::Paused(paused) => of_rollout(&paused.rollout),
             rollout::Event::Resumed(resumed) => of_rollout(&resumed.rollout),
             rollout::Event::Completed(completed) => of_rollout(&completed.rollout),

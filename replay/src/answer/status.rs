@@ -9,7 +9,7 @@ use ledger::judgement::Judgements;
 use ledger::judgement::hearing::Hearing;
 use schemas::glass::Unrecorded;
 use schemas::judgement::{Counts, Evidence, Verdict};
-use schemas::rollout::Plan;
+use schemas::rollout::{HoldKind, Plan};
 use schemas::{
     DeploymentId, EffectId, EnvironmentName, Fence, RolloutId, ServiceName, StackId, Timestamp, Version, Weight,
 };
@@ -197,10 +197,22 @@ pub struct RolloutStatus {
     pub paused_since: Option<Timestamp>,
     /// How long it was paused in all before, in milliseconds.
     pub paused_ms: u64,
+    /// For how long nobody drove it in all, in milliseconds.
+    #[serde(default)]
+    pub undriven_ms: u64,
     /// Why a due step is not taken, if it is not.
     pub held: Option<String>,
+    /// What kind of thing that step waits for.
+    #[serde(default)]
+    pub held_kind: Option<HoldKind>,
+    /// Since when it is known to.
+    #[serde(default)]
+    pub held_since: Option<Timestamp>,
     /// The step that comes next, while it is live.
     pub next: Option<NextStep>,
+    /// When it is expected to end, while it is live and has a step left: as of the moment that this speaks of.
+    #[serde(default)]
+    pub expected_end_at: Option<Timestamp>,
     /// What the judge said of it last.
     pub verdict: Option<VerdictStatus>,
     /// What the judge knows of it by now, whether there was something to say or not.
@@ -237,6 +249,9 @@ pub struct NextStep {
     pub weight: Weight,
     /// When it is due, not counting a pause under way.
     pub due_at: Timestamp,
+    /// How long the plan takes from there to all traffic, in milliseconds.
+    #[serde(default)]
+    pub then_ms: u64,
 }
 
 /// What the judge said.
@@ -303,7 +318,7 @@ pub struct DriftStatus {
 pub fn status(state: &State, at: At) -> Status {
     let names: BTreeSet<&ServiceName> =
         state.services.keys().chain(state.deployments.keys().map(|id| &id.service)).collect();
-    let services = names.into_iter().map(|name| service_status(state, name)).collect();
+    let services = names.into_iter().map(|name| service_status(state, name, at.time)).collect();
     Status { schema_version: SCHEMA_VERSION, at, services, unrecorded: vec![] }
 }
 
@@ -313,14 +328,14 @@ pub fn status_of(state: &State, at: At, service: &ServiceName, environment: Opti
     let deployed = state.deployments.keys().any(|id| &id.service == service);
     let mut services = Vec::new();
     if state.services.contains_key(service) || deployed {
-        let mut found = service_status(state, service);
+        let mut found = service_status(state, service, at.time);
         found.deployments.retain(|deployment| environment.is_none_or(|wanted| *wanted == deployment.environment));
         services.push(found);
     }
     Status { schema_version: SCHEMA_VERSION, at, services, unrecorded: vec![] }
 }
 
-fn service_status(state: &State, name: &ServiceName) -> ServiceStatus {
+fn service_status(state: &State, name: &ServiceName, at: Option<Timestamp>) -> ServiceStatus {
     let service = state.service(name);
     let definition = service.and_then(|service| service.definition.as_ref());
     let releases = service.map(|service| &service.releases);
@@ -336,7 +351,7 @@ fn service_status(state: &State, name: &ServiceName) -> ServiceStatus {
             .map(|(id, deployment)| {
                 let declared = definition.and_then(|definition| definition.listen.get(&id.environment)).copied();
                 let listen = deployment.traffic.applied.as_ref().and_then(|applied| applied.listening).or(declared);
-                deployment_status(id, deployment, state.judgements.get(id).map(AsRef::as_ref), listen)
+                deployment_status(id, deployment, state.judgements.get(id).map(AsRef::as_ref), listen, at)
             })
             .collect(),
     }
@@ -347,6 +362,7 @@ fn deployment_status(
     deployment: &Deployment,
     judgements: Option<&Judgements>,
     listen: Option<SocketAddr>,
+    at: Option<Timestamp>,
 ) -> DeploymentStatus {
     let traffic = &deployment.traffic;
     let mut stacks: Vec<_> = deployment.stacks.iter().collect();
@@ -359,7 +375,7 @@ fn deployment_status(
         versions: stacks.into_iter().map(|(id, stack)| version_status(deployment, *id, stack)).collect(),
         weights_set_at: traffic.set.as_ref().map(|set| set.at),
         weights_applied: traffic.is_applied(),
-        rollout: deployment.rollout.as_ref().map(|rollout| rollout_status(deployment, rollout, judgements)),
+        rollout: deployment.rollout.as_ref().map(|rollout| rollout_status(deployment, rollout, judgements, at)),
         rollback_target: rollback::target(deployment).map(|target| target_status(deployment, &target)),
         fence: traffic.fence,
         rolling_back_to: traffic.awaited.and_then(|id| Some(deployment.stacks.get(&id)?.version.clone())),
@@ -421,6 +437,7 @@ fn rollout_status(
     deployment: &Deployment,
     rollout: &deployment::Rollout,
     judgements: Option<&Judgements>,
+    at: Option<Timestamp>,
 ) -> RolloutStatus {
     let (phase, reason, paused_since) = match &rollout.phase {
         rollout::Phase::Running => (RolloutPhase::Running, None, None),
@@ -433,6 +450,8 @@ fn rollout_status(
     };
     let next = rollout.next_step().filter(|_| rollout.is_live());
     let judged = judgements.and_then(|judgements| judgements.last.as_ref());
+    let hearing = judgements.and_then(|judgements| judgements.of(rollout.id));
+    let expected = step::expected(&deployment.traffic, rollout, hearing, at.unwrap_or(rollout.started_at));
     RolloutStatus {
         rollout: rollout.id,
         baseline: deployment.version_of(rollout.baseline).cloned(),
@@ -449,13 +468,18 @@ fn rollout_status(
         started_at: rollout.started_at,
         step_taken_at: rollout.step.as_ref().map(|step| step.at),
         paused_since,
-        paused_ms: rollout.paused_ms,
-        held: rollout.held.clone(),
+        paused_ms: rollout.still.paused_ms,
+        undriven_ms: rollout.still.undriven_ms,
+        held: rollout.held.as_ref().map(|held| held.reason.clone()),
+        held_kind: rollout.held.as_ref().map(|held| held.kind),
+        held_since: rollout.held.as_ref().map(|held| held.at),
         next: next.map(|step| NextStep {
             number: step + 1,
             weight: rollout.plan.steps[usize::from(step)],
             due_at: rollout.due_at(step),
+            then_ms: expected.map_or(0, |expected| expected.then_ms),
         }),
+        expected_end_at: expected.map(step::Expected::end_at),
         verdict: judged.filter(|judged| judged.rollout == rollout.id).map(|judged| VerdictStatus {
             step: judged.step + 1,
             verdict: judged.verdict,
@@ -464,9 +488,7 @@ fn rollout_status(
             canary: judged.canary,
             evidence: judged.evidence.clone(),
         }),
-        evidence: judgements
-            .and_then(|judgements| judgements.of(rollout.id))
-            .and_then(|hearing| evidence_status(deployment, rollout, hearing)),
+        evidence: hearing.and_then(|hearing| evidence_status(deployment, rollout, hearing)),
     }
 }
 

@@ -234,7 +234,12 @@ fn of_rollout(event: &rollout::Event, names: &Names) -> String {
             format!("{} got {} (step {})", names.canary(taken.rollout), taken.weight, taken.step + 1)
         }
         rollout::Event::Held(held) => {
-            format!("{} stays at step {}: {}", names.rolling(held.rollout), held.step + 1, held.reason)
+            let stays = held.step.map_or("has taken no step".to_owned(), |step| format!("stays at step {}", step + 1));
+            format!("{} {stays}: {}", names.rolling(held.rollout), held.reason)
+        }
+        rollout::Event::DrivenAgain(again) => {
+            let (rolling, time) = (names.rolling(again.rollout), duration(again.undriven_ms / 1_000 * 1_000));
+            format!("{rolling} is driven again; for up to {time} nobody did")
         }
         rollout::Event::Paused(paused) => format!("{} was paused: {}", names.rolling(paused.rollout), paused.reason),
         rollout::Event::Resumed(resumed) => format!("{} goes on", names.rolling(resumed.rollout)),

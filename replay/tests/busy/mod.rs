@@ -10,7 +10,7 @@ use jiff::{SignedDuration, Timestamp};
 use ledger::View;
 use ledger::decide::Now;
 use ledger::deployment::stack::{NodePhase, Phase};
-use ledger::deployment::step::{self, Gate};
+use ledger::deployment::step::{self, Gate, Hold};
 use ledger::deployment::{Deployment, Rollout, retention};
 use ledger::execute::{Asked, Prepared, What, prepare};
 use ledger::judgement::judge::RULE;
@@ -333,9 +333,11 @@ impl Busy {
         if let Some(reason) = worse {
             return Some(DeploymentOutcome::SendBack { rollout: rollout_id, reason, counted, judged });
         }
-        match step::gate(rollout, Some(&hearing), self.time) {
+        match step::gate(&deployment.traffic, rollout, Some(&hearing), self.time) {
             Gate::Open => Some(DeploymentOutcome::TakeStep { rollout: rollout_id, step, counted, judged }),
-            Gate::Held(reason) => Some(DeploymentOutcome::Hold { rollout: rollout_id, reason, counted, judged }),
+            Gate::Held(Hold { kind, reason }) => {
+                Some(DeploymentOutcome::Hold { rollout: rollout_id, kind, reason, counted, judged })
+            }
             Gate::NotBefore(_) => None,
         }
     }

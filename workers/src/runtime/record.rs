@@ -149,9 +149,10 @@ pub fn cause_of(state: &State, outcome: &Outcome) -> Option<CommitId> {
         | O::NodeStopped { effect } => deployment.node(*effect).and_then(|(stack, _, _)| of_stack(stack)),
         O::BeginJudging { begun } => Some(CommitId(begun.rollout.0)),
         O::Count { counted, .. } => Some(CommitId(counted.rollout.0)),
-        O::TakeStep { rollout, .. } | O::Hold { rollout, .. } | O::SendBack { rollout, .. } => {
-            Some(CommitId(rollout.0))
-        }
+        O::TakeStep { rollout, .. }
+        | O::Hold { rollout, .. }
+        | O::DriveAgain { rollout }
+        | O::SendBack { rollout, .. } => Some(CommitId(rollout.0)),
         O::WeightsApplied { .. } | O::DriftSeen { .. } => deployment.traffic.set.as_ref().map(|set| set.commit),
     }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use schemas::Weight;
 use schemas::command::DeploymentOutcome;
+use schemas::rollout::HoldKind;
 
 use crate::kit::*;
 
@@ -149,7 +150,8 @@ pub(super) fn given(named: Named) -> World {
             world.pass_ms(600_000);
             let rollout = world.deployment().rollout.as_ref().unwrap().id;
             let (counted, judged) = world.look((900, 0), (3, 0));
-            world.report(DeploymentOutcome::Hold { rollout, reason: "too few requests".to_owned(), counted, judged });
+            let (kind, reason) = (HoldKind::FewRequests, "too few requests".to_owned());
+            world.report(DeploymentOutcome::Hold { rollout, kind, reason, counted, judged });
         }),
         Named::CanaryIll => and(Named::AtStep, |world| world.fall_ill(V2)),
         Named::Completed => and(Named::AtStep, |world| {

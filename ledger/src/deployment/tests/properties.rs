@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 use proptest::prelude::*;
 use proptest::sample::Index;
 use schemas::command::{Command, DeploymentOutcome};
+use schemas::rollout::HoldKind;
 use schemas::traffic::{Event as Traffic, Purpose};
 use schemas::{Event, Fence, StackId, Stream, Weight, Weights};
 
@@ -110,11 +111,12 @@ fn reports(world: &World) -> Vec<DeploymentOutcome> {
                 reports.push(DeploymentOutcome::Count { counted, judged: judged.clone() });
             }
             let (rollout, counted_too, judged_too) = (rollout.id, counted.clone(), judged.clone());
-            reports.push(DeploymentOutcome::Hold { rollout, reason: why(), counted, judged });
+            reports.push(DeploymentOutcome::Hold { rollout, kind: HoldKind::Source, reason: why(), counted, judged });
             let (counted, judged) = (counted_too, judged_too);
             reports.push(DeploymentOutcome::SendBack { rollout, reason: why(), counted, judged });
         }
         reports.push(DeploymentOutcome::BeginJudging { begun: world.begun() });
+        reports.push(DeploymentOutcome::DriveAgain { rollout: rollout.id });
         let (counted, judged) = (None, None);
         reports.push(DeploymentOutcome::SendBack { rollout: rollout.id, reason: why(), counted, judged });
     }
@@ -138,7 +140,7 @@ fn settle(world: &mut World) {
         world.applied();
     }
     let rollout = world.state.deployment(&id()).and_then(|deployment| deployment.rollout.as_ref());
-    if rollout.is_some_and(|rollout| rollout.is_running()) {
+    if rollout.is_some_and(|rollout| rollout.is_running() && rollout.next_step().is_some()) {
         world.pass_ms(500_000);
         let step = world.decide_outcome(&world.next_step((900, 0), (300, 0)));
         step.into_iter().for_each(|step| world.commit(step));
@@ -349,7 +351,7 @@ fn random_histories_reach_rollouts_rollbacks_and_removals() {
     use proptest::strategy::ValueTree as _;
     let mut runner = proptest::test_runner::TestRunner::deterministic();
     let mut seen = BTreeSet::new();
-    for _ in 0..200 {
+    for _ in 0..500 {
         let (named, history) = histories().new_tree(&mut runner).unwrap().current();
         let mut world = given(named);
         let before = world.kinds_seen.len();

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use schemas::command::DeploymentOutcome;
 use schemas::judgement::{Begun, Counted, Judged};
-use schemas::rollout::Plan;
+use schemas::rollout::{HoldKind, Plan};
 use schemas::{EffectId, RolloutId, StackId, Weight, Weights};
 use uuid::Uuid;
 
@@ -71,7 +71,10 @@ reports! {
         rollout => no_step(rollout.map_or(nobody().1, |rollout| rollout.id)),
     },
     NextStepOfAnother = |_: &World| no_step(nobody().1),
-    HoldsOn = |world: &World| DeploymentOutcome::Hold { rollout: rollout(world), reason: why(), counted: None, judged: None },
+    HoldsOn = |world: &World| DeploymentOutcome::Hold {
+        rollout: rollout(world), kind: HoldKind::Source, reason: why(), counted: None, judged: None,
+    },
+    DrivesAgain = |world: &World| DeploymentOutcome::DriveAgain { rollout: rollout(world) },
     JudgeBegins = |world: &World| {
         let deployment = world.state.deployment(&id());
         let known = deployment.is_some_and(|deployment| deployment.rollout.is_some());
@@ -113,6 +116,7 @@ fn name(outcome: &DeploymentOutcome) -> &'static str {
         Count { .. } => "Count",
         TakeStep { .. } => "TakeStep",
         Hold { .. } => "Hold",
+        DriveAgain { .. } => "DriveAgain",
         SendBack { .. } => "SendBack",
         StartCollection { .. } => "StartCollection",
         Collected { .. } => "Collected",
@@ -120,7 +124,7 @@ fn name(outcome: &DeploymentOutcome) -> &'static str {
 }
 
 /// How many names [`name`] gives.
-const KINDS: usize = 21;
+const KINDS: usize = 22;
 
 fn nobody() -> (StackId, RolloutId) {
     (StackId(Uuid::from_u128(u128::MAX)), RolloutId(Uuid::from_u128(u128::MAX)))
@@ -360,6 +364,14 @@ const CELLS: &[(Report, Results)] = {
                 Promoted, Superseded, RolledBack, Awaiting, DriftedOff, DriftedBack, DriftedToTarget, Retired,
             ]),
             ("rollout.held", &[Started, StartedAfterRollback, AtStep, Held, CanaryIll]),
+        ]),
+        (Report::DrivesAgain, &[
+            ("Outdated", &[
+                Undeclared, Declared, Released, Starting, Launching, Launched, Up, Failed, Ready, Serving, Warm,
+                Waiting, Split, Sick, Unhealthy, Mended, Collecting, Emptied, Paused, Completed, CameBack, Aborted,
+                Promoted, Superseded, RolledBack, Awaiting, DriftedOff, DriftedBack, DriftedToTarget, Retired,
+            ]),
+            ("rollout.driven_again", &[Started, StartedAfterRollback, AtStep, Held, CanaryIll]),
         ]),
         (Report::JudgeBegins, &[
             ("Outdated", &[

@@ -2,6 +2,7 @@
 
 use schemas::command::{Command, DeploymentOutcome, PlanAsked};
 use schemas::judgement::{Counted, Judged};
+use schemas::rollout::HoldKind;
 use schemas::{Event, Weight, rollout};
 
 use super::super::rollout::Phase;
@@ -32,11 +33,63 @@ fn it_goes_from_step_to_step_on_time_and_on_requests_that_are_not_worse() {
     );
     assert_eq!(world.weights(), [(V1.to_owned(), 50), (V2.to_owned(), 50)].into());
     let last = world.step();
-    assert_eq!(
-        kinds(&last),
-        ["judgement.counted", "judgement.judged", "rollout.step_taken", "traffic.weights_set", "rollout.completed"]
-    );
+    assert_eq!(kinds(&last), ["judgement.counted", "judgement.judged", "rollout.step_taken", "traffic.weights_set"]);
     assert_eq!(world.weights(), [(V2.to_owned(), 100)].into());
+    assert_eq!(*phase(&world), Phase::Running, "the router has not confirmed it");
+    assert_eq!(kinds(&world.confirm()), ["traffic.weights_applied", "rollout.completed"]);
+    assert_eq!(*phase(&world), Phase::Completed);
+}
+
+/// All traffic is set to the canary, and the router has not confirmed it.
+fn at_the_end() -> World {
+    let mut world = given(Named::AtStep);
+    world.step();
+    world.step();
+    world
+}
+
+#[test]
+fn until_the_router_has_confirmed_the_last_step_the_canary_can_still_come_back() {
+    let mut back = at_the_end();
+    assert_eq!(kinds(&back.ask(rollback()))[2], "rollout.came_back");
+    assert_eq!(back.weights(), [(V1.to_owned(), 100)].into());
+
+    let mut ill = at_the_end();
+    ill.fall_ill(V2);
+    let (rollout, reason) = (ill.deployment().rollout.as_ref().unwrap().id, "it is unhealthy".to_owned());
+    let decision = ill.report(DeploymentOutcome::SendBack { rollout, reason, counted: None, judged: None });
+    assert_eq!(kinds(&decision), ["traffic.rolled_back", "traffic.weights_set", "rollout.came_back"]);
+
+    let mut aborted = at_the_end();
+    aborted.ask(abort());
+    assert_eq!(kinds(&aborted.confirm()), ["traffic.weights_applied"], "what was confirmed is the baseline");
+}
+
+#[test]
+fn a_rollout_at_its_end_says_what_it_waits_for_and_is_complete_even_if_paused() {
+    let mut world = at_the_end();
+    let rollout = world.deployment().rollout.as_ref().unwrap().id;
+    let promoted = world.ask(promote());
+    assert_eq!(promoted.notes, ["its last step is taken; the rollout is complete once the router has confirmed it"]);
+    let (kind, reason) = (HoldKind::Router, "the router has not confirmed the weights".to_owned());
+    let held = world.report(DeploymentOutcome::Hold { rollout, kind, reason, counted: None, judged: None });
+    assert_eq!(kinds(&held)[0], "rollout.held");
+    world.ask(pause());
+    assert_eq!(kinds(&world.confirm()), ["traffic.weights_applied", "rollout.completed"]);
+}
+
+/// Before this was recorded with the router's confirmation, it was recorded with the last step.
+#[test]
+fn a_history_whose_rollout_completed_with_its_last_step_is_complete_and_stays_so() {
+    let mut world = given(Named::AtStep);
+    world.step();
+    world.pass_ms(500_000);
+    let mut last = world.decide_outcome(&world.next_step((900, 0), (100, 0))).unwrap();
+    let rollout = world.deployment().rollout.as_ref().unwrap().id;
+    last.events.push((schemas::Stream::Deployment(id()), rollout::Completed { rollout }.into()));
+    world.commit(last);
+    assert_eq!(*phase(&world), Phase::Completed);
+    assert_eq!(kinds(&world.confirm()), ["traffic.weights_applied"]);
     assert_eq!(*phase(&world), Phase::Completed);
 }
 
@@ -245,7 +298,8 @@ fn holding_for_the_same_reason_is_recorded_once_and_the_next_step_ends_it() {
     let mut world = given(Named::Held);
     let rollout = world.deployment().rollout.as_ref().unwrap().id;
     let (counted, judged) = world.look((900, 0), (9, 0));
-    let again = DeploymentOutcome::Hold { rollout, reason: "too few requests".to_owned(), counted, judged };
+    let (kind, reason) = (HoldKind::FewRequests, "too few requests, said otherwise".to_owned());
+    let again = DeploymentOutcome::Hold { rollout, kind, reason, counted, judged };
     assert_eq!(world.report(again).events, []);
     world.report(world.next_step((900, 0), (100, 0)));
     assert_eq!(world.deployment().rollout.as_ref().unwrap().held, None);
@@ -272,6 +326,8 @@ fn a_rollout_asked_for_with_its_stack_starts_once_that_is_ready_and_nothing_is_i
     assert!(outdated(&world.decide_outcome(&start)).contains("another rollout is under way"));
     world.step();
     world.step();
+    assert!(outdated(&world.decide_outcome(&start)).contains("another rollout is under way"), "it is not confirmed");
+    world.confirm();
     let decision = world.report(start.clone());
     assert_eq!(kinds(&decision), ["rollout.started"]);
     assert_eq!(decision.requires, [schemas::Stream::Service(service())]);

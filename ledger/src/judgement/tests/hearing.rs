@@ -3,13 +3,18 @@
 use schemas::judgement::{Begun, Counted, NodeTally, Tally, Tick, Verdict};
 use schemas::policy::JudgementPolicy;
 use schemas::rollout::Plan;
-use schemas::{EffectId, RolloutId, Weight, judgement};
+use schemas::{CommitId, EffectId, RolloutId, StreamVersion, Timestamp, Weight, judgement};
 use uuid::Uuid;
 
 use super::kit::Dice;
 use crate::judgement::hearing::{Hearing, NODES_MAX};
 use crate::judgement::judge::RULE;
 use crate::judgement::{Judgements, evolve};
+use crate::state::At;
+
+fn at() -> At {
+    At { time: Timestamp::UNIX_EPOCH, commit: CommitId(Uuid::from_u128(1)), version: StreamVersion::default() }
+}
 
 fn rollout() -> RolloutId {
     RolloutId(Uuid::from_u128(7))
@@ -73,7 +78,7 @@ fn the_same_recorded_history_judged_again_gives_the_same_verdict_at_the_same_blo
         let (mut judgements, mut said) = (Judgements::default(), Vec::new());
         for (kind, data) in &wire {
             let Ok(schemas::Event::Judgement(event)) = schemas::Event::decode(kind, 1, data) else { panic!("{data}") };
-            judgements = evolve(judgements, &event);
+            judgements = evolve(judgements, &event, &at());
             if resume {
                 // As a reader does that was ended and goes on from its rows.
                 let row = serde_json::to_string(&judgements).unwrap();
@@ -108,8 +113,8 @@ fn what_does_not_follow_is_no_evidence() {
 fn a_rule_that_is_unknown_here_is_not_guessed_at() {
     let unknown = Begun { rule: "betting/99".to_owned(), ..begun() };
     assert!(Hearing::begin(unknown.clone()).unwrap_err().to_string().contains("upgrade ionledger"));
-    let judgements = evolve(Judgements::default(), &judgement::Event::Begun(unknown));
-    assert_eq!(evolve(judgements, &history()[1]).hearing, None);
+    let judgements = evolve(Judgements::default(), &judgement::Event::Begun(unknown), &at());
+    assert_eq!(evolve(judgements, &history()[1], &at()).hearing, None);
 }
 
 #[test]
@@ -125,7 +130,7 @@ fn very_many_nodes_share_numbers_and_are_named_together() {
 /// Source: "The log": a day of a rollout is a few thousand commits, and each writes the row anew.
 #[test]
 fn a_row_stays_a_few_kilobytes_however_long_it_goes_on() {
-    let judgements = history().iter().fold(Judgements::default(), evolve);
+    let judgements = history().iter().fold(Judgements::default(), |judgements, event| evolve(judgements, event, &at()));
     let bytes = serde_json::to_vec(&judgements).unwrap().len();
     assert!(bytes < 16_000, "{bytes} bytes");
 }
