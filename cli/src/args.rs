@@ -41,8 +41,13 @@ impl Globals {
     /// A usage error if none is named and the user has no home.
     pub(crate) fn data(&self) -> Outcome<PathBuf> {
         if let Some(data) = &self.data {
-            return std::path::absolute(data)
-                .map_err(|error| Failure::usage(format!("--data: {error}; name a folder")));
+            let data =
+                std::path::absolute(data).map_err(|error| Failure::usage(format!("--data: {error}; name a folder")))?;
+            if data.metadata().is_ok_and(|found| !found.is_dir()) {
+                let data = data.display();
+                return Err(Failure::usage(format!("the data folder {data} is a file; name a folder with --data DIR")));
+            }
+            return Ok(data);
         }
         let folder = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
         let state = folder("XDG_STATE_HOME").or_else(|| folder("HOME").map(|home| home.join(".local/state")));

@@ -20,6 +20,11 @@ impl Place {
         if text.contains("://") {
             return text.parse().map(Self::Kafka).map_err(|error: kafka::BadPlace| error.to_string());
         }
+        if text.split('/').next().is_some_and(|first| first.contains(':')) {
+            return Err(format!(
+                "`{text}` looks like an address; write kafka://HOST:PORT[,HOST:PORT...][/TOPIC], or `./{text}` for a folder"
+            ));
+        }
         if text.is_empty() {
             return Err("it is empty; name a data folder or kafka://HOST:PORT[,HOST:PORT...][/TOPIC]".to_owned());
         }
@@ -56,5 +61,9 @@ mod tests {
         assert_eq!(place.to_string(), "kafka://a:1");
         assert!("redis://a:1".parse::<Place>().is_err_and(|why| why.contains("kafka://")));
         assert!("".parse::<Place>().is_err());
+        for half in ["kafka:127.0.0.1", "kafka:127.0.0.1:9092", "127.0.0.1:9092", "localhost:9092", "kafka:/a/b"] {
+            assert!(half.parse::<Place>().is_err_and(|why| why.contains("write kafka://HOST:PORT")), "{half}");
+        }
+        assert_eq!(Place::read("./a:b", Path::new("/c")), Ok(Place::Folder("/c/./a:b".into())));
     }
 }

@@ -45,6 +45,24 @@ pub(crate) fn length_ms(text: &str) -> Result<u64, String> {
     api::moment::duration_ms(text)
 }
 
+/// Reads a whole number of things: `50`.
+///
+/// # Errors
+///
+/// What is wrong with it.
+pub(crate) fn count(text: &str) -> Result<usize, String> {
+    text.trim().parse().map_err(|_| "it is not a whole number from 0; write one, as 50".to_owned())
+}
+
+/// Reads a whole number of seconds: `30`.
+///
+/// # Errors
+///
+/// What is wrong with it.
+pub(crate) fn seconds(text: &str) -> Result<u64, String> {
+    text.trim().parse().map_err(|_| "it is not a whole number of seconds; write one, as 30".to_owned())
+}
+
 /// The canary's weights, rising.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Steps(pub(crate) Vec<Weight>);

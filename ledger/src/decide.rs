@@ -89,12 +89,14 @@ pub enum Rejection {
         weight: Weight,
     },
     /// There is no rollout to act on.
-    #[error("{deployment} has no rollout under way{last}; start one with `ionledger roll`")]
+    #[error("{deployment} has no rollout under way{last}; {next}")]
     NoRollout {
         /// The deployment.
         deployment: DeploymentId,
         /// How its last one ended.
         last: String,
+        /// The next step.
+        next: String,
     },
     /// There is nothing to go back to.
     #[error(

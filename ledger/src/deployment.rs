@@ -167,7 +167,12 @@ pub fn decide(state: &State, command: &Command, fence: Option<Fence>, now: Now) 
     let nothing = Deployment::default();
     let deployment = state.deployment(id).unwrap_or(&nothing);
     if state.deployment(id).is_none() && !matches!(command, Command::New { .. }) {
-        let next = format!("make its first stack with `ionledger new {} VERSION --env {}`", id.service, id.environment);
+        let next = match command {
+            Command::Traffic { .. } | Command::Roll { .. } => {
+                format!("make its first stack with `ionledger new {} VERSION --env {}`", id.service, id.environment)
+            }
+            _ => "`ionledger status` shows what runs".to_owned(),
+        };
         return Err(Rejection::Unknown { what: format!("deployment {id}"), next });
     }
     if !matches!(command, Command::Rollback { .. }) {

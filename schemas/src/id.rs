@@ -249,14 +249,19 @@ macro_rules! number {
         }
 
         impl FromStr for $name {
-            type Err = std::num::ParseIntError;
+            type Err = NotANumber;
 
             fn from_str(text: &str) -> Result<Self, Self::Err> {
-                text.parse().map(Self)
+                text.parse().map(Self).map_err(|_| NotANumber(text.chars().take(40).collect()))
             }
         }
     };
 }
+
+/// Why a text is no offset, version or fence.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{}` is not a whole number from 0 to {}", .0.escape_default(), u64::MAX)]
+pub struct NotANumber(String);
 
 number!(
     /// A record's place in a log, from 0.

@@ -152,6 +152,11 @@ impl RunSpec {
             if !is_variable(name) {
                 return field(format!("`{}` is no environment variable's name", name.escape_default()));
             }
+            if name == "PORT" || name.starts_with("IONLEDGER_") {
+                return field(format!(
+                    "env {name}: ionledger sets this variable itself; choose another name, `{{port}}` in args is the port too"
+                ));
+            }
             value.validate(name)?;
         }
         self.check.validate()?;
@@ -283,6 +288,15 @@ mod tests {
         run.args.clear();
         run.env.insert("X".into(), EnvValue::Value("a\0b".into()));
         assert!(run.validate().is_err());
+    }
+
+    #[test]
+    fn a_variable_that_every_node_gets_is_refused_and_not_overridden_in_silence() {
+        for name in ["PORT", "IONLEDGER_VERSION"] {
+            let env = BTreeMap::from([(name.to_owned(), EnvValue::Value("1".into()))]);
+            let error = RunSpec { env, ..RunSpec::default() }.validate().unwrap_err().to_string();
+            assert!(error.contains(name) && error.contains("sets this variable itself"), "{error}");
+        }
     }
 
     #[test]

@@ -109,8 +109,9 @@ fn histogram(labels: &[LabelPair], stack: &StackMeasures) -> Metric {
     });
     let mut histogram = Histogram::default();
     histogram.set_sample_count(latency.count());
-    histogram
-        .set_sample_sum(latency.0.iter().map(|(bucket, count)| upper_edge_ms(*bucket) / 1e3 * *count as f64).sum());
+    histogram.set_sample_sum(
+        0.0 + latency.0.iter().map(|(bucket, count)| upper_edge_ms(*bucket) / 1e3 * *count as f64).sum::<f64>(),
+    );
     histogram.set_bucket(buckets.to_vec());
     let mut metric = Metric::from_label(labels.to_vec());
     metric.set_histogram(histogram);

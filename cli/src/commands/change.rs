@@ -21,6 +21,31 @@ const BEFORE_MAX: Duration = Duration::from_millis(500);
 
 /// Sends a command to the running ledger and says what it made happen, and how it is taken back.
 pub(crate) async fn change(session: &Session, door: &Door, asking: &Asking, command: Command) -> Outcome<Answer> {
+    let (answer, next) = change_then(session, door, asking, command).await?;
+    next.say(session);
+    Ok(answer)
+}
+
+/// What to do after a change, to be said once it has come to its end.
+#[must_use]
+pub(crate) struct Next(Vec<String>);
+
+impl Next {
+    /// Says it.
+    pub(crate) fn say(self, session: &Session) {
+        if !self.0.is_empty() {
+            session.out.say(&written::faintly(&self.0));
+        }
+    }
+}
+
+/// As [`change`], but what to do next is left to say for who waits for the end.
+pub(crate) async fn change_then(
+    session: &Session,
+    door: &Door,
+    asking: &Asking,
+    command: Command,
+) -> Outcome<(Answer, Next)> {
     // Only for the hint at the end: what cannot be read here is told by the command's own answer.
     let before = tokio::time::timeout(BEFORE_MAX, before(door, &command)).await.unwrap_or_default();
     let answer = send(session, door, asking, &command).await?;
@@ -28,16 +53,11 @@ pub(crate) async fn change(session: &Session, door: &Door, asking: &Asking, comm
     session.out.answer(&shown, |_| written::eyes(&answer, asking.dry_run), |_| written::lines(&answer))?;
     if answer.unrecorded.is_some() {
         session.out.say(&written::loudly(&answer.notes));
-        return Ok(answer);
+        return Ok((answer, Next(vec![])));
     }
-    let mut said = written::talk(&answer, asking.dry_run);
-    if !asking.dry_run && !answer.events.is_empty() {
-        said.extend(after(&command, &before));
-    }
-    if !said.is_empty() {
-        session.out.say(&written::faintly(&said));
-    }
-    Ok(answer)
+    Next(written::talk(&answer, asking.dry_run)).say(session);
+    let next = if asking.dry_run || answer.events.is_empty() { vec![] } else { after(&command, &before) };
+    Ok((answer, Next(next)))
 }
 
 async fn before(door: &Door, command: &Command) -> Before {

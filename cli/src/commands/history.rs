@@ -9,6 +9,7 @@ use crate::exit::Exit;
 use crate::failure::Outcome;
 use crate::progress::Progress;
 use crate::render::history;
+use crate::sentence;
 use crate::session::Session;
 
 /// Show what happened to a service, the newest first: what, when, who, on whose behalf and why.
@@ -26,7 +27,7 @@ pub(crate) struct History {
     #[arg(long, value_name = "ENVIRONMENT")]
     env: Option<EnvironmentName>,
     /// How many commits at most; 0 for all
-    #[arg(long, value_name = "N", default_value_t = 50)]
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = sentence::count)]
     limit: usize,
     /// Only commits since this time: 2026-11-01, "2 days ago"
     #[arg(long, value_name = "TIME")]

@@ -4,7 +4,7 @@ use clap::Args;
 use schemas::Version;
 use schemas::command::{Command, PlanAsked};
 
-use super::change::change;
+use super::change::change_then;
 use super::wait::{Patience, rollout_ended, stack_ready};
 use crate::args::{Asking, Where};
 use crate::exit::Exit;
@@ -48,10 +48,17 @@ impl New {
         session.wait_for(async {
             let door = session.door()?;
             let wait = self.patience.begin()?;
-            change(session, &door, &self.asking, command).await?;
-            let Some(mut wait) = wait.filter(|_| !self.asking.dry_run) else { return Ok(Exit::Done) };
+            let (_, next) = change_then(session, &door, &self.asking, command).await?;
+            let Some(mut wait) = wait.filter(|_| !self.asking.dry_run) else {
+                next.say(session);
+                return Ok(Exit::Done);
+            };
             match stack_ready(session, &door, &deployment, &self.version, &mut wait).await? {
                 Exit::Done if rolls => rollout_ended(session, &door, &deployment, &self.version, &mut wait).await,
+                Exit::Done => {
+                    next.say(session);
+                    Ok(Exit::Done)
+                }
                 exit => Ok(exit),
             }
         })

@@ -16,7 +16,7 @@ use workers::proxy::{Config, Proxy, TrustedProxies};
 use workers::traffic::ProxyControl;
 
 use crate::failure::Outcome;
-use crate::{journal, settings};
+use crate::{journal, sentence, settings};
 
 /// Run the proxy that shares users' requests out over stacks (`up` starts one by itself).
 #[derive(Debug, Args)]
@@ -35,7 +35,7 @@ pub(crate) struct ProxyArgs {
     #[arg(long, value_name = "FILE", env = "IONLEDGER_CONFIG", hide_env_values = true)]
     config: Option<PathBuf>,
     /// How many seconds requests at hand may take once the proxy has been told to end.
-    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = sentence::seconds)]
     drain: u64,
     /// Leave the session of the process that started this one, so as to outlive its terminal.
     #[arg(long, hide = true)]

@@ -29,7 +29,7 @@ use crate::session::Session;
 Examples:
   ionledger release api 1.2.3 --artifact ./target/release/api
   ionledger release api 1.2.3 --artifact ./api --arg serve --arg --port={port}
-  ionledger release api 1.2.3 --artifact ./api --env DB_PASSWORD=from_env:API_DB_PASSWORD
+  ionledger release api 1.2.3 --artifact ./api --var DB_PASSWORD=from_env:API_DB_PASSWORD
   ionledger release api 1.2.3 --artifact ./api --commit 4f2a91c --run-url https://ci/8812")]
 pub(crate) struct Release {
     /// The service, as `api`
@@ -45,7 +45,7 @@ pub(crate) struct Release {
     #[arg(long = "arg", value_name = "ARG", allow_hyphen_values = true)]
     args: Vec<String>,
     /// A variable beside the service's: NAME=value, NAME=from_env:OTHER or NAME=from_file:PATH (more than once)
-    #[arg(long = "env", value_name = "NAME=VALUE", value_parser = sentence::variable)]
+    #[arg(long = "var", alias = "env", value_name = "NAME=VALUE", value_parser = sentence::variable)]
     variables: Vec<(String, EnvValue)>,
     /// The commit it was built from
     #[arg(long, value_name = "SHA")]

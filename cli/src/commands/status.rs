@@ -1,5 +1,7 @@
 //! `ionledger status`: what runs and what serves.
 
+use std::collections::BTreeSet;
+
 use clap::Args;
 use replay::answer;
 use schemas::{EnvironmentName, ServiceName};
@@ -59,8 +61,26 @@ impl Status {
             for service in &mut status.services {
                 service.deployments.retain(|deployment| deployment.environment == *env);
             }
+            if status.services.iter().all(|service| service.deployments.is_empty()) {
+                return Err(self.nothing_in(door, env).await?);
+            }
         }
         Ok(status)
+    }
+}
+
+impl Status {
+    /// Says that nothing runs in an environment, and where something does.
+    async fn nothing_in(&self, door: &Door, env: &EnvironmentName) -> Outcome<Failure> {
+        let all = door.status(self.service.as_ref(), None).await?;
+        let deployments = all.services.iter().flat_map(|service| &service.deployments);
+        let known: BTreeSet<String> = deployments.map(|deployment| deployment.environment.to_string()).collect();
+        let what = self.service.as_ref().map_or("nothing runs".to_owned(), |service| format!("{service} does not run"));
+        let known = match known.len() {
+            0 => "in no other environment either; `ionledger new SERVICE VERSION` makes a first stack".to_owned(),
+            _ => format!("but in {}", known.into_iter().collect::<Vec<_>>().join(", ")),
+        };
+        Ok(Failure::error(format!("{what} in environment {env}, {known}")))
     }
 }
 

@@ -22,7 +22,7 @@ pub(crate) fn eyes(explanation: &Explanation, now: &Zoned) -> String {
         }
         if let Some(evidence) = &rollout.evidence {
             text.push_str(&format!("  {}\n", evidence.reason));
-            remarks(evidence).iter().for_each(|remark| text.push_str(&format!("  {remark}\n")));
+            remarks(evidence, rollout.live).iter().for_each(|remark| text.push_str(&format!("  {remark}\n")));
             text.push('\n');
             table::lines(&metrics(&evidence.evidence)).iter().for_each(|line| text.push_str(&format!("  {line}\n")));
         }
@@ -49,8 +49,8 @@ fn as_history(explanation: &Explanation) -> History {
     }
 }
 
-/// What the evidence comes to, in a few lines.
-pub(super) fn remarks(status: &EvidenceStatus) -> Vec<String> {
+/// What the evidence comes to, in a few lines; of a rollout that goes on also what is missing.
+pub(super) fn remarks(status: &EvidenceStatus, live: bool) -> Vec<String> {
     let evidence = &status.evidence;
     let mut remarks = vec![format!(
         "evidence {} that it is worse, {} needed; {} that it is not, {} needed of every metric",
@@ -62,6 +62,7 @@ pub(super) fn remarks(status: &EvidenceStatus) -> Vec<String> {
     let excluded =
         evidence.excluded_ppm.map(|ppm| format!("that it fails {} more of its requests is excluded", percent(ppm)));
     let missing = match evidence.requests_still_needed {
+        _ if !live => None,
         Some(0) => None,
         Some(requests) => Some(format!("about {} more requests of it until it is accepted", grouped(requests))),
         None => Some("how many more requests it takes to accept it cannot be told yet".to_owned()),
@@ -137,7 +138,7 @@ mod tests {
 
     #[test]
     fn the_evidence_says_what_is_known_what_is_missing_and_which_node_is_bad() {
-        let shown = |change: fn(&mut serde_json::Value)| remarks(&evidence(change)).join("\n");
+        let shown = |change: fn(&mut serde_json::Value)| remarks(&evidence(change), true).join("\n");
         assert_snapshot!(shown(|evidence| evidence["bad_places"] = json!([3])), @r"
 evidence 3.3 to 1 that it is worse, 100 needed; 2.0 to 1 that it is not, 20 needed of every metric
 about 31,000 more requests of it until it is accepted
@@ -155,6 +156,8 @@ evidence 3.3 to 1 that it is worse, 100 needed; 2.0 to 1 that it is not, 20 need
 ⚠ the baseline itself is in an incident; nothing speaks for the canary meanwhile
 ✖ the router does not share requests out as the weights say; that is not the version's doing
 ");
+        let ended = remarks(&evidence(|_| ()), false).join("\n");
+        assert!(!ended.contains("more requests of it until it is accepted"), "{ended}");
         let table = table::lines(&metrics(&evidence(|_| ()).evidence)).join("\n");
         assert_snapshot!(bare(&table), @r"
 metric  canary    baseline     tolerance  worse     not worse

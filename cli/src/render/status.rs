@@ -187,7 +187,7 @@ fn rollout_facts(facts: &mut Vec<(&'static str, String)>, rollout: &RolloutStatu
     if let Some(known) = known {
         let (canary, baseline) = (errors(known.canary), errors(known.baseline));
         facts.push(("judge", format!("{}: canary {canary}, baseline {baseline}", said(known.verdict))));
-        facts.extend(super::explain::remarks(known).into_iter().map(|remark| ("", remark)));
+        facts.extend(super::explain::remarks(known, true).into_iter().map(|remark| ("", remark)));
     }
     if let Some(verdict) = rollout.verdict.as_ref().filter(told).filter(|_| known.is_none()) {
         let said = said(verdict.verdict);

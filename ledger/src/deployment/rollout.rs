@@ -138,6 +138,24 @@ pub(super) fn later(at: Timestamp, ms: u64) -> Timestamp {
     at.checked_add(after).unwrap_or(Timestamp::MAX)
 }
 
+impl Phase {
+    /// Says how it ended, after "the last one"; for a live one, how it stands.
+    fn ended(&self) -> &'static str {
+        match self {
+            Phase::Running => "is running",
+            Phase::Paused { .. } => "is paused",
+            Phase::Completed => "completed",
+            Phase::CameBack { .. } => "came back",
+            Phase::Aborted => "was aborted",
+            Phase::Promoted => "was promoted",
+            Phase::Superseded => "was superseded",
+        }
+    }
+}
+
+/// What to do where a rollout is asked about and there is none.
+const START_ONE: &str = "start one with `ionledger roll`";
+
 impl Rollout {
     /// Says whether it is running or paused.
     pub fn is_live(&self) -> bool {
@@ -291,11 +309,13 @@ impl Case<'_> {
         Rejection::RolloutRunning { deployment: self.id.clone(), from, to, weight: rollout.weight() }
     }
 
-    fn live_rollout(&self) -> Result<&Rollout, Rejection> {
+    /// Returns the rollout under way; `next` is what to do if there is none.
+    fn live_rollout(&self, next: &str) -> Result<&Rollout, Rejection> {
         let rollout = self.deployment.rollout.as_ref();
         rollout.filter(|rollout| rollout.is_live()).ok_or_else(|| Rejection::NoRollout {
             deployment: self.id.clone(),
-            last: rollout.map(|last| format!("; the last one is {}", last.phase_name())).unwrap_or_default(),
+            last: rollout.map(|last| format!("; the last one {}", last.phase.ended())).unwrap_or_default(),
+            next: next.to_owned(),
         })
     }
 
@@ -421,7 +441,7 @@ pub(super) fn decide_requested(case: &Case<'_>, canary: StackId) -> Result<Decis
 ///
 /// [`Rejection::NoRollout`].
 pub(super) fn decide_pause(case: &Case<'_>) -> Result<Decision, Rejection> {
-    let rollout = case.live_rollout()?;
+    let rollout = case.live_rollout(START_ONE)?;
     if !rollout.is_running() {
         return Ok(Decision::default());
     }
@@ -435,7 +455,7 @@ pub(super) fn decide_pause(case: &Case<'_>) -> Result<Decision, Rejection> {
 ///
 /// [`Rejection::NoRollout`].
 pub(super) fn decide_resume(case: &Case<'_>) -> Result<Decision, Rejection> {
-    let rollout = case.live_rollout()?;
+    let rollout = case.live_rollout(START_ONE)?;
     if rollout.is_running() {
         return Ok(Decision::default());
     }
@@ -452,7 +472,10 @@ pub(super) fn decide_abort(case: &Case<'_>) -> Result<Decision, Rejection> {
     if case.deployment.rollout.as_ref().is_some_and(|rollout| rollout.phase == Phase::Aborted) {
         return Ok(Decision::default());
     }
-    let rollout = case.live_rollout()?;
+    let rollout = case.live_rollout(&format!(
+        "`ionledger rollback {}` sends all traffic back to the version before",
+        case.id.service
+    ))?;
     let aborted = rollout::Aborted { rollout: rollout.id, reason: "asked for".to_owned() };
     let weights = Weights::all_on(rollout.baseline);
     let set = WeightsSet { weights, purpose: Purpose::Abort { rollout: rollout.id } };
@@ -478,6 +501,8 @@ pub(super) fn decide_promote(case: &Case<'_>) -> Result<Decision, Rejection> {
         let note = "its last step is taken; the rollout is complete once the router has confirmed it";
         return Ok(Decision::nothing(note.to_owned()));
     }
+
+    let rollout = case.live_rollout(START_ONE)?;
     let canary = case.deployment.stacks.get(&rollout.canary).ok_or_else(|| case.canary_gone())?;
     if let Some(why) = canary.not_ready() {
         return Err(Rejection::NotReady { deployment: case.id.clone(), version: canary.version.clone(), why });

@@ -94,8 +94,9 @@ pub fn part(weight: Weight) -> f64 {
 /// Returns what a rollout through `stages` will be able to tell at `requests_per_second` of both versions together. What
 /// the history in `plan` says of the baseline is taken for measured.
 pub fn forecast(plan: &Plan, stages: &[Stage], requests_per_second: f64, known: &Known) -> Forecast {
-    let canary: f64 = stages.iter().map(|stage| requests_per_second * stage.share * stage.seconds).sum();
-    let seconds: f64 = stages.iter().map(|stage| stage.seconds).sum();
+    // The sum of nothing is -0, which nobody should have to read.
+    let canary = 0.0 + stages.iter().map(|stage| requests_per_second * stage.share * stage.seconds).sum::<f64>();
+    let seconds = 0.0 + stages.iter().map(|stage| stage.seconds).sum::<f64>();
     let baseline = requests_per_second * seconds - canary;
     let course =
         Course { stages, requests_per_second, canary, v: if baseline > 0.0 { canary / baseline } else { 0.0 } };
