@@ -6,6 +6,8 @@ mod artifacts;
 mod ci;
 #[path = "api/bugs.rs"]
 mod bugs;
+#[path = "api/crowd.rs"]
+mod crowd;
 #[path = "api/doors.rs"]
 mod doors;
 #[path = "api/forecast.rs"]

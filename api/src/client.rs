@@ -194,20 +194,25 @@ impl Client {
         self.get(&address("/v1/status", service.into_iter().chain(environment).chain(when(moment)))).await
     }
 
-    /// Returns a part of history, the newest commit first.
+    /// Returns a part of history, the newest commit first: at most [`crate::server::HISTORY_LIMIT_MAX`] commits.
     ///
     /// # Errors
     ///
     /// [`Error`].
     pub async fn history(&self, query: &HistoryQuery) -> Result<History, Error> {
-        let HistoryQuery { service, environment, limit, since, voids, counts } = query;
+        let HistoryQuery { service, environment, limit, since, before, voids, counts } = query;
         let path = service.as_ref().map_or("/v1/history".to_owned(), |service| format!("/v1/history/{service}"));
         let environment = environment.as_ref().map(|name| ("environment", name.to_string()));
         let limit = limit.map(|limit| ("limit", limit.to_string()));
         let since = since.map(|since| ("since", since.to_string()));
+        let before = before.map(|before| ("before", before.to_string()));
         let voids = voids.then(|| ("voids", "true".to_owned()));
         let counts = counts.then(|| ("counts", "true".to_owned()));
-        self.get(&address(&path, environment.into_iter().chain(limit).chain(since).chain(voids).chain(counts))).await
+        self.get(&address(
+            &path,
+            environment.into_iter().chain(limit).chain(since).chain(before).chain(voids).chain(counts),
+        ))
+        .await
     }
 
     /// Returns why a deployment's rollout went as it did until a moment.

@@ -17,7 +17,12 @@ pub(crate) struct Parts(mpsc::Receiver<Part>);
 impl Parts {
     /// Returns a body and where its parts go in; at most 16 wait.
     pub(crate) fn channel() -> (mpsc::Sender<Part>, Self) {
-        let (sender, receiver) = mpsc::channel(16);
+        Self::channel_of(16)
+    }
+
+    /// Returns a body and where its parts go in; at most `waiting` wait.
+    pub(crate) fn channel_of(waiting: usize) -> (mpsc::Sender<Part>, Self) {
+        let (sender, receiver) = mpsc::channel(waiting);
         (sender, Self(receiver))
     }
 }

@@ -111,6 +111,8 @@ codes! {
     NoTarget = "no_target", UNPROCESSABLE_ENTITY, 1;
     /// What was asked for is not possible in itself.
     Invalid = "invalid", UNPROCESSABLE_ENTITY, 2;
+    /// The caller, or everyone together, has as many connections as the server takes.
+    Busy = "busy", SERVICE_UNAVAILABLE, 1;
     /// This machine's clock cannot be right.
     ClockAhead = "clock_ahead", SERVICE_UNAVAILABLE, 1;
     /// Nobody knows whether the command was carried out.

@@ -11,11 +11,14 @@ mod commands;
 mod events;
 mod forecast;
 mod glass;
+mod history;
 mod hooks;
 mod peer;
 mod reads;
 mod respond;
+mod seat;
 mod socket;
+mod stall;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -36,6 +39,7 @@ use crate::ci::Secrets;
 use crate::problem::{Code, Problem};
 use crate::tokens::Tokens;
 
+pub use history::LIMIT_MAX as HISTORY_LIMIT_MAX;
 pub use hooks::{Hooks, Unhooked, check_bind};
 pub use socket::{SocketError, path as socket_path, reach as reach_socket};
 
@@ -61,6 +65,8 @@ pub struct Api {
     pub limits: Limits,
     /// A place for each long read; the others wait.
     pub long_reads: Semaphore,
+    /// The connections that each token has now.
+    token_connections: seat::Counts<String>,
     /// Cancelled when the server closes; long answers end then.
     pub closing: CancellationToken,
 }
@@ -71,8 +77,16 @@ const LONG_READS_MAX: usize = 4;
 /// How much is taken at once.
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// Connections open at a time, on each of the two doors.
+    /// Connections open at a time, on each of the two doors. Those that come later may ask for health and a rollback.
     pub connections_max: usize,
+    /// Connections beyond them that are kept open at a time; the oldest gives way.
+    pub connections_reserved_max: usize,
+    /// Connections that a token may have at a time, on all doors.
+    pub connections_per_token_max: usize,
+    /// Connections that an address may have at a time over TCP; as many as there are if there is nothing.
+    pub connections_per_address_max: Option<usize>,
+    /// How long the other end of a connection may take less than 16 KiB of what is written to it.
+    pub stalled_max: Duration,
     /// How long a request's head may take.
     pub head_timeout: Duration,
     /// How long a command's body may take.
@@ -91,6 +105,10 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             connections_max: 256,
+            connections_reserved_max: 32,
+            connections_per_token_max: 64,
+            connections_per_address_max: None,
+            stalled_max: Duration::from_secs(30),
             head_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_secs(10),
             upload_idle: Duration::from_secs(30),
@@ -115,6 +133,7 @@ impl Api {
             ci: Secrets::default(),
             limits: Limits::default(),
             long_reads: Semaphore::new(LONG_READS_MAX),
+            token_connections: seat::Counts::default(),
             closing: CancellationToken::new(),
         }
     }
@@ -235,5 +254,6 @@ fn router(api: Arc<Api>) -> Router {
         .fallback(|| async { Problem::new(Code::NoSuchPath, "no such address; every address is in docs/api.md") })
         .method_not_allowed_fallback(|| async { Problem::new(Code::Method, "this address does not take that method") })
         .layer(axum::middleware::from_fn(respond::in_a_task))
+        .layer(axum::middleware::from_fn(seat::reserved_only))
         .with_state(api)
 }

@@ -9,7 +9,10 @@ use ledger::Ledger;
 use ledger::telemetry::SECONDS;
 use prometheus::core::Collector;
 use prometheus::proto::MetricFamily;
-use prometheus::{Encoder as _, HistogramVec, IntGauge, IntGaugeVec, Opts, TextEncoder, register_histogram_vec};
+use prometheus::{
+    Encoder as _, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, TextEncoder, register_histogram_vec,
+    register_int_counter_vec,
+};
 use schemas::Role;
 
 /// The form of the answer. Source: Prometheus' text format 0.0.4.
@@ -24,6 +27,12 @@ pub static ROLLBACK_SECONDS: LazyLock<HistogramVec> = LazyLock::new(|| {
         "Seconds from a rollback's command until the router has confirmed it, or until it was answered without that";
     let buckets = SECONDS.to_vec();
     register_histogram_vec!("ionledger_rollback_seconds", help, &["outcome"], buckets).expect("registered once")
+});
+
+/// Requests that were refused because the door, their address or their token has as many connections as it may have.
+pub static BUSY: LazyLock<IntCounterVec> = LazyLock::new(|| {
+    let help = "Requests that were refused because too many connections were open";
+    register_int_counter_vec!("ionledger_http_busy_total", help, &["of"]).expect("registered once")
 });
 
 /// Returns what this process counts and `more`, as Prometheus reads it.

@@ -71,16 +71,9 @@ impl Door {
         }
     }
 
-    /// Returns a part of history.
-    pub(crate) async fn history(&self, query: &HistoryQuery) -> Outcome<History> {
-        let asked = self.client.history(query).await;
-        match self.or_folder(asked).await? {
-            Source::Answered(history) => Ok(history),
-            Source::Folder(reader) => {
-                let unrecorded = self.left(query.service.as_ref(), query.environment.as_ref());
-                Ok(History { unrecorded, ..reader.history(query).await? })
-            }
-        }
+    /// Returns history page by page.
+    pub(crate) fn history(&self, query: HistoryQuery) -> Pages<'_> {
+        Pages { door: self, folder: None, left: query.limit, query, more: true }
     }
 
     /// Returns why a deployment's rollout went as it did until a moment.
@@ -190,6 +183,53 @@ impl Door {
             _ => return Err(error.into()),
         }
         Ok(Source::Folder(Box::new(open(data).await?)))
+    }
+}
+
+/// How many commits are asked for at a time.
+const PAGE: usize = 1_000;
+
+/// History as it is read, the newest commits first.
+pub(crate) struct Pages<'d> {
+    door: &'d Door,
+    /// The folder's reader, once it turned out that nothing runs there.
+    folder: Option<Box<Reader>>,
+    query: HistoryQuery,
+    left: Option<usize>,
+    more: bool,
+}
+
+impl Pages<'_> {
+    /// Returns the next page, or nothing if there is none; of a history that is empty, too, there is a first.
+    pub(crate) async fn next(&mut self) -> Outcome<Option<History>> {
+        if !self.more || self.left == Some(0) {
+            return Ok(None);
+        }
+        self.query.limit = Some(self.left.map_or(PAGE, |left| left.min(PAGE)));
+        let page = self.read().await?;
+        self.left = self.left.map(|left| left.saturating_sub(page.entries.len()));
+        self.query.before = page.entries.last().map(|entry| entry.offset);
+        self.more = page.more && self.query.before.is_some();
+        Ok(Some(page))
+    }
+
+    /// Says whether another page is asked for and there.
+    pub(crate) fn go_on(&self) -> bool {
+        self.more && self.left != Some(0)
+    }
+
+    async fn read(&mut self) -> Outcome<History> {
+        let reader = match self.folder.take() {
+            Some(reader) => reader,
+            None => match self.door.or_folder(self.door.client.history(&self.query).await).await? {
+                Source::Answered(history) => return Ok(history),
+                Source::Folder(reader) => reader,
+            },
+        };
+        let unrecorded = self.door.left(self.query.service.as_ref(), self.query.environment.as_ref());
+        let page = reader.history(&self.query).await?;
+        self.folder = Some(reader);
+        Ok(History { unrecorded, ..page })
     }
 }
 

@@ -52,7 +52,7 @@ impl House {
         let artifacts = Arc::new(Artifacts::open(&data).map_err(report)?);
         let adapters = adapters(&opened, &artifacts)?;
         let stop = CancellationToken::new();
-        let api = ApiServer::open(&opened, &adapters, artifacts, ci, Way::Socket(settings.listen)).await?;
+        let api = ApiServer::open(&opened, &adapters, artifacts, ci, settings, Way::Socket(settings.listen)).await?;
         // Last of what may fail: an `up` that cannot be leaves nothing behind.
         let exe = std::env::current_exe().into_diagnostic()?;
         let proxy = proxy::start(&data, &exe, &settings.trusted_proxies).await?;

@@ -55,6 +55,8 @@ pub(crate) struct ServerSettings {
     pub(crate) ci_only_webhooks: bool,
     /// The proxies whose word on who asked is believed.
     pub(crate) trusted_proxies: TrustedProxies,
+    /// How many connections an address may have over TCP; as many as there are if there is nothing.
+    pub(crate) connections_per_address_max: Option<usize>,
     /// How Kafka is reached.
     pub(crate) kafka: Options,
 }
@@ -85,14 +87,23 @@ impl KafkaArgs {
 
     fn settings(&self) -> Outcome<ServerSettings> {
         let file = self.config.as_deref().map(File::read).transpose()?.unwrap_or_default();
-        let File { data, ledger, dev, listen, ci_secret_files, ci_only_webhooks, trusted_proxies, kafka: written } =
-            file;
+        let File { data, ledger, dev, listen, ci_secret_files, ci_only_webhooks, .. } = file;
+        let File { connections_per_address_max, trusted_proxies, kafka: written, .. } = file;
         let trusted_proxies = trusted_from_environment()?.or(trusted_proxies).unwrap_or_default();
         let environment = kafka::from_environment(std::env::vars_os()).map_err(Failure::usage)?;
         let mut kafka = written.overridden_by(environment).options().map_err(Failure::usage)?;
         kafka.dev = self.dev.or(dev).unwrap_or(false);
         kafka.check().map_err(Failure::usage)?;
-        Ok(ServerSettings { data, ledger, listen, ci_secret_files, ci_only_webhooks, trusted_proxies, kafka })
+        Ok(ServerSettings {
+            data,
+            ledger,
+            listen,
+            ci_secret_files,
+            ci_only_webhooks,
+            trusted_proxies,
+            connections_per_address_max,
+            kafka,
+        })
     }
 }
 

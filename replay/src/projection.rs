@@ -21,6 +21,7 @@ mod row;
 mod store;
 
 use std::fs::{self, File};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
@@ -283,9 +284,9 @@ impl Projection {
         self.shared.read(|held| Ok(held.streams.keys().filter(|name| wanted(name)).cloned().collect()))
     }
 
-    /// Returns the offsets of a stream's last commits, the newest first.
-    pub(crate) fn commits_of(&self, stream: &str, since: Offset, max: usize) -> Option<Vec<Offset>> {
-        self.shared.read(|held| held.commits_of(stream, since, max))
+    /// Returns the offsets of a stream's last commits in `within`, the newest first.
+    pub(crate) fn commits_of(&self, stream: &str, within: Range<Offset>, max: usize) -> Option<Vec<Offset>> {
+        self.shared.read(|held| held.commits_of(stream, within.clone(), max))
     }
 
     /// Returns the offsets of the last records that do not count, the newest first, none before `since`.

@@ -107,6 +107,8 @@ pub struct HistoryQuery {
     pub limit: Option<usize>,
     /// None that are older.
     pub since: Option<Timestamp>,
+    /// Only records before this offset, to go on where another answer ended; none for all.
+    pub before: Option<Offset>,
     /// Also the records that do not count.
     pub voids: bool,
     /// Of a service also the commits that hold nothing but what the judge was told, about one a minute of a rollout.
@@ -117,6 +119,11 @@ impl HistoryQuery {
     /// Says whether all of the ledger is asked for.
     fn is_all(&self) -> bool {
         self.service.is_none() && self.environment.is_none()
+    }
+
+    /// Says whether a record at `offset` is old enough.
+    fn reaches(&self, offset: Offset) -> bool {
+        self.before.is_none_or(|before| offset < before)
     }
 }
 

@@ -154,6 +154,7 @@ async fn same_history(rows: &Reader, fold: &Reader, times: &[(schemas::Timestamp
                     environment: environment.clone(),
                     limit,
                     since,
+                    before: rng.random_bool(0.5).then(|| Offset(rng.random_range(0..times.len() as u64 + 2))),
                     voids,
                     counts: voids,
                 };
@@ -161,12 +162,33 @@ async fn same_history(rows: &Reader, fold: &Reader, times: &[(schemas::Timestamp
                 let by_fold = fold.history(&query).await.unwrap();
                 assert_eq!(by_rows, by_fold, "{query:?}");
                 assert!(by_rows.entries.is_sorted_by(|a, b| a.offset > b.offset));
+                assert!(query.before.is_none_or(|before| by_rows.entries.iter().all(|entry| entry.offset < before)));
+                if limit == Some(40) {
+                    assert_eq!(page_by_page(rows, &query).await, whole(rows, &query).await, "{query:?}");
+                }
                 assert!(voids || by_rows.entries.iter().all(|entry| entry.void.is_none()));
                 let raw_id = |event: &replay::answer::Happened| event.summary.contains("019b");
                 let odd = by_rows.entries.iter().flat_map(|entry| &entry.events).find(|event| raw_id(event));
                 assert!(odd.is_none_or(|event| event.kind == "ledger.created" || voids), "{odd:?}");
             }
         }
+    }
+}
+
+async fn whole(reader: &Reader, query: &HistoryQuery) -> Vec<replay::answer::HistoryEntry> {
+    reader.history(&HistoryQuery { limit: None, ..query.clone() }).await.unwrap().entries
+}
+
+/// Reads history as many as the limit at a time, each part from where the one before ended.
+async fn page_by_page(reader: &Reader, query: &HistoryQuery) -> Vec<replay::answer::HistoryEntry> {
+    let (mut query, mut entries) = (query.clone(), Vec::new());
+    loop {
+        let page = reader.history(&query).await.unwrap();
+        entries.extend(page.entries);
+        if !page.more {
+            return entries;
+        }
+        query.before = entries.last().map(|entry| entry.offset);
     }
 }
 

@@ -1,4 +1,4 @@
-//! Accepting connections: as many as are allowed, each with a time to say what it wants.
+//! Accepting connections: each gets a seat, a time to say what it wants, and a time to take what it asked for.
 
 use std::io;
 use std::sync::Arc;
@@ -11,22 +11,23 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::task::TaskTracker;
 
 use super::Api;
 use super::peer::Peer;
+use super::seat::Seats;
+use super::stall::Unstalled;
 
 /// Serves the Unix socket until the server closes and its connections have ended.
 pub(super) async fn unix(listener: UnixListener, api: Arc<Api>, router: Router) {
     let door = Door::new(api, router);
-    while let Some(permit) = door.place().await {
+    loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             () = door.api.closing.cancelled() => break,
         };
         match accepted.and_then(|(stream, _)| Ok((stream.peer_cred()?, stream))) {
-            Ok((user, stream)) => door.open(stream, Peer::Unix { uid: user.uid(), pid: user.pid() }, permit),
+            Ok((user, stream)) => door.open(stream, Peer::Unix { uid: user.uid(), pid: user.pid() }),
             Err(error) => rest(&error).await,
         }
     }
@@ -36,7 +37,7 @@ pub(super) async fn unix(listener: UnixListener, api: Arc<Api>, router: Router) 
 /// Serves TCP until the server closes and its connections have ended.
 pub(super) async fn tcp(listener: TcpListener, api: Arc<Api>, router: Router) {
     let door = Door::new(api, router);
-    while let Some(permit) = door.place().await {
+    loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             () = door.api.closing.cancelled() => break,
@@ -44,7 +45,7 @@ pub(super) async fn tcp(listener: TcpListener, api: Arc<Api>, router: Router) {
         match accepted {
             Ok((stream, address)) => {
                 let _ = stream.set_nodelay(true); // only a matter of speed
-                door.open(stream, Peer::Tcp(address), permit);
+                door.open(stream, Peer::Tcp(address));
             }
             Err(error) => rest(&error).await,
         }
@@ -55,44 +56,34 @@ pub(super) async fn tcp(listener: TcpListener, api: Arc<Api>, router: Router) {
 struct Door {
     api: Arc<Api>,
     service: TowerToHyperService<Router>,
-    places: Arc<Semaphore>,
+    seats: Arc<Seats>,
     connections: TaskTracker,
 }
 
 impl Door {
     fn new(api: Arc<Api>, router: Router) -> Self {
-        let places = Arc::new(Semaphore::new(api.limits.connections_max));
-        Self { api, service: TowerToHyperService::new(router), places, connections: TaskTracker::new() }
+        let seats = Seats::new(&api.limits);
+        Self { api, service: TowerToHyperService::new(router), seats, connections: TaskTracker::new() }
     }
 
-    /// Waits until one more connection is allowed; nothing when the server closes.
-    async fn place(&self) -> Option<OwnedSemaphorePermit> {
-        tokio::select! {
-            permit = Arc::clone(&self.places).acquire_owned() => permit.ok(),
-            () = self.api.closing.cancelled() => None,
-        }
-    }
-
-    fn open(
-        &self,
-        stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
-        peer: Peer,
-        place: OwnedSemaphorePermit,
-    ) {
-        let service = self.service.clone();
+    fn open(&self, stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static, peer: Peer) {
+        let seat = self.seats.seat(peer.address());
+        let (service, of_request) = (self.service.clone(), Arc::clone(&seat));
         let service = service_fn(move |mut request: http::Request<hyper::body::Incoming>| {
             request.extensions_mut().insert(peer);
+            request.extensions_mut().insert(Arc::clone(&of_request));
             service.call(request)
         });
         let mut builder = http1::Builder::new();
         builder.timer(TokioTimer::new()).header_read_timeout(self.api.limits.head_timeout).max_buf_size(64 * 1024);
+        let stream = Unstalled::new(stream, self.api.limits.stalled_max);
         let connection = builder.serve_connection(TokioIo::new(stream), service);
         let api = Arc::clone(&self.api);
         self.connections.spawn(async move {
-            let _place = place;
             let mut connection = std::pin::pin!(connection);
             let ended = tokio::select! {
                 ended = connection.as_mut() => ended,
+                () = seat.taken_away() => Ok(()),
                 () = api.closing.cancelled() => {
                     connection.as_mut().graceful_shutdown();
                     tokio::time::timeout(api.limits.close_timeout, connection).await.unwrap_or(Ok(()))

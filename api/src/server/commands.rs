@@ -20,6 +20,7 @@ use serde::Deserialize;
 use workers::glass::Rolled;
 
 use super::peer::Caller;
+use super::seat::Room;
 use super::{Api, artifacts, glass, respond};
 use crate::authorize::{Act, authorize};
 use crate::problem::{Code, Problem};
@@ -42,6 +43,7 @@ pub(super) struct Options {
 pub(super) async fn post(
     State(api): State<Arc<Api>>,
     Caller(actor): Caller,
+    room: Room,
     options: Result<Query<Options>, QueryRejection>,
     headers: HeaderMap,
     body: Body,
@@ -49,6 +51,7 @@ pub(super) async fn post(
     let options = respond::query(options)?;
     let body = respond::read(&headers, body, COMMAND_BYTES_MAX, api.limits.body_timeout).await?;
     let request: Request = respond::parse(&body)?;
+    room.admit(&request.command)?;
     let answer = if options.dry_run {
         dry_run(&api, &actor, &request).await?
     } else {

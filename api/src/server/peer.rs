@@ -1,6 +1,6 @@
 //! Peers: who is at the other end of a connection, and how that is known.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use axum::extract::FromRequestParts;
@@ -8,7 +8,7 @@ use http::header::AUTHORIZATION;
 use http::request::Parts;
 use schemas::{Actor, ActorKind};
 
-use super::Api;
+use super::{Api, seat};
 use crate::problem::{Code, Problem};
 
 /// The other end of a connection.
@@ -34,8 +34,22 @@ impl FromRequestParts<Arc<Api>> for Caller {
     async fn from_request_parts(parts: &mut Parts, api: &Arc<Api>) -> Result<Self, Problem> {
         match parts.extensions.get::<Peer>() {
             Some(Peer::Unix { uid, pid }) => Ok(Caller(of_user(*uid, *pid))),
-            Some(Peer::Tcp(_)) => of_token(parts, api).map(Caller),
+            Some(Peer::Tcp(_)) => {
+                let actor = of_token(parts, api)?;
+                seat::take_for_token(parts, api, &actor.proof)?;
+                Ok(Caller(actor))
+            }
             None => Err(Problem::new(Code::Internal, "the connection's peer is not known")),
+        }
+    }
+}
+
+impl Peer {
+    /// Returns where it is, if it is not on this machine.
+    pub(super) fn address(&self) -> Option<IpAddr> {
+        match self {
+            Peer::Unix { .. } => None,
+            Peer::Tcp(address) => Some(address.ip().to_canonical()),
         }
     }
 }

@@ -18,7 +18,7 @@ use serde_json::json;
 use tokio::sync::SemaphorePermit;
 
 use super::peer::Caller;
-use super::{Api, glass, respond};
+use super::{Api, glass, history, respond};
 use crate::moment;
 use crate::problem::{Code, Problem};
 use crate::telemetry;
@@ -121,6 +121,7 @@ pub(super) struct HistoryAsked {
     environment: Option<EnvironmentName>,
     limit: Option<usize>,
     since: Option<String>,
+    before: Option<Offset>,
     #[serde(default)]
     voids: bool,
     #[serde(default)]
@@ -133,7 +134,7 @@ pub(super) async fn history(
     _: Caller,
     asked: Result<Query<HistoryAsked>, QueryRejection>,
 ) -> Result<Response, Problem> {
-    tell_history(&api, None, respond::query(asked)?).await
+    tell_history(api, None, respond::query(asked)?).await
 }
 
 /// `GET /v1/history/SERVICE`: the commits that concern a service.
@@ -143,17 +144,18 @@ pub(super) async fn history_of(
     service: Result<Path<ServiceName>, PathRejection>,
     asked: Result<Query<HistoryAsked>, QueryRejection>,
 ) -> Result<Response, Problem> {
-    tell_history(&api, Some(respond::path(service)?), respond::query(asked)?).await
+    tell_history(api, Some(respond::path(service)?), respond::query(asked)?).await
 }
 
-async fn tell_history(api: &Api, service: Option<ServiceName>, asked: HistoryAsked) -> Result<Response, Problem> {
-    let HistoryAsked { environment, limit, since, voids, counts } = asked;
-    let since = since.map(|text| time(api, &text)).transpose()?;
-    let _place = place(api).await?;
-    let query = HistoryQuery { service, environment, limit, since, voids, counts };
-    let mut history = api.reader.history(&query).await?;
-    history.unrecorded = glass::unrecorded(api, query.service.as_ref(), query.environment.as_ref());
-    Ok(respond::json(&history))
+async fn tell_history(api: Arc<Api>, service: Option<ServiceName>, asked: HistoryAsked) -> Result<Response, Problem> {
+    let HistoryAsked { environment, limit, since, before, voids, counts } = asked;
+    if limit.is_some_and(|limit| !(1..=history::LIMIT_MAX).contains(&limit)) {
+        let max = history::LIMIT_MAX;
+        let next = "go on with `before` and the last offset of the answer";
+        return Err(Problem::malformed(format!("limit must be 1 to {max}; for more {next}")));
+    }
+    let since = since.map(|text| time(&api, &text)).transpose()?;
+    history::tell(api, HistoryQuery { service, environment, limit, since, before, voids, counts }).await
 }
 
 /// `GET /v1/who-shipped/ENVIRONMENT/SERVICE`: which version served what share, and who put it there.
@@ -223,7 +225,7 @@ pub(super) async fn verify(State(api): State<Arc<Api>>, _: Caller) -> Result<Res
     Ok(respond::json(&api.reader.verify().await?))
 }
 
-async fn place(api: &Api) -> Result<SemaphorePermit<'_>, Problem> {
+pub(super) async fn place(api: &Api) -> Result<SemaphorePermit<'_>, Problem> {
     api.long_reads.acquire().await.map_err(|_| Problem::new(Code::Halted, "this server is closing"))
 }
 

@@ -1,12 +1,14 @@
 //! `ionledger history`: what happened, and who did it.
 
 use clap::Args;
-use replay::HistoryQuery;
+use replay::{HistoryQuery, answer};
 use schemas::{EnvironmentName, ServiceName};
 
 use super::status::unknown;
+use crate::door::Pages;
 use crate::exit::Exit;
 use crate::failure::Outcome;
+use crate::out::Form;
 use crate::progress::Progress;
 use crate::render::history;
 use crate::sentence;
@@ -47,24 +49,57 @@ impl History {
             environment: self.env,
             limit: (self.limit > 0).then_some(self.limit),
             since: self.since.as_deref().map(|text| session.moment(text)).transpose()?,
+            before: None,
             voids: self.voids,
             counts: self.counts,
         };
         session.wait_for(async {
             let door = session.door()?;
             let progress = Progress::begin(session.out, "reading the ledger");
-            let answer = door.history(&query).await?;
-            if let (Some(service), true) = (&self.service, answer.entries.is_empty())
+            let mut pages = door.history(query);
+            let first = pages.next().await?.unwrap_or_else(|| unreachable!("there is a first page"));
+            if let (Some(service), true) = (&self.service, first.entries.is_empty())
                 && door.status(Some(service), None).await?.services.is_empty()
             {
                 return Err(unknown(service));
             }
             drop(progress);
-            let now = session.now();
-            session.out.answer(&answer, |answer| history::eyes(answer, &now), history::lines)?;
-            session.say_empty(answer.entries.is_empty(), history::NOTHING);
-            session.warn_of(&answer.unrecorded);
+            let (empty, unrecorded) = (first.entries.is_empty(), first.unrecorded.clone());
+            tell(session, pages, first).await?;
+            session.say_empty(empty, history::NOTHING);
+            session.warn_of(&unrecorded);
             Ok(Exit::Done)
         })
     }
+}
+
+/// Shows history page by page as it comes, so that a long one takes no more room than a short one.
+async fn tell(session: &Session, mut pages: Pages<'_>, first: answer::History) -> Outcome<()> {
+    let (out, now) = (session.out, session.now());
+    if !pages.go_on() {
+        return out.answer(&first, |answer| history::eyes(answer, &now), history::lines);
+    }
+    let json = out.form == Form::Json;
+    if json {
+        out.data(&history::json_head(&first)?)?;
+    }
+    let mut page = first;
+    let mut before = "";
+    loop {
+        let last = !pages.go_on();
+        match out.form {
+            Form::Eyes => {
+                page.more &= last;
+                out.data(&history::eyes(&page, &now))?;
+            }
+            Form::Lines => out.data(&history::lines(&page))?,
+            Form::Json => out.data(&format!("{before}{}", history::json_entries(&page)?))?,
+        }
+        before = ",";
+        match pages.next().await? {
+            Some(next) => page = next,
+            None => break,
+        }
+    }
+    if json { out.data(&history::json_end(&page)?) } else { Ok(()) }
 }

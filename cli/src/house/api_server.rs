@@ -15,6 +15,7 @@ use workers::runtime::{self, Adapters};
 use workers::traffic::{Entry, Router};
 
 use super::{Opened, report};
+use crate::settings::ServerSettings;
 
 /// How callers come in.
 #[derive(Clone, Copy, Debug)]
@@ -44,6 +45,7 @@ impl ApiServer {
         adapters: &Adapters,
         artifacts: Arc<Artifacts>,
         ci: Secrets,
+        settings: &ServerSettings,
         way: Way,
     ) -> miette::Result<Self> {
         let closing = CancellationToken::new();
@@ -51,6 +53,7 @@ impl ApiServer {
         api.hooks = Arc::new(Hands { ledger: opened.ledger.clone(), router: Arc::clone(&adapters.router) });
         api.glass = adapters.glass.clone();
         api.ci = ci;
+        api.limits.connections_per_address_max = settings.connections_per_address_max;
         api.closing = closing.clone();
         let api = Arc::new(api);
         let server = match way {

@@ -3,10 +3,12 @@
 use jiff::Zoned;
 use replay::answer::{Happened, History, HistoryEntry};
 use schemas::{Actor, ActorKind};
+use serde::Serialize;
 
 use super::table::{self, Cell, paint};
 use super::unrecorded;
 use super::words::{BAD, column, faint, line, moment_and_day, plain, strong, style_of};
+use crate::failure::{Failure, Outcome};
 
 /// The columns of [`lines`], for help texts.
 pub(crate) const COLUMNS: &str =
@@ -78,6 +80,32 @@ pub(crate) fn lines(history: &History) -> String {
     history.entries.iter().map(of_entry).collect()
 }
 
+/// Returns the beginning of a history that is written page by page as JSON; [`json_entries`] and [`json_end`] follow.
+pub(crate) fn json_head(first: &History) -> Outcome<String> {
+    let (service, environment) = (json(&first.service)?, json(&first.environment)?);
+    let version = first.schema_version;
+    Ok(format!("{{\"schema_version\":{version},\"service\":{service},\"environment\":{environment},\"entries\":["))
+}
+
+/// Returns a page's entries, with commas between them.
+pub(crate) fn json_entries(page: &History) -> Outcome<String> {
+    let entries: Outcome<Vec<String>> = page.entries.iter().map(json).collect();
+    Ok(entries?.join(","))
+}
+
+/// Returns the end, as the last page has it.
+pub(crate) fn json_end(last: &History) -> Outcome<String> {
+    let unrecorded = match last.unrecorded.is_empty() {
+        true => String::new(),
+        false => format!(",\"unrecorded\":{}", json(&last.unrecorded)?),
+    };
+    Ok(format!("],\"more\":{}{unrecorded}}}\n", last.more))
+}
+
+fn json(value: &impl Serialize) -> Outcome<String> {
+    serde_json::to_string(value).map_err(|error| Failure::error(format!("the answer is no JSON: {error}")))
+}
+
 fn event_line(entry: &HistoryEntry, event: Option<&Happened>) -> String {
     line(&[
         entry.offset.to_string(),
@@ -113,6 +141,21 @@ offset  time (+01:00)        who                     what
                                                      because: hotfix
 there is more; see --limit and --since
 ");
+    }
+
+    #[test]
+    fn json_page_by_page_is_the_json_of_the_whole() {
+        let whole = history();
+        let entries = &whole.entries;
+        let page = |from: usize, to: usize| History { entries: entries[from..to].to_vec(), ..whole.clone() };
+        let text = [
+            json_head(&page(0, 1)).unwrap(),
+            json_entries(&page(0, 1)).unwrap(),
+            ",".to_owned(),
+            json_entries(&page(1, entries.len())).unwrap(),
+            json_end(&page(1, entries.len())).unwrap(),
+        ];
+        assert_eq!(text.concat(), serde_json::to_string(&whole).unwrap() + "\n");
     }
 
     #[test]

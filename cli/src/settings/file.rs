@@ -22,6 +22,7 @@ pub(super) struct File {
     pub(super) ci_secret_files: Vec<PathBuf>,
     pub(super) ci_only_webhooks: bool,
     pub(super) trusted_proxies: Option<TrustedProxies>,
+    pub(super) connections_per_address_max: Option<usize>,
     pub(super) kafka: Kafka,
 }
 
@@ -51,11 +52,17 @@ impl File {
             ci_only_webhooks: root.get("ci_only_webhooks").and_then(|item| item.boolean()).unwrap_or(false),
             trusted_proxies: (root.get("trusted_proxies").and_then(|item| item.list()))
                 .map(|items| items.iter().filter_map(|item| item.checked(str::parse::<TrustedProxies>)).collect()),
+            connections_per_address_max: (root.get("connections_per_address_max"))
+                .and_then(|item| item.valid(item.integer::<usize>()?, at_least_one)),
             kafka: kafka(root.section("kafka"), base),
         };
         root.end();
         document.finish().map(|()| file)
     }
+}
+
+fn at_least_one(number: &usize) -> Result<(), String> {
+    if *number > 0 { Ok(()) } else { Err("with 0 nobody could come in; write at least 1, or leave it out".to_owned()) }
 }
 
 fn kafka(mut section: Section<'_>, base: &Path) -> Kafka {

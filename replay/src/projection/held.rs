@@ -2,6 +2,7 @@
 //! Superseded rows stay in the store and are read from there.
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Range;
 
 use ledger::rule::{Done, Head, Ruler};
 use ledger::tree::Frontier;
@@ -194,21 +195,40 @@ impl Held {
         Ok(Some(Offset(number * RECORDS + within - 1)))
     }
 
-    /// Returns the offsets of a stream's last commits, the newest first: at most `max`, none before `since`.
-    pub(super) fn commits_of(&self, stream: &str, since: Offset, max: usize) -> Result<Vec<Offset>> {
+    /// Returns the offsets of a stream's last commits in `within`, the newest first: at most `max`.
+    pub(super) fn commits_of(&self, stream: &str, within: Range<Offset>, max: usize) -> Result<Vec<Offset>> {
         let Some(tail) = self.streams.get(stream) else { return Ok(vec![]) };
-        let mut number = (tail.head.version.0 - 1) / COMMITS;
-        let mut chunk = tail.offsets.clone();
+        let last = (tail.head.version.0 - 1) / COMMITS;
+        let load = |number| match number == last {
+            true => Ok(tail.offsets.clone()),
+            false => load_offsets(&self.store, stream, number, COMMITS),
+        };
+        let mut number = self.chunk_before(last, within.end, &load)?;
+        let mut chunk = load(number)?;
         let mut offsets = Vec::new();
         loop {
-            offsets.extend(chunk.iter().rev().filter(|offset| **offset >= since));
-            if number == 0 || offsets.len() >= max || chunk.first().is_some_and(|first| *first < since) {
+            offsets.extend(chunk.iter().rev().filter(|offset| within.contains(*offset)));
+            if number == 0 || offsets.len() >= max || chunk.first().is_some_and(|first| *first < within.start) {
                 offsets.truncate(max);
                 return Ok(offsets);
             }
             number -= 1;
-            chunk = load_offsets(&self.store, stream, number, COMMITS)?;
+            chunk = load(number)?;
         }
+    }
+
+    /// Returns the last of a stream's chunks (the first if none) that begins before `end`.
+    fn chunk_before(&self, last: u64, end: Offset, load: impl Fn(u64) -> Result<Vec<Offset>>) -> Result<u64> {
+        let begins_before = |number| Ok(load(number)?.first().is_some_and(|first: &Offset| *first < end));
+        if begins_before(last)? {
+            return Ok(last);
+        }
+        let (mut low, mut high) = (0, last);
+        while high - low > 1 {
+            let middle = low + (high - low) / 2;
+            if begins_before(middle)? { low = middle } else { high = middle }
+        }
+        Ok(low)
     }
 
     /// Returns the offsets of the records that do not count, the newest first, none before `since`.

@@ -145,7 +145,7 @@ impl Visit for Collect {
         }
         let wanted = self.history.as_ref().is_some_and(|query| {
             let young = query.since.is_none_or(|since| judged.time >= since);
-            about_it && young && (judged.void.is_none() || query.voids)
+            about_it && young && query.reaches(offset) && (judged.void.is_none() || query.voids)
         });
         if wanted {
             let names = Names { before, after: self.deployment(deployment.as_ref()), service };

@@ -48,8 +48,11 @@ impl Reader {
         let Some(candidates) = candidates(rows, query, limit.saturating_add(1)) else { return Ok(None) };
         let mut kept = Vec::new();
         let mut more = false;
-        for offset in candidates.into_iter().rev() {
+        for offset in candidates {
             let Some(judged) = rows.judged(offset) else { return Ok(None) };
+            if judged.void.is_some() && !query.voids {
+                continue;
+            }
             let records = self.log.read(offset, 1).await?;
             let Some(record) = records.first() else { return Ok(None) };
             let decoded = Decoded::of(&record.bytes);
@@ -112,21 +115,23 @@ fn since(rows: &Projection, query: &HistoryQuery) -> Option<Offset> {
     Some(rows.offset_at(before)?.map_or(Offset(0), Offset::next))
 }
 
-/// Returns the offsets of the newest records that may be what is asked for: `max` of each stream, and the voids.
-fn candidates(rows: &Projection, query: &HistoryQuery, max: usize) -> Option<BTreeSet<Offset>> {
+/// Returns the offsets of the newest records that may be what is asked for, the newest first: `max` of each stream, and
+/// the voids; of the whole ledger all that there are, one by one.
+fn candidates(rows: &Projection, query: &HistoryQuery, max: usize) -> Option<Box<dyn Iterator<Item = Offset> + Send>> {
     let since = since(rows, query)?;
-    let voids: BTreeSet<Offset> =
-        if query.voids || query.is_all() { rows.voids(since)?.into_iter().collect() } else { BTreeSet::new() };
+    let (end, ..) = rows.reached()?;
+    let end = query.before.map_or(end, |before| before.min(end));
     if query.is_all() {
-        let (end, ..) = rows.reached()?;
-        let offsets = (since.0..end.0).rev().map(Offset);
-        return Some(offsets.filter(|offset| query.voids || !voids.contains(offset)).take(max).collect());
+        return Some(Box::new((since.0..end.0).rev().map(Offset)));
     }
-    let mut offsets = voids;
+    let mut offsets = BTreeSet::new();
+    if query.voids {
+        offsets.extend(rows.voids(since)?.into_iter().filter(|offset| *offset < end));
+    }
     for stream in rows.streams(|stream| stream_is_about(query, stream))? {
-        offsets.extend(rows.commits_of(&stream, since, max)?);
+        offsets.extend(rows.commits_of(&stream, since..end, max)?);
     }
-    Some(offsets)
+    Some(Box::new(offsets.into_iter().rev()))
 }
 
 /// Returns what ids stood for just before and just after the record at `offset`, and what was declared before it.
