@@ -14,13 +14,13 @@ use replay::Moment;
 use replay::answer::{Declaration, Explanation, History, Production, Status, Verified, WhoShipped};
 use schemas::command::Request;
 use schemas::run::Artifact;
-use schemas::{CommandId, CommitId, DeploymentId, EnvironmentName, Offset, ServiceName};
+use schemas::{CommandId, CommitId, DeploymentId, EnvironmentName, Hash, Offset, ServiceName};
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 
 use crate::forecast::{Answer as Forecast, Question};
 use crate::problem::{Code, Problem};
-use crate::wire::{Answer, Standing};
+use crate::wire::{Answer, Standing, Stored};
 
 use call::{Fault, Target};
 pub use events::Events;
@@ -169,13 +169,32 @@ impl Client {
         }
     }
 
-    /// Puts a file into the server's store and tells `sent` how many of its bytes are gone.
+    /// Says whether the server's store has a file of this hash, undamaged; then it is kept for another day at least.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`].
+    pub async fn has_artifact(&self, sha256: Hash) -> Result<bool, Error> {
+        match self.get::<Stored>(&format!("/v1/artifacts/{sha256}")).await {
+            Ok(_) => Ok(true),
+            // An older server does not know the question.
+            Err(Error::Refused(problem))
+                if matches!(problem.code, Code::Unknown | Code::Damaged | Code::NoSuchPath | Code::Method) =>
+            {
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Puts a file into the server's store and tells `sent` how many of its bytes are gone. With `sha256` it is refused, before
+    /// it is sent where that is known, unless it is what it should be.
     ///
     /// # Errors
     ///
     /// [`Error::File`] if it cannot be read, else [`Error`].
-    pub async fn upload(&self, path: &Path, sent: watch::Sender<u64>) -> Result<Artifact, Error> {
-        upload::upload(&self.target, path, sent).await
+    pub async fn upload(&self, path: &Path, sha256: Option<Hash>, sent: watch::Sender<u64>) -> Result<Artifact, Error> {
+        upload::upload(&self.target, path, sha256, sent).await
     }
 
     /// Returns what runs and what serves at a moment: of every service, or of one, in every environment or in one.

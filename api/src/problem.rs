@@ -95,6 +95,8 @@ codes! {
     PortInUse = "port_in_use", CONFLICT, 1;
     /// The body is too long.
     TooLarge = "too_large", PAYLOAD_TOO_LARGE, 1;
+    /// Files that no release names take all the room they may.
+    Quota = "quota", INSUFFICIENT_STORAGE, 1;
     /// The body is of another type than is taken.
     MediaType = "media_type", UNSUPPORTED_MEDIA_TYPE, 2;
     /// The body did not come in time.

@@ -19,6 +19,7 @@ mod respond;
 mod seat;
 mod socket;
 mod stall;
+mod unnamed;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -65,11 +66,16 @@ pub struct Api {
     pub limits: Limits,
     /// A place for each long read; the others wait.
     pub long_reads: Semaphore,
+    /// A place for each file that comes in.
+    uploads: Semaphore,
     /// The connections that each token has now.
     token_connections: seat::Counts<String>,
     /// Cancelled when the server closes; long answers end then.
     pub closing: CancellationToken,
 }
+
+/// How long an artifact may be, in bytes.
+pub const ARTIFACT_BYTES_MAX: u64 = 2 << 30;
 
 /// How many reads that may fold the whole log go on at a time.
 const LONG_READS_MAX: usize = 4;
@@ -95,6 +101,10 @@ pub struct Limits {
     pub upload_idle: Duration,
     /// How long an artifact may be, in bytes.
     pub artifact_bytes_max: u64,
+    /// How much the files that no release names may take together, in bytes.
+    pub unnamed_bytes_max: u64,
+    /// How often files that no release named for a day are looked for, the first time after the server has run so long.
+    pub unnamed_every: Duration,
     /// How long an answer waits for the router to confirm weights, if its caller does not say.
     pub applied_wait: Duration,
     /// How long open requests may go on when the server closes.
@@ -112,7 +122,9 @@ impl Default for Limits {
             head_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_secs(10),
             upload_idle: Duration::from_secs(30),
-            artifact_bytes_max: 2 << 30,
+            artifact_bytes_max: ARTIFACT_BYTES_MAX,
+            unnamed_bytes_max: 10 << 30,
+            unnamed_every: Duration::from_secs(600),
             applied_wait: Duration::from_secs(2),
             close_timeout: Duration::from_secs(5),
         }
@@ -133,6 +145,7 @@ impl Api {
             ci: Secrets::default(),
             limits: Limits::default(),
             long_reads: Semaphore::new(LONG_READS_MAX),
+            uploads: Semaphore::new(artifacts::UPLOADS_MAX),
             token_connections: seat::Counts::default(),
             closing: CancellationToken::new(),
         }
@@ -222,7 +235,7 @@ impl Server {
                 None => api.closing.cancelled().await,
             }
         };
-        tokio::join!(over_unix, over_tcp);
+        tokio::join!(over_unix, over_tcp, unnamed::keep_removing(&api));
     }
 }
 
@@ -239,6 +252,7 @@ fn router(api: Arc<Api>) -> Router {
         .route("/v1/commands", post(commands::post))
         .route("/v1/ci/releases", post(ci::post))
         .route("/v1/artifacts", put(artifacts::put))
+        .route("/v1/artifacts/{sha256}", get(artifacts::get))
         .route("/v1/status", get(reads::status))
         .route("/v1/history", get(reads::history))
         .route("/v1/history/{service}", get(reads::history_of))

@@ -10,8 +10,8 @@ use ledger::telemetry::SECONDS;
 use prometheus::core::Collector;
 use prometheus::proto::MetricFamily;
 use prometheus::{
-    Encoder as _, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, TextEncoder, register_histogram_vec,
-    register_int_counter_vec,
+    Encoder as _, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, TextEncoder,
+    register_histogram_vec, register_int_counter, register_int_counter_vec,
 };
 use schemas::Role;
 
@@ -33,6 +33,12 @@ pub static ROLLBACK_SECONDS: LazyLock<HistogramVec> = LazyLock::new(|| {
 pub static BUSY: LazyLock<IntCounterVec> = LazyLock::new(|| {
     let help = "Requests that were refused because too many connections were open";
     register_int_counter_vec!("ionledger_http_busy_total", help, &["of"]).expect("registered once")
+});
+
+/// Files of the store that no release named for a day, and that were removed.
+pub static ARTIFACTS_REMOVED: LazyLock<IntCounter> = LazyLock::new(|| {
+    let help = "Artifacts that were removed because no release named them within a day";
+    register_int_counter!("ionledger_artifacts_removed_total", help).expect("registered once")
 });
 
 /// Returns what this process counts and `more`, as Prometheus reads it.

@@ -3,7 +3,7 @@
 use ledger::execute;
 use replay::answer::{Names, summary};
 use schemas::glass::Unrecorded;
-use schemas::{CommitId, Event, LedgerId, Offset, Stream, Timestamp};
+use schemas::{CommitId, Event, Hash, LedgerId, Offset, Stream, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -31,6 +31,15 @@ pub struct Answer {
     /// The rollback that was carried out and that the ledger does not have yet: it gave no verdict.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unrecorded: Option<Unrecorded>,
+}
+
+/// An artifact that is in the store.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stored {
+    /// Its hash.
+    pub sha256: Hash,
+    /// Its length in bytes.
+    pub size_bytes: u64,
 }
 
 /// An event in an answer.

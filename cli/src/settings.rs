@@ -57,6 +57,8 @@ pub(crate) struct ServerSettings {
     pub(crate) trusted_proxies: TrustedProxies,
     /// How many connections an address may have over TCP; as many as there are if there is nothing.
     pub(crate) connections_per_address_max: Option<usize>,
+    /// How much the files that no release names may take, in bytes.
+    pub(crate) unnamed_artifacts_bytes_max: Option<u64>,
     /// How Kafka is reached.
     pub(crate) kafka: Options,
 }
@@ -88,7 +90,7 @@ impl KafkaArgs {
     fn settings(&self) -> Outcome<ServerSettings> {
         let file = self.config.as_deref().map(File::read).transpose()?.unwrap_or_default();
         let File { data, ledger, dev, listen, ci_secret_files, ci_only_webhooks, .. } = file;
-        let File { connections_per_address_max, trusted_proxies, kafka: written, .. } = file;
+        let File { connections_per_address_max, unnamed_artifacts_bytes_max, trusted_proxies, kafka: written, .. } = file;
         let trusted_proxies = trusted_from_environment()?.or(trusted_proxies).unwrap_or_default();
         let environment = kafka::from_environment(std::env::vars_os()).map_err(Failure::usage)?;
         let mut kafka = written.overridden_by(environment).options().map_err(Failure::usage)?;
@@ -102,6 +104,7 @@ impl KafkaArgs {
             ci_only_webhooks,
             trusted_proxies,
             connections_per_address_max,
+            unnamed_artifacts_bytes_max,
             kafka,
         })
     }

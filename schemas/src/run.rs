@@ -113,6 +113,17 @@ impl Default for Capacity {
     }
 }
 
+/// Returns the first name in an argument that is written as a placeholder, `{prt}`, and is none.
+pub fn unknown_placeholder(arg: &str) -> Option<&str> {
+    let names = arg.split('{').skip(1).filter_map(|rest| rest.split_once('}').map(|(name, _)| name));
+    let is_name =
+        |name: &&str| !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+    names.filter(is_name).find(|name| *name != PORT)
+}
+
+/// What stands for the node's port in an argument, in braces.
+const PORT: &str = "port";
+
 /// Why a run spec or capacity is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidRun {
@@ -296,6 +307,16 @@ mod tests {
             let env = BTreeMap::from([(name.to_owned(), EnvValue::Value("1".into()))]);
             let error = RunSpec { env, ..RunSpec::default() }.validate().unwrap_err().to_string();
             assert!(error.contains(name) && error.contains("sets this variable itself"), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_looks_like_a_placeholder_and_is_none_is_found() {
+        assert_eq!(unknown_placeholder("--port={prt}"), Some("prt"));
+        assert_eq!(unknown_placeholder("{port}:{Port}"), Some("Port"));
+        assert_eq!(unknown_placeholder("${HOME}/x"), Some("HOME"));
+        for arg in ["{port}", "0.0.0.0:{port}", "{\"a\":1}", "{}", "{{.Name}}", "a{b", "}{", "{a b}", ""] {
+            assert_eq!(unknown_placeholder(arg), None, "{arg}");
         }
     }
 

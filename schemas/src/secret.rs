@@ -24,7 +24,12 @@ const KNOWN_PREFIXES: &[&str] = &[
     "-----BEGIN",
     "hvs.",
     "dop_v1_",
+    "whsec_",
 ];
+
+/// What this program's own tokens begin with; at least so many hexadecimal digits follow.
+const OWN_TOKEN: &str = "ion_";
+const OWN_TOKEN_DIGITS_MIN: usize = 16;
 
 /// Words in a variable's name that say its value is a secret.
 const TELLING_WORDS: &[&str] = &[
@@ -88,10 +93,22 @@ fn told_by_form(value: &str) -> Option<&'static str> {
     if KNOWN_PREFIXES.iter().any(|prefix| value.starts_with(prefix)) && value.len() >= 16 {
         return Some("it begins like a known kind of credential");
     }
+    if has_own_token(value) {
+        return Some("it holds a token of ionledger");
+    }
     if value.split_once("://").and_then(|(_, rest)| rest.split('/').next()).is_some_and(has_password) {
         return Some("it is an address with a password in it");
     }
     None
+}
+
+/// Says whether a token of this program's stands anywhere in `value`, as after `Bearer ` or in an address.
+fn has_own_token(value: &str) -> bool {
+    value.match_indices(OWN_TOKEN).any(|(at, prefix)| {
+        let begins = !value[..at].ends_with(|before: char| before.is_alphanumeric());
+        let digits = value[at + prefix.len()..].bytes().take_while(u8::is_ascii_hexdigit).count();
+        begins && digits >= OWN_TOKEN_DIGITS_MIN
+    })
 }
 
 /// Says whether an unbroken run of letters and digits is one that nobody would make up. Hashes are not meant, nor
@@ -127,6 +144,8 @@ fn entropy_bits(text: &str) -> f64 {
 mod tests {
     use super::*;
 
+    const OWN: &str = "ion_3b1f0c9d5e7a82463b1f0c9d5e7a82463b1f0c9d5e7a82463b1f0c9d5e7a8246";
+
     #[test]
     fn secrets_are_recognised() {
         for (name, value) in [
@@ -136,11 +155,19 @@ mod tests {
             ("DATABASE_URL", "postgres://app:hunter2@db/app"),
             ("X", "-----BEGIN PRIVATE KEY-----\nabc"),
             ("X", "q7RkP2vLx9Zt4WnB8sYc1MdG6hJf3AeU5oTi"),
+            ("X", OWN),
+            ("X", &format!("Bearer {OWN}")),
+            ("X", &format!("https://ledger/v1?token={OWN}&x=1")),
+            ("X", &OWN[..24]),
+            ("X", "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD"),
             ("X", "k3v9x1q8z2m7w5t0p4s6r1y8u2b5n7c3"),
         ] {
             assert!(looks_like_secret(name, value).is_some(), "{name}={value}");
         }
         assert!(looks_like_secret_argument("--db-password=abc12345").is_some());
+        assert!(looks_like_secret_argument(&format!("--ledger={OWN}")).is_some());
+        assert!(looks_like_secret_arguments("--ledger", Some(OWN)).is_some());
+        assert!(looks_like_secret_word(&format!("({OWN}),")).is_some());
         assert!(looks_like_secret_arguments("--db-password", Some("abc12345")).is_some());
     }
 
@@ -157,6 +184,9 @@ mod tests {
             ("BINARY", "checkout-service-linux-x86_64-gnu-v1234567"),
             ("CA", "/usr/local/share/ca-certificates/example-root-2024"),
             ("ULID", "01ARZ3NDEKTSV4RRFFQ69G5FAV"),
+            ("BUILD", "version_0a7d493c1d0a7d493c1d"),
+            ("QUEUE", "ion_exchange_production"),
+            ("SHORT", "ion_0a7d493"),
             ("GREETING", "hello there, this is a long sentence of ordinary words"),
         ] {
             assert_eq!(looks_like_secret(name, value), None, "{name}={value}");

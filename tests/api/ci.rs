@@ -148,7 +148,7 @@ async fn what_is_signed_but_wrong_changes_nothing() {
         (good.replace("\"api\"", "\"a/b\""), 400, "malformed"),
         (good.replace("\"build\"", "\"\""), 400, "malformed"),
         (good.replace("\"api\"", "\"web\""), 404, "unknown"),
-        (good.replace("\"size_bytes\":7", "\"size_bytes\":8"), 422, "invalid"),
+        (good.replace("\"size_bytes\":17", "\"size_bytes\":18"), 422, "invalid"),
         (local, 403, "forbidden"),
     ] {
         let answer = deliver(&world, SECRET, "d", body.as_bytes()).await;
@@ -416,7 +416,7 @@ async fn a_local_file_may_be_named_on_the_socket() {
     let world = open().await;
     declare(&world, false).await;
     let path = world.data().join("built");
-    std::fs::write(&path, b"built here").unwrap();
+    std::fs::write(&path, b"#!/bin/sh\nbuilt here").unwrap();
     let body = format!(
         r#"{{"service":"api","version":"1.0.0","artifact":{{"path":"{}"}},"pipeline":{{"name":"build"}}}}"#,
         path.display()
@@ -424,6 +424,6 @@ async fn a_local_file_may_be_named_on_the_socket() {
     let request = raw::post("/v1/ci/releases", &headers(SECRET, "d-1", body.as_bytes()), body.as_bytes());
     let answer = reported(&raw::unix(world.data(), &request).await);
     let recorded = &answer.release.events[0].data["artifact"];
-    assert_eq!(recorded["sha256"], schemas::Hash::of(b"built here").to_string());
+    assert_eq!(recorded["sha256"], schemas::Hash::of(b"#!/bin/sh\nbuilt here").to_string());
     assert_eq!(recorded["name"], "built");
 }

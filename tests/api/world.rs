@@ -114,8 +114,8 @@ impl World {
     /// Uploads an artifact with this content.
     pub async fn upload(&self, content: &[u8]) -> Artifact {
         let path = self.data().join("program");
-        std::fs::write(&path, content).unwrap();
-        self.client.upload(&path, watch::Sender::new(0)).await.unwrap()
+        std::fs::write(&path, script(content)).unwrap();
+        self.client.upload(&path, None, watch::Sender::new(0)).await.unwrap()
     }
 
     /// Makes a stack of `version` in production and lets its node become ready.
@@ -167,6 +167,11 @@ fn unapplied(ledger: &Ledger) -> Option<(StreamVersion, schemas::Weights)> {
 async fn record(ledger: &Ledger, role: Role, outcome: DeploymentOutcome) {
     let outcome = Outcome::Deployment { deployment: deployment(), outcome };
     ledger.record(outcome, role, HOLDER, None).await.unwrap();
+}
+
+/// Returns a program with `content` in it.
+pub fn script(content: &[u8]) -> Vec<u8> {
+    [b"#!/bin/sh\n", content].concat()
 }
 
 pub fn deployment() -> DeploymentId {

@@ -1,6 +1,10 @@
 //! The files that releases run, kept under their SHA-256 in `DATA/artifacts`, so that what was released is what runs.
+//!
+//! A file that no release names is kept for a day after it was last sent or asked for: time enough to release it.
 
-use std::collections::BTreeMap;
+pub mod program;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
@@ -15,6 +19,13 @@ use sha2::{Digest as _, Sha256};
 
 /// A copy that was begun longer ago than this belongs to a process that died.
 const ABANDONED_AFTER: Duration = Duration::from_secs(3_600);
+
+/// How long a file is kept that no release names, after it was last sent or asked for.
+pub const UNNAMED_FOR: Duration = Duration::from_secs(24 * 3_600);
+
+/// How long a process must have seen that no release names a file before it removes it: a clock that was set forward is no
+/// reason to.
+pub const SEEN_UNNAMED_FOR: Duration = Duration::from_secs(3_600);
 
 /// Why an artifact cannot be kept or run.
 #[derive(Debug, thiserror::Error)]
@@ -38,6 +49,17 @@ pub enum Error {
         /// Why.
         cause: io::Error,
     },
+    /// The file is not the one that was announced.
+    #[error("what arrived has the hash {found}, not {expected}; send it again")]
+    Other {
+        /// What was announced.
+        expected: Hash,
+        /// What arrived.
+        found: Hash,
+    },
+    /// It is new here and may not be kept.
+    #[error("{0}")]
+    NotAdmitted(String),
     /// No copy with this hash.
     #[error("no artifact {0} in the store; release the version again on this machine")]
     Missing(Hash),
@@ -56,6 +78,20 @@ pub enum Error {
 pub struct Artifacts {
     folder: PathBuf,
     verified: Mutex<BTreeMap<Hash, Stamp>>,
+    /// Since when this process has seen that no release names a file, on the clock of [`Artifacts::remove_unnamed`]. Held
+    /// while a file comes or goes, so that none goes that was just asked for.
+    unnamed: Mutex<BTreeMap<Hash, Duration>>,
+}
+
+/// A copy in the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kept {
+    /// Its hash, and its file's name.
+    pub sha256: Hash,
+    /// Its length in bytes.
+    pub size_bytes: u64,
+    /// When it was last sent or asked for.
+    pub asked_for: SystemTime,
 }
 
 /// What changes whenever a file's content does: device, inode, length, modification and change time.
@@ -73,7 +109,7 @@ impl Artifacts {
         let at = |cause| Error::Store { path: folder.clone(), cause };
         fs::create_dir_all(&folder).map_err(at)?;
         remove_abandoned_copies(&folder).map_err(at)?;
-        Ok(Self { folder, verified: Mutex::default() })
+        Ok(Self { folder, verified: Mutex::default(), unnamed: Mutex::default() })
     }
 
     /// Keeps a copy of the file at `source`. Again with the same content changes nothing; a damaged copy is replaced.
@@ -82,6 +118,21 @@ impl Artifacts {
     ///
     /// [`Error`] naming the file and what is wrong with it.
     pub fn store(&self, source: &Path) -> Result<Artifact, Error> {
+        self.store_if(source, None, |_| Ok(()))
+    }
+
+    /// Keeps a copy of the file at `source` as [`Artifacts::store`] does, if it has the hash `expected` and, unless its content
+    /// is in the store already, if `admit` lets it in.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Other`], [`Error::NotAdmitted`] with what `admit` says, or another [`Error`].
+    pub fn store_if(
+        &self,
+        source: &Path,
+        expected: Option<Hash>,
+        admit: impl FnOnce(&Artifact) -> Result<(), String>,
+    ) -> Result<Artifact, Error> {
         let unreadable = |cause| Error::Source { path: source.to_owned(), cause };
         if !fs::metadata(source).map_err(unreadable)?.is_file() {
             return Err(Error::NotAFile(source.to_owned()));
@@ -93,14 +144,96 @@ impl Artifacts {
             FillFault::Reading(cause) => unreadable(cause),
             FillFault::Keeping(cause) => Error::Store { path: draft.path.clone(), cause },
         })?;
-        if self.verify(sha256).is_err() {
+        if let Some(expected) = expected.filter(|expected| *expected != sha256) {
+            return Err(Error::Other { expected, found: sha256 });
+        }
+        let name = source.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let artifact = Artifact { sha256, name, size_bytes };
+        let mut unnamed = self.unnamed.lock().unwrap();
+        if self.verify(sha256).is_ok() {
+            self.ask_for(sha256, &mut unnamed)?;
+        } else {
+            admit(&artifact).map_err(Error::NotAdmitted)?;
             let at = |cause| Error::Store { path: self.path(sha256), cause };
             draft.keep_as(&self.path(sha256)).map_err(at)?;
             let stamp = Stamp::of(&copy).map_err(at)?; // only now: renaming changes it
             self.verified.lock().unwrap().insert(sha256, stamp);
         }
-        let name = source.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        Ok(Artifact { sha256, name, size_bytes })
+        Ok(artifact)
+    }
+
+    /// Returns the length of the copy with this hash, in bytes, and keeps it for another day at least.
+    ///
+    /// # Errors
+    ///
+    /// As [`Artifacts::verify`].
+    pub fn size_bytes(&self, sha256: Hash) -> Result<u64, Error> {
+        let mut unnamed = self.unnamed.lock().unwrap();
+        self.verify(sha256)?;
+        self.ask_for(sha256, &mut unnamed)
+    }
+
+    /// Notes that a copy was asked for now, and returns its length.
+    fn ask_for(&self, sha256: Hash, unnamed: &mut BTreeMap<Hash, Duration>) -> Result<u64, Error> {
+        let at = |cause| Error::Store { path: self.path(sha256), cause };
+        let file = File::open(self.path(sha256)).map_err(at)?;
+        file.set_modified(SystemTime::now()).map_err(at)?;
+        unnamed.remove(&sha256);
+        let stamp = Stamp::of(&file).map_err(at)?; // it was verified, and this changed it
+        self.verified.lock().unwrap().insert(sha256, stamp);
+        Ok(file.metadata().map_err(at)?.len())
+    }
+
+    /// Returns every copy that is not among `named`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Store`] if the folder cannot be read.
+    pub fn unnamed(&self, named: &BTreeSet<Hash>) -> Result<Vec<Kept>, Error> {
+        let at = |cause| Error::Store { path: self.folder.clone(), cause };
+        let mut found = vec![];
+        for entry in fs::read_dir(&self.folder).map_err(at)? {
+            let entry = entry.map_err(at)?;
+            let sha256 = entry.file_name().to_str().and_then(|name| name.parse::<Hash>().ok());
+            let Some(sha256) = sha256.filter(|sha256| !named.contains(sha256)) else { continue };
+            // One that goes meanwhile is gone.
+            let Ok(metadata) = entry.metadata() else { continue };
+            let asked_for = metadata.modified().map_err(at)?;
+            found.push(Kept { sha256, size_bytes: metadata.len(), asked_for });
+        }
+        Ok(found)
+    }
+
+    /// Removes the copies that are not among `named`, once they have not been asked for in [`UNNAMED_FOR`], and returns them.
+    /// `elapsed` is how long the process has run, on a clock that nobody sets: a copy goes only if it was seen here without a
+    /// name for [`SEEN_UNNAMED_FOR`].
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Store`] for what cannot be read or removed.
+    pub fn remove_unnamed(
+        &self,
+        named: &BTreeSet<Hash>,
+        now: SystemTime,
+        elapsed: Duration,
+    ) -> Result<Vec<Kept>, Error> {
+        let mut seen = self.unnamed.lock().unwrap();
+        let unnamed = self.unnamed(named)?;
+        seen.retain(|sha256, _| unnamed.iter().any(|kept| kept.sha256 == *sha256));
+        let mut removed = vec![];
+        for kept in unnamed {
+            let since = *seen.entry(kept.sha256).or_insert(elapsed);
+            let old = now.duration_since(kept.asked_for).is_ok_and(|age| age >= UNNAMED_FOR);
+            if !old || elapsed.saturating_sub(since) < SEEN_UNNAMED_FOR {
+                continue;
+            }
+            let path = self.path(kept.sha256);
+            fs::remove_file(&path).map_err(|cause| Error::Store { path, cause })?;
+            self.verified.lock().unwrap().remove(&kept.sha256);
+            seen.remove(&kept.sha256);
+            removed.push(kept);
+        }
+        Ok(removed)
     }
 
     /// Returns where the copy with this hash lies, if it does.
@@ -267,6 +400,58 @@ mod tests {
         assert!(matches!(error, Error::Damaged { found, .. } if found == Hash::of(b"wrong")), "{error}");
         artifacts.store(&source).unwrap();
         assert_eq!(fs::read(artifacts.verify(sha256).unwrap()).unwrap(), b"right");
+    }
+
+    const HOUR: Duration = Duration::from_secs(3_600);
+
+    #[test]
+    fn what_no_release_names_goes_a_day_after_it_was_last_asked_for() {
+        let (data, artifacts) = store();
+        let [one, two, named] =
+            [b"one", b"two", b"nam"].map(|content| artifacts.store(&file(&data, "x", content)).unwrap().sha256);
+        let release = BTreeSet::from([named]);
+        let now = SystemTime::now();
+        let removed = |wall: Duration, elapsed| -> Vec<Hash> {
+            let removed = artifacts.remove_unnamed(&release, now + wall, elapsed).unwrap();
+            removed.iter().map(|kept| kept.sha256).collect()
+        };
+        assert!(removed(HOUR * 23, HOUR * 23).is_empty());
+        File::open(artifacts.path(two)).unwrap().set_modified(now + HOUR * 20).unwrap(); // sent again
+        assert_eq!(removed(HOUR * 25, HOUR * 25), [one]);
+        assert!(matches!(artifacts.verify(one), Err(Error::Missing(_))));
+        assert_eq!(removed(HOUR * 45, HOUR * 45), [two]);
+        assert!(removed(HOUR * 9_000, HOUR * 9_000).is_empty());
+        artifacts.verify(named).unwrap();
+    }
+
+    #[test]
+    fn a_clock_that_was_set_forward_and_a_file_that_is_asked_for_remove_nothing() {
+        let (data, artifacts) = store();
+        let one = artifacts.store(&file(&data, "one", b"one")).unwrap();
+        let year = SystemTime::now() + HOUR * 9_000;
+        let none = BTreeSet::new();
+        for minutes in [0, 10, 59] {
+            let removed = artifacts.remove_unnamed(&none, year, Duration::from_secs(minutes * 60)).unwrap();
+            assert_eq!(removed, [], "after {minutes} minutes of running");
+        }
+        assert_eq!(artifacts.size_bytes(one.sha256).unwrap(), 3);
+        assert_eq!(artifacts.remove_unnamed(&none, year, HOUR * 2).unwrap(), [], "it was asked for since");
+        assert_eq!(artifacts.remove_unnamed(&none, year, HOUR * 3).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn what_is_not_let_in_or_is_not_what_was_announced_is_not_kept_and_known_content_is() {
+        let (data, artifacts) = store();
+        let known = file(&data, "known", b"known");
+        artifacts.store(&known).unwrap();
+        let nothing = |_: &Artifact| Err("full".to_owned());
+        assert_eq!(artifacts.store_if(&known, None, nothing).unwrap().sha256, Hash::of(b"known"));
+        let new = file(&data, "new", b"new");
+        let refused = artifacts.store_if(&new, None, nothing).unwrap_err();
+        assert!(matches!(&refused, Error::NotAdmitted(why) if why == "full"), "{refused}");
+        let other = artifacts.store_if(&new, Some(Hash::of(b"known")), |_| Ok(())).unwrap_err();
+        assert!(matches!(other, Error::Other { .. }), "{other}");
+        assert_eq!(fs::read_dir(data.path().join("artifacts")).unwrap().count(), 1);
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 use http::Method;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use schemas::Hash;
 use schemas::run::Artifact;
 use tokio::fs::File;
 use tokio::io::AsyncReadExt as _;
@@ -21,7 +22,12 @@ const PART_BYTES: usize = 256 * 1024;
 const TIMEOUT: Duration = Duration::from_secs(24 * 3_600);
 
 /// Sends the file at `path` and tells `sent` how many of its bytes are gone.
-pub(super) async fn upload(target: &Target, path: &Path, sent: watch::Sender<u64>) -> Result<Artifact, Error> {
+pub(super) async fn upload(
+    target: &Target,
+    path: &Path,
+    sha256: Option<Hash>,
+    sent: watch::Sender<u64>,
+) -> Result<Artifact, Error> {
     let at = |cause| Error::File { path: path.to_owned(), cause };
     let file = File::open(path).await.map_err(at)?;
     let found = file.metadata().await.map_err(at)?;
@@ -29,10 +35,11 @@ pub(super) async fn upload(target: &Target, path: &Path, sent: watch::Sender<u64
         return Err(at(std::io::Error::other("it is not a regular file; name the program itself")));
     }
     let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let sha256 = sha256.map(|sha256| format!("&sha256={sha256}")).unwrap_or_default();
     let (parts, body) = Parts::channel();
     tokio::spawn(read(file, parts, sent));
     let request = target
-        .request(Method::PUT, &format!("/v1/artifacts?name={}", escape(&name)))
+        .request(Method::PUT, &format!("/v1/artifacts?name={}{sha256}", escape(&name)))
         .header(CONTENT_TYPE, "application/octet-stream")
         .header(CONTENT_LENGTH, found.len())
         .body(body);

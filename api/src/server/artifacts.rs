@@ -1,4 +1,4 @@
-//! `PUT /v1/artifacts?name=NAME`: a file comes in, its hash goes out.
+//! `PUT /v1/artifacts?name=NAME`: a file comes in, its hash goes out. `GET /v1/artifacts/HASH`: whether it need come at all.
 
 use std::io;
 use std::path::PathBuf;
@@ -6,21 +6,27 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use axum::body::Body;
-use axum::extract::rejection::QueryRejection;
-use axum::extract::{Query, State};
+use axum::extract::rejection::{PathRejection, QueryRejection};
+use axum::extract::{Path, Query, State};
 use axum::response::Response;
 use http_body_util::BodyExt as _;
+use hyper::body::Body as _;
 use schemas::Hash;
 use schemas::run::Artifact;
 use serde::Deserialize;
 use tokio::fs::{self, File};
 use tokio::io::AsyncWriteExt as _;
 use workers::artifacts;
+use workers::artifacts::program::Program;
 
 use super::peer::Caller;
-use super::{Api, respond};
+use super::{Api, respond, unnamed};
 use crate::authorize::{Act, authorize};
 use crate::problem::{Code, Problem};
+use crate::wire::Stored;
+
+/// How many files are taken at a time; others wait.
+pub(super) const UPLOADS_MAX: usize = 8;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -43,50 +49,67 @@ pub(super) async fn put(
     if !(1..=255).contains(&options.name.len()) || !plain(&options.name) {
         return Err(Problem::malformed("name must be a file's name of 1 to 255 bytes, without `/`"));
     }
+    unnamed::check_announced(&api, options.sha256, body.size_hint().lower()).await?;
     let draft = Draft::new(&api);
     receive(&api, body, &draft).await?;
-    let artifact = keep(&api, draft.path.clone(), options.name).await?;
-    if let Some(expected) = options.sha256
-        && artifact.sha256 != expected
-    {
-        let found = artifact.sha256;
-        let why = format!("what arrived has the hash {found}, not {expected}; send it again");
-        return Err(Problem::new(Code::Invalid, why));
-    }
-    Ok(respond::json(&artifact))
+    Ok(respond::json(&keep(&api, draft.path.clone(), options.name, options.sha256).await?))
 }
 
-/// Puts a file of this machine into the store.
-pub(super) async fn keep(api: &Api, path: PathBuf, name: String) -> Result<Artifact, Problem> {
-    let store = Arc::clone(&api.artifacts);
-    let stored = tokio::task::spawn_blocking(move || store.store(&path)).await;
-    let stored = stored.map_err(|error| Problem::new(Code::Internal, error.to_string()))?;
+/// `GET /v1/artifacts/HASH`: whether it is in the store, undamaged; it is kept for another day at least.
+pub(super) async fn get(
+    State(api): State<Arc<Api>>,
+    Caller(actor): Caller,
+    sha256: Result<Path<Hash>, PathRejection>,
+) -> Result<Response, Problem> {
+    let sha256 = respond::path(sha256)?;
+    authorize(&actor, Act::Upload)?;
+    let size_bytes = size_of(&api, sha256).await?;
+    Ok(respond::json(&Stored { sha256, size_bytes }))
+}
+
+/// Puts a file of this machine into the store, if it has the hash that was announced and there is room for it.
+pub(super) async fn keep(api: &Api, path: PathBuf, name: String, expected: Option<Hash>) -> Result<Artifact, Problem> {
+    let (store, named) = (Arc::clone(&api.artifacts), unnamed::named(api));
+    let max = api.limits.unnamed_bytes_max;
+    let stored = tokio::task::spawn_blocking(move || {
+        store.store_if(&path, expected, |new| unnamed::admit(&store, &named, new, max))
+    });
+    let stored = stored.await.map_err(|error| Problem::new(Code::Internal, error.to_string()))?;
     stored.map(|artifact| Artifact { name, ..artifact }).map_err(|error| problem(&error))
 }
 
-/// Makes sure that an artifact is in the store, undamaged and as long as is said.
-pub(super) async fn check(api: &Api, artifact: &Artifact) -> Result<(), Problem> {
-    let (store, sha256) = (Arc::clone(&api.artifacts), artifact.sha256);
-    let found = tokio::task::spawn_blocking(move || {
-        let path = store.verify(sha256)?;
-        std::fs::metadata(&path).map(|found| found.len()).map_err(|cause| artifacts::Error::Store { path, cause })
-    });
-    let found = found.await.map_err(|error| Problem::new(Code::Internal, error.to_string()))?;
-    let size = found.map_err(|error| problem(&error))?;
-    if size == artifact.size_bytes {
-        return Ok(());
+/// Makes sure that an artifact is in the store, undamaged, as long as is said, and a program; and returns what it lacks on this
+/// machine.
+pub(super) async fn check(api: &Api, artifact: &Artifact) -> Result<Option<String>, Problem> {
+    let (sha256, said) = (artifact.sha256, artifact.size_bytes);
+    let size = size_of(api, sha256).await?;
+    if size != said {
+        let why = format!("artifact {sha256} is {size} bytes long, not {said}; name its true size_bytes");
+        return Err(Problem::new(Code::Invalid, why));
     }
-    let said = artifact.size_bytes;
-    Err(Problem::new(
-        Code::Invalid,
-        format!("artifact {sha256} is {size} bytes long, not {said}; name its true size_bytes"),
-    ))
+    let (path, name) = (api.artifacts.path(sha256), artifact.name.clone());
+    let program = tokio::task::spawn_blocking(move || Program::at(&path)).await;
+    let program = program.map_err(|error| Problem::new(Code::Internal, error.to_string()))?;
+    match program {
+        Ok(program) => Ok(program.lacks_here().map(|lack| format!("artifact {name}: {lack}"))),
+        Err(why) => Err(Problem::new(Code::Invalid, format!("artifact {name} cannot be run: {why}"))),
+    }
+}
+
+/// Returns how long the copy in the store is, after making sure that it is undamaged.
+async fn size_of(api: &Api, sha256: Hash) -> Result<u64, Problem> {
+    let store = Arc::clone(&api.artifacts);
+    let found = tokio::task::spawn_blocking(move || store.size_bytes(sha256)).await;
+    found.map_err(|error| Problem::new(Code::Internal, error.to_string()))?.map_err(|error| problem(&error))
 }
 
 fn problem(error: &artifacts::Error) -> Problem {
     let code = match error {
         artifacts::Error::Missing(_) => Code::Unknown,
-        artifacts::Error::Source { .. } | artifacts::Error::NotAFile(_) => Code::Invalid,
+        artifacts::Error::Source { .. } | artifacts::Error::NotAFile(_) | artifacts::Error::Other { .. } => {
+            Code::Invalid
+        }
+        artifacts::Error::NotAdmitted(_) => Code::Quota,
         artifacts::Error::Damaged { .. } => Code::Damaged,
         artifacts::Error::Store { cause, .. } => code_of(cause),
     };
@@ -105,6 +128,13 @@ async fn receive(api: &Api, mut body: Body, draft: &Draft) -> Result<(), Problem
     let at =
         |cause: io::Error| Problem::new(code_of(&cause), format!("cannot write {}: {cause}", draft.path.display()));
     let (max, idle) = (api.limits.artifact_bytes_max, api.limits.upload_idle);
+    let waited = tokio::time::timeout(idle, api.uploads.acquire()).await;
+    let _place = waited.map_err(|_| {
+        Problem::new(
+            Code::Busy,
+            format!("{UPLOADS_MAX} files are being sent, as many as are taken at a time; try again"),
+        )
+    })?;
     let mut file = File::create_new(&draft.path).await.map_err(at)?;
     let mut length = 0_u64;
     loop {

@@ -245,7 +245,7 @@ async fn found(api: &Api, asked: ArtifactAsked, peer: Peer) -> Result<Artifact, 
         ArtifactAsked { sha256: None, name: None, size_bytes: None, path: Some(path) } => {
             check_local(peer, &path)?;
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            artifacts::keep(api, path, name).await
+            artifacts::keep(api, path, name, None).await
         }
         _ => Err(Problem::malformed(
             "artifact: give sha256, name and size_bytes of one that was uploaded, or the path of a local file alone",

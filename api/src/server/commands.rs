@@ -14,8 +14,8 @@ use ledger::service::Service;
 use ledger::{decide, execute};
 use replay::answer::Names;
 use schemas::command::{Command, Request};
-use schemas::traffic;
 use schemas::{Actor, CommitId, DeploymentId, EnvironmentName, Event, ServiceName};
+use schemas::{run, traffic};
 use serde::Deserialize;
 use workers::glass::Rolled;
 
@@ -64,12 +64,12 @@ pub(super) async fn post(
 /// Says what `request` would do.
 async fn dry_run(api: &Api, actor: &Actor, request: &Request) -> Result<Answer, Problem> {
     authorize(actor, Act::Command(&request.command))?;
-    check_outside(api, &request.command, true).await?;
+    let mut notes = check_outside(api, &request.command, true).await?;
     let before = service_of(api, &request.command);
     let decision = api.ledger.dry_run(request)?;
     let names = Names { service: before, ..names(api, &request.command) };
     let events = Happened::all(&decision.events, &names);
-    let notes = decision.notes;
+    notes.extend(decision.notes);
     Ok(Answer { commit: None, offset: None, events, notes, repeated: false, applied: None, unrecorded: None })
 }
 
@@ -91,9 +91,8 @@ pub(super) async fn carry_out(
     how: How,
 ) -> Result<Answer, Problem> {
     authorize(&actor, Act::Command(&request.command))?;
-    if api.ledger.view().command(request.id).is_none() {
-        check_outside(api, &request.command, false).await?;
-    }
+    let repeated = api.ledger.view().command(request.id).is_some();
+    let warnings = if repeated { vec![] } else { check_outside(api, &request.command, false).await? };
     let (id, command, who, began) = (request.id, request.command.clone(), actor.to_string(), Instant::now());
     let before = service_of(api, &command);
     let done = match glass::glass_for(api, &command, how.no_break_glass) {
@@ -112,6 +111,7 @@ pub(super) async fn carry_out(
     let applied = confirm(api, &command, &done, how.wait).await;
     let before = before.filter(|_| !done.repeated);
     let mut answer = Answer::of(&done, &Names { service: before, ..names(api, &command) });
+    answer.notes.extend(warnings);
     if let Some((confirmed, note)) = applied {
         answer.applied = Some(confirmed);
         answer.notes.extend(note);
@@ -138,13 +138,24 @@ fn names(api: &Api, command: &Command) -> Names {
     Names { before: None, after: deployment, service: None }
 }
 
-/// Checks what the ledger cannot know. In a dry run an artifact need not have been uploaded.
-async fn check_outside(api: &Api, command: &Command, dry: bool) -> Result<(), Problem> {
+/// Checks what the ledger cannot know, and returns what the one who asks should be warned of. In a dry run an artifact need not
+/// have been uploaded.
+async fn check_outside(api: &Api, command: &Command, dry: bool) -> Result<Vec<String>, Problem> {
     match command {
-        Command::Apply { service, definition } => check_listen(api, service, &definition.listen).await,
-        Command::Release { artifact, .. } if !dry => artifacts::check(api, artifact).await,
-        Command::Release { .. }
-        | Command::New { .. }
+        Command::Apply { service, definition } => {
+            check_listen(api, service, &definition.listen).await?;
+            Ok(unknown_placeholders(&definition.run.args))
+        }
+        Command::Release { service, artifact, args, .. } => {
+            let lacks = if dry { None } else { artifacts::check(api, artifact).await? };
+            let mut warnings = match args {
+                Some(args) => unknown_placeholders(args),
+                None => unknown_placeholders(&declared_args(api, service)),
+            };
+            warnings.extend(lacks);
+            Ok(warnings)
+        }
+        Command::New { .. }
         | Command::Traffic { .. }
         | Command::Roll { .. }
         | Command::Rollback { .. }
@@ -152,8 +163,28 @@ async fn check_outside(api: &Api, command: &Command, dry: bool) -> Result<(), Pr
         | Command::Resume { .. }
         | Command::Abort { .. }
         | Command::Promote { .. }
-        | Command::Retire { .. } => Ok(()),
+        | Command::Retire { .. } => Ok(vec![]),
     }
+}
+
+fn declared_args(api: &Api, service: &ServiceName) -> Vec<String> {
+    let view = api.ledger.view();
+    let definition = view.state().service(service).and_then(|service| service.definition.as_ref());
+    definition.map(|definition| definition.run.args.clone()).unwrap_or_default()
+}
+
+/// Says which arguments hold what looks like a placeholder and is none.
+fn unknown_placeholders(args: &[String]) -> Vec<String> {
+    let of_arg = |(n, arg): (usize, &String)| {
+        run::unknown_placeholder(arg).map(|name| {
+            format!(
+                "argument {} holds `{{{name}}}`, which stands for nothing and is passed as it is; `{{port}}` stands for the \
+                 node's port",
+                n + 1
+            )
+        })
+    };
+    args.iter().enumerate().filter_map(of_arg).collect()
 }
 
 /// Checks that every address that is new in a declaration is free.

@@ -1,10 +1,11 @@
 //! `ionledger release`: a version and what runs it, for good.
 
 use std::collections::BTreeMap;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
+use api::server::ARTIFACT_BYTES_MAX;
 use clap::Args;
 use schemas::command::Command;
 use schemas::release::Source;
@@ -12,6 +13,7 @@ use schemas::run::{Artifact, EnvValue};
 use schemas::{Hash, ServiceName, Version};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::watch;
+use workers::artifacts::program::Program;
 
 use super::change::{change, would};
 use crate::args::Asking;
@@ -24,6 +26,9 @@ use crate::sentence;
 use crate::session::Session;
 
 /// Record a release: a version, the file it runs and how. It is kept for good and cannot be changed.
+///
+/// The file must be a program: an ELF binary, or a script whose first line names its interpreter (`#!/bin/sh`). It is sent
+/// only if the server does not have it.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -65,9 +70,11 @@ impl Release {
             let (path, asking) = (self.artifact.clone(), self.asking.clone());
             let command = self.command(artifact.clone());
             if !asking.dry_run {
-                // What is refused anyway need not be sent first.
+                // What is refused anyway need not be sent first, nor what is there already.
                 would(session, &door, &asking, &command).await?;
-                upload(session, &door, &path, &artifact).await?;
+                if !door.client().has_artifact(artifact.sha256).await? {
+                    upload(session, &door, &path, &artifact).await?;
+                }
             }
             change(session, &door, &asking, command).await?;
             Ok(Exit::Done)
@@ -84,11 +91,20 @@ impl Release {
 
 /// Reads a file for its hash and length.
 fn hashed(session: &Session, path: &Path) -> Outcome<Artifact> {
-    let unread = |error| Failure::error(format!("cannot read artifact {}: {error}; name the program", path.display()));
-    let mut file = File::open(path).map_err(unread)?;
-    if !file.metadata().map_err(unread)?.is_file() {
-        return Err(Failure::error(format!("artifact {} is no regular file; name the program itself", path.display())));
+    let shown = path.display();
+    let unread = |error| Failure::error(format!("cannot read artifact {shown}: {error}; name the program"));
+    // Opening a FIFO would wait for somebody to write to it.
+    let found = fs::metadata(path).map_err(unread)?;
+    if !found.is_file() {
+        return Err(Failure::error(format!("artifact {shown} is no regular file; name the program itself")));
     }
+    if found.len() > ARTIFACT_BYTES_MAX {
+        let (length, max) = (grouped(found.len()), grouped(ARTIFACT_BYTES_MAX));
+        let next = "release a smaller program, and let it fetch its data";
+        return Err(Failure::error(format!("artifact {shown} has {length} bytes, at most {max} are taken; {next}")));
+    }
+    Program::at(path).map_err(|why| Failure::error(format!("artifact {shown} cannot be run: {why}")))?;
+    let mut file = File::open(path).map_err(unread)?;
     let _progress = Progress::begin(session.out, &format!("reading {}", path.display()));
     let (mut hash, mut size_bytes, mut part) = (Sha256::new(), 0, vec![0; 1 << 20]);
     loop {
@@ -107,7 +123,7 @@ fn hashed(session: &Session, path: &Path) -> Outcome<Artifact> {
 async fn upload(session: &Session, door: &Door, path: &Path, artifact: &Artifact) -> Outcome<()> {
     let progress = Progress::begin(session.out, &format!("sending {}", artifact.name));
     let (sent, mut gone) = watch::channel(0);
-    let upload = door.client().upload(path, sent);
+    let upload = door.client().upload(path, Some(artifact.sha256), sent);
     let told = async {
         while gone.changed().await.is_ok() {
             let bytes = *gone.borrow_and_update();

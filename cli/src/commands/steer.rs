@@ -99,12 +99,12 @@ impl Rollback {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  ionledger retire api --env test
+  ionledger retire api --env test --dry-run
   ionledger retire api --yes --reason 'replaced by api2'")]
 pub(crate) struct Retire {
     #[command(flatten)]
     place: Where,
-    /// Do not ask on the terminal
+    /// Do not ask on the terminal; needed where there is none
     #[arg(short, long)]
     yes: bool,
     #[command(flatten)]
@@ -114,8 +114,13 @@ pub(crate) struct Retire {
 impl Retire {
     pub(crate) fn run(self, session: &Session) -> Outcome {
         let deployment = self.place.deployment();
-        if !self.yes && !self.asking.dry_run && io::stdin().is_terminal() && io::stderr().is_terminal() {
-            confirm(session, &deployment)?;
+        match self.yes || self.asking.dry_run {
+            true => {}
+            false if io::stdin().is_terminal() && io::stderr().is_terminal() => confirm(session, &deployment)?,
+            false => {
+                let why = format!("retire takes every stack of {deployment} down, and nobody can be asked here");
+                return Err(Failure::usage(format!("{why}; say --yes, or look first with --dry-run")));
+            }
         }
         steer(session, &self.asking, Command::Retire { deployment })
     }

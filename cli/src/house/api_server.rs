@@ -54,6 +54,7 @@ impl ApiServer {
         api.glass = adapters.glass.clone();
         api.ci = ci;
         api.limits.connections_per_address_max = settings.connections_per_address_max;
+        api.limits.unnamed_bytes_max = settings.unnamed_artifacts_bytes_max.unwrap_or(api.limits.unnamed_bytes_max);
         api.closing = closing.clone();
         let api = Arc::new(api);
         let server = match way {

@@ -40,16 +40,28 @@ pub(crate) fn strong() -> Style {
     Style::new().bold()
 }
 
-/// Returns text that cannot move the cursor, break a line or colour anything: what others wrote is shown, not obeyed.
+/// Returns text that cannot move the cursor, break a line, colour anything or hide in another: what others wrote is shown,
+/// not obeyed.
 pub(crate) fn plain(text: &str) -> String {
-    let hidden = |c: char| {
-        c.is_control() || matches!(c, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-    };
     let mut shown = String::with_capacity(text.len());
     for c in text.chars() {
-        if hidden(c) { shown.extend(c.escape_default()) } else { shown.push(c) }
+        match c {
+            _ if c.is_control() => shown.extend(c.escape_default()),
+            _ if is_invisible(c) => shown.extend(c.escape_unicode()),
+            _ => shown.push(c),
+        }
     }
     shown
+}
+
+/// Says whether a character has no width or only steers others, so that two texts with and without it look alike. Source:
+/// the Unicode property Default_Ignorable_Code_Point, with the separators of lines and the marks between annotations.
+fn is_invisible(c: char) -> bool {
+    matches!(c,
+        '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}'..='\u{1160}' | '\u{17b4}'..='\u{17b5}' | '\u{180b}'..='\u{180f}'
+        | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{3164}' | '\u{fe00}'..='\u{fe0f}'
+        | '\u{feff}' | '\u{ffa0}' | '\u{fff0}'..='\u{fffb}' | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}'
+        | '\u{e0000}'..='\u{e0fff}')
 }
 
 /// Returns the columns of one line for a pipe; one that is empty becomes `-`.
@@ -118,7 +130,29 @@ mod tests {
     #[test]
     fn what_others_wrote_cannot_steer_a_terminal() {
         assert_eq!(plain("a\u{1b}[2Jb\tc\u{202e}d\u{9b}"), "a\\u{1b}[2Jb\\tc\\u{202e}d\\u{9b}");
-        assert_eq!(plain("käse – ✔"), "käse – ✔");
+        assert_eq!(plain("käse – ✔ e\u{301}"), "käse – ✔ e\u{301}");
+        for hidden in [
+            '\u{ad}',
+            '\u{200b}',
+            '\u{200c}',
+            '\u{200d}',
+            '\u{200e}',
+            '\u{200f}',
+            '\u{2060}',
+            '\u{2063}',
+            '\u{feff}',
+            '\u{fe0f}',
+            '\u{180e}',
+            '\u{115f}',
+            '\u{3164}',
+            '\u{ffa0}',
+            '\u{e0041}',
+            '\u{2028}',
+            '\u{2067}',
+            '\u{fff9}',
+        ] {
+            assert_eq!(plain(&format!("1.2{hidden}.3")), format!("1.2{}.3", hidden.escape_unicode()));
+        }
         assert_eq!(line(&["a\tb".into(), String::new()]), "a\\tb\t-\n");
     }
 

@@ -23,6 +23,7 @@ pub(super) struct File {
     pub(super) ci_only_webhooks: bool,
     pub(super) trusted_proxies: Option<TrustedProxies>,
     pub(super) connections_per_address_max: Option<usize>,
+    pub(super) unnamed_artifacts_bytes_max: Option<u64>,
     pub(super) kafka: Kafka,
 }
 
@@ -54,6 +55,7 @@ impl File {
                 .map(|items| items.iter().filter_map(|item| item.checked(str::parse::<TrustedProxies>)).collect()),
             connections_per_address_max: (root.get("connections_per_address_max"))
                 .and_then(|item| item.valid(item.integer::<usize>()?, at_least_one)),
+            unnamed_artifacts_bytes_max: root.get("unnamed_artifacts_bytes_max").and_then(|item| item.integer()),
             kafka: kafka(root.section("kafka"), base),
         };
         root.end();
