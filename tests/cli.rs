@@ -2,6 +2,7 @@
 
 mod cli {
     pub mod binary;
+    pub mod completion;
     mod help;
     mod mistakes;
 }

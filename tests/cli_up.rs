@@ -3,6 +3,8 @@
 mod cli {
     #[path = "binary.rs"]
     pub mod binary;
+    #[path = "completion.rs"]
+    pub mod completion;
     #[path = "running.rs"]
     pub mod running;
 

@@ -261,6 +261,24 @@ impl Client {
         self.get(&address(&format!("/v1/services/{service}"), when(moment))).await
     }
 
+    /// Returns an explanation of what `what` names, as [`replay::Reader::explain_named`].
+    ///
+    /// # Errors
+    ///
+    /// [`Error`].
+    pub async fn explain_named(
+        &self,
+        what: &str,
+        service: Option<&ServiceName>,
+        environment: &EnvironmentName,
+        moment: Moment,
+    ) -> Result<Explanation, Error> {
+        let service = service.map(|service| ("service", service.to_string()));
+        let environment = [("environment", environment.to_string())];
+        let query = environment.into_iter().chain(service).chain(when(moment));
+        self.get(&address(&format!("/v1/explain/{}", escape(what)), query)).await
+    }
+
     /// Returns which versions served what share of a deployment at a moment, and who put them there.
     ///
     /// # Errors

@@ -51,14 +51,7 @@ impl fmt::Display for Error {
     }
 }
 
-/// Returns the one of `known` that was meant by `name`, if one is near.
-pub fn nearest<'k>(name: &str, known: &[&'k str]) -> Option<&'k str> {
-    /// Of 1; from here on two words look alike.
-    const ALIKE: f64 = 0.8;
-    let scored = known.iter().map(|known| (strsim::jaro_winkler(name, known), *known));
-    let best = scored.max_by(|(one, _), (other, _)| one.total_cmp(other));
-    best.filter(|(score, _)| *score >= ALIKE).map(|(_, known)| known)
-}
+pub use schemas::text::nearest;
 
 /// Shortens what a file holds for a message: one line of at most 60 characters.
 pub fn shown(text: &str) -> String {

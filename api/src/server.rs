@@ -259,7 +259,7 @@ fn router(api: Arc<Api>) -> Router {
         .route("/v1/services/{service}", get(reads::declaration))
         .route("/v1/who-shipped/{environment}/{service}", get(reads::who_shipped))
         .route("/v1/explain/{environment}/{service}", get(reads::explain))
-        .route("/v1/explain/{commit}", get(reads::explain_commit))
+        .route("/v1/explain/{what}", get(reads::explain_named))
         .route("/v1/forecast/{environment}/{service}", get(forecast::get))
         .route("/v1/replay", get(reads::production))
         .route("/v1/verify", get(reads::verify))

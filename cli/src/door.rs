@@ -9,10 +9,9 @@ use ledger::log::segments::{self, Elsewhere};
 use replay::answer::{Declaration, DeploymentStatus, Explanation, History, Production, Status, Verified, WhoShipped};
 use replay::{HistoryQuery, Moment, Reader};
 use schemas::glass::Unrecorded;
-use schemas::{CommitId, DeploymentId, EnvironmentName, ServiceName};
+use schemas::{DeploymentId, EnvironmentName, ServiceName};
 
 use crate::args::Globals;
-use crate::commands::unknown;
 use crate::failure::{Failure, Outcome};
 
 /// The way to the ledger.
@@ -76,22 +75,25 @@ impl Door {
         Pages { door: self, folder: None, left: query.limit, query, more: true }
     }
 
-    /// Returns why a deployment's rollout went as it did until a moment.
-    pub(crate) async fn explain(&self, deployment: &DeploymentId, moment: Moment) -> Outcome<Explanation> {
-        let asked = self.client.explain(deployment, moment).await;
+    /// Returns an explanation of what `what` names: a service, an offset, a commit or a version.
+    pub(crate) async fn explain_named(
+        &self,
+        what: &str,
+        service: Option<&ServiceName>,
+        environment: &EnvironmentName,
+        moment: Moment,
+    ) -> Outcome<Explanation> {
+        let asked = self.client.explain_named(what, service, environment, moment).await;
         match self.or_folder(asked).await? {
             Source::Answered(answer) => Ok(answer),
-            Source::Folder(reader) => Ok(reader.explain(deployment, moment).await?),
+            Source::Folder(reader) => Ok(reader.explain_named(what, service, environment, moment).await?),
         }
     }
 
-    /// Returns what led to a commit.
-    pub(crate) async fn explain_commit(&self, commit: CommitId) -> Outcome<Explanation> {
-        let asked = self.client.explain_commit(commit).await;
-        match self.or_folder(asked).await? {
-            Source::Answered(answer) => Ok(answer),
-            Source::Folder(reader) => Ok(reader.explain_commit(commit).await?),
-        }
+    /// Says that a service was never declared, and which were.
+    pub(crate) async fn unknown(&self, service: &ServiceName) -> Failure {
+        let known = self.status(None, None).await.map(|status| status.services).unwrap_or_default();
+        Failure::error(ledger::Rejection::unknown_service(service, known.iter().map(|found| &found.service)))
     }
 
     /// Returns how a service was declared at a moment.
@@ -121,7 +123,9 @@ impl Door {
             Source::Folder(reader) => {
                 let production = reader.production(Moment::Now).await?;
                 let service = production.services.into_iter().find(|at| at.status.service == deployment.service);
-                let policy = service.and_then(|service| service.policy).ok_or_else(|| unknown(&deployment.service))?;
+                let Some(policy) = service.and_then(|service| service.policy) else {
+                    return Err(self.unknown(&deployment.service).await);
+                };
                 let nothing = Err("nothing runs that measures it; start `ionledger up`".to_owned());
                 Ok(forecast::answer(deployment.clone(), &policy, question, nothing)?)
             }

@@ -2,6 +2,7 @@
 
 mod args;
 mod commands;
+mod complete;
 mod door;
 mod exit;
 mod failure;
@@ -61,6 +62,7 @@ Data goes to stdout, talk to stderr. On a terminal data is a tree, in a pipe tab
 }
 
 fn main() -> ExitCode {
+    complete::answer_shell();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return unread(&error),

@@ -90,7 +90,8 @@ impl KafkaArgs {
     fn settings(&self) -> Outcome<ServerSettings> {
         let file = self.config.as_deref().map(File::read).transpose()?.unwrap_or_default();
         let File { data, ledger, dev, listen, ci_secret_files, ci_only_webhooks, .. } = file;
-        let File { connections_per_address_max, unnamed_artifacts_bytes_max, trusted_proxies, kafka: written, .. } = file;
+        let File { connections_per_address_max, unnamed_artifacts_bytes_max, trusted_proxies, kafka: written, .. } =
+            file;
         let trusted_proxies = trusted_from_environment()?.or(trusted_proxies).unwrap_or_default();
         let environment = kafka::from_environment(std::env::vars_os()).map_err(Failure::usage)?;
         let mut kafka = written.overridden_by(environment).options().map_err(Failure::usage)?;

@@ -20,8 +20,10 @@ pub(crate) fn failure(error: &clap::Error) -> Failure {
             }
         }
         ErrorKind::InvalidSubcommand => {
-            let next = did_you_mean(context(ContextKind::SuggestedSubcommand));
-            format!("no command `{}`{next}; see `ionledger --help`", name(ContextKind::InvalidSubcommand))
+            let asked = name(ContextKind::InvalidSubcommand);
+            let meant = commands_like(&asked);
+            let next = did_you_mean((!meant.is_empty()).then(|| meant.join("` or `")));
+            format!("no command `{asked}`{next}; see `ionledger --help`")
         }
         ErrorKind::UnknownArgument => {
             let next = did_you_mean(context(ContextKind::SuggestedArg));
@@ -35,6 +37,20 @@ pub(crate) fn failure(error: &clap::Error) -> Failure {
             format!("{}; see `{help}`", line.join(" "))
         }
     })
+}
+
+/// Returns the commands for people that were meant, the likeliest first: two at most. `retire`, which takes everything down, is
+/// named only for a slip of one letter.
+fn commands_like(asked: &str) -> Vec<String> {
+    let command = crate::complete::command();
+    let near = |name: &str| name != "retire" || strsim::damerau_levenshtein(asked, name) <= 1;
+    let mut alike: Vec<(f64, &str)> = command
+        .get_subcommands()
+        .map(|command| (strsim::jaro_winkler(asked, command.get_name()), command.get_name()))
+        .filter(|(likeness, name)| *likeness >= 0.8 && near(name))
+        .collect();
+    alike.sort_by(|(one, _), (other, _)| other.total_cmp(one));
+    alike.into_iter().take(2).map(|(_, name)| name.to_owned()).collect()
 }
 
 fn did_you_mean(suggestion: Option<String>) -> String {

@@ -3,7 +3,7 @@
 use schemas::command::{Command, DeploymentOutcome, Outcome};
 use schemas::rollout::Plan;
 use schemas::weight::NotAllTraffic;
-use schemas::{CommitId, DeploymentId, Event, Fence, ServiceName, Stream, Timestamp, Version, Weight};
+use schemas::{CommitId, DeploymentId, Event, Fence, ServiceName, Stream, Timestamp, Version, Weight, text};
 
 use crate::state::State;
 use crate::{deployment, lease, service};
@@ -127,25 +127,38 @@ pub enum Rejection {
 }
 
 impl Rejection {
-    /// Says that a service was never declared.
-    pub fn unknown_service(service: &ServiceName) -> Self {
-        Rejection::Unknown {
-            what: format!("service {service}"),
-            next: format!("declare it with `ionledger apply {service}.toml`"),
-        }
+    /// Says that a service was never declared, and which were.
+    pub fn unknown_service<'k>(service: &ServiceName, known: impl IntoIterator<Item = &'k ServiceName>) -> Self {
+        let known: Vec<&str> = known.into_iter().map(ServiceName::as_str).collect();
+        let next = format!("declare it with `ionledger apply {service}.toml`");
+        Rejection::Unknown { what: format!("service {service}"), next: or_known(next, service.as_str(), &known) }
     }
 
-    /// Says that a release was never recorded.
-    pub fn unknown_release(service: &ServiceName, version: &Version) -> Self {
+    /// Says that a release was never recorded, and which of the service were.
+    pub fn unknown_release<'k>(
+        service: &ServiceName,
+        version: &Version,
+        known: impl IntoIterator<Item = &'k Version>,
+    ) -> Self {
+        let known: Vec<&str> = known.into_iter().map(Version::as_str).collect();
+        let next = format!("record it with `ionledger release {service} {version} --artifact FILE`");
         Rejection::Unknown {
             what: format!("release {service} {version}"),
-            next: format!("record it with `ionledger release {service} {version} --artifact FILE`"),
+            next: or_known(next, version.as_str(), &known),
         }
     }
 
     /// Says what a check said.
     pub fn invalid(error: impl std::fmt::Display) -> Self {
         Rejection::Invalid(error.to_string())
+    }
+}
+
+/// Adds to the next step what is known, and which of it was meant.
+fn or_known(next: String, name: &str, known: &[&str]) -> String {
+    match text::known_instead(name, known) {
+        instead if instead.is_empty() => next,
+        instead => format!("{next}; {instead}"),
     }
 }
 
@@ -161,7 +174,8 @@ pub fn decide(state: &State, command: &Command, fence: Option<Fence>, now: Now) 
             Ok(Decision::on(Stream::Service(name.clone()), events))
         }
         Command::Release { service: name, .. } => {
-            let events = service::decide_release(name, state.service(name), command)?;
+            let known = || Rejection::unknown_service(name, state.services.keys());
+            let events = service::decide_release(name, state.service(name).ok_or_else(known)?, command)?;
             Ok(Decision::on(Stream::Service(name.clone()), events))
         }
         Command::New { .. }

@@ -87,7 +87,7 @@ impl Case<'_> {
             return Ok(found);
         }
         if !self.service.releases.contains_key(version) {
-            return Err(Rejection::unknown_release(&self.id.service, version));
+            return Err(Rejection::unknown_release(&self.id.service, version, self.service.releases.keys()));
         }
         let collecting = self.deployment.stacks.values().any(|stack| &stack.version == version);
         let what = if collecting { "its stack is being taken down" } else { "it has no stack" };
@@ -163,17 +163,12 @@ impl Deployment {
 /// [`Rejection`]: unknown service or deployment first, then the fence, then what the command's own file says.
 pub fn decide(state: &State, command: &Command, fence: Option<Fence>, now: Now) -> Result<Decision, Rejection> {
     let Some(id) = command.deployment() else { return Ok(Decision::default()) };
-    let service = state.service(&id.service).ok_or_else(|| Rejection::unknown_service(&id.service))?;
+    let unknown = || Rejection::unknown_service(&id.service, state.services.keys());
+    let service = state.service(&id.service).ok_or_else(unknown)?;
     let nothing = Deployment::default();
     let deployment = state.deployment(id).unwrap_or(&nothing);
     if state.deployment(id).is_none() && !matches!(command, Command::New { .. }) {
-        let next = match command {
-            Command::Traffic { .. } | Command::Roll { .. } => {
-                format!("make its first stack with `ionledger new {} VERSION --env {}`", id.service, id.environment)
-            }
-            _ => "`ionledger status` shows what runs".to_owned(),
-        };
-        return Err(Rejection::Unknown { what: format!("deployment {id}"), next });
+        return Err(unknown_deployment(state, id, command));
     }
     if !matches!(command, Command::Rollback { .. }) {
         check_fence(id, deployment, fence)?;
@@ -246,6 +241,22 @@ pub fn decide_outcome(
     }
 }
 
+/// Says that a service does not run in an environment, and what helps: another environment where it does, or for a command that
+/// gives traffic its first stack.
+fn unknown_deployment(state: &State, id: &DeploymentId, command: &Command) -> Rejection {
+    let elsewhere = state.deployments.keys().filter(|other| other.service == id.service);
+    let elsewhere: Vec<&str> = elsewhere.map(|other| other.environment.as_str()).collect();
+    let gives_traffic = matches!(command, Command::Traffic { .. } | Command::Roll { .. });
+    let next = match elsewhere[..] {
+        [] if gives_traffic => {
+            format!("make its first stack with `ionledger new {} VERSION --env {}`", id.service, id.environment)
+        }
+        [] => format!("{} runs nowhere, so there is nothing to change; `ionledger status` shows what runs", id.service),
+        _ => format!("{} runs in {}; name that with --env", id.service, elsewhere.join(", ")),
+    };
+    Rejection::Unknown { what: format!("deployment {id}"), next }
+}
+
 /// Decides to record a rollback that was carried out while the log gave no verdict.
 ///
 /// # Errors
@@ -258,7 +269,8 @@ pub fn decide_glass(
     now: Now,
 ) -> Result<Decision, Rejection> {
     let id = &intent.deployment;
-    let service = state.service(&id.service).ok_or_else(|| Rejection::unknown_service(&id.service))?;
+    let unknown = || Rejection::unknown_service(&id.service, state.services.keys());
+    let service = state.service(&id.service).ok_or_else(unknown)?;
     let deployment = state.deployment(id).ok_or_else(|| Rejection::Unknown {
         what: format!("deployment {id}"),
         next: "look at whose intent it is".to_owned(),

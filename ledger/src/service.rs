@@ -80,16 +80,15 @@ pub fn decide_apply(service: Option<&Service>, definition: &Definition) -> Resul
 ///
 /// # Errors
 ///
-/// [`Rejection::Unknown`] without the service, [`Rejection::Immutable`] if the version is recorded with another artifact
+/// [`Rejection::Unknown`] without a declaration, [`Rejection::Immutable`] if the version is recorded with another artifact
 /// or run spec, [`Rejection::Invalid`] for arguments, variables or texts that cannot be.
 pub fn decide_release(
     name: &ServiceName,
-    service: Option<&Service>,
+    service: &Service,
     command: &Command,
 ) -> Result<Vec<schemas::Event>, Rejection> {
     let Command::Release { version, artifact, args, env, source, .. } = command else { return Ok(vec![]) };
-    let service = service.ok_or_else(|| Rejection::unknown_service(name))?;
-    let definition = service.definition.as_ref().ok_or_else(|| Rejection::unknown_service(name))?;
+    let definition = service.definition.as_ref().ok_or_else(|| Rejection::unknown_service(name, []))?;
     let mut run = definition.run.clone();
     if let Some(args) = args {
         run.args.clone_from(args);

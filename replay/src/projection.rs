@@ -35,6 +35,7 @@ use ledger::{State, View};
 use schemas::{CommitId, Hash, LedgerId, Offset, Timestamp};
 use tokio::sync::{Notify, watch};
 
+use crate::reader::IdPrefix;
 use crate::shares::Shares;
 use held::{Fold, Held};
 use pending::{Pending, evolve_shares};
@@ -277,6 +278,11 @@ impl Projection {
     /// Returns the offset of a commit that counts. It is a hint: compare it with the log.
     pub(crate) fn offset_of(&self, commit: CommitId) -> Option<Option<Offset>> {
         self.shared.read(|held| held.offset_of(commit))
+    }
+
+    /// Returns the commits that count and whose ids begin so, at most `max`.
+    pub(crate) fn commits_with(&self, prefix: &IdPrefix, max: usize) -> Option<Vec<CommitId>> {
+        self.shared.read(|held| held.commits_with(prefix, max))
     }
 
     /// Returns the streams for which `wanted` holds.

@@ -5,6 +5,7 @@
 
 mod collect;
 mod explain;
+mod named;
 mod origins;
 mod rows;
 mod verify;
@@ -26,6 +27,8 @@ use crate::projection::{OpenError, Projection};
 use crate::shares::Shares;
 use collect::Collect;
 use origins::Places;
+
+pub(crate) use named::IdPrefix;
 
 /// A log with at most this many records is folded from its beginning rather than read through a cache: it is as fast.
 const FOLD_MAX: u64 = 20_000;
@@ -68,6 +71,25 @@ pub enum Error {
     /// A commit that is not in the log, or does not count.
     #[error("no commit {0} counts in this ledger; `ionledger history` shows those that do")]
     NoCommit(CommitId),
+    /// A record that is no commit.
+    #[error("the record at offset {0} is no commit; `ionledger history --voids` says why it does not count")]
+    NoCommitAt(Offset),
+    /// A name that nothing has.
+    #[error("{what} is no service, version, offset or commit here; {instead}")]
+    Nothing {
+        /// The name, and of which service a version was asked for.
+        what: String,
+        /// What was meant, and what there is.
+        instead: String,
+    },
+    /// A name that several things have.
+    #[error("`{what}` may be {found}; say which")]
+    Several {
+        /// The name.
+        what: String,
+        /// What has it.
+        found: String,
+    },
 }
 
 impl From<FoldError> for Error {

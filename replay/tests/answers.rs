@@ -104,6 +104,7 @@ async fn rows_and_a_full_fold_give_the_same_answers_at_any_moment() {
         same_at(&rows, &fold, Moment::Now, seed).await;
         same_at(&rows, &fold, Moment::Offset(Offset(0)), seed).await;
         same_history(&rows, &fold, &times, &mut rng).await;
+        same_named(&rows, &fold, &times, &mut rng).await;
         assert_eq!(projection.known_end(), Some(Offset(1_000)), "it was read from, not rebuilt");
     }
 }
@@ -173,6 +174,47 @@ async fn same_history(rows: &Reader, fold: &Reader, times: &[(schemas::Timestamp
             }
         }
     }
+}
+
+/// What people name is found alike: a record by its offset, a commit by the beginning of its id, a service and its versions.
+async fn same_named(rows: &Reader, fold: &Reader, times: &[(schemas::Timestamp, CommitId)], rng: &mut ChaCha8Rng) {
+    let commit = times[rng.random_range(0..times.len())].1.to_string();
+    let offset = rng.random_range(0..times.len()).to_string();
+    let production = schemas::EnvironmentName::production();
+    let service: schemas::ServiceName = "service-001".parse().unwrap();
+    let seen = rows.state_at(Moment::Now).await.unwrap();
+    let version = seen.state.services[&service].releases.keys().next_back().unwrap().to_string();
+    let named = [
+        (commit.as_str(), None),
+        (&commit[..13], None),
+        (&commit[..4], None),
+        ("ffffffff", None),
+        (offset.as_str(), None),
+        ("9999999", None),
+        ("service-001", None),
+        ("service-01", None),
+        (version.as_str(), Some(&service)),
+        (version.as_str(), None),
+        ("no.such", Some(&service)),
+    ];
+    for (what, service) in named {
+        let by_rows = rows.explain_named(what, service, &production, Moment::Now).await;
+        let by_fold = fold.explain_named(what, service, &production, Moment::Now).await;
+        match (by_rows, by_fold) {
+            (Ok(by_rows), Ok(by_fold)) => {
+                // A fold does not know what the ids in a summary stood for then.
+                let commits = |found: &replay::answer::Explanation| -> Vec<Option<CommitId>> {
+                    found.entries.iter().map(|entry| entry.commit).collect()
+                };
+                assert_eq!(commits(&by_rows), commits(&by_fold), "{what}");
+                assert_eq!(by_rows.rollout, by_fold.rollout, "{what}");
+            }
+            (Err(by_rows), Err(by_fold)) => assert_eq!(by_rows.to_string(), by_fold.to_string(), "{what}"),
+            other => panic!("{what}: {other:?}"),
+        }
+    }
+    let meant = rows.explain_named("service-01", None, &production, Moment::Now).await.unwrap_err().to_string();
+    assert!(meant.contains("did you mean service-0"), "{meant}");
 }
 
 async fn whole(reader: &Reader, query: &HistoryQuery) -> Vec<replay::answer::HistoryEntry> {

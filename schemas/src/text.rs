@@ -52,6 +52,31 @@ pub fn tidy(text: &str) -> String {
     tidy
 }
 
+/// Returns the one of `known` that was meant by `name`, if one is near.
+pub fn nearest<'k>(name: &str, known: &[&'k str]) -> Option<&'k str> {
+    /// Of 1; from here on two words look alike.
+    const ALIKE: f64 = 0.8;
+    let scored = known.iter().map(|known| (strsim::jaro_winkler(name, known), *known));
+    let best = scored.max_by(|(one, _), (other, _)| one.total_cmp(other));
+    best.filter(|(score, _)| *score >= ALIKE).map(|(_, known)| known)
+}
+
+/// How many known names a message lists.
+const LISTED_MAX: usize = 8;
+
+/// Returns what to say of a `name` that is not among `known`: which one was meant, and which there are, the first eight.
+/// Empty if there are none.
+pub fn known_instead(name: &str, known: &[&str]) -> String {
+    let meant = nearest(name, known).map(|near| format!("did you mean {near}? ")).unwrap_or_default();
+    match known.len() {
+        0 => String::new(),
+        count if count > LISTED_MAX => {
+            format!("{meant}known are {} and {} more", known[..LISTED_MAX].join(", "), count - LISTED_MAX)
+        }
+        _ => format!("{meant}known: {}", known.join(", ")),
+    }
+}
+
 /// Returns a number with its thousands set apart: `48,211`.
 pub fn grouped(number: u64) -> String {
     let digits = number.to_string();

@@ -94,8 +94,21 @@ fn completions_are_printed_for_every_shell() {
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
         let script = say(nowhere.path(), &format!("completions {shell}"));
         assert_eq!(script.code, 0, "{shell}");
-        assert!(script.stdout.contains("rollback") && script.stderr.is_empty(), "{shell}");
+        assert!(script.stdout.contains("IONLEDGER_COMPLETE") && script.stderr.is_empty(), "{shell}");
     }
+}
+
+#[test]
+fn a_shell_is_offered_what_is_for_people_and_nothing_else() {
+    let nowhere = tempfile::tempdir().unwrap();
+    let offered = |words: &[&str]| super::completion::completed(nowhere.path(), words);
+    let commands = offered(&["ro"]);
+    assert_eq!(commands, ["roll", "rollback"]);
+    for hidden in ["node", "node-exec", "demo-s", "demo-service"] {
+        assert_eq!(offered(&[hidden]), Vec::<String>::new(), "{hidden}");
+    }
+    assert!(offered(&["rollback", "api", "--no-b"]).iter().any(|option| option == "--no-break-glass"));
+    assert_eq!(offered(&["rollback", ""]), Vec::<String>::new(), "nothing runs that knows a service");
 }
 
 #[test]

@@ -23,7 +23,11 @@ fn a_sentence_that_is_none_is_a_usage_error_in_one_line() {
         ("rollback api --env Production", "`Production` is not an environment name: use"),
         ("rollback api --command-id 7", "--command-id <UUID>:"),
         ("rollback", "missing <SERVICE>; see `ionledger rollback --help`"),
-        ("rolback api", "no command `rolback`, did you mean `roll` or `rollback`?"),
+        ("rolback api", "no command `rolback`, did you mean `rollback` or `roll`?"),
+        ("retir api", "no command `retir`, did you mean `retire`?"),
+        ("restart api", "no command `restart`; see `ionledger --help`"),
+        ("node-exe", "no command `node-exe`; see `ionledger --help`"),
+        ("demo-servic", "no command `demo-servic`, did you mean `demo`?"),
         ("traffic api 1 100 --dryrun", "did you mean `--dry-run`?"),
         ("completions tcsh", "<SHELL>: write `bash` or `elvish` or `fish` or `powershell` or `zsh`"),
         ("rollback api --server ftp://x:1", "write http://HOST:PORT"),
@@ -206,5 +210,49 @@ fn a_time_that_names_no_moment_is_an_error_and_no_answer_for_another_one() {
     assert!(
         read.mistake(1).starts_with("no ledger is in"),
         "a time that is whole needs no zone of the machine: {read:?}"
+    );
+}
+
+#[test]
+fn a_file_that_cannot_be_run_is_refused_before_anything_is_sent() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    for (name, content, expected) in [
+        ("empty", &b""[..], "cannot be run: it is empty"),
+        ("text", b"hello\n", "cannot be run: it begins neither like an ELF binary nor with `#!`"),
+        ("windows", b"#!/bin/sh\r\necho\r\n", "`#!/bin/sh`, ends in a carriage return"),
+        ("nameless", b"#!\n", "names no interpreter"),
+    ] {
+        std::fs::write(path(name), content).unwrap();
+        let run = run(folder.path(), &["release", "api", "1.2.3", "--artifact", &path(name)]);
+        let line = run.mistake(1);
+        assert!(line.starts_with(&format!("artifact {} ", path(name))) && line.contains(expected), "{line}");
+    }
+    let large = std::fs::File::create(path("large")).unwrap();
+    large.set_len(3 << 30).unwrap();
+    assert!(std::process::Command::new("mkfifo").arg(path("fifo")).status().unwrap().success());
+    for (name, expected) in [
+        ("large", "has 3,221,225,472 bytes, at most 2,147,483,648 are taken"),
+        ("fifo", "is no regular file"),
+        ("", "is no regular file"),
+    ] {
+        let run = run(folder.path(), &["release", "api", "1.2.3", "--artifact", &path(name)]);
+        assert!(run.mistake(1).contains(expected), "{run:?}");
+    }
+}
+
+#[test]
+fn where_nobody_can_be_asked_retire_needs_to_be_told() {
+    let nowhere = tempfile::tempdir().unwrap();
+    let run = super::binary::ran(
+        ionledger()
+            .env("IONLEDGER_DATA", nowhere.path().join("data"))
+            .args(["retire", "api"])
+            .stdin(std::process::Stdio::null())
+            .output()
+            .unwrap(),
+    );
+    assert!(
+        run.mistake(2).contains("takes every stack of production/api down, and nobody can be asked here; say --yes")
     );
 }

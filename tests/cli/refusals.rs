@@ -16,6 +16,9 @@ fn what_the_ledger_refuses_is_one_line_and_no_event() {
     std::fs::write(&busy, format!("name = \"busy\"\nowner = \"team\"\n{listen}\n")).unwrap();
     let wrong = up.beside("wrong.toml");
     std::fs::write(&wrong, "name = \"api\"\nowner = \"team\"\n\n[rollout]\nsteps = [50, 10, 100]\n").unwrap();
+    let script = up.beside("script");
+    std::fs::write(&script, "#!/bin/sh\n").unwrap();
+    let script = script.display().to_string();
     let (busy, wrong, binary) = (busy.display(), wrong.display(), env!("CARGO_BIN_EXE_ionledger"));
     for (sentence, code, expected) in [
         ("new web 1.2.3".to_owned(), 1, "service web is unknown; declare it with `ionledger apply web.toml`"),
@@ -23,11 +26,34 @@ fn what_the_ledger_refuses_is_one_line_and_no_event() {
         ("history web".to_owned(), 1, "service web is unknown; declare it with"),
         ("who-shipped web".to_owned(), 1, "service web is unknown; declare it with"),
         ("traffic api 1.2.2 90 1.9 10".to_owned(), 1, "release api 1.9 is unknown; record it with"),
+        ("traffic api 1.2.2 90 1.2.33 10".to_owned(), 1, "; did you mean 1.2.3? known: 1.2.2, 1.2.3"),
+        ("status apy".to_owned(), 1, "declare it with `ionledger apply apy.toml`; did you mean api? known: api"),
+        ("retire apy --yes".to_owned(), 1, "; did you mean api? known: api"),
+        (
+            "rollback api --env test".to_owned(),
+            1,
+            "deployment test/api is unknown; api runs in production; name that with --env",
+        ),
+        (
+            "explain apy".to_owned(),
+            1,
+            "`apy` is no service, version, offset or commit here; did you mean api? known: 1.2.2, 1.2.3, api",
+        ),
+        (
+            "explain api 1.2.9".to_owned(),
+            1,
+            "`1.2.9` of api is no service, version, offset or commit here; did you mean 1.2.3? known",
+        ),
+        ("explain 99999".to_owned(), 1, "offset 99999 is not written yet"),
         ("traffic api 1.2.2 90 1.2.3 10".to_owned(), 1, "production/api 1.2.3 is not ready"),
         ("traffic api 1.2.2 90".to_owned(), 2, "the weights sum to 90 % instead of 100 %"),
         ("pause api".to_owned(), 1, "production/api has no rollout under way; start one with `ionledger roll`"),
         ("abort api".to_owned(), 1, "production/api has no rollout under way; `ionledger rollback api` sends"),
-        ("retire api --yes --env nosuch".to_owned(), 1, "nosuch/api is unknown; `ionledger status` shows what runs"),
+        (
+            "retire api --yes --env nosuch".to_owned(),
+            1,
+            "nosuch/api is unknown; api runs in production; name that with --env",
+        ),
         ("status --env nosuch".to_owned(), 1, "nothing runs in environment nosuch, but in production"),
         ("status api --env nosuch --json".to_owned(), 1, "api does not run in environment nosuch, but in production"),
         ("history api --limit many".to_owned(), 2, "it is not a whole number from 0; write one, as 50"),
@@ -35,7 +61,7 @@ fn what_the_ledger_refuses_is_one_line_and_no_event() {
         ("copy --to kafka:127.0.0.1".to_owned(), 2, "looks like an address; write kafka://HOST:PORT"),
         ("status --data /etc/passwd".to_owned(), 2, "the data folder /etc/passwd is a file; name a folder"),
         ("rollback api".to_owned(), 1, "production/api has nothing to go back to"),
-        (format!("release api 1.2.2 --artifact {wrong}"), 1, "is already recorded with another artifact"),
+        (format!("release api 1.2.2 --artifact {script}"), 1, "is already recorded with another artifact"),
         (format!("release api 1.2.4 --artifact {binary} --env TOKEN=hunter2hunter2"), 2, "looks like a secret"),
         (format!("apply {busy}"), 1, "port in use"),
         (format!("apply {wrong}"), 2, "wrong.toml:5:9: rollout.steps: steps must rise"),

@@ -62,6 +62,22 @@ fn a_version_ships_beside_the_old_one_and_comes_back_and_history_answers() {
         assert!(empty.stderr.contains(expected), "an empty answer did not say so: {sentence}: {empty:?}");
     }
 
+    let of = |sentence: &str| up.done(sentence).stdout;
+    let explained = of(&format!("explain {}", changed[0]));
+    assert!(explained.contains("traffic was set to 1.2.2 90 %, 1.2.3 10 %"), "{explained}");
+    for beginning in [changed[1], &changed[1][..23], &changed[1].replace('-', "")[..20]] {
+        assert_eq!(of(&format!("explain {beginning}")), explained, "{beginning}");
+    }
+    assert!(of("explain 1.2.3").contains("stack of 1.2.3"), "{}", of("explain 1.2.3"));
+    assert_eq!(of("explain api 1.2.3"), of("explain 1.2.3"));
+
+    let completed = |words: &[&str]| super::completion::completed(&up.data(), words);
+    assert_eq!(completed(&["rollback", ""]), ["api"]);
+    assert_eq!(completed(&["traffic", "api", ""]), ["1.2.3", "1.2.2"], "the newest first");
+    assert_eq!(completed(&["traffic", "api", "1.2.2", "90", "1.2.3"]), ["1.2.3"]);
+    assert_eq!(completed(&["traffic", "api", "1.2.2", ""]), Vec::<String>::new(), "a percentage is no version");
+    assert_eq!(completed(&["status", "--env", ""]), ["production"]);
+
     let replayed = up.done(&format!("replay --event {}", changed[1])).stdout;
     assert!(replayed.contains("production/api\t1.2.3\tserving\t10\t"), "{replayed}");
     assert_eq!(up.done(&format!("replay --event {} --from-genesis", changed[1])).stdout, replayed);

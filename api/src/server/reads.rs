@@ -197,15 +197,29 @@ pub(super) async fn explain(
     Ok(respond::json(&api.reader.explain(&DeploymentId { environment, service }, moment).await?))
 }
 
-/// `GET /v1/explain/COMMIT`: what led to it.
-pub(super) async fn explain_commit(
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct NamedAsked {
+    service: Option<ServiceName>,
+    environment: Option<EnvironmentName>,
+    at: Option<String>,
+    offset: Option<Offset>,
+    event: Option<CommitId>,
+}
+
+/// `GET /v1/explain/WHAT`: of an offset, a commit or the beginning of its id what led to it; a service's rollout; a version.
+pub(super) async fn explain_named(
     State(api): State<Arc<Api>>,
     _: Caller,
-    commit: Result<Path<CommitId>, PathRejection>,
+    what: Result<Path<String>, PathRejection>,
+    asked: Result<Query<NamedAsked>, QueryRejection>,
 ) -> Result<Response, Problem> {
-    let commit = respond::path(commit)?;
+    let what = respond::path(what)?;
+    let NamedAsked { service, environment, at, offset, event } = respond::query(asked)?;
+    let moment = When { at, offset, event }.moment(&api)?;
+    let environment = environment.unwrap_or_else(EnvironmentName::production);
     let _place = place(&api).await?;
-    Ok(respond::json(&api.reader.explain_commit(commit).await?))
+    Ok(respond::json(&api.reader.explain_named(&what, service.as_ref(), &environment, moment).await?))
 }
 
 /// `GET /v1/replay`: all of production as it was.
@@ -233,7 +247,12 @@ impl From<replay::Error> for Problem {
     fn from(error: replay::Error) -> Self {
         let code = match &error {
             replay::Error::Future { .. } => Code::Invalid,
-            replay::Error::NoOffset { .. } | replay::Error::Empty | replay::Error::NoCommit(_) => Code::Unknown,
+            replay::Error::NoOffset { .. }
+            | replay::Error::Empty
+            | replay::Error::NoCommit(_)
+            | replay::Error::NoCommitAt(_)
+            | replay::Error::Nothing { .. } => Code::Unknown,
+            replay::Error::Several { .. } => Code::Invalid,
             replay::Error::Read(ReadError::Damaged { .. }) => Code::Damaged,
             replay::Error::Read(ReadError::Unavailable(_)) | replay::Error::Open(_) => Code::LogUnavailable,
             replay::Error::Halt(_) => Code::Halted,

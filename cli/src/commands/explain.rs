@@ -1,9 +1,8 @@
 //! `ionledger explain`: why a rollout went as it did, or what led to a commit.
 
 use clap::Args;
-use schemas::{CommitId, DeploymentId, EnvironmentName, ServiceName};
+use schemas::{EnvironmentName, ServiceName};
 
-use super::status::unknown;
 use crate::args::When;
 use crate::exit::Exit;
 use crate::failure::{Failure, Outcome};
@@ -14,17 +13,25 @@ use crate::session::Session;
 /// Show in words and numbers why a service's rollout went on, held or came back; or what led to a commit.
 ///
 /// Of a service it explains the rollout under way, or the last one: each step with the verdict it rests on, and the
-/// evidence metric by metric. Of a commit it names the cause, the cause of that, up to a person or a pipeline.
+/// evidence metric by metric. Of a commit it names the cause, the cause of that, up to a person or a pipeline. A commit is named by
+/// its offset (the first column of `history`), its id, or the id's first digits. Of a version it explains the rollout if that is
+/// the last, else what led to its stack.
 #[derive(Debug, Args)]
 #[command(after_help = format!("Columns in a pipe: {}.\n\n\
 Examples:
   ionledger explain api
   ionledger explain api --at \"2 hours ago\"
-  ionledger explain 0193a6f0-0c41-7b66-b1d2-9e4a6c8f7d03    # a commit, as history shows it with --json", crate::render::history::COLUMNS))]
+  ionledger explain 52             # the first column of history
+  ionledger explain 0193a6f00c41   # a commit, by the beginning of its id
+  ionledger explain 1.2.4
+  ionledger explain api 1.2.4      # if other services have such a version, too", crate::render::history::COLUMNS))]
 pub(crate) struct Explain {
-    /// The service, or a commit's id
-    #[arg(value_name = "SERVICE|COMMIT")]
+    /// The service, an offset, a commit, or a version
+    #[arg(value_name = "SERVICE|OFFSET|COMMIT|VERSION")]
     what: String,
+    /// A version of the service
+    #[arg(value_name = "VERSION")]
+    version: Option<String>,
     /// Environment of the service
     #[arg(long, value_name = "ENVIRONMENT", default_value_t = EnvironmentName::production())]
     env: EnvironmentName,
@@ -36,26 +43,14 @@ impl Explain {
     pub(crate) fn run(self, session: &Session) -> Outcome {
         let now = session.now();
         let moment = self.when.moment(&now)?;
-        let commit = self.what.parse::<CommitId>().ok();
         session.wait_for(async {
             let door = session.door()?;
             let progress = Progress::begin(session.out, "reading the ledger");
-            let answer = match commit {
-                Some(commit) => door.explain_commit(commit).await?,
-                None => {
-                    let service: ServiceName =
-                        self.what.parse().map_err(|error| Failure::usage(format!("{error}, or a commit's id")))?;
-                    let environment = self.env.clone();
-                    let deployment = DeploymentId { environment, service };
-                    let answer = door.explain(&deployment, moment).await?;
-                    if answer.rollout.is_none()
-                        && door.status(Some(&deployment.service), None).await?.services.is_empty()
-                    {
-                        return Err(unknown(&deployment.service));
-                    }
-                    answer
-                }
+            let (service, what) = match &self.version {
+                Some(version) => (Some(self.what.parse::<ServiceName>().map_err(Failure::usage)?), version.as_str()),
+                None => (None, self.what.as_str()),
             };
+            let answer = door.explain_named(what, service.as_ref(), &self.env, moment).await?;
             drop(progress);
             session.out.answer(&answer, |answer| explain::eyes(answer, &now), explain::lines)?;
             Ok(Exit::Done)

@@ -4,7 +4,6 @@ use clap::Args;
 use replay::{HistoryQuery, answer};
 use schemas::{EnvironmentName, ServiceName};
 
-use super::status::unknown;
 use crate::door::Pages;
 use crate::exit::Exit;
 use crate::failure::Outcome;
@@ -61,7 +60,7 @@ impl History {
             if let (Some(service), true) = (&self.service, first.entries.is_empty())
                 && door.status(Some(service), None).await?.services.is_empty()
             {
-                return Err(unknown(service));
+                return Err(door.unknown(service).await);
             }
             drop(progress);
             let (empty, unrecorded) = (first.entries.is_empty(), first.unrecorded.clone());

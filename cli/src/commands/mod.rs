@@ -40,8 +40,6 @@ use clap::Subcommand;
 use crate::failure::Outcome;
 use crate::session::Session;
 
-pub(crate) use status::unknown;
-
 /// What `ionledger` can do.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {

@@ -4,7 +4,6 @@ use clap::Args;
 use replay::answer::Declaration;
 use schemas::ServiceName;
 
-use super::status::unknown;
 use crate::args::When;
 use crate::exit::Exit;
 use crate::failure::{Failure, Outcome};
@@ -35,7 +34,7 @@ impl Show {
             if answer.definition.is_none() {
                 let known = door.status(Some(&self.service), None).await?.services;
                 let declared = known.iter().any(|service| service.owner.is_some());
-                return Err(if declared { not_yet(&self.service) } else { unknown(&self.service) });
+                return Err(if declared { not_yet(&self.service) } else { door.unknown(&self.service).await });
             }
             drop(progress);
             let file = |answer: &Declaration| answer.file.clone().unwrap_or_default();

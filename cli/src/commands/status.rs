@@ -55,7 +55,7 @@ impl Status {
     async fn look(&self, door: &Door) -> Outcome<answer::Status> {
         let mut status = door.status(self.service.as_ref(), self.env.as_ref()).await?;
         if let (Some(service), true) = (&self.service, status.services.is_empty()) {
-            return Err(unknown(service));
+            return Err(door.unknown(service).await);
         }
         if let Some(env) = &self.env {
             for service in &mut status.services {
@@ -82,9 +82,4 @@ impl Status {
         };
         Ok(Failure::error(format!("{what} in environment {env}, {known}")))
     }
-}
-
-/// Says that a service was never declared, as the ledger says it.
-pub(crate) fn unknown(service: &ServiceName) -> Failure {
-    Failure::error(ledger::Rejection::unknown_service(service))
 }

@@ -2,7 +2,6 @@
 
 use clap::Args;
 
-use super::status::unknown;
 use crate::args::{When, Where};
 use crate::exit::Exit;
 use crate::failure::Outcome;
@@ -33,7 +32,7 @@ impl WhoShipped {
             let progress = Progress::begin(session.out, "reading the ledger");
             let answer = door.who_shipped(&self.place.deployment(), moment).await?;
             if !answer.known && door.status(Some(&self.place.service), None).await?.services.is_empty() {
-                return Err(unknown(&self.place.service));
+                return Err(door.unknown(&self.place.service).await);
             }
             drop(progress);
             session.out.answer(&answer, |answer| shipped::eyes(answer, &now), shipped::lines)?;

@@ -183,8 +183,11 @@ fn deploy_again(
     reason: &str,
 ) -> Result<Decision, Rejection> {
     let Case { id, deployment, service, now, .. } = case;
-    let definition = service.definition.as_ref().ok_or_else(|| Rejection::unknown_service(&id.service))?;
-    let release = service.releases.get(version).ok_or_else(|| Rejection::unknown_release(&id.service, version))?;
+    let definition = service.definition.as_ref().ok_or_else(|| Rejection::unknown_service(&id.service, []))?;
+    let release = service
+        .releases
+        .get(version)
+        .ok_or_else(|| Rejection::unknown_release(&id.service, version, service.releases.keys()))?;
     let starting = deployment.stack_for(version).filter(|(_, stack)| stack.phase == Phase::Starting);
     let to = starting.map_or(now.commit.into(), |(stack, _)| stack);
     let mut events: Vec<Event> = Vec::new();

@@ -347,7 +347,8 @@ pub(super) fn decide_roll(
     if from == to {
         return Err(Rejection::Invalid(format!("a rollout needs two versions, both are {from}")));
     }
-    let definition = case.service.definition.as_ref().ok_or_else(|| Rejection::unknown_service(&case.id.service))?;
+    let definition =
+        case.service.definition.as_ref().ok_or_else(|| Rejection::unknown_service(&case.id.service, []))?;
     if case.deployment.traffic.awaited.is_some() {
         return Err(Rejection::Invalid(format!(
             "{} waits for its rollback target to be ready; ask again after that, or set weights with `ionledger traffic`",

@@ -282,8 +282,11 @@ pub(super) fn decide_new(
     then_roll: Option<&PlanAsked>,
 ) -> Result<Decision, Rejection> {
     let Case { id, deployment, service, now, .. } = case;
-    let release = service.releases.get(version).ok_or_else(|| Rejection::unknown_release(&id.service, version))?;
-    let definition = service.definition.as_ref().ok_or_else(|| Rejection::unknown_service(&id.service))?;
+    let release = service
+        .releases
+        .get(version)
+        .ok_or_else(|| Rejection::unknown_release(&id.service, version, service.releases.keys()))?;
+    let definition = service.definition.as_ref().ok_or_else(|| Rejection::unknown_service(&id.service, []))?;
     let then_roll = then_roll.map(|asked| decide::plan(asked, &definition.policy)).transpose()?;
     let stands = |stack: &Stack| &stack.version == version && stack.may_serve() && !stack.retired;
     let stacks = || deployment.stacks.iter().filter(|(_, stack)| stands(stack));

@@ -10,12 +10,14 @@ use ledger::{State, View};
 use schemas::{CommandId, CommitId, Hash, LedgerId, Offset, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use uuid::Uuid;
 
 use super::row::{
     COMMITS, Closed, Fields, Open, RECORDS, Rec, Result, Tag, damaged, key, key_at, name_in, number_in, share_of_sum,
     unseal,
 };
 use super::store::Store;
+use crate::reader::IdPrefix;
 use crate::shares::Shares;
 
 /// The form of what is kept. It is another one whenever the fold or its rows may be: a cache of another form is made
@@ -253,6 +255,21 @@ impl Held {
             return Err(damaged(format!("the offsets of {count} commits are there")));
         }
         Ok(())
+    }
+
+    /// Returns the commits whose ids begin so, at most `max`.
+    pub(super) fn commits_with(&self, prefix: &IdPrefix, max: usize) -> Result<Vec<CommitId>> {
+        let mut key = vec![Tag::Commit as u8];
+        key.extend(prefix.bytes());
+        let mut commits = vec![];
+        for key in self.store.keys_with(&key) {
+            let id = key?.get(1..).and_then(|id| Uuid::from_slice(id).ok()).map(CommitId);
+            commits.extend(id.filter(|commit| prefix.begins(*commit)));
+            if commits.len() == max {
+                break;
+            }
+        }
+        Ok(commits)
     }
 
     /// Returns where a commit is said to stand.

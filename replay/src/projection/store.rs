@@ -63,6 +63,12 @@ impl Store {
         found.map(|(key, value)| Ok((key.to_vec(), unseal(&key, &value)?.to_vec()))).transpose()
     }
 
+    /// Returns the keys that begin with `prefix`, in their order.
+    pub(super) fn keys_with(&self, prefix: &[u8]) -> impl Iterator<Item = Result<Vec<u8>>> + use<> {
+        let mut entries = self.db().scan_prefix(prefix);
+        std::iter::from_fn(move || caught(|| entries.next().transpose()).transpose().map(|entry| Ok(entry?.0.to_vec())))
+    }
+
     /// Calls `see` with every entry whose key begins with `tag`: its key and its sealed value.
     pub(super) fn scan(&self, tag: u8, mut see: impl FnMut(&[u8], &[u8]) -> Result<()>) -> Result<()> {
         let mut entries = self.db().scan_prefix([tag]);

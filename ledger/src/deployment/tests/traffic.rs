@@ -37,8 +37,9 @@ fn an_unknown_version_is_told_from_one_without_a_stack_and_one_that_starts() {
     let mut world = given(Named::Warm);
     assert_eq!(
         refused(&world, &[("9.9.9", 100)]),
-        "release api 9.9.9 is unknown; record it with `ionledger release api 9.9.9 --artifact FILE`"
+        "release api 9.9.9 is unknown; record it with `ionledger release api 9.9.9 --artifact FILE`; known: 1.0.0, 1.1.0, 1.2.0"
     );
+    assert!(refused(&world, &[("1.10", 100)]).contains("; did you mean 1.1.0? known: 1.0.0, 1.1.0, 1.2.0"));
     assert_eq!(
         refused(&world, &[(V3, 100)]),
         "production/api 1.2.0 is not ready: it has no stack; make one with `ionledger new api 1.2.0`"
