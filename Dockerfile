@@ -14,9 +14,9 @@ COPY . .
 RUN cargo install --locked --path cli --features kafka-tls --root /out --no-track
 
 FROM debian:bookworm-slim
-# curl asks for the processes' health.
+# curl asks for the processes' health, by the address that `hostname` tells.
 RUN apt-get update \
-    && apt-get install -y --no-install-recommends ca-certificates curl libssl3 \
+    && apt-get install -y --no-install-recommends ca-certificates curl hostname libssl3 \
     && rm -rf /var/lib/apt/lists/* \
     && useradd --uid 10001 --create-home ionledger \
     && install -d -o ionledger -g ionledger -m 700 /data
