@@ -12,7 +12,7 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use cluster::Cluster;
-use house::{IONLEDGER, eventually};
+use house::eventually;
 use rdkafka::ClientConfig;
 use rdkafka::producer::{BaseRecord, Producer as _, ThreadedProducer};
 use rustix::process::Signal;
@@ -95,16 +95,26 @@ fn release_with(services: &Services, version: &str, script: &str) {
     services.house.ok(&[&["release", "api", version, "--artifact", &artifact][..], &arguments].concat());
 }
 
-/// Returns what a shell runs to kill the process that `armed` names, once: at once, without another process.
+/// Returns what a node's shell runs to have the process that `armed` aims at killed, once, before it goes on. As a user of
+/// its own it could not kill it itself.
 fn shot(armed: &std::path::Path) -> String {
     let path = armed.display();
-    format!("if read pid 2>/dev/null < {path}; then kill -9 $pid; rm {path}; fi")
+    format!("if [ -p {path} ]; then echo now > {path}; while [ -p {path} ]; do sleep 0.002; done; fi")
 }
 
 /// Arms `what`, which kills the process `victim` as soon as it is used.
 fn arm(services: &Services, what: &str, victim: &Service) -> std::path::PathBuf {
     let armed = services.house.path().join(what);
-    fs::write(&armed, format!("{}\n", victim.pid())).unwrap();
+    let mode = rustix::fs::Mode::from_raw_mode(0o622);
+    rustix::fs::mknodat(rustix::fs::CWD, &armed, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+    fs::set_permissions(&armed, std::os::unix::fs::PermissionsExt::from_mode(0o622)).unwrap();
+    let (path, pid) = (armed.clone(), rustix::process::Pid::from_raw(i32::try_from(victim.pid()).unwrap()).unwrap());
+    std::thread::spawn(move || {
+        if fs::read(&path).is_ok_and(|said| !said.is_empty()) {
+            rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+            fs::remove_file(&path).unwrap();
+        }
+    });
     armed
 }
 
@@ -169,7 +179,11 @@ fn a_provisioner_killed_after_a_launch_and_before_its_record_is_followed_by_anot
     let armed = arm(&services, "armed", &victim);
     // Its first node kills the provisioner that launched it.
     let shot = shot(&armed);
-    release_with(&services, "1.1.0", &format!("#!/bin/sh\n{shot}\nexec {IONLEDGER} demo-service \"$@\"\n"));
+    release_with(
+        &services,
+        "1.1.0",
+        &format!("#!/bin/sh\n{shot}\nexec {} demo-service \"$@\"\n", services.house.program()),
+    );
     services.house.ok(&["new", "api", "1.1.0"]);
     eventually("the node kills its provisioner", || !armed.exists());
     let killed = Instant::now();
@@ -199,7 +213,8 @@ fn a_collector_killed_while_it_takes_a_node_down_is_followed_by_another_that_fin
     let shot = shot(&armed);
     let script = format!(
         "#!/bin/sh\ntrap '{shot}; kill $child; wait $child; exit 0' TERM\n\
-         {IONLEDGER} demo-service \"$@\" & child=$!\nwhile :; do wait $child; done\n"
+         {} demo-service \"$@\" & child=$!\nwhile :; do wait $child; done\n",
+        services.house.program()
     );
     release_with(&services, "1.1.0", &script);
     services.house.new_stack("1.1.0");

@@ -17,6 +17,7 @@ use schemas::run::Artifact;
 use schemas::{CommandId, CommitId, DeploymentId, EnvironmentName, Hash, Offset, ServiceName};
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
+use workers::nodes::process::logs::{Line, Wanted};
 
 use crate::forecast::{Answer as Forecast, Question};
 use crate::problem::{Code, Problem};
@@ -347,6 +348,23 @@ impl Client {
     /// [`Error`] if it cannot begin.
     pub async fn events(&self, from: Offset, follow: bool) -> Result<Events, Error> {
         let path = format!("/v1/events?from={from}&follow={follow}");
+        let response = self.target.send(Method::GET, &path, Bytes::new(), READ_TIMEOUT).await.map_err(Error::from)?;
+        Ok(Events::new(response.into_body()))
+    }
+
+    /// Returns what a deployment's nodes wrote, line by line, and with `follow` what they go on to write.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`] if it cannot begin.
+    pub async fn logs(&self, wanted: &Wanted) -> Result<Events<Line>, Error> {
+        let Wanted { deployment, version, node, since, follow } = wanted;
+        let path = format!("/v1/logs/{deployment}");
+        let version = version.as_ref().map(|version| ("version", version.to_string()));
+        let node = node.as_ref().map(|node| ("node", node.clone()));
+        let since = since.map(|since| ("since", since.to_string()));
+        let follow = follow.then(|| ("follow", "true".to_owned()));
+        let path = address(&path, version.into_iter().chain(node).chain(since).chain(follow));
         let response = self.target.send(Method::GET, &path, Bytes::new(), READ_TIMEOUT).await.map_err(Error::from)?;
         Ok(Events::new(response.into_body()))
     }

@@ -105,12 +105,18 @@ fn run(mut section: Section<'_>, check_section: Section<'_>) -> RunSpec {
         item.valid(item.duration_ms()?, |ms| RunSpec { start_deadline_ms: *ms, ..RunSpec::default() }.validate())
     });
     let env = env(section.section("env"));
+    let user = section.get("user").and_then(|item| {
+        item.valid(item.text()?.to_owned(), |user| {
+            RunSpec { user: Some(user.clone()), ..RunSpec::default() }.validate()
+        })
+    });
     section.end();
     RunSpec {
         args: args.unwrap_or(default.args),
         env,
         check: check(check_section),
         start_deadline_ms: start_deadline_ms.unwrap_or(default.start_deadline_ms),
+        user,
     }
 }
 

@@ -13,6 +13,7 @@ mod forecast;
 mod glass;
 mod history;
 mod hooks;
+mod logs;
 mod peer;
 mod reads;
 mod respond;
@@ -62,6 +63,8 @@ pub struct Api {
     pub tokens: Tokens,
     /// The secrets that CI signs with; without one nothing from CI is believed.
     pub ci: Secrets,
+    /// The group whose members may use the data folder's socket, besides its owner.
+    pub socket_group: Option<u32>,
     /// How much is taken at once.
     pub limits: Limits,
     /// A place for each long read; the others wait.
@@ -143,6 +146,7 @@ impl Api {
             glass: None,
             tokens: Tokens::of(data),
             ci: Secrets::default(),
+            socket_group: None,
             limits: Limits::default(),
             long_reads: Semaphore::new(LONG_READS_MAX),
             uploads: Semaphore::new(artifacts::UPLOADS_MAX),
@@ -187,7 +191,7 @@ impl Server {
             Some(address) => Some(listen_on(address).await?),
             None => None,
         };
-        let unix = Some(socket::listen(&api.data).await?);
+        let unix = Some(socket::listen(&api.data, api.socket_group).await?);
         Ok(Self { api, unix, tcp })
     }
 
@@ -198,7 +202,7 @@ impl Server {
     /// [`ListenError`]: an address cannot be had.
     pub async fn listen_beside(api: Arc<Api>, tcp: SocketAddr) -> Result<Self, ListenError> {
         let tcp = Some(listen_on(tcp).await?);
-        let unix = match socket::listen(&api.data).await {
+        let unix = match socket::listen(&api.data, api.socket_group).await {
             Ok(unix) => Some(unix),
             Err(SocketError::Answers(_)) => None,
             Err(error) => return Err(error.into()),
@@ -261,6 +265,7 @@ fn router(api: Arc<Api>) -> Router {
         .route("/v1/explain/{environment}/{service}", get(reads::explain))
         .route("/v1/explain/{what}", get(reads::explain_named))
         .route("/v1/forecast/{environment}/{service}", get(forecast::get))
+        .route("/v1/logs/{environment}/{service}", get(logs::get))
         .route("/v1/replay", get(reads::production))
         .route("/v1/verify", get(reads::verify))
         .route("/v1/ledger", get(reads::ledger))

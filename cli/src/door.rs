@@ -10,6 +10,7 @@ use replay::answer::{Declaration, DeploymentStatus, Explanation, History, Produc
 use replay::{HistoryQuery, Moment, Reader};
 use schemas::glass::Unrecorded;
 use schemas::{DeploymentId, EnvironmentName, ServiceName};
+use workers::nodes::process::logs::{Line, Logs, Wanted, log_path};
 
 use crate::args::Globals;
 use crate::failure::{Failure, Outcome};
@@ -65,7 +66,11 @@ impl Door {
             Source::Answered(status) => Ok(status),
             Source::Folder(reader) => {
                 let unrecorded = self.left(service, environment);
-                Ok(Status { unrecorded, ..reader.status(Moment::Now, service, environment).await? })
+                let mut status = Status { unrecorded, ..reader.status(Moment::Now, service, environment).await? };
+                if let (Some(data), true) = (&self.data, service.is_some()) {
+                    status.name_logs(|node| log_path(data, node).display().to_string());
+                }
+                Ok(status)
             }
         }
     }
@@ -130,6 +135,26 @@ impl Door {
                 Ok(forecast::answer(deployment.clone(), &policy, question, nothing)?)
             }
         }
+    }
+
+    /// Returns what a deployment's nodes wrote.
+    pub(crate) async fn logs(&self, wanted: &Wanted) -> Outcome<Lines> {
+        let error = match self.client.logs(wanted).await {
+            Ok(lines) => return Ok(Lines::Answered(lines)),
+            Err(error) => error,
+        };
+        let unknown = matches!(&error, client::Error::Refused(problem) if problem.code == Code::NoSuchPath);
+        let silent = matches!(error, client::Error::NotRunning { .. } | client::Error::NotAllowed { .. });
+        let Some(data) = self.data.as_ref().filter(|_| silent || unknown) else { return Err(error.into()) };
+        let logs = Logs::open(data, wanted.clone()).map_err(|cause| {
+            Failure::error(format!("the nodes' logs in {} cannot be read: {cause}", data.display()))
+        })?;
+        // Nothing runs that could launch a node whose log may be waited for.
+        if logs.is_empty() {
+            let next = "`ionledger status` shows what runs; of ended nodes the last 100 are kept";
+            return Err(Failure::error(format!("no such node of {} has a log here; {next}", wanted.deployment)));
+        }
+        Ok(Lines::Folder(logs))
     }
 
     /// Returns all of production at a moment.
@@ -247,6 +272,14 @@ async fn open(data: &Path) -> Outcome<Reader> {
             data.display()
         ))),
     }
+}
+
+/// Who tells what nodes wrote.
+pub(crate) enum Lines {
+    /// The running ledger.
+    Answered(client::Events<Line>),
+    /// The folder itself.
+    Folder(Logs),
 }
 
 /// Who answers.

@@ -19,8 +19,10 @@ use workers::artifacts::Artifacts;
 use workers::checks::http::HttpChecks;
 use workers::collector::STOP_GRACE;
 use workers::glass::{Glass, Patience};
+use workers::identity;
 use workers::nodes::Seen;
-use workers::nodes::process::ProcessNodes;
+use workers::nodes::process::{self, ProcessNodes};
+use workers::rights::{self, Open};
 use workers::runtime::Adapters;
 use workers::traffic::{ProxyControl, Router};
 
@@ -51,8 +53,11 @@ impl House {
         let data = opened.data.clone();
         let artifacts = Arc::new(Artifacts::open(&data).map_err(report)?);
         let adapters = adapters(&opened, &artifacts)?;
+        name_obstacle(&data);
+        name_lacks(&opened);
         let stop = CancellationToken::new();
-        let api = ApiServer::open(&opened, &adapters, artifacts, ci, settings, Way::Socket(settings.listen)).await?;
+        let way = Way::Socket(settings.listen);
+        let api = ApiServer::open(&opened, &adapters, artifacts, ci, settings, way, true).await?;
         // Last of what may fail: an `up` that cannot be leaves nothing behind.
         let exe = std::env::current_exe().into_diagnostic()?;
         let proxy = proxy::start(&data, &exe, &settings.trusted_proxies).await?;
@@ -119,7 +124,11 @@ pub(crate) fn adapters(opened: &Opened, artifacts: &Arc<Artifacts>) -> miette::R
     let data = &opened.data;
     // The very program that runs, even after its file was replaced by a newer one.
     let launcher = PathBuf::from("/proc/self/exe");
-    let nodes = ProcessNodes::open(data, launcher, Arc::clone(artifacts)).into_diagnostic()?;
+    let nodes = match identity::is_root() {
+        true => ProcessNodes::open_with_users(data, launcher, Arc::clone(artifacts)),
+        false => ProcessNodes::open(data, launcher, Arc::clone(artifacts)),
+    };
+    let nodes = nodes.into_diagnostic()?;
     let router: Arc<dyn Router> = Arc::new(ProxyControl::of(data));
     let glass = Glass::new(data, opened.ledger.clone(), Arc::clone(&router), Patience::default());
     Ok(Adapters { nodes: Arc::new(nodes), checks: Arc::new(HttpChecks), router, glass: Some(glass) })
@@ -137,6 +146,55 @@ pub(crate) fn keep_glass(
             None => stop.cancelled().await,
         }
         Ok(())
+    }
+}
+
+/// Makes the data folder if there is none, closes in it what others should not read, and names what it cannot close.
+/// `others_pass` says whether other users use the folder's socket.
+///
+/// # Errors
+///
+/// The folder cannot be used.
+pub(crate) fn settle(data: &Path, others_pass: bool) -> miette::Result<()> {
+    let left = rights::settle(data, others_pass).map_err(|cause| {
+        miette!("the data folder cannot be used: {}: {cause}; check that it is there and yours to use", data.display())
+    })?;
+    if let Some(Open { path, mode, wanted }) = left.first() {
+        let (path, more) = (path.display(), left.len() - 1);
+        let more = if more > 0 { format!(", and {more} more") } else { String::new() };
+        let next = format!("chmod {wanted:o} {path}");
+        eprintln!("warning: {path} has mode {mode:03o}, and is not this user's to close{more}; as its owner: {next}");
+    }
+    Ok(())
+}
+
+/// Names what nodes of the declared services would lack if this process launched them.
+fn name_lacks(opened: &Opened) {
+    let view = opened.ledger.view();
+    for (name, service) in &view.state().services {
+        let run = service.definition.as_ref().map(|definition| &definition.run);
+        for lack in run.map(process::lacks).unwrap_or_default() {
+            eprintln!("warning: {name}: {lack}");
+        }
+    }
+}
+
+/// Names what keeps nodes from starting, before one is launched.
+pub(crate) fn name_obstacle(data: &Path) {
+    if let Some(obstacle) = identity::is_root().then(|| process::obstacle(data)).flatten() {
+        eprintln!("warning: no node can start: {obstacle}");
+    }
+}
+
+/// Names each of these secret files that every user of this machine can read.
+pub(crate) fn name_open_secrets<'a>(files: impl IntoIterator<Item = &'a PathBuf>) {
+    for file in files {
+        if let Some(mode) = rights::is_open_secret(file) {
+            let file = file.display();
+            eprintln!(
+                "warning: the secret file {file} has mode {mode:03o}: every user of this machine can read it; chmod o-r {file}"
+            );
+        }
     }
 }
 

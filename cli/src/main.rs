@@ -67,6 +67,7 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return unread(&error),
     };
+    workers::rights::close_by_default();
     let session = Session::new(cli.globals);
     match cli.command.run(&session) {
         Ok(exit) => exit,

@@ -36,6 +36,9 @@ pub(crate) struct ServerArgs {
     /// Also answer HTTP on this address
     #[arg(long, value_name = "ADDRESS:PORT", env = "IONLEDGER_LISTEN", hide_env_values = true, value_parser = address)]
     listen: Option<SocketAddr>,
+    /// The group, besides the owner, whose members may use the data folder's socket, each as a person
+    #[arg(long, value_name = "GROUP", env = "IONLEDGER_SOCKET_GROUP", hide_env_values = true, value_parser = group)]
+    socket_group: Option<u32>,
     #[command(flatten)]
     kafka: KafkaArgs,
 }
@@ -59,6 +62,10 @@ pub(crate) struct ServerSettings {
     pub(crate) connections_per_address_max: Option<usize>,
     /// How much the files that no release names may take, in bytes.
     pub(crate) unnamed_artifacts_bytes_max: Option<u64>,
+    /// The group whose members may use the data folder's socket.
+    pub(crate) socket_group: Option<u32>,
+    /// Files with other secrets.
+    pub(crate) secret_files: Vec<PathBuf>,
     /// How Kafka is reached.
     pub(crate) kafka: Options,
 }
@@ -73,6 +80,7 @@ impl ServerArgs {
         let mut settings = self.kafka.settings()?;
         settings.ledger = self.ledger.clone().or(settings.ledger);
         settings.listen = self.listen.or(settings.listen);
+        settings.socket_group = self.socket_group.or(settings.socket_group);
         Ok(settings)
     }
 }
@@ -89,12 +97,14 @@ impl KafkaArgs {
 
     fn settings(&self) -> Outcome<ServerSettings> {
         let file = self.config.as_deref().map(File::read).transpose()?.unwrap_or_default();
-        let File { data, ledger, dev, listen, ci_secret_files, ci_only_webhooks, .. } = file;
+        let File { data, ledger, dev, listen, ci_secret_files, ci_only_webhooks, socket_group, .. } = file;
         let File { connections_per_address_max, unnamed_artifacts_bytes_max, trusted_proxies, kafka: written, .. } =
             file;
         let trusted_proxies = trusted_from_environment()?.or(trusted_proxies).unwrap_or_default();
         let environment = kafka::from_environment(std::env::vars_os()).map_err(Failure::usage)?;
-        let mut kafka = written.overridden_by(environment).options().map_err(Failure::usage)?;
+        let kafka = written.overridden_by(environment);
+        let secret_files = kafka.secret_files();
+        let mut kafka = kafka.options().map_err(Failure::usage)?;
         kafka.dev = self.dev.or(dev).unwrap_or(false);
         kafka.check().map_err(Failure::usage)?;
         Ok(ServerSettings {
@@ -106,6 +116,8 @@ impl KafkaArgs {
             trusted_proxies,
             connections_per_address_max,
             unnamed_artifacts_bytes_max,
+            socket_group,
+            secret_files,
             kafka,
         })
     }
@@ -165,6 +177,13 @@ fn called(key: &str) -> String {
 /// Reads where to listen.
 pub(crate) fn address(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| "it is no address; write `127.0.0.1:7070`".to_owned())
+}
+
+/// Reads a group, by its name or number.
+pub(crate) fn group(text: &str) -> Result<u32, String> {
+    workers::identity::group_number(text).ok_or_else(|| {
+        format!("the group {text} is not in /etc/group; make it with `groupadd --system {text}`, or name another")
+    })
 }
 
 /// Returns a path of a file's, which lies below the file's own folder unless it begins with `/`.

@@ -54,7 +54,7 @@ fn shown(value: &Value) -> String {
 /// Every key but `name`, in the file's order, those of a table named `TABLE.KEY`; what has no value is left out.
 fn keys(definition: &Definition) -> Vec<(String, Value)> {
     let Definition { owner, description, listen, run, capacity, policy } = definition;
-    let RunSpec { args, env, check, start_deadline_ms } = run;
+    let RunSpec { args, env, check, start_deadline_ms, user } = run;
     let Policy { rollout, judgement, retention } = policy;
     let mut keys = Keys(vec![]);
     keys.add("", "owner", owner.as_str());
@@ -64,6 +64,9 @@ fn keys(definition: &Definition) -> Vec<(String, Value)> {
     );
     keys.add("run", "args", args.clone());
     keys.add("run", "start_deadline", duration(*start_deadline_ms));
+    if let Some(user) = user {
+        keys.add("run", "user", user.as_str());
+    }
     if !env.is_empty() {
         keys.add("run", "env", variables(env));
     }

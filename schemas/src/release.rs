@@ -7,6 +7,7 @@ use crate::event::events;
 use crate::id::Version;
 use crate::run::{Artifact, RunSpec};
 use crate::text::{self, InvalidText};
+use crate::upcast::unchanged;
 
 /// Where a release comes from, for the audit.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -54,5 +55,6 @@ pub struct Recorded {
 
 events! {
     /// What happens to a release.
-    Recorded = "release.recorded",
+    // Version 2: `run` may name a user.
+    Recorded = "release.recorded" [unchanged],
 }

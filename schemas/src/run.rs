@@ -80,6 +80,9 @@ pub struct RunSpec {
     /// How long a stack may take from being asked for to being ready, in milliseconds.
     #[serde(default = "default_start_deadline_ms")]
     pub start_deadline_ms: u64,
+    /// The user of the node's host as whom it runs where ionledger is root; without one a user is made for the service.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
 }
 
 fn default_start_deadline_ms() -> u64 {
@@ -93,6 +96,7 @@ impl Default for RunSpec {
             env: BTreeMap::new(),
             check: HttpCheck::default(),
             start_deadline_ms: default_start_deadline_ms(),
+            user: None,
         }
     }
 }
@@ -174,6 +178,15 @@ impl RunSpec {
         if !(1_000..=86_400_000).contains(&self.start_deadline_ms) {
             return field("the start deadline must be from 1 s to 1 day".to_owned());
         }
+        match self.user.as_deref() {
+            Some("root") => {
+                return field("user is root, as whom no node runs; name another, or leave it out".to_owned());
+            }
+            Some(user) if !is_user(user) => {
+                return field(format!("user `{}` is no user's name, as `api` or `www-data`", user.escape_default()));
+            }
+            _ => {}
+        }
         Ok(())
     }
 }
@@ -225,6 +238,13 @@ impl HttpCheck {
         }
         Ok(())
     }
+}
+
+/// Says whether a text can be the name of a user. Source: Debian, adduser(8), NAME_REGEX, and useradd(8): 32 characters.
+fn is_user(name: &str) -> bool {
+    (1..=32).contains(&name.len())
+        && name.starts_with(|first: char| first.is_ascii_lowercase() || first == '_')
+        && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_' || b == b'-')
 }
 
 fn is_variable(name: &str) -> bool {
@@ -317,6 +337,17 @@ mod tests {
         assert_eq!(unknown_placeholder("${HOME}/x"), Some("HOME"));
         for arg in ["{port}", "0.0.0.0:{port}", "{\"a\":1}", "{}", "{{.Name}}", "a{b", "}{", "{a b}", ""] {
             assert_eq!(unknown_placeholder(arg), None, "{arg}");
+        }
+    }
+
+    #[test]
+    fn a_user_is_a_users_name_and_never_root() {
+        let run = |user: &str| RunSpec { user: Some(user.to_owned()), ..RunSpec::default() }.validate();
+        for user in ["api", "_apt", "www-data", "s3"] {
+            assert_eq!(run(user), Ok(()), "{user}");
+        }
+        for user in ["", "root", "0", "-x", "Ana", "a b", "a:b", "a/b", &"a".repeat(33)] {
+            assert!(run(user).is_err(), "{user}");
         }
     }
 

@@ -11,6 +11,7 @@ use crate::id::EnvironmentName;
 use crate::policy::Policy;
 use crate::run::{Capacity, RunSpec};
 use crate::text;
+use crate::upcast::unchanged;
 
 /// What a team declares about a service.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -61,5 +62,6 @@ pub struct Applied {
 
 events! {
     /// What happens to a service.
-    Applied = "service.applied",
+    // Version 2: `run` may name a user.
+    Applied = "service.applied" [unchanged],
 }

@@ -7,6 +7,7 @@ use crate::event::events;
 use crate::id::{StackId, Version};
 use crate::rollout::Plan;
 use crate::run::{Artifact, Capacity, RunSpec};
+use crate::upcast::unchanged;
 
 /// A stack was asked for; everything needed to run it is frozen here.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -60,7 +61,8 @@ pub struct Recovered {
 
 events! {
     /// What happens to a stack.
-    Requested = "stack.requested",
+    // Version 2: `run` may name a user.
+    Requested = "stack.requested" [unchanged],
     Ready = "stack.ready",
     Failed = "stack.failed",
     Unhealthy = "stack.unhealthy",

@@ -427,3 +427,75 @@ async fn a_local_file_may_be_named_on_the_socket() {
     assert_eq!(recorded["sha256"], schemas::Hash::of(b"#!/bin/sh\nbuilt here").to_string());
     assert_eq!(recorded["name"], "built");
 }
+
+#[tokio::test]
+async fn a_caller_on_the_socket_may_name_only_a_file_that_the_caller_can_read() {
+    let world = open().await;
+    declare(&world, false).await;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("built");
+    std::fs::write(&path, b"#!/bin/sh\n").unwrap();
+    let body = format!(
+        r#"{{"service":"api","version":"1.0.0","artifact":{{"path":"{}"}},"pipeline":{{"name":"build"}}}}"#,
+        path.display()
+    );
+    let request = raw::post("/v1/ci/releases", &headers(SECRET, "d-1", body.as_bytes()), body.as_bytes());
+    if !workers::identity::is_root() {
+        return; // only root can be another user, and this process is the socket's own
+    }
+    let chmod = |path: &std::path::Path, mode: u32| {
+        std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
+    };
+    chmod(world.data(), 0o711);
+    chmod(&world.data().join("api.sock"), 0o666);
+    chmod(folder.path(), 0o711);
+    let stranger = workers::identity::Identity { uid: 4_243, gid: 4_243, groups: vec![] };
+    let (data, records) = (world.data().to_owned(), world.records());
+    let send = async || {
+        let (stranger, data, request) = (stranger.clone(), data.clone(), request.clone());
+        let sent = tokio::task::spawn_blocking(move || stranger.act(|| raw::unix_now(&data, &request)));
+        sent.await.unwrap().unwrap()
+    };
+    for (file, above) in [(0o600, 0o711), (0o640, 0o711), (0o644, 0o700)] {
+        chmod(&path, file);
+        chmod(folder.path(), above);
+        let answer = send().await;
+        assert_eq!((answer.status, answer.error().0.as_str()), (422, "invalid"), "{file:o} {above:o}: {answer:?}");
+        assert!(answer.body.contains("Permission denied"), "{answer:?}");
+        assert_eq!(world.records(), records);
+    }
+    chmod(&path, 0o644);
+    chmod(folder.path(), 0o711);
+    assert_eq!(reported(&send().await).release.events[0].data["artifact"]["name"], "built");
+}
+
+#[tokio::test]
+async fn a_pipeline_gets_only_the_secrets_that_the_services_declaration_names() {
+    let world = open().await;
+    world
+        .send(
+            r#"{"command":"apply","service":"api","definition":{"owner":"team",
+               "run":{"env":{"DB":{"from_env":"API_DB"},"KEY":{"from_file":"/run/secrets/api"}}}}}"#,
+        )
+        .await
+        .unwrap();
+    let artifact = serde_json::to_string(&world.upload(b"#!/bin/sh\n").await).unwrap();
+    let records = world.records();
+    let report = |env: &str| {
+        format!(
+            r#"{{"service":"api","version":"1.0.0","artifact":{artifact},"env":{env},"pipeline":{{"name":"build"}}}}"#
+        )
+    };
+    for env in [
+        r#"{"X":{"from_file":"/etc/shadow"}}"#,
+        r#"{"KEY":{"from_file":"/run/secrets/other"}}"#,
+        r#"{"X":{"from_env":"OTHER_DB"}}"#,
+        r#"{"X":{"from_env":"/run/secrets/api"}}"#,
+    ] {
+        let answer = deliver(&world, SECRET, "d-1", report(env).as_bytes()).await;
+        assert!(matches!(answer.status, 403 | 422), "{env}: {answer:?}");
+        assert_eq!(world.records(), records, "{env}");
+    }
+    let env = r#"{"OTHER":{"from_env":"API_DB"},"KEY":{"from_file":"/run/secrets/api"},"LEVEL":{"value":"info"}}"#;
+    reported(&deliver(&world, SECRET, "d-2", report(env).as_bytes()).await);
+}

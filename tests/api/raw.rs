@@ -33,6 +33,17 @@ pub async fn unix(data: &Path, bytes: &[u8]) -> Raw {
     parse(&answer)
 }
 
+/// As [`unix`], on the calling thread, as the user that it is.
+pub fn unix_now(data: &Path, bytes: &[u8]) -> Raw {
+    use std::io::{Read as _, Write as _};
+    let mut stream = std::os::unix::net::UnixStream::connect(data.join("api.sock")).unwrap();
+    stream.set_read_timeout(Some(DEADLINE)).unwrap();
+    let _ = stream.write_all(bytes);
+    let mut answer = vec![];
+    let _ = stream.read_to_end(&mut answer);
+    parse(&answer)
+}
+
 /// Sends `bytes` to `address` and reads until the server closes.
 pub async fn tcp(address: std::net::SocketAddr, bytes: &[u8]) -> Raw {
     let mut stream = TcpStream::connect(address).await.unwrap();

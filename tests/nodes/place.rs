@@ -63,6 +63,7 @@ impl Place {
             artifact,
             args: Vec::new(),
             env: BTreeMap::new(),
+            user: None,
         }
     }
 

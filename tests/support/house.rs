@@ -46,7 +46,10 @@ impl House {
 
     /// A new data folder with nothing on it.
     pub fn empty() -> Self {
-        Self { folder: tempfile::tempdir().unwrap(), up: None }
+        let folder = tempfile::tempdir().unwrap();
+        // As root, `up` runs nodes as users of their own, which must be able to pass through.
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o711)).unwrap();
+        Self { folder, up: None }
     }
 
     pub fn data(&self) -> PathBuf {
@@ -62,10 +65,19 @@ impl House {
         self.up_with(&[]);
     }
 
+    /// Starts `up` with more variables in its environment.
+    pub fn up_in(&mut self, environment: Vec<(String, String)>) {
+        self.start(&[], environment);
+    }
+
     pub fn up_with(&mut self, arguments: &[&str]) {
+        self.start(arguments, vec![]);
+    }
+
+    fn start(&mut self, arguments: &[&str], environment: Vec<(String, String)>) {
         let log = fs::File::options().create(true).append(true).open(self.folder.path().join("up.log")).unwrap();
         let mut command = self.command(&["up"]);
-        command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        command.args(arguments).envs(environment).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         self.up = Some(command.spawn().unwrap());
         eventually("`up` answers", || self.run(&["status"]).code == 0 && self.data().join("api.sock").exists());
     }
@@ -124,6 +136,16 @@ impl House {
         path.to_str().unwrap().to_owned()
     }
 
+    /// Returns where nodes find this program: beside the data folder, because users of their own may not be able to search
+    /// the folder that it was built in.
+    pub fn program(&self) -> String {
+        let program = self.folder.path().join("ionledger");
+        if !program.exists() {
+            fs::hard_link(IONLEDGER, &program).or_else(|_| fs::copy(IONLEDGER, &program).map(drop)).unwrap();
+        }
+        program.to_str().unwrap().to_owned()
+    }
+
     /// Declares the service `api` with two nodes, quick checks and a judge that needs few requests.
     pub fn declare(&self, more: &str) {
         let toml = format!(
@@ -136,7 +158,8 @@ impl House {
 
     /// Records a release of the demo service with some arguments.
     pub fn release(&self, version: &str, arguments: &[&str]) {
-        let script = self.file("demo", &format!("#!/bin/sh\nexec {IONLEDGER} demo-service \"$@\"\n"));
+        let program = self.program();
+        let script = self.file("demo", &format!("#!/bin/sh\nexec {program} demo-service \"$@\"\n"));
         let mut all = vec!["release", "api", version, "--artifact", &script];
         let own = ["--port={port}", "--version-name", version];
         for argument in own.iter().chain(arguments) {

@@ -5,9 +5,9 @@
 pub mod program;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read as _};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,6 +16,8 @@ use std::time::{Duration, SystemTime};
 use schemas::Hash;
 use schemas::run::Artifact;
 use sha2::{Digest as _, Sha256};
+
+use crate::identity::Identity;
 
 /// A copy that was begun longer ago than this belongs to a process that died.
 const ABANDONED_AFTER: Duration = Duration::from_secs(3_600);
@@ -107,7 +109,7 @@ impl Artifacts {
     pub fn open(data: &Path) -> Result<Self, Error> {
         let folder = data.join("artifacts");
         let at = |cause| Error::Store { path: folder.clone(), cause };
-        fs::create_dir_all(&folder).map_err(at)?;
+        make(&folder).map_err(at)?;
         remove_abandoned_copies(&folder).map_err(at)?;
         Ok(Self { folder, verified: Mutex::default(), unnamed: Mutex::default() })
     }
@@ -133,11 +135,34 @@ impl Artifacts {
         expected: Option<Hash>,
         admit: impl FnOnce(&Artifact) -> Result<(), String>,
     ) -> Result<Artifact, Error> {
+        self.keep(open_source(source)?, source, expected, admit)
+    }
+
+    /// Keeps a copy of the file at `source`, if the user `identity` can read it and `admit` lets it in. Only root can ask so
+    /// of another user.
+    ///
+    /// # Errors
+    ///
+    /// As [`Artifacts::store_if`].
+    pub fn store_of(
+        &self,
+        source: &Path,
+        identity: &Identity,
+        admit: impl FnOnce(&Artifact) -> Result<(), String>,
+    ) -> Result<Artifact, Error> {
         let unreadable = |cause| Error::Source { path: source.to_owned(), cause };
-        if !fs::metadata(source).map_err(unreadable)?.is_file() {
-            return Err(Error::NotAFile(source.to_owned()));
-        }
-        let mut from = File::open(source).map_err(unreadable)?;
+        let opened = identity.act(|| open_source(source)).map_err(unreadable)?;
+        self.keep(opened?, source, None, admit)
+    }
+
+    fn keep(
+        &self,
+        mut from: File,
+        source: &Path,
+        expected: Option<Hash>,
+        admit: impl FnOnce(&Artifact) -> Result<(), String>,
+    ) -> Result<Artifact, Error> {
+        let unreadable = |cause| Error::Source { path: source.to_owned(), cause };
         let draft = Draft::new(&self.folder);
         // The hash is taken of the copy and not of the source, which may change while it is read.
         let (copy, sha256, size_bytes) = draft.fill(&mut from).map_err(|fault| match fault {
@@ -267,6 +292,20 @@ impl Artifacts {
     }
 }
 
+/// Opens a regular file; what a pipe or a device would give is never waited for.
+fn open_source(source: &Path) -> Result<File, Error> {
+    let unreadable = |cause| Error::Source { path: source.to_owned(), cause };
+    if !fs::metadata(source).map_err(unreadable)?.is_file() {
+        return Err(Error::NotAFile(source.to_owned()));
+    }
+    let nonblocking = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+    let file = OpenOptions::new().read(true).custom_flags(nonblocking).open(source).map_err(unreadable)?;
+    match file.metadata().map_err(unreadable)?.is_file() {
+        true => Ok(file),
+        false => Err(Error::NotAFile(source.to_owned())),
+    }
+}
+
 impl Stamp {
     fn of(file: &File) -> io::Result<Self> {
         let m = file.metadata()?;
@@ -335,6 +374,15 @@ fn hash(file: &mut File) -> io::Result<Hash> {
             0 => return Ok(Hash(sha256.finalize().into())),
             n => sha256.update(&chunk[..n]),
         }
+    }
+}
+
+/// Makes the store so that others may come to an artifact whose hash they know, and not list them (`rights`).
+fn make(folder: &Path) -> io::Result<()> {
+    match DirBuilder::new().mode(0o711).create(folder) {
+        Ok(()) => fs::set_permissions(folder, fs::Permissions::from_mode(0o711)),
+        Err(cause) if cause.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(cause) => Err(cause),
     }
 }
 

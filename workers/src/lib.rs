@@ -13,6 +13,8 @@ pub mod collector;
 pub mod runtime;
 pub mod telemetry;
 
+pub mod identity;
+pub mod rights;
 pub mod nodes;
 pub mod artifacts;
 pub mod checks;

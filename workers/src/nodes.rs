@@ -34,6 +34,9 @@ pub struct Launch {
     pub args: Vec<String>,
     /// Declared environment variables.
     pub env: BTreeMap<String, EnvValue>,
+    /// The user as whom it runs; without one a user of the adapter's choice.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
 }
 
 /// A node that runs.

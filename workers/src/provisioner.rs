@@ -129,6 +129,7 @@ impl Place<'_> {
             artifact: self.stack.artifact.sha256,
             args: self.stack.run.args.clone(),
             env: self.stack.run.env.clone(),
+            user: self.stack.run.user.clone(),
         };
         self.reaction.effects.push(Effect::Launch(Box::new(launch)));
     }

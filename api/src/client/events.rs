@@ -1,8 +1,11 @@
 //! Following the log over a connection.
 
+use std::marker::PhantomData;
+
 use bytes::{Buf as _, BytesMut};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
+use serde::de::DeserializeOwned;
 
 use super::Error;
 use crate::wire::Record;
@@ -10,16 +13,17 @@ use crate::wire::Record;
 /// The longest line, in bytes: a commit and what stands around it.
 const LINE_BYTES_MAX: usize = 1024 * 1024;
 
-/// The records of a log as they come.
+/// The records of a log, or whatever else comes as a line of JSON each, as they come.
 #[derive(Debug)]
-pub struct Events {
+pub struct Events<T = Record> {
     body: Incoming,
     read: BytesMut,
+    of: PhantomData<fn() -> T>,
 }
 
-impl Events {
+impl<T: DeserializeOwned> Events<T> {
     pub(super) fn new(body: Incoming) -> Self {
-        Self { body, read: BytesMut::new() }
+        Self { body, read: BytesMut::new(), of: PhantomData }
     }
 
     /// Waits for the next record; nothing when the server has no more.
@@ -27,7 +31,7 @@ impl Events {
     /// # Errors
     ///
     /// [`Error::Broken`] if the connection breaks; ask again from the offset after the last record.
-    pub async fn next(&mut self) -> Result<Option<Record>, Error> {
+    pub async fn next(&mut self) -> Result<Option<T>, Error> {
         loop {
             if let Some(end) = self.read.iter().position(|byte| *byte == b'\n') {
                 let line = self.read.split_to(end);

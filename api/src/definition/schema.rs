@@ -24,7 +24,11 @@ pub fn json_schema() -> Value {
                     "type": "object", "propertyNames": {"pattern": "^[A-Za-z_][A-Za-z0-9_]*$"},
                     "additionalProperties": {"oneOf": [{"type": "string"}, reference("from_env"), reference("from_file")]}
                 },
-                "start_deadline": duration
+                "start_deadline": duration,
+                "user": {
+                    "type": "string", "pattern": "^[a-z_][a-z0-9_-]{0,31}$",
+                    "description": "as whom its nodes run where ionledger is root; else a user made for it"
+                }
             }), &[]),
             "check": object(json!({
                 "path": {"type": "string", "pattern": "^/"},

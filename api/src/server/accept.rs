@@ -27,7 +27,9 @@ pub(super) async fn unix(listener: UnixListener, api: Arc<Api>, router: Router) 
             () = door.api.closing.cancelled() => break,
         };
         match accepted.and_then(|(stream, _)| Ok((stream.peer_cred()?, stream))) {
-            Ok((user, stream)) => door.open(stream, Peer::Unix { uid: user.uid(), pid: user.pid() }),
+            Ok((user, stream)) => {
+                door.open(stream, Peer::Unix { uid: user.uid(), gid: user.gid(), pid: user.pid() });
+            }
             Err(error) => rest(&error).await,
         }
     }

@@ -18,6 +18,7 @@ use tokio::fs::{self, File};
 use tokio::io::AsyncWriteExt as _;
 use workers::artifacts;
 use workers::artifacts::program::Program;
+use workers::identity::Identity;
 
 use super::peer::Caller;
 use super::{Api, respond, unnamed};
@@ -52,7 +53,7 @@ pub(super) async fn put(
     unnamed::check_announced(&api, options.sha256, body.size_hint().lower()).await?;
     let draft = Draft::new(&api);
     receive(&api, body, &draft).await?;
-    Ok(respond::json(&keep(&api, draft.path.clone(), options.name, options.sha256).await?))
+    Ok(respond::json(&keep(&api, draft.path.clone(), options.name, options.sha256, None).await?))
 }
 
 /// `GET /v1/artifacts/HASH`: whether it is in the store, undamaged; it is kept for another day at least.
@@ -68,11 +69,22 @@ pub(super) async fn get(
 }
 
 /// Puts a file of this machine into the store, if it has the hash that was announced and there is room for it.
-pub(super) async fn keep(api: &Api, path: PathBuf, name: String, expected: Option<Hash>) -> Result<Artifact, Problem> {
+/// With `reader` it must be a file that this user can read, else one that this process can.
+pub(super) async fn keep(
+    api: &Api,
+    path: PathBuf,
+    name: String,
+    expected: Option<Hash>,
+    reader: Option<Identity>,
+) -> Result<Artifact, Problem> {
     let (store, named) = (Arc::clone(&api.artifacts), unnamed::named(api));
     let max = api.limits.unnamed_bytes_max;
     let stored = tokio::task::spawn_blocking(move || {
-        store.store_if(&path, expected, |new| unnamed::admit(&store, &named, new, max))
+        let admit = |new: &Artifact| unnamed::admit(&store, &named, new, max);
+        match reader {
+            Some(reader) => store.store_of(&path, &reader, admit),
+            None => store.store_if(&path, expected, admit),
+        }
     });
     let stored = stored.await.map_err(|error| Problem::new(Code::Internal, error.to_string()))?;
     stored.map(|artifact| Artifact { name, ..artifact }).map_err(|error| problem(&error))

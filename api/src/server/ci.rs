@@ -23,6 +23,7 @@ use schemas::{
     release, text,
 };
 use serde::Deserialize;
+use workers::identity::{self, Identity};
 
 use super::commands::{How, carry_out};
 use super::peer::Peer;
@@ -243,9 +244,9 @@ async fn found(api: &Api, asked: ArtifactAsked, peer: Peer) -> Result<Artifact, 
             Ok(Artifact { sha256, name, size_bytes })
         }
         ArtifactAsked { sha256: None, name: None, size_bytes: None, path: Some(path) } => {
-            check_local(peer, &path)?;
+            let reader = reader(peer, &path)?;
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            artifacts::keep(api, path, name, None).await
+            artifacts::keep(api, path, name, None, reader).await
         }
         _ => Err(Problem::malformed(
             "artifact: give sha256, name and size_bytes of one that was uploaded, or the path of a local file alone",
@@ -253,18 +254,25 @@ async fn found(api: &Api, asked: ArtifactAsked, peer: Peer) -> Result<Artifact, 
     }
 }
 
-/// A path is read as this process's user, so only that user (or root) may name one, and only on this machine.
-fn check_local(peer: Peer, path: &std::path::Path) -> Result<(), Problem> {
-    let ours = rustix::process::geteuid().as_raw();
-    let may = matches!(peer, Peer::Unix { uid, .. } if uid == ours || uid == 0);
-    if !may {
-        let next = "upload it first with `PUT /v1/artifacts`";
-        return Err(Problem::new(Code::Forbidden, format!("artifact.path is for the socket's own user; {next}")));
-    }
+/// Returns with whose rights the file at `path` is read, if not with this process's own: those of the caller, who may name
+/// only what the caller can read.
+fn reader(peer: Peer, path: &std::path::Path) -> Result<Option<Identity>, Problem> {
+    let next = "upload it first with `PUT /v1/artifacts`";
+    let Peer::Unix { uid, gid, .. } = peer else {
+        return Err(Problem::new(Code::Forbidden, format!("artifact.path is for callers on the socket; {next}")));
+    };
     if !path.is_absolute() {
         return Err(Problem::malformed("artifact.path must begin with `/`: the server's folder is not yours"));
     }
-    Ok(())
+    let ours = rustix::process::geteuid().as_raw();
+    match (uid == ours || uid == 0, identity::is_root()) {
+        (true, _) => Ok(None),
+        (false, true) => Ok(Some(Identity::numbered(uid, gid))),
+        (false, false) => {
+            let why = "only root can look at a file with your rights, and this ledger does not run as root";
+            Err(Problem::new(Code::Forbidden, format!("artifact.path is not for you: {why}; {next}")))
+        }
+    }
 }
 
 /// Says whether a release is rolled out by itself. A redelivery gets the first answer: what the policy said then.

@@ -14,7 +14,8 @@ use ledger::service::Service;
 use ledger::{decide, execute};
 use replay::answer::Names;
 use schemas::command::{Command, Request};
-use schemas::{Actor, CommitId, DeploymentId, EnvironmentName, Event, ServiceName};
+use schemas::run::EnvValue;
+use schemas::{Actor, ActorKind, CommitId, DeploymentId, EnvironmentName, Event, ServiceName};
 use schemas::{run, traffic};
 use serde::Deserialize;
 use workers::glass::Rolled;
@@ -64,12 +65,14 @@ pub(super) async fn post(
 /// Says what `request` would do.
 async fn dry_run(api: &Api, actor: &Actor, request: &Request) -> Result<Answer, Problem> {
     authorize(actor, Act::Command(&request.command))?;
+    check_references(api, actor, &request.command)?;
     let mut notes = check_outside(api, &request.command, true).await?;
     let before = service_of(api, &request.command);
     let decision = api.ledger.dry_run(request)?;
     let names = Names { service: before, ..names(api, &request.command) };
     let events = Happened::all(&decision.events, &names);
     notes.extend(decision.notes);
+    notes.extend(lacks(api, &request.command).await);
     Ok(Answer { commit: None, offset: None, events, notes, repeated: false, applied: None, unrecorded: None })
 }
 
@@ -91,6 +94,7 @@ pub(super) async fn carry_out(
     how: How,
 ) -> Result<Answer, Problem> {
     authorize(&actor, Act::Command(&request.command))?;
+    check_references(api, &actor, &request.command)?;
     let repeated = api.ledger.view().command(request.id).is_some();
     let warnings = if repeated { vec![] } else { check_outside(api, &request.command, false).await? };
     let (id, command, who, began) = (request.id, request.command.clone(), actor.to_string(), Instant::now());
@@ -112,6 +116,7 @@ pub(super) async fn carry_out(
     let before = before.filter(|_| !done.repeated);
     let mut answer = Answer::of(&done, &Names { service: before, ..names(api, &command) });
     answer.notes.extend(warnings);
+    answer.notes.extend(lacks(api, &command).await);
     if let Some((confirmed, note)) = applied {
         answer.applied = Some(confirmed);
         answer.notes.extend(note);
@@ -136,6 +141,40 @@ fn names(api: &Api, command: &Command) -> Names {
     let view = api.ledger.view();
     let deployment = command.deployment().and_then(|id| view.state().deployments.get(id).cloned());
     Names { before: None, after: deployment, service: None }
+}
+
+/// Returns what nodes would lack of what a declaration or a release takes for granted.
+async fn lacks(api: &Api, command: &Command) -> Vec<String> {
+    let run = match command {
+        Command::Apply { definition, .. } => definition.run.clone(),
+        Command::Release { service, env, .. } => {
+            let view = api.ledger.view();
+            let declared = view.state().service(service).and_then(|service| service.definition.as_ref());
+            let mut run = declared.map(|definition| definition.run.clone()).unwrap_or_default();
+            run.env.extend(env.clone());
+            run
+        }
+        _ => return Vec::new(),
+    };
+    api.hooks.lacks(&run).await
+}
+
+/// Checks that a pipeline, which brings programs, gives them no secret but those that the service's declaration names:
+/// references are resolved with the rights of whoever runs this ledger.
+fn check_references(api: &Api, actor: &Actor, command: &Command) -> Result<(), Problem> {
+    let (ActorKind::Pipeline, Command::Release { service, env, .. }) = (actor.kind, command) else { return Ok(()) };
+    let view = api.ledger.view();
+    let definition = view.state().service(service).and_then(|service| service.definition.as_ref());
+    let is_declared = |value: &EnvValue| definition.is_some_and(|found| found.run.env.values().any(|one| one == value));
+    match env.iter().find(|(_, value)| !matches!(value, EnvValue::Value(_)) && !is_declared(value)) {
+        None => Ok(()),
+        Some((name, _)) => Err(Problem::new(
+            Code::Forbidden,
+            format!(
+                "env {name}: a pipeline may refer only to secrets that the declaration of {service} names; add it there"
+            ),
+        )),
+    }
 }
 
 /// Checks what the ledger cannot know, and returns what the one who asks should be warned of. In a dry run an artifact need not

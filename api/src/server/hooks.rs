@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use async_trait::async_trait;
 use schemas::DeploymentId;
 use schemas::policy::JudgementPolicy;
+use schemas::run::RunSpec;
 use workers::measures::{Asked, Measured};
 
 /// What the workers do for the door.
@@ -27,6 +28,13 @@ pub trait Hooks: Send + Sync + 'static {
     async fn check_listen(&self, deployment: &DeploymentId, address: SocketAddr) -> Result<(), String> {
         let _ = deployment;
         check_bind(address).await
+    }
+
+    /// Returns what a node of this run spec would lack if it were launched here, each as a sentence; nothing where no nodes
+    /// are launched.
+    async fn lacks(&self, run: &RunSpec) -> Vec<String> {
+        let _ = run;
+        Vec::new()
     }
 
     /// Returns what was measured lately of a stack's requests, by whoever the policy says measures.

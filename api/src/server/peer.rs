@@ -7,6 +7,7 @@ use axum::extract::FromRequestParts;
 use http::header::AUTHORIZATION;
 use http::request::Parts;
 use schemas::{Actor, ActorKind};
+use workers::identity::user_name;
 
 use super::{Api, seat};
 use crate::problem::{Code, Problem};
@@ -18,6 +19,8 @@ pub(super) enum Peer {
     Unix {
         /// Its user.
         uid: u32,
+        /// Its user's group.
+        gid: u32,
         /// Its process.
         pid: Option<i32>,
     },
@@ -33,7 +36,7 @@ impl FromRequestParts<Arc<Api>> for Caller {
 
     async fn from_request_parts(parts: &mut Parts, api: &Arc<Api>) -> Result<Self, Problem> {
         match parts.extensions.get::<Peer>() {
-            Some(Peer::Unix { uid, pid }) => Ok(Caller(of_user(*uid, *pid))),
+            Some(Peer::Unix { uid, pid, .. }) => Ok(Caller(of_user(*uid, *pid))),
             Some(Peer::Tcp(_)) => {
                 let actor = of_token(parts, api)?;
                 seat::take_for_token(parts, api, &actor.proof)?;
@@ -64,20 +67,9 @@ impl FromRequestParts<Arc<Api>> for Peer {
 }
 
 fn of_user(uid: u32, pid: Option<i32>) -> Actor {
-    let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
-    let name = user_name(&passwd, uid).map_or_else(|| format!("uid-{uid}"), str::to_owned);
+    let name = user_name(uid).unwrap_or_else(|| format!("uid-{uid}"));
     let pid = pid.map(|pid| format!(" pid={pid}")).unwrap_or_default();
     Actor { kind: ActorKind::Person, name, proof: format!("unix-peer uid={uid}{pid}") }
-}
-
-/// Returns the name of `uid` in a file of the form of `/etc/passwd`.
-fn user_name(passwd: &str, uid: u32) -> Option<&str> {
-    let uid = uid.to_string();
-    passwd.lines().find_map(|line| {
-        let mut fields = line.split(':');
-        let name = fields.next()?;
-        (fields.nth(1)? == uid && !name.is_empty()).then_some(name)
-    })
 }
 
 fn of_token(parts: &Parts, api: &Api) -> Result<Actor, Problem> {
@@ -102,12 +94,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_user_is_found_by_its_number_and_nothing_else() {
-        let passwd = "root:x:0:0:root:/root:/bin/bash\nana:x:1000:1000::/home/ana:/bin/sh\nodd\n:x:7:7::/:/bin/sh\n";
-        assert_eq!(user_name(passwd, 1000), Some("ana"));
-        assert_eq!(user_name(passwd, 0), Some("root"));
-        assert_eq!(user_name(passwd, 7), None);
-        assert_eq!(user_name(passwd, 100), None);
+    fn a_caller_is_named_by_its_user() {
+        assert_eq!(of_user(0, None).name, "root");
         assert_eq!(of_user(4_000_000_000, Some(12)).name, "uid-4000000000");
         assert_eq!(of_user(4_000_000_000, Some(12)).proof, "unix-peer uid=4000000000 pid=12");
     }

@@ -16,6 +16,7 @@ use schemas::{CommitId, DeploymentId, EnvironmentName, Offset, ServiceName};
 use serde::Deserialize;
 use serde_json::json;
 use tokio::sync::SemaphorePermit;
+use workers::nodes::process::logs::log_path;
 
 use super::peer::Caller;
 use super::{Api, glass, history, respond};
@@ -77,7 +78,7 @@ impl When {
 
 /// Reads a time; one without a zone is in UTC, as the caller's zone is not known here. Between date and time stands `T`:
 /// a space may have been the `+` of an offset, which an address turns into a space.
-fn time(api: &Api, text: &str) -> Result<schemas::Timestamp, Problem> {
+pub(super) fn time(api: &Api, text: &str) -> Result<schemas::Timestamp, Problem> {
     if text.bytes().any(|byte| byte == b' ') && text.parse::<Date>().is_ok() {
         let why = "write T between date and time, and the + of an offset as %2B";
         return Err(Problem::malformed(format!("`{}`: {why}", text.escape_default())));
@@ -110,6 +111,9 @@ pub(super) async fn status(
         service.deployments.retain(|found| environment.as_ref().is_none_or(|wanted| *wanted == found.environment));
     }
     if moment == Moment::Now {
+        if service.is_some() {
+            status.name_logs(|node| log_path(&api.data, node).display().to_string());
+        }
         status.unrecorded = glass::unrecorded(&api, service.as_ref(), environment.as_ref());
     }
     Ok(respond::json(&status))

@@ -99,9 +99,9 @@ pub async fn reach(data: &Path) -> io::Result<UnixStream> {
     UnixStream::connect(&short.path).await
 }
 
-/// Listens on the data folder's socket. Whoever may write to the folder may connect: its owner, and its group if the
-/// folder is the group's to write; never others.
-pub(super) async fn listen(data: &Path) -> Result<(UnixListener, Own), SocketError> {
+/// Listens on the data folder's socket. Its owner may connect, and the members of `group`; without one, those of the
+/// folder's group if the folder is theirs to write; never others.
+pub(super) async fn listen(data: &Path, group: Option<u32>) -> Result<(UnixListener, Own), SocketError> {
     let path = path(data);
     let at = |cause| SocketError::Io { path: path.clone(), cause };
     make_way(data, &path).await?;
@@ -111,7 +111,7 @@ pub(super) async fn listen(data: &Path) -> Result<(UnixListener, Own), SocketErr
     let socket = UnixSocket::new_stream().map_err(at)?;
     socket.bind(&short.path).map_err(at)?;
     // Until `listen` nobody can connect, and until the rename nobody looks here.
-    let made = permit(data, &short.path).and_then(|()| socket.listen(BACKLOG));
+    let made = permit(data, &short.path, group).and_then(|()| socket.listen(BACKLOG));
     let made = made.and_then(|listener| fs::rename(&short.path, &path).map(|()| listener));
     let listener = made.map_err(|cause| {
         let _ = fs::remove_file(&short.path);
@@ -139,12 +139,18 @@ async fn make_way(data: &Path, path: &Path) -> Result<(), SocketError> {
     }
 }
 
-fn permit(data: &Path, socket: &Path) -> io::Result<()> {
+fn permit(data: &Path, socket: &Path, group: Option<u32>) -> io::Result<()> {
     let folder = fs::metadata(data)?;
-    let for_group = folder.mode() & 0o020 != 0;
-    let mode = if for_group { 0o660 } else { 0o600 };
-    if for_group && fs::symlink_metadata(socket)?.gid() != folder.gid() {
-        std::os::unix::fs::chown(socket, None, Some(folder.gid()))?;
+    let group = group.or_else(|| (folder.mode() & 0o020 != 0).then(|| folder.gid()));
+    let mode = if group.is_some() { 0o660 } else { 0o600 };
+    if let Some(group) = group
+        && fs::symlink_metadata(socket)?.gid() != group
+    {
+        std::os::unix::fs::chown(socket, None, Some(group)).map_err(|cause| {
+            let why =
+                format!("cannot give the socket to group {group}: {cause}; run it as root or as one of the group");
+            io::Error::new(cause.kind(), why)
+        })?;
     }
     fs::set_permissions(socket, fs::Permissions::from_mode(mode))
 }
@@ -156,11 +162,11 @@ mod tests {
     #[tokio::test]
     async fn a_socket_that_nobody_answers_on_is_replaced_and_one_that_answers_is_not() {
         let data = tempfile::tempdir().unwrap();
-        let (listener, own) = listen(data.path()).await.unwrap();
-        assert!(matches!(listen(data.path()).await, Err(SocketError::Answers(_))));
+        let (listener, own) = listen(data.path(), None).await.unwrap();
+        assert!(matches!(listen(data.path(), None).await, Err(SocketError::Answers(_))));
         drop(listener); // as after a kill -9: the file stays
         assert_eq!(reach(data.path()).await.unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
-        let (_listener, new) = listen(data.path()).await.unwrap();
+        let (_listener, new) = listen(data.path(), None).await.unwrap();
         own.remove();
         assert!(reach(data.path()).await.is_ok(), "the old one's end must not remove the new one's socket");
         new.remove();
@@ -173,7 +179,7 @@ mod tests {
     async fn a_file_of_that_name_is_left_alone() {
         let data = tempfile::tempdir().unwrap();
         fs::write(path(data.path()), "mine").unwrap();
-        assert!(matches!(listen(data.path()).await, Err(SocketError::NoSocket(_))));
+        assert!(matches!(listen(data.path(), None).await, Err(SocketError::NoSocket(_))));
         assert_eq!(fs::read_to_string(path(data.path())).unwrap(), "mine");
     }
 
@@ -182,7 +188,7 @@ mod tests {
         let data = tempfile::tempdir().unwrap();
         let long = data.path().join("d".repeat(150));
         fs::create_dir(&long).unwrap();
-        let (_listener, own) = listen(&long).await.unwrap();
+        let (_listener, own) = listen(&long, None).await.unwrap();
         assert!(reach(&long).await.is_ok());
         own.remove();
     }
@@ -192,9 +198,20 @@ mod tests {
         for (folder, socket) in [(0o700, 0o600), (0o755, 0o600), (0o770, 0o660), (0o777, 0o660)] {
             let data = tempfile::tempdir().unwrap();
             fs::set_permissions(data.path(), fs::Permissions::from_mode(folder)).unwrap();
-            let (_listener, _own) = listen(data.path()).await.unwrap();
+            let (_listener, _own) = listen(data.path(), None).await.unwrap();
             let mode = fs::symlink_metadata(path(data.path())).unwrap().mode() & 0o7777;
             assert_eq!(mode, socket, "folder {folder:o}");
         }
+    }
+
+    #[tokio::test]
+    async fn the_socket_is_for_the_configured_group_whatever_the_folder_is() {
+        let data = tempfile::tempdir().unwrap();
+        // Root may give it to any group, others only to their own.
+        let ours = fs::metadata(data.path()).unwrap().gid();
+        let group = if rustix::process::geteuid().is_root() { 4_242 } else { ours };
+        let (_listener, _own) = listen(data.path(), Some(group)).await.unwrap();
+        let found = fs::symlink_metadata(path(data.path())).unwrap();
+        assert_eq!((found.mode() & 0o7777, found.gid()), (0o660, group));
     }
 }

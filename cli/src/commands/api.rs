@@ -57,7 +57,7 @@ impl ApiArgs {
         let artifacts = Arc::new(Artifacts::open(&opened.data).map_err(|error| miette!("{error}"))?);
         let adapters = house::adapters(&opened, &artifacts)?;
         let way = settings.listen.map_or(Way::Socket(None), Way::Tcp);
-        let mut api = ApiServer::open(&opened, &adapters, artifacts, ci, settings, way).await?;
+        let mut api = ApiServer::open(&opened, &adapters, artifacts, ci, settings, way, false).await?;
         match api.has_socket() {
             true => eprintln!("the API answers on {}", opened.data.display()),
             false => eprintln!("another process answers on {}", opened.data.display()),

@@ -14,6 +14,7 @@ use serde::Serialize;
 
 use crate::exit::Exit;
 use crate::failure::{Failure, Outcome};
+use crate::house::settle;
 use crate::place::Place;
 use crate::progress::Progress;
 use crate::render::table;
@@ -239,6 +240,7 @@ impl Target {
     async fn open(place: &Place, source: &Place, kafka: &kafka::Options) -> Outcome<Self> {
         match place {
             Place::Folder(path) => {
+                settle(path, false)?;
                 let folder = DataFolder::hold(path).map_err(Failure::error)?;
                 let options = segments::Options { copying: true, ..segments::Options::default() };
                 let log = Arc::new(Segments::open(folder, options).map_err(Failure::error)?);

@@ -5,6 +5,7 @@
 mod show;
 mod users;
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::Duration;
@@ -96,6 +97,8 @@ struct Stage {
 impl Stage {
     async fn open() -> miette::Result<Self> {
         let folder = tempfile::Builder::new().prefix("ionledger-demo-").tempdir().into_diagnostic()?.keep();
+        // Nodes with users of their own must be able to pass through.
+        std::fs::set_permissions(&folder, std::fs::Permissions::from_mode(0o711)).into_diagnostic()?;
         let program = std::env::current_exe().into_diagnostic()?;
         let data = folder.join("data");
         let log = std::fs::File::create(folder.join("up.log")).into_diagnostic()?;

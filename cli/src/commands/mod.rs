@@ -15,6 +15,7 @@ mod explain;
 mod forecast;
 mod history;
 mod judge;
+mod logs;
 mod new;
 mod node_exec;
 mod proxy;
@@ -61,6 +62,7 @@ pub(crate) enum Command {
     Retire(steer::Retire),
     Status(status::Status),
     History(history::History),
+    Logs(logs::Logs),
     WhoShipped(who_shipped::WhoShipped),
     Show(show::Show),
     Explain(explain::Explain),
@@ -102,6 +104,7 @@ impl Command {
             Command::Retire(retire) => retire.run(session),
             Command::Status(status) => status.run(session),
             Command::History(history) => history.run(session),
+            Command::Logs(logs) => logs.run(session),
             Command::WhoShipped(who_shipped) => who_shipped.run(session),
             Command::Show(show) => show.run(session),
             Command::Explain(explain) => explain.run(session),

@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use workers::identity::Identity;
+
 /// Becomes the node that is described in a folder; not for people.
 #[derive(Debug, clap::Args)]
 pub(crate) struct NodeExec {
@@ -12,10 +14,13 @@ pub(crate) struct NodeExec {
     /// The artifact's verified copy.
     #[arg(long, value_name = "FILE")]
     artifact: PathBuf,
+    /// As whom it runs, `UID:GID[:GID...]`; without it as who called.
+    #[arg(long, value_name = "IDENTITY")]
+    identity: Option<Identity>,
 }
 
 impl NodeExec {
     pub(crate) fn run(self) -> ExitCode {
-        workers::nodes::process::node_exec(&self.dir, &self.artifact)
+        workers::nodes::process::node_exec(&self.dir, &self.artifact, self.identity.as_ref())
     }
 }

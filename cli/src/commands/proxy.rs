@@ -16,6 +16,7 @@ use workers::proxy::{Config, Proxy, TrustedProxies};
 use workers::traffic::ProxyControl;
 
 use crate::failure::Outcome;
+use crate::house::settle;
 use crate::{journal, sentence, settings};
 
 /// Run the proxy that shares users' requests out over stacks (`up` starts one by itself).
@@ -70,6 +71,7 @@ impl ProxyArgs {
         // Before the proxy is known to run: whoever finds it may send a signal.
         let mut signals = Signals::new().into_diagnostic()?;
         let data = std::path::absolute(&self.data).into_diagnostic()?;
+        settle(&data, false)?;
         let control = ProxyControl::of(&data);
         let drain = Duration::from_secs(self.drain);
         let config = Config { drain, trusted_proxies, ..Config::new(data) };

@@ -8,7 +8,7 @@ use clap::Args;
 use miette::miette;
 
 use crate::failure::Outcome;
-use crate::house::House;
+use crate::house::{House, name_open_secrets};
 use crate::journal;
 use crate::serving::{self, Signals};
 use crate::session::Session;
@@ -75,6 +75,7 @@ impl UpArgs {
 /// A file that holds none.
 pub(crate) fn ci_secrets(files: &[PathBuf], settings: &ServerSettings) -> miette::Result<Secrets> {
     let files = if files.is_empty() { &settings.ci_secret_files } else { files };
+    name_open_secrets(files.iter().chain(&settings.secret_files));
     let ci = Secrets::default().only_webhooks(settings.ci_only_webhooks);
     files.iter().try_fold(ci, |ci, file| ci.and_file(file)).map_err(|error| miette!("{error}"))
 }

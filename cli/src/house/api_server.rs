@@ -8,9 +8,11 @@ use api::server::{Api, Hooks, Server, check_bind};
 use ledger::Ledger;
 use schemas::DeploymentId;
 use schemas::policy::JudgementPolicy;
+use schemas::run::RunSpec;
 use tokio_util::sync::CancellationToken;
 use workers::artifacts::Artifacts;
 use workers::measures::{self, Asked, Measured};
+use workers::nodes::process;
 use workers::runtime::{self, Adapters};
 use workers::traffic::{Entry, Router};
 
@@ -35,7 +37,7 @@ pub(crate) struct ApiServer {
 }
 
 impl ApiServer {
-    /// Starts it.
+    /// Starts it. `launches` says whether this process launches nodes, too.
     ///
     /// # Errors
     ///
@@ -47,14 +49,17 @@ impl ApiServer {
         ci: Secrets,
         settings: &ServerSettings,
         way: Way,
+        launches: bool,
     ) -> miette::Result<Self> {
         let closing = CancellationToken::new();
         let mut api = Api::new(opened.ledger.clone(), Arc::clone(&opened.reader), &opened.data, artifacts);
-        api.hooks = Arc::new(Hands { ledger: opened.ledger.clone(), router: Arc::clone(&adapters.router) });
+        let router = Arc::clone(&adapters.router);
+        api.hooks = Arc::new(Hands { ledger: opened.ledger.clone(), router, launches });
         api.glass = adapters.glass.clone();
         api.ci = ci;
         api.limits.connections_per_address_max = settings.connections_per_address_max;
         api.limits.unnamed_bytes_max = settings.unnamed_artifacts_bytes_max.unwrap_or(api.limits.unnamed_bytes_max);
+        api.socket_group = settings.socket_group;
         api.closing = closing.clone();
         let api = Arc::new(api);
         let server = match way {
@@ -87,6 +92,8 @@ impl ApiServer {
 struct Hands {
     ledger: Ledger,
     router: Arc<dyn Router>,
+    /// Whether this process launches nodes, too.
+    launches: bool,
 }
 
 #[async_trait::async_trait]
@@ -103,6 +110,14 @@ impl Hooks for Hands {
             return Ok(());
         }
         check_bind(address).await
+    }
+
+    async fn lacks(&self, run: &RunSpec) -> Vec<String> {
+        if !self.launches {
+            return Vec::new();
+        }
+        let run = run.clone();
+        tokio::task::spawn_blocking(move || process::lacks(&run)).await.unwrap_or_default()
     }
 
     async fn measured(&self, asked: &Asked, policy: &JudgementPolicy) -> Result<Measured, String> {

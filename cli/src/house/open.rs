@@ -49,6 +49,7 @@ impl Opened {
     ///
     /// What cannot be had: the folder or the log.
     pub(crate) async fn open(data: &Path, settings: &ServerSettings, need: Need) -> miette::Result<Self> {
+        super::settle(data, settings.socket_group.is_some())?;
         match &settings.ledger {
             None => Self::in_folder(data).await,
             Some(Place::Folder(folder)) if folder == data => Self::in_folder(data).await,

@@ -5,6 +5,7 @@ pub(crate) mod doctor;
 pub(crate) mod explain;
 pub(crate) mod forecast;
 pub(crate) mod history;
+pub(crate) mod logs;
 pub(crate) mod production;
 pub(crate) mod shipped;
 pub(crate) mod status;

@@ -253,6 +253,10 @@ fn versions(deployment: &DeploymentStatus, now: &Zoned) -> String {
         for (n, node) in version.nodes.iter().enumerate() {
             let branch = if n + 1 == version.nodes.len() { "└─" } else { "├─" };
             text.push_str(&format!("{below}{branch} {}\n", node_line(node, now)));
+            if let Some(log) = &node.log {
+                let beside = if n + 1 == version.nodes.len() { "   " } else { "│  " };
+                text.push_str(&format!("{below}{beside}{}\n", table::paint(&format!("log {}", plain(log)), faint())));
+            }
         }
     }
     text

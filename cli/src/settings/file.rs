@@ -8,7 +8,7 @@ use ledger::log::kafka::reserved;
 use workers::proxy::TrustedProxies;
 
 use super::kafka::{KEYS, Kafka, SECRETS, is_path};
-use super::{address, below};
+use super::{address, below, group};
 use crate::failure::{Failure, Outcome};
 use crate::place::Place;
 
@@ -24,6 +24,7 @@ pub(super) struct File {
     pub(super) trusted_proxies: Option<TrustedProxies>,
     pub(super) connections_per_address_max: Option<usize>,
     pub(super) unnamed_artifacts_bytes_max: Option<u64>,
+    pub(super) socket_group: Option<u32>,
     pub(super) kafka: Kafka,
 }
 
@@ -56,6 +57,7 @@ impl File {
             connections_per_address_max: (root.get("connections_per_address_max"))
                 .and_then(|item| item.valid(item.integer::<usize>()?, at_least_one)),
             unnamed_artifacts_bytes_max: root.get("unnamed_artifacts_bytes_max").and_then(|item| item.integer()),
+            socket_group: root.get("socket_group").and_then(|item| item.checked(group)),
             kafka: kafka(root.section("kafka"), base),
         };
         root.end();

@@ -117,6 +117,15 @@ impl Kafka {
         Ok(Options { security: Security { tls, sasl }, client: self.client, ..Options::default() })
     }
 
+    /// Returns the files that hold secrets.
+    pub(super) fn secret_files(&self) -> Vec<PathBuf> {
+        ["key_file", "key_password_file", "password_file"]
+            .into_iter()
+            .filter_map(|key| self.get(key))
+            .map(PathBuf::from)
+            .collect()
+    }
+
     fn get(&self, key: &str) -> Option<&str> {
         self.values.get(key).map(String::as_str)
     }

@@ -38,6 +38,7 @@ fn the_documents_example_is_read_and_a_folder_or_file_lies_beside_the_file() {
     assert_eq!((file.dev, file.listen), (Some(false), Some("0.0.0.0:7070".parse().unwrap())));
     assert_eq!(file.ci_secret_files, [PathBuf::from("/etc/ionledger/ci.secret")]);
     assert_eq!(file.trusted_proxies.unwrap().to_string(), "127.0.0.1/32,10.0.0.0/8");
+    assert_eq!(file.socket_group, group("adm").ok());
     let value = |key: &str| file.kafka.values.get(key).map(String::as_str);
     assert_eq!(value("protocol"), Some("sasl_ssl"));
     assert_eq!(value("ca_file"), Some("/etc/ionledger/kafka-ca.pem"));

@@ -146,6 +146,19 @@ pub struct NodeStatus {
     pub instance: Option<String>,
     /// When its launch began.
     pub started_at: Timestamp,
+    /// Where its log lies on its machine, if that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log: Option<String>,
+}
+
+impl Status {
+    /// Says of each node where its log lies.
+    pub fn name_logs(&mut self, path: impl Fn(EffectId) -> String) {
+        let deployments = self.services.iter_mut().flat_map(|service| &mut service.deployments);
+        for node in deployments.flat_map(|deployment| &mut deployment.versions).flat_map(|version| &mut version.nodes) {
+            node.log = Some(path(node.effect));
+        }
+    }
 }
 
 /// How far a node is.
@@ -430,6 +443,7 @@ fn node_status(slot: u16, node: &deployment::Node) -> NodeStatus {
         address: node.address(),
         instance,
         started_at: node.started_at,
+        log: None,
     }
 }
 

@@ -3,14 +3,19 @@
 //! `launch` starts `ionledger node-exec`, which makes itself the node (`exec`); a node is known by its held lock
 //! (`life`). A launch that was not acknowledged may be repeated until it is; from then on, and once it was stopped, its
 //! effect never starts a process again. So repeating a launch is harmless at every moment, and a late one does nothing.
+//!
+//! Where ionledger is root, node-exec becomes the service's own user first (`users`). A node that runs already is taken over
+//! as whom it runs.
 
 mod env;
 mod exec;
 mod folder;
 mod life;
 mod log;
+pub mod logs;
 mod ports;
 mod stop;
+mod users;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -19,9 +24,10 @@ use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use schemas::EffectId;
+use schemas::run::RunSpec;
 use tokio::io::AsyncReadExt as _;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
@@ -30,8 +36,11 @@ pub use self::exec::{ALREADY_RUNNING, node_exec};
 use self::folder::{Ended, Folder, Mark, Record};
 use self::life::Life;
 use self::ports::Ports;
+use self::users::Users;
 use super::{Exit, Fault, Instance, Launch, Nodes, Seen, Stopped};
 use crate::artifacts::{self, Artifacts};
+use crate::identity::{self, Identity};
+use crate::rights;
 
 /// How long node-exec may take to become the node.
 const START_DEADLINE: Duration = Duration::from_secs(10);
@@ -53,6 +62,8 @@ struct Inner {
     launcher: PathBuf,
     artifacts: Arc<Artifacts>,
     ports: Ports,
+    /// Who nodes run as; without it as whom ionledger runs.
+    users: Option<Users>,
     /// The nodes that are children of this process: each tells when its end has been written down.
     children: Mutex<BTreeMap<EffectId, watch::Receiver<bool>>>,
 }
@@ -61,21 +72,52 @@ struct Inner {
 enum Before {
     Runs(Record),
     IsStarting,
-    MayStart { artifact: PathBuf },
+    MayStart { artifact: PathBuf, identity: Option<Identity> },
 }
 
 impl ProcessNodes {
-    /// Returns the nodes of the data folder. `launcher` is the `ionledger` binary; `/proc/self/exe` where it is this
-    /// very program, which holds even after its file was replaced by a newer one.
+    /// Returns the nodes of the data folder, which run as whom ionledger runs. `launcher` is the `ionledger` binary;
+    /// `/proc/self/exe` where it is this very program, which holds even after its file was replaced by a newer one.
     ///
     /// # Errors
     ///
     /// An I/O error if `DATA/nodes` cannot be made.
     pub fn open(data: &Path, launcher: PathBuf, artifacts: Arc<Artifacts>) -> io::Result<Self> {
+        Self::with(data, launcher, artifacts, None)
+    }
+
+    /// Returns the nodes of the data folder, each service's run as a user of its own. Only root can run them so.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::open`].
+    pub fn open_with_users(data: &Path, launcher: PathBuf, artifacts: Arc<Artifacts>) -> io::Result<Self> {
+        Self::with(data, launcher, artifacts, Some(Users::of(&std::path::absolute(data)?)))
+    }
+
+    fn with(data: &Path, launcher: PathBuf, artifacts: Arc<Artifacts>, users: Option<Users>) -> io::Result<Self> {
         let nodes = std::path::absolute(data.join("nodes"))?;
-        fs::create_dir_all(&nodes)?;
-        let inner = Inner { nodes, launcher, artifacts, ports: Ports::new(), children: Mutex::default() };
+        folder::make_searchable(&nodes)?;
+        let inner = Inner { nodes, launcher, artifacts, ports: Ports::new(), users, children: Mutex::default() };
         Ok(Self { inner: Arc::new(inner) })
+    }
+}
+
+/// Returns what a node of this run spec would lack if it were launched by this process: sentences for people.
+pub fn lacks(run: &RunSpec) -> Vec<String> {
+    let user = run.user.as_deref().and_then(|user| match identity::is_root() {
+        true => users::named(user).err(),
+        false => users::check_own(user).err(),
+    });
+    user.into_iter().chain(env::lacks(&run.env)).collect()
+}
+
+/// Says why nodes with users of their own could not start in a data folder, if they could not.
+pub fn obstacle(data: &Path) -> Option<String> {
+    let tried = users::sample().and_then(|user| user.act(|| rights::unsearchable_above(&data.join("nodes"))));
+    match tried {
+        Ok(folder) => folder.map(|folder| exec::unsearchable(&folder)),
+        Err(cause) => Some(exec::cannot_become(&cause)),
     }
 }
 
@@ -86,7 +128,9 @@ impl Nodes for ProcessNodes {
         let record = match self.before(launch).await? {
             Before::Runs(record) => record,
             Before::IsStarting => self.settled(&folder, launch.effect).await?,
-            Before::MayStart { artifact } => self.start(&folder, launch, &artifact).await?,
+            Before::MayStart { artifact, identity } => {
+                self.start(&folder, launch, &artifact, identity.as_ref()).await?
+            }
         };
         blocking(move || folder.mark(Mark::Started).map_err(faulty("acknowledge the node"))).await?;
         Ok(record.into())
@@ -131,12 +175,19 @@ impl ProcessNodes {
     }
 
     /// Starts node-exec and returns the record of what it became.
-    async fn start(&self, folder: &Folder, launch: &Launch, artifact: &Path) -> Result<Record, Fault> {
+    async fn start(
+        &self,
+        folder: &Folder,
+        launch: &Launch,
+        artifact: &Path,
+        identity: Option<&Identity>,
+    ) -> Result<Record, Fault> {
         let mut command = tokio::process::Command::new(&self.inner.launcher);
         command.arg("node-exec").arg("--dir").arg(&folder.path).arg("--artifact").arg(artifact);
+        command.args(identity.map(|identity| format!("--identity={identity}")));
         command.stdin(Stdio::null()).stdout(Stdio::piped());
         let mut child = command.spawn().map_err(faulty("start node-exec"))?;
-        let answer = child.stdout.take();
+        let (answer, pid) = (child.stdout.take(), child.id());
         let status = self.watch_child(folder.clone(), launch.effect, child);
         let mut text = Vec::new();
         if let Some(answer) = answer {
@@ -145,10 +196,29 @@ impl ProcessNodes {
             heard.map_err(|_| too_slow(launch.effect))?.map_err(faulty("hear from node-exec"))?;
         }
         if !text.is_empty() {
+            self.forget_start(folder, pid, status).await?;
             let lost = |cause| Fault::Unknown(format!("node-exec's answer is not understood: {cause}"));
             return Err(serde_json::from_slice(&text).unwrap_or_else(lost));
         }
         self.became(folder, launch.effect, status).await
+    }
+
+    /// Removes the record of a node-exec that did not become the node. It may have been another user by then and unable to.
+    async fn forget_start(
+        &self,
+        folder: &Folder,
+        pid: Option<u32>,
+        mut status: watch::Receiver<Option<ExitStatus>>,
+    ) -> Result<(), Fault> {
+        let _ = timeout(START_DEADLINE, status.wait_for(Option::is_some)).await; // then its record stays
+        let folder = folder.clone();
+        blocking(move || match life::inspect(&folder).map_err(faulty("look at the node"))? {
+            Life::Dead(record) if u32::try_from(record.pid).ok() == pid => {
+                folder.remove_record().map_err(faulty("forget the failed start"))
+            }
+            _ => Ok(()),
+        })
+        .await
     }
 
     /// Tells what a silent node-exec has become: the node, nothing, or second to another launcher.
@@ -303,7 +373,18 @@ impl Inner {
         if former.is_none() {
             folder.write_launch(launch).map_err(faulty("write the launch down"))?;
         }
-        Ok(Before::MayStart { artifact })
+        Ok(Before::MayStart { artifact, identity: self.identity(launch)? })
+    }
+
+    /// Returns as whom the node runs, if not as whom ionledger runs.
+    fn identity(&self, launch: &Launch) -> Result<Option<Identity>, Fault> {
+        let service = &launch.deployment.service;
+        match (&self.users, launch.user.as_deref()) {
+            (None, None) => Ok(None),
+            (None, Some(user)) => users::check_own(user).map(|()| None).map_err(Fault::Permanent),
+            (Some(_), Some(user)) => users::named(user).map(Some).map_err(Fault::Permanent),
+            (Some(users), None) => users.made_for(service).map(Some).map_err(faulty("find the service's user")),
+        }
     }
 
     fn cleanup(&self, effect: EffectId) -> Result<(), Fault> {
@@ -375,8 +456,9 @@ fn see(folder: &Folder) -> io::Result<Option<Seen>> {
         Life::Absent => None,
         Life::Starting => Some(Seen::Starting),
         Life::Running(record) => {
-            if let Err(cause) = log::turn_over(folder) {
-                tracing::warn!(effect = %record.effect, %cause, "a node's long log cannot be set aside");
+            let kept = log::turn_over(folder).and_then(|()| log::note(folder, SystemTime::now()));
+            if let Err(cause) = kept {
+                tracing::warn!(effect = %record.effect, %cause, "a node's log cannot be kept in order");
             }
             Some(Seen::Running(record.into()))
         }

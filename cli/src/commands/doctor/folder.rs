@@ -9,6 +9,8 @@ use ledger::log::Log;
 use ledger::log::segments::{FORMAT, OpenError, SegmentsReader, elsewhere};
 use replay::{Moment, Reader};
 use schemas::Offset;
+use workers::nodes::process;
+use workers::{identity, rights};
 
 use super::Finding;
 use crate::render::words::{count, grouped, length};
@@ -32,7 +34,7 @@ pub(super) async fn findings(data: &Path) -> Vec<Finding> {
         return vec![Finding::fail("data folder", format!("{} is not there", data.display()), next)];
     }
     let (lock, is_held) = holder(data);
-    let mut findings = vec![access(data), lock];
+    let mut findings = vec![access(data), rights(data), nodes(data), lock];
     let log = SegmentsReader::open(data, None);
     findings.push(log_of(data, &log));
     findings.extend(torn(data));
@@ -62,6 +64,52 @@ fn access(data: &Path) -> Finding {
             format!("if that is not meant: chmod g-w {}", data.display()),
         ),
         Ok(_) => Finding::ok(THING, data.display().to_string()),
+    }
+}
+
+/// What others may use of the folder and should not.
+fn rights(data: &Path) -> Finding {
+    const THING: &str = "rights";
+    match rights::open_in(data) {
+        Err(error) => Finding::warn(THING, format!("cannot be looked at: {error}"), "look as the folder's owner"),
+        Ok(open) => match open.first() {
+            None => Finding::ok(THING, "secrets, log, cache and locks are closed to others"),
+            Some(first) => {
+                let (path, mode) = (first.path.display(), first.mode);
+                let more = if open.len() > 1 { format!(", and {} more", open.len() - 1) } else { String::new() };
+                Finding::warn(
+                    THING,
+                    format!("others may use more than they should: {path} has mode {mode:03o}{more}"),
+                    "start `ionledger up` again as the folder's owner, which closes them",
+                )
+            }
+        },
+    }
+}
+
+/// As whom nodes run, and what that means.
+fn nodes(data: &Path) -> Finding {
+    const THING: &str = "nodes";
+    let owner = fs::metadata(data).map(|found| found.uid()).unwrap_or_default();
+    if owner != 0 {
+        let user = identity::user_name(owner).unwrap_or_else(|| format!("user {owner}"));
+        return Finding::warn(
+            THING,
+            format!(
+                "run as {user}, as ionledger does: a service's program can read this ledger's secrets and those of every \
+                 other service, and act on the socket as a person"
+            ),
+            "release only programs that you trust so far, or run `ionledger up` as root, which gives each service a user \
+             of its own",
+        );
+    }
+    let obstacle = identity::is_root().then(|| process::obstacle(data)).flatten();
+    match obstacle {
+        None => Finding::ok(THING, "each service's run as a user of its own, without any capability"),
+        Some(obstacle) => {
+            let (what, next) = obstacle.split_once("; ").unwrap_or((&obstacle, "start `ionledger up` again"));
+            Finding::fail(THING, what, next)
+        }
     }
 }
 

@@ -1,25 +1,31 @@
 //! The launcher's second half, the hidden `ionledger node-exec`: a process of one thread that makes itself fit to be the
 //! node and then becomes it by exec.
 //!
+//! With an identity it is that user when it becomes the node, with no capability and no way to gain one. Before that it makes
+//! sure that this user can come to the artifact and to the working folder.
+//!
 //! It answers on its stdout: nothing and the end of the stream if it became the node, else the [`Fault`] as JSON.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::Duration;
 
-use rustix::fs::{FlockOperation, fcntl_lock};
+use rustix::fs::{FlockOperation, Gid, Mode, Uid, fchmod, fchown, fcntl_lock};
 use rustix::io::{Errno, FdFlags, fcntl_setfd};
 use schemas::Timestamp;
 use tokio::signal::unix::SignalKind;
 
 use super::folder::{Folder, Mark, Record};
 use super::{env, life, log};
+use crate::identity::Identity;
 use crate::nodes::{Fault, Launch};
+use crate::rights;
 
 /// The exit code of node-exec if the node runs already or is being started by another launcher.
 pub const ALREADY_RUNNING: u8 = 9;
@@ -27,18 +33,22 @@ pub const ALREADY_RUNNING: u8 = 9;
 /// How often and how far apart exec is tried while another process still has the artifact open for writing.
 const BUSY_TRIES: u32 = 100;
 const BUSY_PAUSE: Duration = Duration::from_millis(10);
+/// What a node's own files are made with: the usual one, whatever ionledger's own is.
+const NODE_UMASK: Mode = Mode::from_raw_mode(0o022);
 
 enum Refusal {
     AlreadyRunning,
     Fault(Fault),
 }
 
-/// Becomes the node of the folder `dir`, running the file `artifact`. Returns only if that failed.
-pub fn node_exec(dir: &Path, artifact: &Path) -> ExitCode {
+/// Becomes the node of the folder `dir`, running the file `artifact` as `identity`; without one as who it is. Returns only if
+/// that failed.
+pub fn node_exec(dir: &Path, artifact: &Path, identity: Option<&Identity>) -> ExitCode {
+    rustix::process::umask(NODE_UMASK);
     // A duplicate that is closed on exec, so that the launcher sees the stream's end when the node has begun.
     let answer = io::stdout().as_fd().try_clone_to_owned();
     let folder = Folder { path: dir.to_owned() };
-    match become_node(&folder, artifact) {
+    match become_node(&folder, artifact, identity) {
         Refusal::AlreadyRunning => ExitCode::from(ALREADY_RUNNING),
         Refusal::Fault(fault) => {
             if let (Ok(answer), Ok(json)) = (answer, serde_json::to_vec(&fault)) {
@@ -49,11 +59,15 @@ pub fn node_exec(dir: &Path, artifact: &Path) -> ExitCode {
     }
 }
 
-fn become_node(folder: &Folder, artifact: &Path) -> Refusal {
-    match prepare(folder, artifact) {
+fn become_node(folder: &Folder, artifact: &Path, identity: Option<&Identity>) -> Refusal {
+    match prepare(folder, artifact, identity) {
         Err(refusal) => refusal,
         Ok((mut command, lock)) => {
-            let fault = exec(&mut command, artifact);
+            let became = identity.map_or(Ok(()), Identity::become_for_good);
+            let fault = match became {
+                Ok(()) => exec(&mut command, artifact),
+                Err(cause) => Fault::Permanent(cannot_become(&cause)),
+            };
             let _ = folder.remove_record(); // it speaks of this process, which is not going to be the node
             drop(lock);
             Refusal::Fault(fault)
@@ -61,7 +75,7 @@ fn become_node(folder: &Folder, artifact: &Path) -> Refusal {
     }
 }
 
-fn prepare(folder: &Folder, artifact: &Path) -> Result<(Command, OwnedFd), Refusal> {
+fn prepare(folder: &Folder, artifact: &Path, identity: Option<&Identity>) -> Result<(Command, OwnedFd), Refusal> {
     rustix::process::setsid().map_err(|cause| permanent(format!("cannot begin a session of its own: {cause}")))?;
     let lock = take_lock(folder)?;
     // Only now: whoever stops this effect sets the mark first and looks at the lock then, so one of us sees the other.
@@ -74,9 +88,14 @@ fn prepare(folder: &Folder, artifact: &Path) -> Result<(Command, OwnedFd), Refus
     refuse_taken_port(address)?;
     refuse_what_is_no_program(artifact)?;
     let home = fs::canonicalize(folder.work()).map_err(retryable)?;
-    let env = env::of(&launch, &home).map_err(|cause| permanent(cause.to_string()))?;
+    let data = folder.path.ancestors().nth(2).unwrap_or(&folder.path);
+    let env = env::of(&launch, &home, data).map_err(|cause| permanent(cause.to_string()))?;
     let log = log::open(folder).map_err(retryable)?;
     let also_log = log.try_clone().map_err(retryable)?;
+    if let Some(identity) = identity {
+        hand_over(identity, &home, &log).map_err(retryable)?;
+        check_reach(identity, &home, artifact).map_err(permanent)?;
+    }
 
     let mut command = Command::new(artifact);
     command.args(launch.args.iter().map(|arg| arg.replace("{port}", &launch.port.to_string())));
@@ -90,7 +109,9 @@ fn prepare(folder: &Folder, artifact: &Path) -> Result<(Command, OwnedFd), Refus
 /// Takes the lock on a descriptor that stays open across exec: closing it would let the lock go.
 fn take_lock(folder: &Folder) -> Result<OwnedFd, Refusal> {
     let path = folder.lock();
-    let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).map_err(retryable)?;
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false).mode(0o600);
+    let file = options.open(path).map_err(retryable)?;
     match fcntl_lock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => {}
         Err(Errno::AGAIN | Errno::ACCESS) => return Err(Refusal::AlreadyRunning),
@@ -98,6 +119,50 @@ fn take_lock(folder: &Folder) -> Result<OwnedFd, Refusal> {
     }
     fcntl_setfd(&file, FdFlags::empty()).map_err(|cause| retryable(cause.into()))?;
     Ok(file.into())
+}
+
+/// Gives the user what is the node's: its working folder, and its log, which a program may open anew as `/dev/stdout`.
+fn hand_over(identity: &Identity, home: &Path, log: &File) -> io::Result<()> {
+    let (uid, gid) = (Some(Uid::from_raw(identity.uid)), Some(Gid::from_raw(identity.gid)));
+    fchown(log, uid, gid)?;
+    fchmod(log, Mode::from_raw_mode(0o600))?;
+    let home = File::open(home)?;
+    fchown(&home, uid, gid)?;
+    fchmod(&home, Mode::from_raw_mode(0o700))?;
+    Ok(())
+}
+
+/// Makes sure, as this user, that it can come to its working folder and to the artifact.
+fn check_reach(identity: &Identity, home: &Path, artifact: &Path) -> Result<(), String> {
+    let tried = identity.act(|| {
+        let folder = [home, artifact].into_iter().find_map(rights::unsearchable_above);
+        (folder, File::open(artifact).map(drop))
+    });
+    match tried {
+        Err(cause) => Err(cannot_become(&cause)),
+        Ok((Some(folder), _)) => Err(unsearchable(&folder)),
+        Ok((None, Err(cause))) => {
+            Err(format!("user {} cannot read artifact {}: {cause}", identity.uid, artifact.display()))
+        }
+        Ok((None, Ok(()))) => Ok(()),
+    }
+}
+
+/// The message of who finds a folder on the way to nodes closed to the users that they run as.
+pub(super) fn unsearchable(folder: &Path) -> String {
+    let folder = folder.display();
+    format!(
+        "nodes run as users of their own, and these cannot search the folder {folder}; `chmod o+x {folder}`, or use a data \
+         folder elsewhere, as /var/lib/ionledger"
+    )
+}
+
+/// The message of who cannot be another user.
+pub(super) fn cannot_become(cause: &io::Error) -> String {
+    format!(
+        "cannot run a node as a user of its own: {cause}; root needs the capabilities CAP_SETUID, CAP_SETGID and CAP_CHOWN \
+         for it: give them to ionledger, or run ionledger as another user"
+    )
 }
 
 /// A start that died before it was acknowledged may be repeated, but not beside what it left behind.

@@ -9,12 +9,14 @@
 //! | `stopped` | `stop` | the effect is fenced: this effect never starts again |
 //! | `exit.json` | the launcher | how the node ended, if its launcher lived to see it |
 //! | `cleaned` | `cleanup` | only the logs are left |
-//! | `log`, `log.1` | the node | its stdout and stderr |
-//! | `work/` | the node | its working directory and home |
+//! | `log`, `log.1` | the node | its stdout and stderr; at 10 MiB the log is set aside as `log.1` |
+//! | `times`, `times.1` | whoever looks at it | how long the log was at which time |
+//! | `work/` | the node | its working directory and home; its user's alone |
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::net::SocketAddr;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
@@ -65,7 +67,11 @@ impl Folder {
     }
 
     pub(super) fn create(&self) -> io::Result<()> {
-        fs::create_dir_all(self.work())
+        make_searchable(&self.path)?;
+        match DirBuilder::new().mode(0o700).create(self.work()) {
+            Err(cause) if cause.kind() != io::ErrorKind::AlreadyExists => Err(cause),
+            _ => Ok(()),
+        }
     }
 
     pub(super) fn lock(&self) -> PathBuf {
@@ -78,6 +84,14 @@ impl Folder {
 
     pub(super) fn former_log(&self) -> PathBuf {
         self.path.join("log.1")
+    }
+
+    pub(super) fn times(&self) -> PathBuf {
+        self.path.join("times")
+    }
+
+    pub(super) fn former_times(&self) -> PathBuf {
+        self.path.join("times.1")
     }
 
     pub(super) fn work(&self) -> PathBuf {
@@ -148,10 +162,19 @@ impl Folder {
         let draft = self.path.join(format!(".{name}-{}-{n}", std::process::id()));
         let mut bytes = serde_json::to_vec(value).map_err(io::Error::other)?;
         bytes.push(b'\n');
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).open(&draft)?;
+        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&draft)?;
         file.write_all(&bytes).and_then(|()| fs::rename(&draft, self.path.join(name))).inspect_err(|_| {
             let _ = fs::remove_file(&draft);
         })
+    }
+}
+
+/// Makes a folder, if it is not there, that others may pass through and not list (`rights`).
+pub(super) fn make_searchable(folder: &Path) -> io::Result<()> {
+    match DirBuilder::new().mode(0o711).create(folder) {
+        Ok(()) => fs::set_permissions(folder, fs::Permissions::from_mode(0o711)),
+        Err(cause) if cause.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(cause) => Err(cause),
     }
 }
 

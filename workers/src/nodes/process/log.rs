@@ -1,15 +1,24 @@
-//! A node's log: its end, with secrets masked, and its turn-over.
+//! A node's log: its end, with secrets masked, its turn-over, and how long it was at which time.
 
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read as _, Seek as _, SeekFrom};
+use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+use std::time::SystemTime;
 
 use super::env;
 use super::folder::Folder;
 
 /// A log that has grown longer is set aside as `log.1`, in place of the one before.
 const TURN_OVER_BYTES: u64 = 10 * 1024 * 1024;
+/// How far apart marks are at least, in milliseconds.
+const MARK_EVERY_MS: i64 = 1_000;
+/// The longest mark: two numbers of 64 bits.
+const MARK_BYTES_MAX: u64 = 42;
+/// From this length on a file of marks is thinned.
+const TIMES_BYTES_MAX: u64 = 64 * 1024;
 const READ_BYTES: u64 = 16 * 1024;
 const TAIL_LINES: usize = 20;
 const TAIL_BYTES: usize = 2 * 1024;
@@ -20,7 +29,7 @@ const MASK: &str = "***";
 /// Opens the log to append to.
 pub(super) fn open(folder: &Folder) -> io::Result<File> {
     turn_over(folder)?;
-    OpenOptions::new().append(true).create(true).open(folder.log())
+    OpenOptions::new().append(true).create(true).mode(0o600).open(folder.log())
 }
 
 /// Sets a long log aside, so that a node's logs never fill the disk. The node appends and so goes on at the new end; a line
@@ -29,10 +38,69 @@ pub(super) fn turn_over(folder: &Folder) -> io::Result<()> {
     match fs::metadata(folder.log()) {
         Ok(log) if log.len() > TURN_OVER_BYTES => {
             fs::copy(folder.log(), folder.former_log())?;
+            match fs::rename(folder.times(), folder.former_times()) {
+                Err(cause) if cause.kind() != io::ErrorKind::NotFound => return Err(cause),
+                _ => {}
+            }
             OpenOptions::new().write(true).open(folder.log())?.set_len(0)
         }
         Err(cause) if cause.kind() != io::ErrorKind::NotFound => Err(cause),
         _ => Ok(()),
+    }
+}
+
+/// How long a log was at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Mark {
+    /// In milliseconds since 1970.
+    pub(super) at_ms: i64,
+    pub(super) bytes: u64,
+}
+
+/// Marks how long the log is now, if it has grown since the last mark and that is at least a second old.
+pub(super) fn note(folder: &Folder, now: SystemTime) -> io::Result<()> {
+    let bytes = match fs::metadata(folder.log()) {
+        Ok(log) => log.len(),
+        Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(cause) => return Err(cause),
+    };
+    let since = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let at_ms = i64::try_from(since.as_millis()).unwrap_or(i64::MAX);
+    let mut file = OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(folder.times())?;
+    let length = file.seek(SeekFrom::End(0))?;
+    file.seek(SeekFrom::Start(length.saturating_sub(MARK_BYTES_MAX)))?;
+    let mut end = String::new();
+    (&mut file).take(MARK_BYTES_MAX).read_to_string(&mut end)?;
+    let last = end.lines().last().and_then(Mark::read);
+    if last.is_some_and(|last| bytes <= last.bytes || at_ms < last.at_ms + MARK_EVERY_MS) || bytes == 0 {
+        return Ok(());
+    }
+    file.write_all(format!("{at_ms} {bytes}\n").as_bytes())?;
+    if length > TIMES_BYTES_MAX { thin(folder) } else { Ok(()) }
+}
+
+/// Leaves every second mark out, the older time's first, so that marks stay few however long a log is written.
+fn thin(folder: &Folder) -> io::Result<()> {
+    let marks = marks(&folder.times());
+    let kept = marks.iter().rev().step_by(2).rev();
+    let text: String = kept.map(|mark| format!("{} {}\n", mark.at_ms, mark.bytes)).collect();
+    let draft = folder.times().with_extension("new");
+    OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&draft)?.write_all(text.as_bytes())?;
+    fs::rename(draft, folder.times())
+}
+
+/// Returns the marks of a file in the order of time; none where there is no such file.
+pub(super) fn marks(times: &Path) -> Vec<Mark> {
+    let text = fs::read_to_string(times).unwrap_or_default();
+    let mut marks: Vec<Mark> = text.lines().filter_map(Mark::read).collect();
+    marks.sort_by_key(|mark| mark.at_ms);
+    marks
+}
+
+impl Mark {
+    fn read(line: &str) -> Option<Self> {
+        let (at_ms, bytes) = line.split_once(' ')?;
+        Some(Self { at_ms: at_ms.parse().ok()?, bytes: bytes.parse().ok()? })
     }
 }
 
@@ -64,7 +132,8 @@ fn read_end(folder: &Folder) -> io::Result<String> {
     Ok(whole.to_owned())
 }
 
-fn mask(mut text: String, secrets: &[OsString]) -> String {
+/// Returns the text with every secret in it masked.
+pub(super) fn mask(mut text: String, secrets: &[OsString]) -> String {
     let mut values: Vec<String> = secrets.iter().map(|s| String::from_utf8_lossy(s.as_bytes()).into_owned()).collect();
     // A key of several lines may be printed in parts.
     values.extend(values.clone().iter().flat_map(|value| value.lines()).map(|line| line.trim().to_owned()));

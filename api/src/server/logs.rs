@@ -1,0 +1,116 @@
+//! `GET /v1/logs/ENVIRONMENT/SERVICE`: what its nodes wrote, a line of JSON a line, and with `follow` what they go on to write.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Path, Query, State};
+use axum::response::{IntoResponse as _, Response};
+use bytes::Bytes;
+use http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use schemas::{DeploymentId, EnvironmentName, ServiceName, Version};
+use serde::Deserialize;
+use tokio::sync::mpsc::Sender;
+use tokio_util::sync::CancellationToken;
+use workers::nodes::process::logs::{Line, Logs, Wanted};
+
+use super::peer::Caller;
+use super::{Api, respond};
+use crate::parts::{Part, Parts};
+use crate::problem::{Code, Problem};
+
+/// How often logs are looked at for more.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+
+/// After how many looks without more a listener is told that somebody is still there: 15 s.
+const QUIET_LOOKS: u32 = 60;
+
+/// How long a listener may take nothing before it is let go.
+const STALLED_MAX: Duration = Duration::from_secs(60);
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Options {
+    version: Option<Version>,
+    node: Option<String>,
+    since: Option<String>,
+    #[serde(default)]
+    follow: bool,
+}
+
+pub(super) async fn get(
+    State(api): State<Arc<Api>>,
+    _: Caller,
+    Path((environment, service)): Path<(EnvironmentName, ServiceName)>,
+    options: Result<Query<Options>, QueryRejection>,
+) -> Result<Response, Problem> {
+    let Options { version, node, since, follow } = respond::query(options)?;
+    let since = since.map(|text| super::reads::time(&api, &text)).transpose()?;
+    let deployment = DeploymentId { environment, service };
+    let wanted = Wanted { deployment: deployment.clone(), version, node, since, follow };
+    let data = api.data.clone();
+    let logs = tokio::task::spawn_blocking(move || Logs::open(&data, wanted)).await;
+    let logs = logs.map_err(|error| Problem::new(Code::Internal, error.to_string()))?;
+    let logs =
+        logs.map_err(|error| Problem::new(Code::Internal, format!("the nodes' logs cannot be read: {error}")))?;
+    // Of a service that is known, nodes may yet come.
+    let may_come = follow && api.ledger.view().state().service(&deployment.service).is_some();
+    if logs.is_empty() && !may_come {
+        let next = "`ionledger status` shows what runs; of ended nodes the last 100 are kept";
+        return Err(Problem::new(Code::Unknown, format!("no such node of {deployment} has a log here; {next}")));
+    }
+    let (parts, body) = Parts::channel();
+    tokio::spawn(tell(logs, follow, api.closing.clone(), parts));
+    let headers = [(CONTENT_TYPE, "application/x-ndjson"), (CACHE_CONTROL, "no-store")];
+    Ok((headers, Body::new(body)).into_response())
+}
+
+/// Sends what comes for as long as somebody takes it. At most the channel's parts and what is read at once wait.
+async fn tell(mut logs: Logs, follow: bool, closing: CancellationToken, parts: Sender<Part>) {
+    let mut quiet = 0;
+    loop {
+        let read = tokio::task::spawn_blocking(move || {
+            let lines = logs.next_lines();
+            (logs, lines)
+        });
+        let Ok((back, lines)) = read.await else { return };
+        logs = back;
+        let lines = match lines {
+            Ok(lines) => lines,
+            Err(error) => return tracing::warn!(%error, "the nodes' logs cannot be read"),
+        };
+        if !lines.is_empty() {
+            quiet = 0;
+            if !send(&parts, part(&lines)).await {
+                return;
+            }
+            continue;
+        }
+        if !follow {
+            return;
+        }
+        tokio::select! {
+            () = parts.closed() => return,
+            () = closing.cancelled() => return,
+            () = tokio::time::sleep(LOOK_EVERY) => quiet += 1,
+        }
+        if quiet >= QUIET_LOOKS {
+            quiet = 0;
+            if !send(&parts, Bytes::from_static(b"\n")).await {
+                return;
+            }
+        }
+    }
+}
+
+async fn send(parts: &Sender<io::Result<Bytes>>, part: Bytes) -> bool {
+    matches!(tokio::time::timeout(STALLED_MAX, parts.send(Ok(part))).await, Ok(Ok(())))
+}
+
+fn part(lines: &[Line]) -> Bytes {
+    let text: String =
+        lines.iter().filter_map(|line| serde_json::to_string(line).ok()).map(|line| line + "\n").collect();
+    Bytes::from(text)
+}

@@ -1,0 +1,104 @@
+//! `ionledger logs`: what a service's nodes wrote.
+
+use std::time::Duration;
+
+use clap::Args;
+use schemas::{EnvironmentName, ServiceName, Version};
+use workers::nodes::process::logs::{Line, Logs as Folder, Wanted};
+
+use crate::door::Lines;
+use crate::exit::Exit;
+use crate::failure::{Failure, Outcome};
+use crate::out::Form;
+use crate::render::logs;
+use crate::session::Session;
+
+/// How often a folder is looked at for more.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+
+/// Show what a service's nodes wrote: those that run, and those that ended and are still kept. Secrets are masked.
+///
+/// A node's log is set aside at 10 MiB, and one that was set aside before is then gone; of ended nodes the last 100 are kept.
+/// Lines bear no time of their own: --since begins at about a second before it.
+#[derive(Debug, Args)]
+#[command(after_help = format!("Columns in a pipe: {}.\n\n\
+Examples:
+  ionledger logs api
+  ionledger logs api 1.2.4 -f
+  ionledger logs api --node 1 --since 10m", logs::COLUMNS))]
+pub(crate) struct Logs {
+    /// The service, as `api`
+    #[arg(value_name = "SERVICE")]
+    service: ServiceName,
+    /// Only this version's nodes [default: all]
+    #[arg(value_name = "VERSION")]
+    version: Option<Version>,
+    /// The environment they run in
+    #[arg(long, value_name = "ENVIRONMENT", default_value = "production")]
+    env: EnvironmentName,
+    /// Only one node: its number, as `status` shows it, or how its id begins
+    #[arg(long, value_name = "N")]
+    node: Option<String>,
+    /// Go on showing what they write, new nodes' too
+    #[arg(short, long)]
+    follow: bool,
+    /// Only what was written lately, or since a time: 10m, "2 hours", 2026-11-01T12:00Z
+    #[arg(long, value_name = "LENGTH|TIME")]
+    since: Option<String>,
+}
+
+impl Logs {
+    pub(crate) fn run(self, session: &Session) -> Outcome {
+        let since = self.since.as_deref().map(|text| match api::moment::duration_ms(text) {
+            Ok(ms) => before_now(ms),
+            Err(_) => session.moment(text),
+        });
+        let deployment = schemas::DeploymentId { environment: self.env, service: self.service };
+        let wanted = Wanted {
+            deployment,
+            version: self.version,
+            node: self.node,
+            since: since.transpose()?,
+            follow: self.follow,
+        };
+        session.wait_for(async {
+            match session.door()?.logs(&wanted).await? {
+                Lines::Answered(mut lines) => {
+                    while let Some(line) = lines.next().await? {
+                        show(session, &line)?;
+                    }
+                }
+                Lines::Folder(folder) => read(session, folder, &wanted).await?,
+            }
+            Ok(Exit::Done)
+        })
+    }
+}
+
+fn before_now(ms: u64) -> Outcome<schemas::Timestamp> {
+    let length = Duration::from_millis(ms);
+    schemas::Timestamp::now().checked_sub(length).map_err(|_| Failure::usage("--since: that is too long ago"))
+}
+
+async fn read(session: &Session, mut folder: Folder, wanted: &Wanted) -> Outcome<()> {
+    loop {
+        let lines = folder.next_lines().map_err(|error| Failure::error(format!("the nodes' logs: {error}")))?;
+        lines.iter().try_for_each(|line| show(session, line))?;
+        match (lines.is_empty(), wanted.follow) {
+            (true, false) => return Ok(()),
+            (true, true) => tokio::time::sleep(LOOK_EVERY).await,
+            (false, _) => {}
+        }
+    }
+}
+
+fn show(session: &Session, line: &Line) -> Outcome<()> {
+    match session.out.form {
+        Form::Json => {
+            let json = serde_json::to_string(line).map_err(Failure::error)?;
+            session.out.data(&(json + "\n"))
+        }
+        Form::Lines => session.out.data(&logs::line(line)),
+        Form::Eyes => session.out.data(&logs::eyes(line)),
+    }
+}
