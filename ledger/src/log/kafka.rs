@@ -110,7 +110,7 @@ pub enum OpenError {
     #[error("{0} is a read-only copy; work with what it was copied from, or carry that over with `ionledger move`")]
     Copy(Place),
     /// The topic cannot be made.
-    #[error("topic {topic} cannot be made: {why}; let this user make topics, or make it by hand as the documents say")]
+    #[error("topic {topic} cannot be made: {why}; {}", after_not_made(why))]
     NotMade {
         /// The topic.
         topic: String,
@@ -158,6 +158,15 @@ pub enum OpenError {
     /// The log's past is not what it was.
     #[error(transparent)]
     Log(#[from] ReadError),
+}
+
+/// Returns the next step after a topic could not be made: brokers that are busy say nothing of rights.
+fn after_not_made(why: &str) -> &'static str {
+    if why.to_lowercase().contains("timed out") {
+        "the brokers did not answer in time, as they may while they start: try again"
+    } else {
+        "let this user make topics, or make it by hand as the documents say"
+    }
 }
 
 impl OpenError {

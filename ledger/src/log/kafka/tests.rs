@@ -85,3 +85,15 @@ async fn dropping_a_log_whose_broker_is_gone_does_not_hang() {
     drop(Arc::into_inner(log).expect("the last one"));
     assert!(begun.elapsed() < CLOSE_MAX + Duration::from_secs(3), "{:?}", begun.elapsed());
 }
+
+#[test]
+fn brokers_that_do_not_answer_in_time_are_not_taken_for_a_missing_right() {
+    use rdkafka::types::RDKafkaErrorCode::{OperationTimedOut, RequestTimedOut, TopicAuthorizationFailed};
+    let said = |code: rdkafka::types::RDKafkaErrorCode| {
+        OpenError::NotMade { topic: "t".to_owned(), why: code.to_string() }.to_string()
+    };
+    for late in [OperationTimedOut, RequestTimedOut] {
+        assert!(said(late).contains("try again") && !said(late).contains("let this user"), "{}", said(late));
+    }
+    assert!(said(TopicAuthorizationFailed).contains("let this user make topics"), "{}", said(TopicAuthorizationFailed));
+}
