@@ -497,13 +497,11 @@ pub(super) fn decide_promote(case: &Case<'_>) -> Result<Decision, Rejection> {
     if last.is_some_and(|rollout| matches!(rollout.phase, Phase::Promoted | Phase::Completed)) {
         return Ok(Decision::default());
     }
-    let rollout = case.live_rollout()?;
+    let rollout = case.live_rollout(START_ONE)?;
     if rollout.is_at_end() {
         let note = "its last step is taken; the rollout is complete once the router has confirmed it";
         return Ok(Decision::nothing(note.to_owned()));
     }
-
-    let rollout = case.live_rollout(START_ONE)?;
     let canary = case.deployment.stacks.get(&rollout.canary).ok_or_else(|| case.canary_gone())?;
     if let Some(why) = canary.not_ready() {
         return Err(Rejection::NotReady { deployment: case.id.clone(), version: canary.version.clone(), why });
