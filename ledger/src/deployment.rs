@@ -91,13 +91,18 @@ impl Case<'_> {
         }
         let collecting = self.deployment.stacks.values().any(|stack| &stack.version == version);
         let what = if collecting { "its stack is being taken down" } else { "it has no stack" };
-        let env = if self.id.environment == schemas::EnvironmentName::production() {
+        let env = self.env_flag();
+        let why = format!("{what}; make one with `ionledger new {} {version}{env}`", self.id.service);
+        Err(Rejection::NotReady { deployment: self.id.clone(), version: version.clone(), why })
+    }
+
+    /// Returns what a command about the deployment says of its environment: nothing for production.
+    pub(crate) fn env_flag(&self) -> String {
+        if self.id.environment == schemas::EnvironmentName::production() {
             String::new()
         } else {
             format!(" --env {}", self.id.environment)
-        };
-        let why = format!("{what}; make one with `ionledger new {} {version}{env}`", self.id.service);
-        Err(Rejection::NotReady { deployment: self.id.clone(), version: version.clone(), why })
+        }
     }
 
     /// Returns the ready stack of `version`.

@@ -391,12 +391,26 @@ fn check_baseline(case: &Case<'_>, from: &Version, baseline: StackId) -> Result<
     let has = case.deployment.traffic.set_weight(baseline);
     let of_live = case.deployment.rollout.as_ref().is_some_and(|live| live.is_live() && live.baseline == baseline);
     if has == Weight::FULL || of_live {
-        return Ok(());
+        return check_serves(case, from, baseline);
     }
     let service = &case.id.service;
     Err(Rejection::Invalid(format!(
         "{from} has {has} of the traffic of {}, not all of it; give it all with `ionledger traffic {service} {from} 100`",
         case.id
+    )))
+}
+
+/// A baseline that answers nobody is nothing to compare with, and its users would get errors for as long as the plan takes.
+fn check_serves(case: &Case<'_>, from: &Version, baseline: StackId) -> Result<(), Rejection> {
+    let Some(stack) = case.deployment.stacks.get(&baseline).filter(|stack| stack.ready_nodes() == 0) else {
+        return Ok(());
+    };
+    let env = case.env_flag();
+    let because = stack.last_failure.as_ref().map(|why| format!(" (the last one: {why})")).unwrap_or_default();
+    Err(Rejection::Invalid(format!(
+        "none of the nodes of {from} passes its check{because}, and a rollout would leave its users there step by step; move \
+         all of them to a version that is ready with `ionledger traffic {} VERSION 100{env}`",
+        case.id.service
     )))
 }
 

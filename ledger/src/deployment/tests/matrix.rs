@@ -222,8 +222,8 @@ const CELLS: &[(Asked, Results)] = {
             ("NotReady", &[
                 Starting, Launching, Launched, Up, Failed, Ready, Serving, Collecting, Emptied, CanaryIll,
             ]),
-            ("rollout.started", &[Warm, Waiting, Sick, Unhealthy, Mended, CameBack, Aborted, RolledBack]),
-            ("Invalid", &[Split, Superseded, Awaiting, Retired]),
+            ("rollout.started", &[Warm, Waiting, Mended, CameBack, Aborted, RolledBack]),
+            ("Invalid", &[Split, Sick, Unhealthy, Superseded, Awaiting, Retired]),
             ("nothing", &[
                 Started, StartedAfterRollback, AtStep, Paused, Held, Completed, Promoted, DriftedOff, DriftedBack,
                 DriftedToTarget,
@@ -234,8 +234,8 @@ const CELLS: &[(Asked, Results)] = {
             ("NotReady", &[
                 Starting, Launching, Launched, Up, Failed, Ready, Serving, Collecting, Emptied, CanaryIll,
             ]),
-            ("rollout.started", &[Warm, Waiting, Sick, Unhealthy, Mended, CameBack, Aborted, RolledBack]),
-            ("Invalid", &[Split, Superseded, Awaiting, Retired]),
+            ("rollout.started", &[Warm, Waiting, Mended, CameBack, Aborted, RolledBack]),
+            ("Invalid", &[Split, Sick, Unhealthy, Superseded, Awaiting, Retired]),
             ("rollout.superseded + rollout.started", &[Started, StartedAfterRollback]),
             ("rollout.superseded + traffic.weights_set + rollout.started", &[AtStep, Paused, Held, DriftedBack]),
             ("nothing", &[Completed, Promoted, DriftedOff, DriftedToTarget]),

@@ -239,6 +239,22 @@ fn its_baseline_must_hold_all_traffic() {
 }
 
 #[test]
+fn its_baseline_must_have_a_node_that_passes_its_check() {
+    for named in [Named::Sick, Named::Unhealthy] {
+        let mut world = given(named);
+        let said = world.decide(&roll(V1, V2)).unwrap_err().to_string();
+        assert!(said.starts_with("none of the nodes of 1.0.0 passes its check (the last one: it exited)"), "{said}");
+        assert!(said.ends_with("`ionledger traffic api VERSION 100`"), "{said}");
+        world.ask(traffic(&[(V2, 100)], false));
+    }
+    let mut started = given(Named::AtStep);
+    started.deploy(V3);
+    started.lose_node(V1);
+    assert!(matches!(started.decide(&roll_instead(V1, V3)), Err(Rejection::Invalid(_))));
+    assert!(given(Named::Mended).decide(&roll(V1, V2)).is_ok(), "a node is back");
+}
+
+#[test]
 fn a_new_rollout_in_place_of_another_begins_with_all_traffic_on_its_baseline() {
     let mut world = given(Named::AtStep);
     world.deploy(V3);
