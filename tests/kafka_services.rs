@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use cluster::Cluster;
 use house::eventually;
 use rdkafka::ClientConfig;
+use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, Producer as _, ThreadedProducer};
 use rustix::process::Signal;
 use serde_json::Value;
@@ -346,6 +347,96 @@ fn a_rollback_waits_for_no_reader_that_catches_up_on_a_million_records() {
     rolls_back_in_time(&services, "1.0.0");
     assert!(services.acting("traffic-shifter").is_none(), "it is still reading");
     drop(late);
+}
+
+#[test]
+fn a_record_for_a_later_rule_halts_the_ledger_which_everything_says_first_and_the_documented_way_leads_out() {
+    let mut services = shipped("halted");
+    // Anybody's ten bytes are no commit, and change nothing.
+    write("halted", br#"{"rule":2}"#, None);
+    give_all_to(&services, "1.0.0");
+    let everything = services.house.json(&["history", "--voids"]);
+    let malformed = |entry: &&Value| entry["void"] == "malformed";
+    assert_eq!(everything["entries"].as_array().unwrap().iter().filter(malformed).count(), 1, "{everything:#}");
+
+    // A record that agrees with itself on a later rule.
+    write("halted", br#"{"rule":2}"#, Some("ionledger.commit.v2"));
+    write("halted", b"and what comes behind it", None);
+    eventually("the API has halted", || services.api().ask("/readyz").0 == 503);
+    says_so_first(&services);
+    // An API that starts on it knows what lies before it.
+    let mut api = services.take("api");
+    api.signal(Signal::TERM);
+    eventually("the API ends", || api.ended());
+    let api = services.launch("api");
+    services.running.push(api);
+    eventually("the API answers", || services.house.run(&["status"]).stderr.contains("halted"));
+    says_so_first(&services);
+    let refused = services.house.run(&["worker", "collector", "--ledger", &services.place]);
+    assert!(refused.code == 1 && refused.stderr.contains("follows rule 2"), "{refused:?}");
+    let back = services.house.run(&["rollback", "api"]);
+    assert!(back.code == 1 && back.stderr.starts_with("error: the ledger has halted"), "{back:?}");
+    assert_eq!(served(&services), "1.1.0", "an emergency needs no ledger: {back:?}");
+
+    // The way out. Source: docs/kafka.md, "A record for another rule".
+    let backup = services.house.path().join("backup");
+    let backup = backup.to_str().unwrap();
+    let copied = services.house.run(&["copy", "--from", &services.place, "--to", backup]);
+    assert!(copied.code == 1 && copied.stderr.contains("the copy stopped before offset"), "{copied:?}");
+    fs::remove_file(format!("{backup}/copy-of")).unwrap();
+    let again = Cluster::shared().place("halted-again");
+    services.house.ok(&["move", "--from", backup, "--to", &again]);
+    services.running.retain(|service| service.kind == "proxy");
+    services.place = again;
+    for kind in ["api", "provisioner", "traffic-shifter", "collector"] {
+        services.run(kind);
+    }
+    let recorded = || services.house.ok(&["history", "api"]).contains("break-glass");
+    eventually("the rollback is in the ledger that goes on", recorded);
+    give_all_to(&services, "1.0.0");
+}
+
+/// Every command says that the ledger has halted before it says anything else, answers what it knows, and fails.
+fn says_so_first(services: &Services) {
+    let reads: [&[&str]; 6] = [
+        &["status"],
+        &["status", "api", "--quiet"],
+        &["history", "api"],
+        &["who-shipped", "api"],
+        &["explain", "api"],
+        &["replay", "--at", "now"],
+    ];
+    for arguments in reads {
+        let said = services.house.run(arguments);
+        let first = said.stderr.lines().next().unwrap_or_default();
+        assert!(first.starts_with("error: the ledger has halted"), "{arguments:?}: {said:?}");
+        assert!(first.contains("follows rule 2") && said.code == 1, "{arguments:?}: {said:?}");
+        assert!(said.stdout.contains("1.0.0"), "{arguments:?}: {said:?}");
+    }
+    for arguments in [&["traffic", "api", "1.1.0", "100"][..], &["pause", "api"]] {
+        let said = services.house.run(arguments);
+        assert!(said.code == 1 && said.stderr.starts_with("error: the ledger has halted"), "{arguments:?}: {said:?}");
+    }
+    let status = services.house.run(&["status", "--json"]);
+    let status: Value = serde_json::from_str(&status.stdout).unwrap();
+    assert!(status["halted"].as_str().unwrap().contains("follows rule 2"), "{status:#}");
+    let doctor = services.house.run(&["doctor", "--json"]);
+    let report: Value = serde_json::from_str(&doctor.stdout).unwrap();
+    let first = &report["findings"][0];
+    assert_eq!((doctor.code, &first["level"], &first["thing"]), (1, &"fail".into(), &"ledger".into()), "{doctor:?}");
+    let (code, body) = services.api().ask("/readyz");
+    assert!(code == 503 && body.contains("follows rule 2"), "{body}");
+}
+
+/// Writes a record as any program could, under nothing but a `ce_type`.
+fn write(topic: &str, value: &[u8], kind: Option<&str>) {
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", Cluster::shared().servers()).set("acks", "all");
+    let producer: ThreadedProducer<_> = config.create().unwrap();
+    let mut record = BaseRecord::<(), [u8]>::to(topic).partition(0).payload(value);
+    record.headers = kind.map(|kind| OwnedHeaders::new().insert(Header { key: "ce_type", value: Some(kind) }));
+    producer.send(record).map_err(|(error, _)| error).unwrap();
+    producer.flush(READ_MAX).unwrap();
 }
 
 /// Appends records that no ledger wrote: none counts, and every reader reads them.

@@ -23,7 +23,8 @@ use crate::forecast::{Answer as Forecast, Question};
 use crate::problem::{Code, Problem};
 use crate::wire::{Answer, Standing, Stored};
 
-use call::{Fault, Target};
+pub use call::OnHalted;
+use call::{Fault, Place, Target};
 pub use events::Events;
 
 /// How long a command without a verdict is sent again.
@@ -122,12 +123,20 @@ impl Error {
 impl Client {
     /// Returns the client of the data folder's socket. It need not be there yet.
     pub fn of_data(data: &Path) -> Self {
-        Self { target: Target::Unix { data: data.to_owned() } }
+        Self { target: Target { place: Place::Unix { data: data.to_owned() }, on_halted: None } }
     }
 
     /// Returns the client of a server at `address` (`HOST:PORT`), with a token.
     pub fn of_address(address: &str, token: &str) -> Self {
-        Self { target: Target::Tcp { address: address.to_owned(), token: call::Token::new(token) } }
+        let place = Place::Tcp { address: address.to_owned(), token: call::Token::new(token) };
+        Self { target: Target { place, on_halted: None } }
+    }
+
+    /// Tells `heard`, with every answer, why the server follows its ledger no further, if it does not.
+    #[must_use]
+    pub fn on_halted(mut self, heard: OnHalted) -> Self {
+        self.target.on_halted = Some(heard);
+        self
     }
 
     /// Sends a command and returns what became of it. Without a verdict it is sent again under the same id, which

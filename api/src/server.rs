@@ -274,5 +274,6 @@ fn router(api: Arc<Api>) -> Router {
         .method_not_allowed_fallback(|| async { Problem::new(Code::Method, "this address does not take that method") })
         .layer(axum::middleware::from_fn(respond::in_a_task))
         .layer(axum::middleware::from_fn(seat::reserved_only))
+        .layer(axum::middleware::from_fn_with_state(Arc::clone(&api), respond::with_halt))
         .with_state(api)
 }

@@ -10,6 +10,9 @@ use serde_json::Value;
 /// How much a command's body may hold, in bytes.
 pub const COMMAND_BYTES_MAX: usize = 256 * 1024;
 
+/// The header of every answer of a process that follows the ledger no further, with the reason: what it tells ends there.
+pub const HALTED: http::HeaderName = http::HeaderName::from_static("ionledger-halted");
+
 /// What became of a command.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Answer {
@@ -80,6 +83,9 @@ pub struct Standing {
     pub time: Timestamp,
     /// How many records do not count.
     pub voids: u64,
+    /// Why the process follows the ledger no further, if it does not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub halted: Option<String>,
 }
 
 /// A record as followers get it.

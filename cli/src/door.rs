@@ -14,6 +14,7 @@ use workers::nodes::process::logs::{Line, Logs, Wanted, log_path};
 
 use crate::args::Globals;
 use crate::failure::{Failure, Outcome};
+use crate::halted;
 
 /// The way to the ledger.
 #[derive(Debug)]
@@ -32,7 +33,7 @@ impl Door {
     pub(crate) fn new(globals: &Globals) -> Outcome<Self> {
         let Some(server) = &globals.server else {
             let data = globals.data()?;
-            return Ok(Self { client: Client::of_data(&data), data: Some(data) });
+            return Ok(Self { client: Client::of_data(&data).on_halted(halted::heard), data: Some(data) });
         };
         let address = address(server)?;
         let Some(file) = &globals.token_file else {
@@ -40,7 +41,7 @@ impl Door {
         };
         let token = std::fs::read_to_string(file)
             .map_err(|error| Failure::error(format!("token file {}: {error}; name another", file.display())))?;
-        Ok(Self { client: Client::of_address(&address, token.trim()), data: None })
+        Ok(Self { client: Client::of_address(&address, token.trim()).on_halted(halted::heard), data: None })
     }
 
     /// Returns the client of the running ledger.

@@ -23,7 +23,8 @@ pub(crate) enum Exit {
 /// The table that `ionledger help exit-codes` shows.
 pub(crate) const TABLE: &str = "\
 0  done: carried out, or already so; with --wait also complete
-1  error: it went wrong, or the ledger refused; nothing was changed unless the message says so
+1  error: it went wrong, or the ledger refused; nothing was changed unless the message says so. Also whatever is asked of
+   a ledger that has halted, a rollback too, which is carried out
 2  usage: the command cannot be understood, or what it asks for cannot be (weights that sum to 90 %)
 4  not allowed: the one who asked may not
 5  rolled back: the release that was waited for came back; `judge`: the canary is worse

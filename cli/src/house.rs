@@ -50,6 +50,7 @@ impl House {
     /// What cannot be had: the folder, the log, the proxy or an address.
     pub(crate) async fn open(data: &Path, settings: &ServerSettings, ci: Secrets) -> miette::Result<Self> {
         let opened = Opened::open(data, settings, Need::Answers).await?;
+        opened.refuse_halted()?;
         let data = opened.data.clone();
         let artifacts = Arc::new(Artifacts::open(&data).map_err(report)?);
         let adapters = adapters(&opened, &artifacts)?;

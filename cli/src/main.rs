@@ -6,6 +6,7 @@ mod complete;
 mod door;
 mod exit;
 mod failure;
+mod halted;
 mod house;
 mod journal;
 mod out;
@@ -69,8 +70,10 @@ fn main() -> ExitCode {
     };
     workers::rights::close_by_default();
     let session = Session::new(cli.globals);
-    match cli.command.run(&session) {
-        Ok(exit) => exit,
+    let ended = cli.command.run(&session);
+    halted::say_first();
+    match ended {
+        Ok(exit) => halted::ending(exit),
         Err(failure) => fail(&failure),
     }
 }

@@ -5,6 +5,7 @@ use std::io::{self, IsTerminal as _, Write as _};
 use serde::Serialize;
 
 use crate::failure::{Failure, Outcome};
+use crate::halted;
 
 /// In which form data goes to stdout.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +42,7 @@ impl Out {
 
     /// Writes data. Colours are left out where stdout cannot show them.
     pub(crate) fn data(self, text: &str) -> Outcome<()> {
+        halted::say_first();
         let mut stdout = anstream::stdout().lock();
         written(stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()))
     }
@@ -69,6 +71,7 @@ impl Out {
 
     /// Says something to the person at the terminal, unless they want quiet.
     pub(crate) fn say(self, text: &str) {
+        halted::say_first();
         if !self.quiet {
             // Nobody who listens is no reason to stop.
             let _ = writeln!(anstream::stderr().lock(), "{text}");

@@ -23,7 +23,7 @@ use uuid::Uuid;
 
 use crate::decide::{self, Now};
 use crate::log::{AppendError, Log, ReadError, Subscription, Urgency};
-use crate::rule::Done;
+use crate::rule::{Done, Halt};
 use crate::telemetry;
 use crate::view::{Decoded, View};
 
@@ -81,22 +81,27 @@ pub async fn catch_up(log: &dyn Log, view: &mut View) -> Result<(), OpenError> {
 }
 
 impl Ledger {
-    /// Opens a ledger over `log`, continuing from `view`; makes it if the log is empty.
+    /// Opens a ledger over `log`, continuing from `view`; makes it if the log is empty. A log that holds a record for a later
+    /// rule is open up to that record and has halted there: see [`Ledger::halted`].
     ///
     /// # Errors
     ///
-    /// [`OpenError`] if the log cannot be read or written, or is no ledger that this program can follow.
+    /// [`OpenError`] if the log cannot be read or written, or is no ledger.
     pub async fn open(log: Arc<dyn Log>, mut view: View, clock: Arc<dyn Clock>) -> Result<Self, OpenError> {
         if *log.end().borrow() == Offset(0) {
             log.append(genesis(clock.now()), Urgency::Ordinary).await?;
         }
-        catch_up(&*log, &mut view).await?;
+        let halted = match catch_up(&*log, &mut view).await {
+            Ok(()) => None,
+            Err(OpenError::Halt(halt @ Halt::UnknownRule { .. })) if view.next() > Offset(0) => Some(halt.to_string()),
+            Err(error) => return Err(error),
+        };
         let started = (clock.now(), clock.steady());
         let (folded, _) = watch::channel(view.next());
         let shared = Arc::new(Shared {
             view: RwLock::new(view),
             folded,
-            halted: watch::Sender::new(None),
+            halted: watch::Sender::new(halted),
             queues: Mutex::default(),
             clock,
             started,

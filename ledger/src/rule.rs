@@ -46,7 +46,10 @@ impl fmt::Display for Void {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Halt {
     /// A record was written for a rule that this program does not know.
-    #[error("the record at offset {offset} follows rule {rule}, this program knows rule {RULE}; upgrade ionledger")]
+    #[error(
+        "the record at offset {offset} follows rule {rule}, this program knows rule {RULE}; upgrade ionledger, or, if no \
+         newer one has written, see \"A record for another rule\" in docs/kafka.md"
+    )]
     UnknownRule {
         /// The record.
         offset: Offset,

@@ -37,7 +37,7 @@ pub(crate) trait Visit: Send + 'static {
     fn visit(&mut self, offset: Offset, decoded: Decoded<'_>) -> Result<ControlFlow<()>, Halt>;
 }
 
-/// Folds all that `log` holds now.
+/// Folds all that `log` holds now, or all before a record for a later rule, where who opens it finds that it has halted.
 ///
 /// # Errors
 ///
@@ -50,7 +50,10 @@ pub async fn fold_all(log: Arc<dyn Log>) -> Result<View, FoldError> {
         }
     }
     let (Folding(view), error) = visit_all(log, Folding(View::default())).await;
-    error.map_or(Ok(view), Err)
+    match error {
+        Some(FoldError::Halt(Halt::UnknownRule { .. })) if view.next() > Offset(0) => Ok(view),
+        error => error.map_or(Ok(view), Err),
+    }
 }
 
 /// Shows `visitor` every record of `log`, and returns it with what stopped it, if something did.

@@ -238,8 +238,9 @@ impl Reader {
             None => answer::status(state, at),
         };
         if let (Some(ledger), Moment::Now) = (&self.ledger, moment) {
+            let halted = ledger.halted();
             let view = ledger.view();
-            return Ok(of(view.state(), At::of(&view)));
+            return Ok(Status { halted, ..of(view.state(), At::of(&view)) });
         }
         let seen = self.state_at(moment).await?;
         Ok(of(&seen.state, seen.at))
@@ -329,20 +330,28 @@ impl Reader {
     /// Returns the projection if it has seen all that the log holds now.
     async fn rows(&self) -> Option<&Arc<Projection>> {
         let projection = self.projection.as_ref()?;
-        let end = *self.log.end().borrow();
-        projection.wait_for(end, BEHIND_MAX).await.then_some(projection)
+        projection.wait_for(self.end(), BEHIND_MAX).await.then_some(projection)
+    }
+
+    /// Returns the offset that answers end at: the log's end, or where a ledger that runs here has halted.
+    fn end(&self) -> Offset {
+        let halted = self.ledger.as_ref().filter(|ledger| ledger.halted().is_some());
+        halted.map_or_else(|| *self.log.end().borrow(), |ledger| ledger.view().next())
     }
 
     async fn collect(&self, collect: Collect) -> Result<Collect, Error> {
         let (collect, error) = visit_all(Arc::clone(&self.log), collect).await;
-        if let Some(error) = error {
-            return Err(error.into());
+        match error {
+            // Who asks hears beside the answer that the ledger has halted; what lies before is still known.
+            Some(FoldError::Halt(_)) if self.ledger.as_ref().is_some_and(|ledger| ledger.halted().is_some()) => {}
+            Some(error) => return Err(error.into()),
+            None => {}
         }
         collect.reached()
     }
 
     fn check(&self, moment: Moment) -> Result<(), Error> {
-        let records = self.log.end().borrow().0;
+        let records = self.end().0;
         match moment {
             Moment::Now | Moment::Event(_) => Ok(()),
             Moment::Offset(_) if records == 0 => Err(Error::Empty),

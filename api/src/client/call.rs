@@ -18,7 +18,7 @@ use tokio::net::TcpStream;
 
 use super::Error;
 use crate::problem::{self, Code, Problem};
-use crate::server;
+use crate::{server, wire};
 
 /// The longest answer that is read whole, in bytes.
 const ANSWER_BYTES_MAX: usize = 256 * 1024 * 1024;
@@ -26,9 +26,19 @@ const ANSWER_BYTES_MAX: usize = 256 * 1024 * 1024;
 /// How long connecting may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Who hears that a server follows its ledger no further, and why.
+pub type OnHalted = fn(&str);
+
+/// A server, and who hears that it has halted.
+#[derive(Clone, Debug)]
+pub(super) struct Target {
+    pub(super) place: Place,
+    pub(super) on_halted: Option<OnHalted>,
+}
+
 /// Where the server is.
 #[derive(Clone, Debug)]
-pub(super) enum Target {
+pub(super) enum Place {
     /// Behind a data folder's socket.
     Unix {
         /// The folder.
@@ -97,9 +107,9 @@ impl Target {
     /// Returns a request to be given a body.
     pub(super) fn request(&self, method: Method, path: &str) -> http::request::Builder {
         let request = Request::builder().method(method).uri(path);
-        match self {
-            Target::Unix { .. } => request.header(HOST, "ionledger"),
-            Target::Tcp { address, token } => {
+        match &self.place {
+            Place::Unix { .. } => request.header(HOST, "ionledger"),
+            Place::Tcp { address, token } => {
                 let bearer = http::HeaderValue::from_str(&format!("Bearer {}", token.0)).map(|mut value| {
                     value.set_sensitive(true);
                     value
@@ -132,6 +142,9 @@ impl Target {
         let answer = tokio::time::timeout(within, sender.send_request(request)).await;
         let answer = answer.map_err(|_| Fault::Lost(format!("no answer came within {} s", within.as_secs())))?;
         let response = answer.map_err(|error| Fault::Lost(reason(&error)))?;
+        if let (Some(heard), Some(why)) = (self.on_halted, response.headers().get(wire::HALTED)) {
+            heard(&String::from_utf8_lossy(why.as_bytes()));
+        }
         if response.status().is_success() { Ok(response) } else { Err(refusal(response).await) }
     }
 
@@ -141,9 +154,9 @@ impl Target {
         B::Data: Send,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        match self {
-            Target::Unix { data } => handshake(server::reach_socket(data).await?).await,
-            Target::Tcp { address, .. } => {
+        match &self.place {
+            Place::Unix { data } => handshake(server::reach_socket(data).await?).await,
+            Place::Tcp { address, .. } => {
                 let stream = TcpStream::connect(address.as_str()).await?;
                 let _ = stream.set_nodelay(true); // only a matter of speed
                 handshake(stream).await
@@ -152,13 +165,13 @@ impl Target {
     }
 
     fn not_reached(&self, cause: &io::Error) -> Error {
-        match self {
-            Target::Unix { data } => match cause.kind() {
+        match &self.place {
+            Place::Unix { data } => match cause.kind() {
                 io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => Error::NotRunning { data: data.clone() },
                 io::ErrorKind::PermissionDenied => Error::NotAllowed { socket: server::socket_path(data) },
                 _ => Error::Broken(format!("{}: {cause}", server::socket_path(data).display())),
             },
-            Target::Tcp { address, .. } => Error::Unreachable { address: address.clone(), why: cause.to_string() },
+            Place::Tcp { address, .. } => Error::Unreachable { address: address.clone(), why: cause.to_string() },
         }
     }
 }

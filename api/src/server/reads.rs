@@ -48,11 +48,11 @@ pub(super) async fn metrics(State(api): State<Arc<Api>>, _: Caller) -> Response 
 /// `GET /v1/ledger`: what it is and where it stands.
 pub(super) async fn ledger(State(api): State<Arc<Api>>, _: Caller) -> Response {
     let end = *api.ledger.log().end().borrow();
-    let id = api.ledger.id();
+    let (id, halted) = (api.ledger.id(), api.ledger.halted());
     let view = api.ledger.view();
     let (next, root, time, voids) = (view.next(), view.tree().root(), view.time(), view.voids());
     drop(view);
-    respond::json(&Standing { ledger: id, next, end, root, time, voids })
+    respond::json(&Standing { ledger: id, next, end, root, time, voids, halted })
 }
 
 /// The moment that a query names: `at`, `offset` or `event`, or now.

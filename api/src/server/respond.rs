@@ -1,10 +1,11 @@
 //! Bodies in and out, and the task that each request runs in.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::rejection::{PathRejection, QueryRejection};
-use axum::extract::{Path, Query, Request};
+use axum::extract::{Path, Query, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
@@ -14,7 +15,9 @@ use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::Api;
 use crate::problem::{self, Code, Problem};
+use crate::wire;
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
@@ -82,4 +85,16 @@ pub(super) async fn in_a_task(request: Request, next: Next) -> Response {
             Problem::new(Code::Internal, "this request met a bug in ionledger; its log says more").into_response()
         }
     }
+}
+
+/// Says with every answer, whatever was asked, that this process follows the ledger no further.
+pub(super) async fn with_halt(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response {
+    let mut response = next.run(request).await;
+    if let Some(why) = api.ledger.halted() {
+        let line: String = why.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+        if let Ok(value) = HeaderValue::from_bytes(line.as_bytes()) {
+            response.headers_mut().insert(wire::HALTED, value);
+        }
+    }
+    response
 }

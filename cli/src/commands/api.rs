@@ -65,6 +65,9 @@ impl ApiArgs {
         if let Some(address) = api.tcp() {
             eprintln!("the API answers on http://{address}");
         }
+        if let Some(why) = opened.ledger.halted() {
+            eprintln!("error: the ledger has halted; the API answers what is known before that, and rolls back: {why}");
+        }
         let stop = CancellationToken::new();
         let keeping = tokio::spawn(house::keep_glass(&adapters, stop.clone()));
         // A ledger that cannot be followed any more is not ready, and still rolls back.

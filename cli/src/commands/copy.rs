@@ -219,7 +219,9 @@ async fn follow(source: Arc<dyn Log>, place: &Place) -> Outcome<Ledger> {
         return Err(Failure::error(format!("no ledger is at {place}; nothing was moved")));
     }
     let mut view = View::default();
-    execute::catch_up(&*source, &mut view).await.map_err(Failure::error)?;
+    execute::catch_up(&*source, &mut view)
+        .await
+        .map_err(|error| Failure::error(format!("nothing was moved: {error}")))?;
     Ledger::open(source, view, Arc::new(SystemClock)).await.map_err(Failure::error)
 }
 

@@ -80,6 +80,8 @@ impl Doctor {
                 findings.extend(glass::findings(&data));
                 findings.extend(running::findings(&data, session.door()?.client()).await);
             }
+            // What keeps the ledger from going on comes first; the others keep their order.
+            findings.sort_by_key(|finding| (finding.level, finding.thing) != (Level::Fail, running::HALTED));
             drop(progress);
             let report = Report { schema_version: 1, data: data.display().to_string(), findings };
             session.out.answer(

@@ -66,6 +66,7 @@ impl Worker {
             opened = Opened::open(data, settings, Need::Follow) => opened?,
             () = signals.ended() => return Ok(()),
         };
+        opened.refuse_halted()?;
         if let Some(ops) = ops {
             eprintln!("/healthz, /readyz and /metrics are on http://{}", ops.address());
             tokio::spawn(ops.run(Arc::new(opened.ledger.clone()), closing.clone()));

@@ -95,6 +95,17 @@ impl Opened {
     }
 }
 
+impl Opened {
+    /// Refuses a ledger that has halted: who acts on it cannot know how it goes on.
+    ///
+    /// # Errors
+    ///
+    /// Why it has halted.
+    pub(crate) fn refuse_halted(&self) -> miette::Result<()> {
+        self.ledger.halted().map_or(Ok(()), |why| Err(miette!("the ledger cannot be followed: {why}")))
+    }
+}
+
 /// Returns how this process is called as a worker: where it runs, and since when.
 fn instance(ledger: &Ledger) -> String {
     let host = rustix::system::uname().nodename().to_string_lossy().into_owned();

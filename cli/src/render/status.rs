@@ -14,6 +14,7 @@ use super::words::{
     BAD, BUSY, GOOD, IDLE, STILL, WARN, age, column, count, faint, length, line, moment, percent, plain, strong,
     style_of,
 };
+use crate::halted::sentence;
 
 /// The columns of [`lines`], for help texts.
 pub(crate) const COLUMNS: &str =
@@ -21,11 +22,14 @@ pub(crate) const COLUMNS: &str =
 
 /// Returns the status as trees.
 pub(crate) fn eyes(status: &Status, now: &Zoned) -> String {
+    let halted =
+        status.halted.as_ref().map(|why| paint(&format!("{BAD} {}\n\n", plain(&sentence(why))), style_of(BAD)));
+    let first = halted.unwrap_or_default();
     if status.services.is_empty() {
-        return "no services yet; declare one with `ionledger apply SERVICE.toml`\n".to_owned();
+        return first + "no services yet; declare one with `ionledger apply SERVICE.toml`\n";
     }
     let parts: Vec<String> = status.services.iter().map(|service| service_tree(service, now)).collect();
-    unrecorded::eyes(&status.unrecorded, now) + &parts.join("\n")
+    first + &unrecorded::eyes(&status.unrecorded, now) + &parts.join("\n")
 }
 
 /// Returns the status as lines, one a version.

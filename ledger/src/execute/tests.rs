@@ -597,10 +597,23 @@ mod a_reader {
     }
 
     #[tokio::test]
-    async fn does_not_open_a_log_whose_rule_it_does_not_know() {
+    async fn opens_a_log_up_to_the_record_whose_rule_it_does_not_know_and_takes_nothing() {
         let house = House::serving().await;
+        let end = house.end();
         of_the_future(&house);
         let log: Arc<dyn Log> = Arc::<MemoryLog>::clone(&house.log);
+        let opened = Ledger::open(log, View::default(), Arc::new(Hands::default())).await.unwrap();
+        let why = opened.halted().expect("it has halted");
+        assert!(why.contains("follows rule 2"), "{why}");
+        assert_eq!((opened.view().next(), opened.view().state()), (end, house.ledger.view().state()));
+        let asked = request(kit::rollback());
+        assert_eq!(opened.execute(asked, ana(), None).await, Err(Refusal::Halted(why)));
+    }
+
+    #[tokio::test]
+    async fn does_not_open_a_log_that_begins_with_another_rule() {
+        let log = Arc::new(MemoryLog::new());
+        log.push(Bytes::from_static(br#"{"rule":2}"#));
         let opened = Ledger::open(log, View::default(), Arc::new(Hands::default())).await;
         assert!(matches!(opened.err(), Some(OpenError::Halt(Halt::UnknownRule { rule: 2, .. }))));
     }

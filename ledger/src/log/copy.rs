@@ -3,11 +3,12 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use schemas::envelope::RULE;
 use schemas::{Hash, Offset};
 use tokio::task::JoinHandle;
 
 use super::{AppendError, Log, ReadError, Record, Urgency};
-use crate::rule::{self, Parsed};
+use crate::rule::{self, Halt, Parsed};
 use crate::tree::Frontier;
 
 /// How many records are under way at once.
@@ -36,6 +37,21 @@ pub enum CopyError {
         /// The first that differs.
         offset: Offset,
     },
+    /// The source holds a record that this program cannot judge. Those before it were carried and read back.
+    #[error(
+        "the copy stopped before offset {end}; the target holds the {end} records before it, with root {root}: {halt}"
+    )]
+    Halted {
+        /// Why.
+        halt: Halt,
+        /// How many records the target holds.
+        end: Offset,
+        /// The root over them.
+        root: Hash,
+    },
+    /// The target holds such a record already, from a program that did not stop before it.
+    #[error("the target itself cannot be followed: {0}; name an empty place")]
+    TargetHalted(Halt),
     /// The target has gone on.
     #[error("the target holds {target} records, the source {source_end}; it has gone on, or is a copy of another")]
     Longer {
@@ -73,7 +89,8 @@ pub struct Copied {
 ///
 /// # Errors
 ///
-/// [`CopyError`]; run again, it goes on where it stopped, but for a target that is another log.
+/// [`CopyError`]; run again, it goes on where it stopped, but for a target that is another log. A source that holds a record
+/// for another rule is copied up to that record, and [`CopyError::Halted`] says so.
 pub async fn copy(
     source: &dyn Log,
     until: Offset,
@@ -85,10 +102,16 @@ pub async fn copy(
         return Err(CopyError::Longer { target: before, source_end: until });
     }
     compare(source, &**target, before, &mut |at| said("compared", at)).await?;
-    let mut next = before;
+    let (mut next, mut until, mut halt) = (before, until, None);
     let mut sent = VecDeque::with_capacity(WINDOW);
     while next < until {
         for record in read(source, next, until).await? {
+            halt = halt_at(record.offset, &Parsed::of(&record.bytes));
+            if halt.is_some() {
+                // A copy that holds it would stop every reader as its source does.
+                until = record.offset;
+                break;
+            }
             next = record.offset.next();
             if sent.len() == WINDOW {
                 landed(sent.pop_front()).await?;
@@ -101,14 +124,18 @@ pub async fn copy(
         landed(Some(first)).await?;
     }
     let root = compare(source, &**target, until, &mut |at| said("read back", at)).await?;
-    Ok(Copied { records: until.0, carried: until.0 - before.0, root })
+    match halt {
+        None => Ok(Copied { records: until.0, carried: until.0 - before.0, root }),
+        Some(halt) => Err(CopyError::Halted { halt, end: until, root }),
+    }
 }
 
 /// Looks whether both logs have the same records before `until`, and returns the root over them.
 ///
 /// # Errors
 ///
-/// [`CopyError::Different`] with the first that differs.
+/// [`CopyError::Different`] with the first that differs, [`CopyError::TargetHalted`] at a record that this program cannot
+/// judge.
 pub async fn compare(
     source: &dyn Log,
     target: &dyn Log,
@@ -126,12 +153,21 @@ pub async fn compare(
             if copy.offset != record.offset || copy.bytes != record.bytes {
                 return Err(CopyError::Different { offset: record.offset });
             }
-            tree.push(Parsed::of(&copy.bytes).hash);
+            let parsed = Parsed::of(&copy.bytes);
+            if let Some(halt) = halt_at(copy.offset, &parsed) {
+                return Err(CopyError::TargetHalted(halt));
+            }
+            tree.push(parsed.hash);
             next = record.offset.next();
         }
         said(next);
     }
     Ok(tree.root())
+}
+
+/// Why a reader would stop at a record, if it would.
+fn halt_at(offset: Offset, record: &Parsed<'_>) -> Option<Halt> {
+    (record.rule != RULE).then_some(Halt::UnknownRule { offset, rule: record.rule })
 }
 
 /// Reads some of the records before `until`, at least one, each as it is on every carrier.
@@ -176,6 +212,8 @@ async fn landed(sent: Option<Sent>) -> Result<(), CopyError> {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+
     use super::*;
     use crate::log::contract::{genesis, step};
     use crate::log::memory::{Fault, MemoryLog};
@@ -212,6 +250,24 @@ mod tests {
         assert_eq!(done, Copied { records: 3_000, carried: 2_300, root: root.root() });
         assert_eq!(target.records(Offset(0)), source.records(Offset(0)));
         assert_eq!(copied(&source, &target).await.unwrap().carried, 0);
+    }
+
+    #[tokio::test]
+    async fn a_copy_stops_before_a_record_for_another_rule_and_holds_all_before_it() {
+        let (source, target) = (filled(700), Arc::new(MemoryLog::new()));
+        let mut root = Frontier::default();
+        source.records(Offset(0)).iter().for_each(|record| root.push(Parsed::of(&record.bytes).hash));
+        source.push(Bytes::from_static(br#"{"rule":2}"#));
+        source.push(step(9_000, "s", NO_HEAD));
+        for _ in 0..2 {
+            let Err(CopyError::Halted { halt, end, root: found }) = copied(&source, &target).await else { panic!() };
+            assert_eq!(halt, Halt::UnknownRule { offset: Offset(700), rule: 2 });
+            assert_eq!((end, found), (Offset(700), root.root()));
+            assert_eq!(target.records(Offset(0)), source.records(Offset(0))[..700]);
+        }
+        // What an earlier program carried along is no ledger that anybody can follow.
+        target.push(Bytes::from_static(br#"{"rule":2}"#));
+        assert!(matches!(copied(&source, &target).await, Err(CopyError::TargetHalted(_))));
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -20,7 +20,7 @@ impl Reader {
     /// Returns the moment as the rows have it.
     pub(super) async fn resolve(&self, rows: &Projection, moment: Moment) -> Result<Option<At>, Error> {
         let offset = match moment {
-            Moment::Now => Some(self.log.end().borrow().0.checked_sub(1).map(Offset)),
+            Moment::Now => Some(self.end().0.checked_sub(1).map(Offset)),
             Moment::Offset(offset) => Some(Some(offset)),
             Moment::Time(time) => rows.offset_at(time),
             Moment::Event(commit) => match Places::Rows(rows).find(&*self.log, commit).await? {

@@ -35,9 +35,17 @@ pub(super) async fn findings(data: &Path, client: &Client) -> Vec<Finding> {
     findings
 }
 
+/// The finding of a ledger that has halted stands before all others.
+pub(super) const HALTED: &str = "ledger";
+
 async fn server(client: &Client) -> Finding {
     const THING: &str = "up";
     match client.standing().await {
+        Ok(standing) if standing.halted.is_some() => {
+            let why = standing.halted.unwrap_or_default();
+            let what = format!("has halted at offset {}: {}", standing.next, cause(&why));
+            Finding::fail(HALTED, what, why.split_once("; ").map_or("look at what it says", |(_, next)| next))
+        }
         Ok(standing) => match standing.end.0 - standing.next.0.min(standing.end.0) {
             0 => Finding::ok(THING, format!("runs, {} folded", count(standing.next.0, "record", "records"))),
             behind => {

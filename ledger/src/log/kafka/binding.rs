@@ -7,7 +7,7 @@
 //! ce_specversion   1.0
 //! ce_id            the commit's id
 //! ce_source        /ionledger
-//! ce_type          ionledger.commit.v1
+//! ce_type          ionledger.commit.v1, where 1 is the number of the rule that it was written for
 //! ce_time          the commit's time
 //! ce_subject       the first stream it extends
 //! content-type     application/json
@@ -16,6 +16,10 @@
 //! A commit under any other key or headers was not written by ionledger and is malformed, for every reader and for ever:
 //! what other programs are told of a record is never something else than what the ledger takes it for. What does not
 //! even begin as a commit has neither key nor headers.
+//!
+//! Of a record for a later rule, this program knows only what every rule keeps: exactly one header `ce_type`, which carries
+//! the number that the value carries as `rule`. A record in which both agree on a later rule stops the reader; where they
+//! do not agree, it is malformed. So nobody stops readers by accident, with a value that happens to look like one.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -27,6 +31,9 @@ use crate::rule::{self, Parsed};
 
 const SOURCE: &str = "/ionledger";
 const TYPE: &str = "ionledger.commit.v1";
+/// What stands in `ce_type` before the number of the rule.
+const TYPE_OF_RULE: &str = "ionledger.commit.v";
+const TYPE_HEADER: &str = "ce_type";
 const CONTENT: &str = "application/json";
 
 /// How many headers a commit has.
@@ -55,8 +62,8 @@ impl Outgoing {
         let parsed = Parsed::of(bytes);
         match parsed.envelope {
             Some(envelope) => Self::told(bytes, &Told::by(&envelope)),
-            None if parsed.rule == RULE => Self { key: None, headers: None, value: rule::canonical(bytes) },
-            None => Self { key: None, headers: None, value: bytes.clone() },
+            None if parsed.rule > RULE => Self { key: None, headers: Some(of_rule(parsed.rule)), value: bytes.clone() },
+            None => Self { key: None, headers: None, value: rule::canonical(bytes) },
         }
     }
 
@@ -70,8 +77,31 @@ impl Outgoing {
 pub(super) fn bytes_of(message: &BorrowedMessage<'_>, room: &mut BytesMut) -> Bytes {
     let value = message.payload().unwrap_or_default();
     // The name of a header that is no text lets the client library panic.
-    let taken = catch_unwind(AssertUnwindSafe(|| taken(value, message.key(), headers_of(message).as_ref(), room)));
-    taken.unwrap_or_else(|_| taken_for(value, None))
+    let taken = catch_unwind(AssertUnwindSafe(|| {
+        let kind = || type_of(message);
+        taken(value, message.key(), headers_of(message).as_ref(), kind, room)
+    }));
+    taken.unwrap_or_else(|_| taken_for(value, None, None))
+}
+
+/// Returns the value of the one header `ce_type`; none if there is no such header, or more than one.
+fn type_of<'a>(message: &'a BorrowedMessage<'_>) -> Option<&'a [u8]> {
+    let headers = message.headers()?;
+    let mut types = headers.iter().filter(|header| header.key == TYPE_HEADER);
+    let only = types.next()?.value?;
+    types.next().is_none().then_some(only)
+}
+
+/// Returns the header of a record for another rule, as far as this program knows it.
+fn of_rule(rule: u32) -> OwnedHeaders {
+    let kind = format!("{TYPE_OF_RULE}{rule}");
+    OwnedHeaders::new().insert(Header { key: TYPE_HEADER, value: Some(kind.as_bytes()) })
+}
+
+/// Returns the number of the rule that a `ce_type` carries, if it carries one and is spelt as it would be written.
+fn rule_in(kind: &[u8]) -> Option<u32> {
+    let digits = std::str::from_utf8(kind).ok()?.strip_prefix(TYPE_OF_RULE)?;
+    digits.parse::<u32>().ok().filter(|rule| rule.to_string() == digits)
 }
 
 fn headers_of<'a>(message: &'a BorrowedMessage<'_>) -> Option<[Pair<'a>; COUNT]> {
@@ -110,7 +140,7 @@ impl<T: AsRef<[u8]>> Told<T> {
             ("ce_specversion", b"1.0"),
             ("ce_id", self.id.as_ref()),
             ("ce_source", SOURCE.as_bytes()),
-            ("ce_type", TYPE.as_bytes()),
+            (TYPE_HEADER, TYPE.as_bytes()),
             ("ce_time", self.time.as_ref()),
             ("ce_subject", self.subject.as_ref()),
             ("content-type", CONTENT.as_bytes()),
@@ -173,11 +203,18 @@ fn is_plain(bytes: &[u8]) -> bool {
 const UUID_LEN: usize = 36;
 const HASH_LEN: usize = 64;
 
-fn taken(value: &[u8], key: Option<&[u8]>, headers: Option<&[Pair<'_>; COUNT]>, room: &mut BytesMut) -> Bytes {
+/// Returns what a record is taken for. `kind` is asked for its `ce_type` where the quick look is not enough.
+fn taken<'a>(
+    value: &[u8],
+    key: Option<&[u8]>,
+    headers: Option<&[Pair<'_>; COUNT]>,
+    kind: impl FnOnce() -> Option<&'a [u8]>,
+    room: &mut BytesMut,
+) -> Bytes {
     let told = headers.and_then(|headers| Told::of(key, headers));
     match &told {
         Some(told) if Told::at_the_beginning_of(value).as_ref() == Some(told) => copied(value, room),
-        _ => taken_for(value, told.as_ref()),
+        _ => taken_for(value, told.as_ref(), kind()),
     }
 }
 
@@ -190,12 +227,16 @@ fn copied(value: &[u8], room: &mut BytesMut) -> Bytes {
     room.split().freeze()
 }
 
-fn taken_for(value: &[u8], told: Option<&Told<&[u8]>>) -> Bytes {
+fn taken_for(value: &[u8], told: Option<&Told<&[u8]>>, kind: Option<&[u8]>) -> Bytes {
     let bytes = Bytes::copy_from_slice(value);
-    match Parsed::of(&bytes).envelope {
+    let parsed = Parsed::of(&bytes);
+    match parsed.envelope {
         Some(envelope) if told.is_none_or(|told| !told.is(&Told::by(&envelope))) => rule::stub(&bytes),
         Some(_) => bytes.clone(),
-        None => rule::canonical(&bytes),
+        None if parsed.rule == RULE => rule::canonical(&bytes),
+        // Headers and value agree on a later rule: every reader that does not know it stops.
+        None if parsed.rule > RULE && kind.and_then(rule_in) == Some(parsed.rule) => bytes.clone(),
+        None => rule::stub(&bytes),
     }
 }
 
@@ -206,7 +247,13 @@ mod tests {
     use crate::rule::NO_HEAD;
 
     fn taken(value: &[u8], key: Option<&[u8]>, headers: Option<&[Pair<'_>; COUNT]>) -> Bytes {
-        super::taken(value, key, headers, &mut BytesMut::new())
+        let kind = headers.and_then(|headers| headers.iter().find(|(name, _)| *name == TYPE_HEADER));
+        super::taken(value, key, headers, || kind.map(|(_, value)| *value), &mut BytesMut::new())
+    }
+
+    /// Reads a value with nothing but this `ce_type`.
+    fn under(value: &Bytes, kind: Option<&str>) -> Bytes {
+        super::taken(value, None, None, || kind.map(str::as_bytes), &mut BytesMut::new())
     }
 
     /// Reads a value under the key and headers of another, after `change`.
@@ -293,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_commit_is_its_stub_and_another_rule_is_kept() {
+    fn what_is_no_commit_is_its_stub() {
         for bytes in [&b""[..], b"garbage", b"\xff\xfe", &[b'x'; 1 << 20]] {
             let bytes = Bytes::copy_from_slice(bytes);
             assert_eq!(taken(&bytes, None, None), rule::stub(&bytes));
@@ -301,8 +348,37 @@ mod tests {
             assert!(outgoing.key.is_none() && outgoing.headers.is_none());
             assert_eq!(taken(&outgoing.value, None, None), rule::stub(&bytes), "a stub stays the stub it is");
         }
-        let future = Bytes::from_static(br#"{"rule":2,"other":"shape"}"#);
-        assert_eq!(taken(&future, None, None), future);
-        assert_eq!(Outgoing::of(&future).value, future);
+    }
+
+    #[test]
+    fn only_a_record_whose_type_and_value_agree_on_a_later_rule_is_kept_for_one() {
+        let later = Bytes::from_static(br#"{"rule":2,"other":"shape"}"#);
+        assert_eq!(under(&later, Some("ionledger.commit.v2")), later);
+        let disagree = [
+            None,
+            Some(""),
+            Some("ionledger.commit.v1"),
+            Some("ionledger.commit.v3"),
+            Some("ionledger.commit.v02"),
+            Some("ionledger.commit.v+2"),
+            Some("ionledger.commit.v2 "),
+            Some("Ionledger.commit.v2"),
+            Some("order.placed"),
+        ];
+        for kind in disagree {
+            assert_eq!(under(&later, kind), rule::stub(&later), "{kind:?}");
+        }
+        for earlier in [br#"{"rule":0}"#, br#"{"rule":1}"#] {
+            let earlier = Bytes::from_static(earlier);
+            for kind in ["ionledger.commit.v0", "ionledger.commit.v1", "ionledger.commit.v2"] {
+                assert_eq!(under(&earlier, Some(kind)), rule::stub(&earlier), "{kind}");
+            }
+        }
+        // A commit of today under the type of another rule is none.
+        assert_eq!(under(&commit(), Some("ionledger.commit.v2")), rule::stub(&commit()));
+        let written = Outgoing::of(&later);
+        let headers = written.headers.unwrap();
+        assert_eq!(headers.get(0), Header { key: TYPE_HEADER, value: Some(&b"ionledger.commit.v2"[..]) });
+        assert_eq!((headers.count(), written.value), (1, later));
     }
 }
