@@ -5,4 +5,5 @@ mod cli {
     pub mod completion;
     mod help;
     mod mistakes;
+    mod streams;
 }

@@ -65,6 +65,11 @@ pub async fn of_ledger(ledger: &Ledger) -> Vec<MetricFamily> {
         ("ionledger_lag_records", "Records of the log that this process has not folded", known_end.0 - folded.0),
         ("ionledger_voids", "Records of the log that do not count", view.voids()),
         ("ionledger_streams", "Streams that have a head", view.ruler().heads().len() as u64),
+        (
+            "ionledger_read_only_streams",
+            "Streams with an event that this process does not understand: it takes nothing for them but a rollback",
+            view.read_only().len() as u64,
+        ),
         ("ionledger_halted", "Whether this process follows the ledger no longer", u64::from(ledger.halted().is_some())),
     ];
     let mut families: Vec<MetricFamily> =

@@ -1,5 +1,7 @@
 //! The shapes that go over the wire besides commands and problems.
 
+use std::collections::BTreeMap;
+
 use ledger::execute;
 use replay::answer::{Names, summary};
 use schemas::glass::Unrecorded;
@@ -86,6 +88,10 @@ pub struct Standing {
     /// Why the process follows the ledger no further, if it does not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub halted: Option<String>,
+    /// The streams that the process takes nothing for but a rollback, each with the first event in it that it does not
+    /// understand.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub read_only: BTreeMap<String, String>,
 }
 
 /// A record as followers get it.

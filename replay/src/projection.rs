@@ -20,6 +20,7 @@ mod pending;
 mod row;
 mod store;
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -308,6 +309,11 @@ impl Projection {
     /// Returns how many records it holds, the last one's leaf and the root over all of them.
     pub(crate) fn reached(&self) -> Option<(Offset, Option<Hash>, Hash)> {
         self.shared.read(|held| Ok((held.meta.next, held.meta.last, held.meta.tree.root())))
+    }
+
+    /// Returns the streams that are read-only for this program, each with why.
+    pub(crate) fn read_only(&self) -> Option<BTreeMap<String, String>> {
+        self.shared.read(|held| Ok(held.meta.read_only.clone()))
     }
 
     /// Says that what was read does not fit the log: the cache is set aside and made again.

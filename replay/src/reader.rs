@@ -10,6 +10,7 @@ mod origins;
 mod rows;
 mod verify;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -240,10 +241,28 @@ impl Reader {
         if let (Some(ledger), Moment::Now) = (&self.ledger, moment) {
             let halted = ledger.halted();
             let view = ledger.view();
-            return Ok(Status { halted, ..of(view.state(), At::of(&view)) });
+            let read_only = about(view.read_only(), service);
+            return Ok(Status { halted, read_only, ..of(view.state(), At::of(&view)) });
         }
-        let seen = self.state_at(moment).await?;
-        Ok(of(&seen.state, seen.at))
+        let (seen, read_only) = match moment {
+            Moment::Now => self.now().await?,
+            _ => (self.state_at(moment).await?, BTreeMap::new()),
+        };
+        Ok(Status { read_only: about(&read_only, service), ..of(&seen.state, seen.at) })
+    }
+
+    /// Returns the state as it is now, and the streams that are read-only for this program, each with why.
+    async fn now(&self) -> Result<(Seen, BTreeMap<String, String>), Error> {
+        if let Some(rows) = self.rows().await
+            && let Some(at) = self.resolve(rows, Moment::Now).await?
+            && let Some(seen) = all_seen(Arc::clone(rows), at).await
+            && let Some(read_only) = rows.read_only()
+        {
+            return Ok((seen, read_only));
+        }
+        let collected = self.collect(Collect::new(Moment::Now)).await?;
+        let read_only = collected.read_only().clone();
+        Ok((collected.seen(), read_only))
     }
 
     /// Returns all of production at `moment`.
@@ -369,6 +388,13 @@ impl Reader {
 async fn all_seen(rows: Arc<Projection>, at: At) -> Option<Seen> {
     let seeing = tokio::task::spawn_blocking(move || rows::seen(&rows, at)).await;
     seeing.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
+}
+
+/// Returns those of `streams` that concern a service, if one is named.
+fn about(streams: &BTreeMap<String, String>, service: Option<&ServiceName>) -> BTreeMap<String, String> {
+    let query = HistoryQuery { service: service.cloned(), counts: true, ..HistoryQuery::default() };
+    let streams = streams.iter().filter(|(stream, _)| collect::stream_is_about(&query, stream));
+    streams.map(|(stream, why)| (stream.clone(), why.clone())).collect()
 }
 
 fn history(query: &HistoryQuery, entries: Vec<answer::HistoryEntry>, more: bool) -> History {

@@ -62,6 +62,44 @@ async fn what_is_no_commit_is_set_aside_and_the_ledger_goes_on_behind_it() {
     assert_eq!(voids.iter().filter(|void| **void == Some(Void::Malformed)).count(), 8);
 }
 
+/// A record as `golden.jsonl` has it.
+#[derive(serde::Deserialize)]
+struct Golden {
+    name: String,
+    key: Option<String>,
+    headers: Vec<(String, Option<String>)>,
+    value: Option<String>,
+    taken_for: String,
+}
+
+/// The vectors, written by another program from the definition in docs/rule.md, through a real broker.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_golden_record_is_taken_for_what_it_is() {
+    let topic = Topic::new();
+    let log = topic.open().await.unwrap();
+    let vectors = include_str!("../../ledger/src/log/kafka/golden.jsonl").lines();
+    let vectors: Vec<Golden> = vectors.map(|line| serde_json::from_str(line).unwrap()).collect();
+    for Golden { key, headers, value, .. } in &vectors {
+        let headers = headers.iter().fold(OwnedHeaders::new(), |headers, (key, value)| {
+            headers.insert(Header { key, value: value.as_deref() })
+        });
+        topic.write(key.as_deref(), value.as_deref().map(str::as_bytes), Some(headers), "none");
+    }
+    let mut records = Vec::new();
+    let mut end = log.end();
+    end.wait_for(|end| end.0 >= vectors.len() as u64).await.unwrap();
+    while records.len() < vectors.len() {
+        records.extend(log.read(Offset(records.len() as u64), 99).await.unwrap());
+    }
+    for (Golden { name, value, taken_for, .. }, record) in vectors.iter().zip(records) {
+        let value = bytes::Bytes::copy_from_slice(value.as_deref().unwrap_or_default().as_bytes());
+        let digest = schemas::Hash::of(&value);
+        let stub = format!(r#"{{"malformed":{{"sha256":"{digest}","len":{}}}}}"#, value.len());
+        let wanted = if taken_for == "the value" { value } else { stub.into() };
+        assert_eq!(record.bytes, wanted, "{name}");
+    }
+}
+
 /// Ten bytes that look like another rule's stop nobody, whatever type they are written under.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_value_that_names_another_rule_under_other_headers_is_malformed() {

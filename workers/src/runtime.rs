@@ -4,6 +4,7 @@
 //! under way, and records the outcomes. It has no opinions of its own, and waits for none of it: while the ledger gives no
 //! verdict on one thing, a canary can still be sent back.
 
+mod backoff;
 mod lookout;
 mod record;
 mod turns;
@@ -185,7 +186,8 @@ impl Worker {
             reaction.effects.into_iter().for_each(|effect| self.start(effect));
             self.records.start(&state, reaction.outcomes);
             let wake = reaction.wake_at.map_or(IDLE_MAX, |at| until(now, at));
-            let idle = wake.min(next_look.saturating_sub(steady)).clamp(IDLE_MIN, IDLE_MAX);
+            let again = self.records.due().saturating_sub(steady);
+            let idle = wake.min(next_look.saturating_sub(steady)).min(again).clamp(IDLE_MIN, IDLE_MAX);
             tokio::select! {
                 news = self.news.recv() => if let Some(news) = news { self.take_in(news) },
                 ended = self.records.next() => ended?,

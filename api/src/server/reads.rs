@@ -51,8 +51,9 @@ pub(super) async fn ledger(State(api): State<Arc<Api>>, _: Caller) -> Response {
     let (id, halted) = (api.ledger.id(), api.ledger.halted());
     let view = api.ledger.view();
     let (next, root, time, voids) = (view.next(), view.tree().root(), view.time(), view.voids());
+    let read_only = view.read_only().clone();
     drop(view);
-    respond::json(&Standing { ledger: id, next, end, root, time, voids, halted })
+    respond::json(&Standing { ledger: id, next, end, root, time, voids, halted, read_only })
 }
 
 /// The moment that a query names: `at`, `offset` or `event`, or now.

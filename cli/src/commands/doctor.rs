@@ -80,6 +80,13 @@ impl Doctor {
                 findings.extend(glass::findings(&data));
                 findings.extend(running::findings(&data, session.door()?.client()).await);
             }
+            // The process that runs and the folder may say the same of a stream.
+            let mut said = Vec::new();
+            findings.retain(|finding| {
+                let is_new = !said.contains(finding);
+                said.extend(is_new.then(|| finding.clone()));
+                is_new
+            });
             // What keeps the ledger from going on comes first; the others keep their order.
             findings.sort_by_key(|finding| (finding.level, finding.thing) != (Level::Fail, running::HALTED));
             drop(progress);

@@ -10,6 +10,7 @@ use super::watch::watch;
 use crate::door::Door;
 use crate::exit::Exit;
 use crate::failure::{Failure, Outcome};
+use crate::out::Form;
 use crate::progress::Progress;
 use crate::render::status;
 use crate::session::Session;
@@ -48,6 +49,9 @@ impl Status {
             session
                 .say_empty(status::lines(&status).is_empty(), "no stack of any version; the services are in `--json`");
             session.warn_of(&status.unrecorded);
+            if session.out.form != Form::Eyes {
+                status::read_only(&status).iter().for_each(|line| session.out.say(line));
+            }
             Ok(Exit::Done)
         })
     }

@@ -1,5 +1,7 @@
 //! Production at a moment, for eyes and pipes.
 
+use std::collections::BTreeMap;
+
 use jiff::Zoned;
 use replay::answer::{Production, Status};
 
@@ -50,7 +52,14 @@ pub(crate) fn lines(production: &Production) -> String {
 
 fn status_of(production: &Production) -> Status {
     let services = production.services.iter().map(|service| service.status.clone()).collect();
-    Status { schema_version: production.schema_version, at: production.at, services, unrecorded: vec![] }
+    Status {
+        schema_version: production.schema_version,
+        at: production.at,
+        halted: None,
+        read_only: BTreeMap::new(),
+        services,
+        unrecorded: vec![],
+    }
 }
 
 #[cfg(test)]

@@ -24,12 +24,20 @@ pub(crate) const COLUMNS: &str =
 pub(crate) fn eyes(status: &Status, now: &Zoned) -> String {
     let halted =
         status.halted.as_ref().map(|why| paint(&format!("{BAD} {}\n\n", plain(&sentence(why))), style_of(BAD)));
-    let first = halted.unwrap_or_default();
+    let read_only = read_only(status).into_iter();
+    let read_only = read_only.map(|line| paint(&format!("{WARN} {}\n", plain(&line)), style_of(WARN)));
+    let first = halted.into_iter().chain(read_only).collect::<String>();
     if status.services.is_empty() {
         return first + "no services yet; declare one with `ionledger apply SERVICE.toml`\n";
     }
     let parts: Vec<String> = status.services.iter().map(|service| service_tree(service, now)).collect();
     first + &unrecorded::eyes(&status.unrecorded, now) + &parts.join("\n")
+}
+
+/// Returns a line for each stream that is read-only for the program that answers.
+pub(crate) fn read_only(status: &Status) -> Vec<String> {
+    let streams = status.read_only.iter();
+    streams.map(|(stream, why)| format!("{stream} takes nothing here but a rollback: {why}")).collect()
 }
 
 /// Returns the status as lines, one a version.

@@ -27,6 +27,10 @@ pub struct Status {
     /// Why the process that answers follows the ledger no further, if it does not: what it says ends there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub halted: Option<String>,
+    /// The streams that this program takes nothing for but a rollback, each with the first event in it that it does not
+    /// understand. Only of now.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub read_only: BTreeMap<String, String>,
     /// Every service by name, also those without a deployment.
     pub services: Vec<ServiceStatus>,
     /// Rollbacks that were carried out here and that the ledger does not have yet: it gave no verdict.
@@ -335,7 +339,14 @@ pub fn status(state: &State, at: At) -> Status {
     let names: BTreeSet<&ServiceName> =
         state.services.keys().chain(state.deployments.keys().map(|id| &id.service)).collect();
     let services = names.into_iter().map(|name| service_status(state, name, at.time)).collect();
-    Status { schema_version: SCHEMA_VERSION, at, halted: None, services, unrecorded: vec![] }
+    Status {
+        schema_version: SCHEMA_VERSION,
+        at,
+        halted: None,
+        read_only: BTreeMap::new(),
+        services,
+        unrecorded: vec![],
+    }
 }
 
 /// Returns the status of one service, with its deployments in `environment` or all of them; no services if it is
@@ -348,7 +359,14 @@ pub fn status_of(state: &State, at: At, service: &ServiceName, environment: Opti
         found.deployments.retain(|deployment| environment.is_none_or(|wanted| *wanted == deployment.environment));
         services.push(found);
     }
-    Status { schema_version: SCHEMA_VERSION, at, halted: None, services, unrecorded: vec![] }
+    Status {
+        schema_version: SCHEMA_VERSION,
+        at,
+        halted: None,
+        read_only: BTreeMap::new(),
+        services,
+        unrecorded: vec![],
+    }
 }
 
 fn service_status(state: &State, name: &ServiceName, at: Option<Timestamp>) -> ServiceStatus {

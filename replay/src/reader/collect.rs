@@ -1,6 +1,6 @@
 //! Collect: what one pass over the log gathers for an answer: the state up to a moment, where commits stand, history.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -81,6 +81,11 @@ impl Collect {
 
     pub(super) fn places(&mut self) -> CommitPlaces {
         self.places.take().unwrap_or_default()
+    }
+
+    /// Returns the streams that are read-only for this program, each with the first event that it does not understand.
+    pub(super) fn read_only(&self) -> &BTreeMap<String, String> {
+        self.view.read_only()
     }
 
     pub(super) fn seen(self) -> Seen {

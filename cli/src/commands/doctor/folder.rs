@@ -43,7 +43,7 @@ pub(super) async fn findings(data: &Path) -> Vec<Finding> {
     findings.push(open_files());
     if let Ok(log) = log {
         let end = *log.end().borrow();
-        findings.push(contents(data, end).await);
+        findings.extend(contents(data, end).await);
         findings.push(cache(data, end, is_held));
     }
     findings
@@ -232,28 +232,30 @@ fn open_files() -> Finding {
 }
 
 /// Folds the log, for what it holds and for its time.
-async fn contents(data: &Path, end: Offset) -> Finding {
+async fn contents(data: &Path, end: Offset) -> Vec<Finding> {
     const THING: &str = "ledger";
     let next = "run `ionledger verify`, which names the place";
-    let reader = match Reader::open(data).await {
-        Ok(reader) => reader,
-        Err(error) => return Finding::fail(THING, error.to_string(), next),
+    let status = match Reader::open(data).await {
+        Ok(reader) => reader.status(Moment::Now, None, None).await,
+        Err(error) => Err(error),
     };
-    let production = match reader.production(Moment::Now).await {
-        Ok(production) => production,
-        Err(error) => return Finding::fail(THING, error.to_string(), next),
+    let status = match status {
+        Ok(status) => status,
+        Err(error) => return vec![Finding::fail(THING, error.to_string(), next)],
     };
-    let Some(time) = production.at.time else {
-        return Finding::warn(THING, "it holds nothing yet", "start `ionledger up`");
+    let Some(time) = status.at.time else {
+        return vec![Finding::warn(THING, "it holds nothing yet", "start `ionledger up`")];
     };
+    let read_only = status.read_only.iter().map(super::running::read_only);
     // A clock behind the ledger's is harmless to the ledger, whose time only grows, but misleads whoever reads it.
     let ahead = time.duration_since(Timestamp::now());
     if ahead.as_secs() > 5 {
         let what = format!("this machine's clock is {} behind the ledger's last record", length(ahead));
-        return Finding::fail("clock", what, "set the clock, and keep it with NTP");
+        return vec![Finding::fail("clock", what, "set the clock, and keep it with NTP")];
     }
-    let services = count(production.services.len() as u64, "service", "services");
-    Finding::ok(THING, format!("{services}, folded to offset {}", end.0.saturating_sub(1)))
+    let services = count(status.services.len() as u64, "service", "services");
+    let holds = Finding::ok(THING, format!("{services}, folded to offset {}", end.0.saturating_sub(1)));
+    [holds].into_iter().chain(read_only).collect()
 }
 
 fn cache(data: &Path, end: Offset, is_held: bool) -> Finding {

@@ -15,7 +15,7 @@ use crate::render::words::count;
 
 /// Looks at what runs on a data folder.
 pub(super) async fn findings(data: &Path, client: &Client) -> Vec<Finding> {
-    let mut findings = vec![server(client).await];
+    let mut findings = server(client).await;
     findings.extend(socket(data));
     let proxy = ProxyControl::of(data).status().await;
     let declared = declared(data).await;
@@ -38,26 +38,37 @@ pub(super) async fn findings(data: &Path, client: &Client) -> Vec<Finding> {
 /// The finding of a ledger that has halted stands before all others.
 pub(super) const HALTED: &str = "ledger";
 
-async fn server(client: &Client) -> Finding {
+async fn server(client: &Client) -> Vec<Finding> {
     const THING: &str = "up";
-    match client.standing().await {
-        Ok(standing) if standing.halted.is_some() => {
-            let why = standing.halted.unwrap_or_default();
-            let what = format!("has halted at offset {}: {}", standing.next, cause(&why));
+    let standing = match client.standing().await {
+        Ok(standing) => standing,
+        Err(client::Error::NotRunning { .. }) => {
+            let next = "reads work; for changes start `ionledger up`";
+            return vec![Finding::warn(THING, "does not run", next)];
+        }
+        Err(error) => return vec![Finding::fail(THING, cause(&error), "look at what `ionledger up` says")],
+    };
+    let behind = standing.end.0 - standing.next.0.min(standing.end.0);
+    let first = match &standing.halted {
+        Some(why) => {
+            let what = format!("has halted at offset {}: {}", standing.next, cause(why));
             Finding::fail(HALTED, what, why.split_once("; ").map_or("look at what it says", |(_, next)| next))
         }
-        Ok(standing) => match standing.end.0 - standing.next.0.min(standing.end.0) {
-            0 => Finding::ok(THING, format!("runs, {} folded", count(standing.next.0, "record", "records"))),
-            behind => {
-                let behind = count(behind, "record", "records");
-                Finding::warn(THING, format!("runs, {behind} behind the log"), "look again")
-            }
-        },
-        Err(client::Error::NotRunning { .. }) => {
-            Finding::warn(THING, "does not run", "reads work; for changes start `ionledger up`")
+        None if behind == 0 => {
+            Finding::ok(THING, format!("runs, {} folded", count(standing.next.0, "record", "records")))
         }
-        Err(error) => Finding::fail(THING, cause(&error), "look at what `ionledger up` says"),
-    }
+        None => {
+            let behind = count(behind, "record", "records");
+            Finding::warn(THING, format!("runs, {behind} behind the log"), "look again")
+        }
+    };
+    [first].into_iter().chain(standing.read_only.iter().map(read_only)).collect()
+}
+
+/// A stream that holds what this program does not understand.
+pub(super) fn read_only((stream, why): (&String, &String)) -> Finding {
+    let what = format!("{stream} takes nothing here but a rollback: {}", cause(why));
+    Finding::warn("stream", what, "upgrade ionledger, of which a newer one has written this")
 }
 
 /// An error without its own next step.
