@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use ledger::execute;
+use ledger::log::Ahead;
 use replay::answer::{Names, summary};
 use schemas::glass::Unrecorded;
 use schemas::{CommitId, Event, Hash, LedgerId, Offset, Stream, Timestamp};
@@ -92,6 +93,9 @@ pub struct Standing {
     /// understand.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub read_only: BTreeMap<String, String>,
+    /// Commits that say that they were made more than a day after the log took them in, of the last that were read.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ahead: Vec<Ahead>,
 }
 
 /// A record as followers get it.

@@ -266,7 +266,13 @@ impl Pages<'_> {
 /// Opens the ledger in a data folder for reading.
 async fn open(data: &Path) -> Outcome<Reader> {
     match segments::elsewhere(data).map_err(Failure::error)? {
-        None => Ok(Reader::open(data).await?),
+        None => {
+            let reader = Reader::open(data).await?;
+            if let Some(to) = reader.moved_to().await? {
+                halted::moved(&to);
+            }
+            Ok(reader)
+        }
         Some(Elsewhere { place, .. }) => Err(Failure::error(format!(
             "the ledger of {} lies in {place}, and nothing that follows it runs here; start `ionledger api --ledger \
              {place}`, or `ionledger up --ledger {place}`",

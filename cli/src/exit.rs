@@ -16,7 +16,7 @@ pub(crate) enum Exit {
     RolledBack = 5,
     /// The wait ended while the judge could not decide, or it cannot.
     Inconclusive = 6,
-    /// The wait ended while it was still going on.
+    /// The wait ended while it was still going on, or the router has not confirmed what was set.
     StillGoing = 8,
 }
 
@@ -29,7 +29,7 @@ pub(crate) const TABLE: &str = "\
 4  not allowed: the one who asked may not
 5  rolled back: the release that was waited for came back; `judge`: the canary is worse
 6  inconclusive: the judge could not decide before the wait ended, or `judge` before the counts did
-8  still going: the wait ended first; it goes on by itself";
+8  still going: the wait ended first; it goes on by itself. `rollback`: set, and the router has not confirmed it";
 
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {

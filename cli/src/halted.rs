@@ -1,4 +1,5 @@
-//! A ledger that has halted: every command says so before anything else, and none ends well.
+//! A ledger that goes on no further: one that has halted, which every command says before anything else, and none ends well;
+//! and one that was moved, of which a folder still tells how it stood.
 
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -14,6 +15,14 @@ static WHY: OnceLock<String> = OnceLock::new();
 /// Whether it was said.
 static SAID: AtomicBool = AtomicBool::new(false);
 
+/// Where the ledger went that a folder's was moved to, if it was.
+static MOVED: OnceLock<String> = OnceLock::new();
+
+/// Hears from a folder that its ledger was moved.
+pub(crate) fn moved(to: &str) {
+    let _ = MOVED.set(to.to_owned());
+}
+
 /// Hears it from a server.
 pub(crate) fn heard(why: &str) {
     let _ = WHY.set(why.to_owned()); // the first reason stands
@@ -25,6 +34,15 @@ pub(crate) fn say_first() {
         && !SAID.swap(true, Ordering::Relaxed)
     {
         let _ = writeln!(anstream::stderr().lock(), "error: {}", plain(&sentence(why)));
+    }
+    if let Some(to) = MOVED.get()
+        && !SAID.swap(true, Ordering::Relaxed)
+    {
+        let said = format!(
+            "the ledger was moved to {to}, and nothing that follows it runs here: this is how it stood then; start \
+             `ionledger up --ledger {to}`"
+        );
+        let _ = writeln!(anstream::stderr().lock(), "{}", plain(&said));
     }
 }
 

@@ -1,6 +1,7 @@
 //! A session: one run of the binary, with its arguments, its output and its way to the ledger.
 
 use std::future::Future;
+use std::time::Duration;
 
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, Zoned};
@@ -11,6 +12,9 @@ use crate::door::Door;
 use crate::failure::{Failure, Outcome};
 use crate::out::{Form, Out};
 use crate::render;
+
+/// How long a command that has its answer waits for what it has begun besides.
+const LEAVE_MAX: Duration = Duration::from_millis(200);
 
 /// One run of the binary.
 #[derive(Debug)]
@@ -60,7 +64,11 @@ impl Session {
     /// Carries something out that waits for the network.
     pub(crate) fn wait_for<T>(&self, future: impl Future<Output = Outcome<T>>) -> Outcome<T> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        runtime.map_err(|error| Failure::error(format!("no threads are to be had: {error}")))?.block_on(future)
+        let runtime = runtime.map_err(|error| Failure::error(format!("no threads are to be had: {error}")))?;
+        let ended = runtime.block_on(future);
+        // What still waits for brokers that do not answer is left behind.
+        runtime.shutdown_timeout(LEAVE_MAX);
+        ended
     }
 }
 

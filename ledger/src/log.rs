@@ -10,7 +10,8 @@ pub mod segments;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use schemas::Offset;
+use schemas::{Offset, Timestamp};
+use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 /// A record as the log keeps it.
@@ -21,6 +22,20 @@ pub struct Record {
     /// The exact bytes: a commit's, or what somebody wrote in its stead.
     pub bytes: Bytes,
 }
+
+/// A record whose commit says that it was made long after the log took it in: its writer's clock is wrong, or it was forged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ahead {
+    /// The record.
+    pub offset: Offset,
+    /// When its writer made it, as it says.
+    pub time: Timestamp,
+    /// When the log took it in, by the log's own clock.
+    pub taken: Timestamp,
+}
+
+/// How far a commit's time may be ahead of the log's own clock before it is named: a day.
+pub const AHEAD_MAX: jiff::SignedDuration = jiff::SignedDuration::from_hours(24);
 
 /// Why an append gave no offset.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -92,6 +107,12 @@ pub trait Log: Send + Sync + 'static {
     /// [`ReadError::Unavailable`] if the log cannot be asked.
     async fn latest(&self) -> Result<Offset, ReadError> {
         Ok(*self.end().borrow())
+    }
+
+    /// Returns the last records read here that are [`Ahead`] by more than [`AHEAD_MAX`], by offset. A log without a clock of
+    /// its own knows of none.
+    fn ahead(&self) -> Vec<Ahead> {
+        Vec::new()
     }
 
     /// Subscribes to every durable record from `from` on, without gaps or duplicates.

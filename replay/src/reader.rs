@@ -18,8 +18,9 @@ use std::time::Duration;
 use ledger::log::segments::{self, SegmentsReader};
 use ledger::log::{Log, ReadError};
 use ledger::rule::Halt;
+use ledger::view::Decoded;
 use ledger::{Ledger, State};
-use schemas::{CommitId, DeploymentId, EnvironmentName, Offset, ServiceName, Timestamp};
+use schemas::{CommitId, DeploymentId, EnvironmentName, Event, Offset, ServiceName, Timestamp, genesis};
 
 use crate::answer::{self, At, Declaration, History, Production, Status, Verified, WhoShipped};
 use crate::fold::{FoldError, visit_all};
@@ -242,7 +243,8 @@ impl Reader {
             let halted = ledger.halted();
             let view = ledger.view();
             let read_only = about(view.read_only(), service);
-            return Ok(Status { halted, read_only, ..of(view.state(), At::of(&view)) });
+            let ahead = self.log.ahead();
+            return Ok(Status { halted, read_only, ahead, ..of(view.state(), At::of(&view)) });
         }
         let (seen, read_only) = match moment {
             Moment::Now => self.now().await?,
@@ -263,6 +265,22 @@ impl Reader {
         let collected = self.collect(Collect::new(Moment::Now)).await?;
         let read_only = collected.read_only().clone();
         Ok((collected.seen(), read_only))
+    }
+
+    /// Returns where a ledger goes on that was moved away from here; nothing if it was not. Its last record says so.
+    ///
+    /// # Errors
+    ///
+    /// What keeps that record from being read.
+    pub async fn moved_to(&self) -> Result<Option<String>, Error> {
+        let Some(last) = self.end().0.checked_sub(1).map(Offset) else { return Ok(None) };
+        let records = self.log.read(last, 1).await?;
+        let mut decoded = records.first().map(|record| Decoded::of(&record.bytes));
+        let events = decoded.iter_mut().flat_map(Decoded::take_events);
+        Ok(events.flatten().find_map(|(_, event)| match event {
+            Event::Ledger(genesis::Event::Sealed(sealed)) => Some(sealed.target),
+            _ => None,
+        }))
     }
 
     /// Returns all of production at `moment`.

@@ -1,7 +1,7 @@
 //! A topic whose past is not what it was, or that would not keep it.
 
 use ledger::log::contract::{genesis, step};
-use ledger::log::kafka::{Kafka, OpenError, Options};
+use ledger::log::kafka::{Kafka, OpenError, Options, Weak};
 use ledger::log::{Log as _, ReadError, Urgency};
 use ledger::rule::NO_HEAD;
 use ledger::{View, execute};
@@ -60,9 +60,10 @@ async fn a_topic_that_would_lose_records_is_refused_by_the_name_of_its_setting()
         let topic = Topic::new();
         topic.make(1, 3, &but(name, bad)).await;
         match topic.open().await {
-            Err(OpenError::Setting { name: named, found, .. }) => {
+            Err(OpenError::Settings { weak, .. }) => {
                 let sorted = |text: &str| text.split(',').collect::<std::collections::BTreeSet<_>>().len();
-                assert_eq!((named, sorted(&found)), (name, sorted(bad)));
+                let [Weak { name: named, found, .. }] = &weak[..] else { panic!("{weak:?}") };
+                assert_eq!((*named, sorted(found)), (name, sorted(bad)));
             }
             other => panic!("{name}={bad}: {other:?}"),
         }
@@ -70,10 +71,34 @@ async fn a_topic_that_would_lose_records_is_refused_by_the_name_of_its_setting()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn everything_that_is_too_weak_is_named_at_once() {
+    let topic = Topic::new();
+    let bad = [("cleanup.policy", "compact"), ("min.insync.replicas", "1"), ("unclean.leader.election.enable", "true")];
+    topic.make(1, 2, &bad).await;
+    match topic.open().await {
+        Err(OpenError::Settings { weak, .. }) => {
+            let names: Vec<&str> = weak.iter().map(|weak| weak.name).collect();
+            let wanted = [
+                "replicas",
+                "cleanup.policy",
+                "retention.ms",
+                "min.insync.replicas",
+                "unclean.leader.election.enable",
+                "compression.type",
+            ];
+            assert_eq!(names, wanted);
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_topic_with_too_few_replicas_or_two_partitions_is_refused() {
     let topic = Topic::new();
     topic.make(1, 1, &but("min.insync.replicas", "1")).await;
-    assert!(matches!(topic.open().await, Err(OpenError::Replicas { found: 1, .. })));
+    let refused = topic.open().await.expect_err("it is refused").to_string();
+    let all = "has replicas=1, a ledger needs 3, or --dev if it may be lost; has min.insync.replicas=1, a ledger needs 2; set";
+    assert!(refused.contains(all), "{refused}");
     let dev = Options { dev: true, ..Options::default() };
     Kafka::open(topic.place(), dev.clone()).await.expect("--dev takes it");
     let topic = Topic::new();

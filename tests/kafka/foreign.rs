@@ -2,7 +2,7 @@
 
 use ledger::Halt;
 use ledger::execute::OpenError;
-use ledger::log::contract::step;
+use ledger::log::contract::{Commit, step};
 use ledger::log::{Log as _, ReadError};
 use ledger::rule::{NO_HEAD, Parsed, Void, canonical};
 use rdkafka::message::{Header, OwnedHeaders};
@@ -80,9 +80,9 @@ async fn every_golden_record_is_taken_for_what_it_is() {
     let vectors = include_str!("../../ledger/src/log/kafka/golden.jsonl").lines();
     let vectors: Vec<Golden> = vectors.map(|line| serde_json::from_str(line).unwrap()).collect();
     for Golden { key, headers, value, .. } in &vectors {
-        let headers = headers.iter().fold(OwnedHeaders::new(), |headers, (key, value)| {
-            headers.insert(Header { key, value: value.as_deref() })
-        });
+        let headers = headers
+            .iter()
+            .fold(OwnedHeaders::new(), |headers, (key, value)| headers.insert(Header { key, value: value.as_deref() }));
         topic.write(key.as_deref(), value.as_deref().map(str::as_bytes), Some(headers), "none");
     }
     let mut records = Vec::new();
@@ -129,6 +129,27 @@ async fn a_value_that_names_another_rule_under_other_headers_is_malformed() {
     assert_eq!((running.halted(), running.view().voids()), (None, values.len() as u64));
     let opened = ledger(topic.open().await.unwrap()).await.unwrap();
     assert_eq!((opened.halted(), opened.view().tree().root()), (None, running.view().tree().root()));
+}
+
+/// Whoever can write can forge a commit, and with it the ledger's time.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_commit_that_is_a_day_ahead_of_its_broker_is_named() {
+    let topic = Topic::filled(1).await;
+    let log = topic.open().await.unwrap();
+    let now = schemas::Timestamp::now();
+    let hours = |hours| now.checked_add(jiff::SignedDuration::from_hours(hours)).unwrap();
+    for (n, time) in [(7, hours(20)), (8, hours(30)), (9, hours(-2_000))] {
+        let stream = format!("service/t{n}");
+        append(&log, Commit::new(n).at(time).extends(&stream, NO_HEAD).event(&stream, "test.stepped").bytes()).await;
+    }
+    for reader in [log, topic.open().await.unwrap()] {
+        let mut view = ledger::View::default();
+        ledger::execute::catch_up(&reader, &mut view).await.unwrap();
+        let ahead = reader.ahead();
+        let named: Vec<(Offset, schemas::Timestamp)> = ahead.iter().map(|ahead| (ahead.offset, ahead.time)).collect();
+        assert_eq!(named, [(Offset(3), hours(30))]);
+        assert!(ahead[0].taken.duration_since(now).abs() < jiff::SignedDuration::from_hours(1));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

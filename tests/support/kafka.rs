@@ -45,6 +45,18 @@ impl Cluster {
         Self::made(brokers, &["secure"])
     }
 
+    /// Starts a cluster of one broker that lets nobody do anything until [`Cluster::acls`] says so.
+    pub fn start_with_acls() -> Self {
+        Self::made(1, &["acl"])
+    }
+
+    /// Gives or takes rights, as an administrator, with the arguments of `kafka-acls.sh`.
+    pub fn acls(&self, arguments: &[&str]) {
+        let mut acls = Command::new(SCRIPT);
+        let done = acls.arg("acls").arg(self.folder.path()).args(arguments).output().unwrap();
+        assert!(done.status.success(), "{arguments:?}: {done:?}");
+    }
+
     fn made(brokers: usize, how: &[&str]) -> Self {
         let folder = tempfile::Builder::new().prefix("kafka-").tempdir().unwrap();
         let mut make = Command::new(SCRIPT);

@@ -53,7 +53,8 @@ pub(super) async fn ledger(State(api): State<Arc<Api>>, _: Caller) -> Response {
     let (next, root, time, voids) = (view.next(), view.tree().root(), view.time(), view.voids());
     let read_only = view.read_only().clone();
     drop(view);
-    respond::json(&Standing { ledger: id, next, end, root, time, voids, halted, read_only })
+    let ahead = api.ledger.log().ahead();
+    respond::json(&Standing { ledger: id, next, end, root, time, voids, halted, read_only, ahead })
 }
 
 /// The moment that a query names: `at`, `offset` or `event`, or now.

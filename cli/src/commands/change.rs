@@ -11,6 +11,7 @@ use schemas::command::{Command, Request};
 use super::after::{Before, after};
 use crate::args::Asking;
 use crate::door::Door;
+use crate::exit::Exit;
 use crate::failure::Outcome;
 use crate::progress::Progress;
 use crate::render::written;
@@ -55,6 +56,12 @@ pub(crate) async fn change_then(
         session.out.say(&written::loudly(&answer.notes));
         return Ok((answer, Next(vec![])));
     }
+    if matches!(command, Command::Rollback { .. }) && rolled_back(&answer) != Exit::Done {
+        session.out.say(&written::loudly(&[
+            "set, not applied: users are still where they were; it is applied as soon as the router can be told"
+                .to_owned(),
+        ]));
+    }
     Next(written::talk(&answer, asking.dry_run)).say(session);
     let next = if asking.dry_run || answer.events.is_empty() { vec![] } else { after(&command, &before) };
     Ok((answer, Next(next)))
@@ -74,6 +81,11 @@ async fn before(door: &Door, command: &Command) -> Before {
         }
     }
     before
+}
+
+/// Returns how a rollback ends. One whose weights the router does not serve has sent nobody back yet.
+pub(crate) fn rolled_back(answer: &Answer) -> Exit {
+    if answer.applied == Some(false) { Exit::StillGoing } else { Exit::Done }
 }
 
 /// Makes sure that a command would not be refused, and changes nothing.

@@ -103,25 +103,28 @@ impl Move {
             let Way { from, to, kafka } = &self.way;
             let kafka = kafka.options()?;
             apart(from, to)?;
-            let source = write(from, &kafka).await?;
-            let ledger = follow(Arc::clone(&source), from).await?;
+            let source = Source::open(from, &kafka).await?;
+            let ledger = follow(Arc::clone(&source.log), from).await?;
+            let target = Target::open(to, from, &kafka).await?;
+            let mut carried = 0;
             if ledger.view().state().sealed.is_none() {
+                // Nothing is sealed that could not go on: what may fail is tried before.
+                source.may_end().await?;
+                target.may_go_on(&kafka).await?;
                 // Most of it while the source still takes commits.
-                let target = Target::open(to, from, &kafka).await?;
-                let end = source.latest().await.map_err(Failure::error)?;
-                carry(session, &*source, end, &target.log).await.map_err(Failure::error)?;
+                let end = source.log.latest().await.map_err(Failure::error)?;
+                carried = carry(session, &*source.log, end, &target.log).await.map_err(Failure::error)?.carried;
             }
             let sealed = ledger.seal(&to.to_string(), whoever_runs_this()).await.map_err(Failure::error)?;
-            let target = Target::open(to, from, &kafka).await?;
-            let copied = match carry(session, &*source, sealed, &target.log).await {
+            let copied = match carry(session, &*source.log, sealed, &target.log).await {
                 // It was moved before and has gone on.
                 Err(CopyError::Longer { .. }) => {
-                    let root =
-                        copy::compare(&*source, &*target.log, sealed, &mut |_| ()).await.map_err(Failure::error)?;
-                    copy::Copied { records: sealed.0, carried: 0, root }
+                    let compared = copy::compare(&*source.log, &*target.log, sealed, &mut |_| ()).await;
+                    copy::Copied { records: sealed.0, carried: 0, root: compared.map_err(Failure::error)? }
                 }
                 other => other.map_err(Failure::error)?,
             };
+            let copied = copy::Copied { carried: copied.carried + carried, ..copied };
             target.goes_on().await?;
             answer(session, from, to, copied, Some(sealed))
         })
@@ -197,20 +200,37 @@ async fn read(place: &Place, kafka: &kafka::Options) -> Outcome<Arc<dyn Log>> {
     })
 }
 
-/// Opens a source that is to be sealed.
-async fn write(place: &Place, kafka: &kafka::Options) -> Outcome<Arc<dyn Log>> {
-    Ok(match place {
-        Place::Folder(path) => {
-            // Holding a folder would make one.
-            SegmentsReader::open(path, None).map_err(Failure::error)?;
-            let folder = DataFolder::hold(path).map_err(Failure::error)?;
-            Arc::new(Segments::open(folder, segments::Options::default()).map_err(Failure::error)?)
+/// A source that is to be sealed.
+struct Source {
+    log: Arc<dyn Log>,
+    kafka: Option<Arc<Kafka>>,
+}
+
+impl Source {
+    async fn open(place: &Place, kafka: &kafka::Options) -> Outcome<Self> {
+        match place {
+            Place::Folder(path) => {
+                // Holding a folder would make one.
+                SegmentsReader::open(path, None).map_err(Failure::error)?;
+                let folder = DataFolder::hold(path).map_err(Failure::error)?;
+                let log = Segments::open(folder, segments::Options::default()).map_err(Failure::error)?;
+                Ok(Self { log: Arc::new(log), kafka: None })
+            }
+            Place::Kafka(place) => {
+                let options = kafka::Options { must_exist: true, ..kafka.clone() };
+                let log = Arc::new(Kafka::open(place.clone(), options).await.map_err(Failure::error)?);
+                Ok(Self { log: Arc::<Kafka>::clone(&log), kafka: Some(log) })
+            }
         }
-        Place::Kafka(place) => {
-            let options = kafka::Options { must_exist: true, ..kafka.clone() };
-            Arc::new(Kafka::open(place.clone(), options).await.map_err(Failure::error)?)
+    }
+
+    /// Makes sure that it can be sealed. A folder that is held can.
+    async fn may_end(&self) -> Outcome<()> {
+        match &self.kafka {
+            Some(kafka) => kafka.may_end().await.map_err(Failure::error),
+            None => Ok(()),
         }
-    })
+    }
 }
 
 /// Folds the source, which is a ledger already.
@@ -259,6 +279,14 @@ impl Target {
                 }
                 Ok(Self { log: Arc::<Kafka>::clone(&log), mark: Mark::Kafka(log) })
             }
+        }
+    }
+
+    /// Makes sure that it can go on as the ledger. A folder that is held can.
+    async fn may_go_on(&self, options: &kafka::Options) -> Outcome<()> {
+        match &self.mark {
+            Mark::Folder(_) => Ok(()),
+            Mark::Kafka(log) => log.may_go_on(options).await.map_err(Failure::error),
         }
     }
 

@@ -50,7 +50,7 @@ impl Status {
                 .say_empty(status::lines(&status).is_empty(), "no stack of any version; the services are in `--json`");
             session.warn_of(&status.unrecorded);
             if session.out.form != Form::Eyes {
-                status::read_only(&status).iter().for_each(|line| session.out.say(line));
+                status::warnings(&status).iter().for_each(|line| session.out.say(line));
             }
             Ok(Exit::Done)
         })

@@ -6,7 +6,7 @@ use clap::Args;
 use schemas::DeploymentId;
 use schemas::command::Command;
 
-use super::change::change;
+use super::change::{change, rolled_back};
 use crate::args::{Asking, Where};
 use crate::exit::Exit;
 use crate::failure::{Failure, Outcome};
@@ -71,6 +71,9 @@ Examples:
 ///
 /// If the ledger gives no verdict within 2 s, it goes on without ("break glass"): the intent is signed and kept in a
 /// file, the requests move, and the ledger hears of it when it answers again.
+///
+/// It ends with 8 if the weights are set and the router has not confirmed them: it hangs or does not run, and users are
+/// still where they were.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -91,7 +94,8 @@ pub(crate) struct Rollback {
 impl Rollback {
     pub(crate) fn run(self, session: &Session) -> Outcome {
         let asking = Asking { no_break_glass: self.no_break_glass, ..self.asking };
-        steer(session, &asking, Command::Rollback { deployment: self.place.deployment() })
+        let command = Command::Rollback { deployment: self.place.deployment() };
+        session.wait_for(async { Ok(rolled_back(&change(session, &session.door()?, &asking, command).await?)) })
     }
 }
 

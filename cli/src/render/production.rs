@@ -56,7 +56,9 @@ fn status_of(production: &Production) -> Status {
         schema_version: production.schema_version,
         at: production.at,
         halted: None,
+        moved_to: None,
         read_only: BTreeMap::new(),
+        ahead: vec![],
         services,
         unrecorded: vec![],
     }

@@ -1,6 +1,7 @@
 //! Status for eyes, a tree for each deployment, and for pipes, a line for each version.
 
 use jiff::{SignedDuration, Zoned};
+use ledger::log::Ahead;
 use replay::answer::{
     DeploymentStatus, NodePhase, NodeStatus, RolloutPhase, RolloutStatus, ServiceStatus, StackPhase, Status,
     VerdictStatus, VersionStatus,
@@ -24,9 +25,9 @@ pub(crate) const COLUMNS: &str =
 pub(crate) fn eyes(status: &Status, now: &Zoned) -> String {
     let halted =
         status.halted.as_ref().map(|why| paint(&format!("{BAD} {}\n\n", plain(&sentence(why))), style_of(BAD)));
-    let read_only = read_only(status).into_iter();
-    let read_only = read_only.map(|line| paint(&format!("{WARN} {}\n", plain(&line)), style_of(WARN)));
-    let first = halted.into_iter().chain(read_only).collect::<String>();
+    let warnings = warnings(status).into_iter();
+    let warnings = warnings.map(|line| paint(&format!("{WARN} {}\n", plain(&line)), style_of(WARN)));
+    let first = halted.into_iter().chain(warnings).collect::<String>();
     if status.services.is_empty() {
         return first + "no services yet; declare one with `ionledger apply SERVICE.toml`\n";
     }
@@ -34,10 +35,21 @@ pub(crate) fn eyes(status: &Status, now: &Zoned) -> String {
     first + &unrecorded::eyes(&status.unrecorded, now) + &parts.join("\n")
 }
 
-/// Returns a line for each stream that is read-only for the program that answers.
-pub(crate) fn read_only(status: &Status) -> Vec<String> {
+/// Returns a line for each thing that concerns the ledger as a whole: where it went, streams that are read-only for the program
+/// that answers, and commits whose time cannot be true.
+pub(crate) fn warnings(status: &Status) -> Vec<String> {
+    let moved = status.moved_to.iter().map(|to| format!("the ledger was moved to {to}: this is how it stood then"));
     let streams = status.read_only.iter();
-    streams.map(|(stream, why)| format!("{stream} takes nothing here but a rollback: {why}")).collect()
+    let streams = streams.map(|(stream, why)| format!("{stream} takes nothing here but a rollback: {why}"));
+    moved.chain(streams).chain(status.ahead.iter().map(ahead)).collect()
+}
+
+/// Returns the line about a commit whose time cannot be true.
+pub(crate) fn ahead(Ahead { offset, time, taken }: &Ahead) -> String {
+    format!(
+        "the commit at offset {offset} says it was made at {time}, its broker took it in at {taken}: its writer's clock is \
+         wrong, or it was forged"
+    )
 }
 
 /// Returns the status as lines, one a version.

@@ -24,7 +24,7 @@ use rdkafka::error::KafkaError;
 use schemas::{Hash, Offset};
 use tokio::sync::{oneshot, watch};
 
-use super::{AppendError, Log, ReadError, Record, Urgency};
+use super::{Ahead, AppendError, Log, ReadError, Record, Urgency};
 use crate::rule::Parsed;
 use crate::view::View;
 use binding::Outgoing;
@@ -47,7 +47,9 @@ mod follower;
 mod heartbeats;
 mod history;
 mod place;
+mod probe;
 mod producer;
+mod rights;
 mod security;
 mod settings;
 mod tail;
@@ -75,6 +77,18 @@ pub enum OpenError {
         place: Place,
         /// What the last try came to.
         why: String,
+    },
+    /// Something else listens there than brokers as the settings have them.
+    #[error("{server} of {place} {what}; {next}")]
+    Stranger {
+        /// The place.
+        place: Place,
+        /// The first address of it.
+        server: String,
+        /// What listens there.
+        what: String,
+        /// What to do.
+        next: String,
     },
     /// The client library refuses its settings.
     #[error("the Kafka client cannot be made: {0}; check its settings")]
@@ -125,16 +139,6 @@ pub enum OpenError {
         /// How many there are.
         found: usize,
     },
-    /// Too few brokers hold the topic.
-    #[error(
-        "topic {topic} lies on {found} brokers, a ledger on 3; give it more replicas, or use --dev if it may be lost"
-    )]
-    Replicas {
-        /// The topic.
-        topic: String,
-        /// How many hold it.
-        found: usize,
-    },
     /// A ledger has one order.
     #[error("topic {topic} has {found} partitions, a ledger has one; name another topic")]
     Partitions {
@@ -143,17 +147,21 @@ pub enum OpenError {
         /// How many it has.
         found: usize,
     },
-    /// A setting would lose records.
-    #[error("topic {topic} has {name}={found}, a ledger needs {wanted}; set it, and look whether records are missing")]
-    Setting {
+    /// With these settings it would lose records, or readers.
+    #[error("topic {topic} {}; set them, and look whether records are missing", listed(weak))]
+    Settings {
         /// The topic.
         topic: String,
-        /// The setting.
-        name: &'static str,
-        /// Its value.
-        found: String,
-        /// The value that it should have.
-        wanted: &'static str,
+        /// Each that is too weak.
+        weak: Vec<Weak>,
+    },
+    /// Rights are missing.
+    #[error("this user may not {} on topic {topic}; give it the rights that docs/kafka.md lists", rights.join(", "))]
+    Rights {
+        /// The topic.
+        topic: String,
+        /// The operations that it may not.
+        rights: Vec<String>,
     },
     /// The log's past is not what it was.
     #[error(transparent)]
@@ -167,6 +175,22 @@ fn after_not_made(why: &str) -> &'static str {
     } else {
         "let this user make topics, or make it by hand as the documents say"
     }
+}
+
+/// A setting that is too weak for a ledger.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Weak {
+    /// The setting; `replicas` is how many brokers hold the topic.
+    pub name: &'static str,
+    /// Its value.
+    pub found: String,
+    /// The value that it should have.
+    pub wanted: &'static str,
+}
+
+fn listed(weak: &[Weak]) -> String {
+    let each = weak.iter().map(|Weak { name, found, wanted }| format!("has {name}={found}, a ledger needs {wanted}"));
+    each.collect::<Vec<_>>().join("; ")
 }
 
 impl OpenError {
@@ -256,7 +280,14 @@ impl Kafka {
     pub async fn open(place: Place, options: Options) -> Result<Self, OpenError> {
         options.check()?;
         let clients = Clients::new(place, &options);
-        let warnings = topic::prepare(&clients, &options).await?;
+        let security = options.security.clone();
+        let warnings = tokio::select! {
+            biased;
+            prepared = topic::prepare(&clients, &options) => prepared?,
+            (server, what, next) = probe::stranger(clients.place(), &security) => {
+                return Err(OpenError::Stranger { place: clients.place().clone(), server, what, next });
+            }
+        };
         for warning in &warnings {
             tracing::warn!(warning, "kafka");
         }
@@ -356,6 +387,47 @@ impl Kafka {
         topic::mark_copy(&self.clients, is_copy).await
     }
 
+    /// Makes sure, without doing it, that this user may seal the ledger here.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError::Rights`] with what it may not, or why that cannot be known.
+    pub async fn may_end(&self) -> Result<(), OpenError> {
+        use rights::Right::{Read, Write};
+        self.may(vec![(self.place().topic().to_owned(), vec![Read, Write])]).await
+    }
+
+    /// Makes sure, without doing it, that this user may go on here with a ledger that was carried here: append and read, beat
+    /// beside it, and take the mark of a copy away.
+    ///
+    /// # Errors
+    ///
+    /// As [`Kafka::may_end`].
+    pub async fn may_go_on(&self, options: &Options) -> Result<(), OpenError> {
+        use rights::Right::{Delete, DescribeConfigs, Read, Write};
+        heartbeats::prepare(self.place(), options).await?;
+        let beside = |name| self.place().beside(name).topic().to_owned();
+        let log = (self.place().topic().to_owned(), vec![Read, Write, DescribeConfigs]);
+        self.may(vec![log, (beside(heartbeats::NAME), vec![Read, Write]), (beside(topic::MARK), vec![Delete])]).await
+    }
+
+    async fn may(&self, wanted: Vec<(String, Vec<rights::Right>)>) -> Result<(), OpenError> {
+        let asking = Arc::clone(&self.asking);
+        blocking(move || {
+            for (topic, wanted) in wanted {
+                let rights = match rights::lacking(&asking, &topic, &wanted) {
+                    Ok(lacking) => lacking.iter().map(ToString::to_string).collect(),
+                    Err(why) => vec![format!("describe ({why})")],
+                };
+                if !Vec::is_empty(&rights) {
+                    return Err(OpenError::Rights { topic, rights });
+                }
+            }
+            Ok(())
+        })
+        .await
+    }
+
     /// Returns the place.
     pub fn place(&self) -> &Place {
         self.clients.place()
@@ -447,6 +519,10 @@ impl Log for Kafka {
 
     fn end(&self) -> watch::Receiver<Offset> {
         self.end.clone()
+    }
+
+    fn ahead(&self) -> Vec<Ahead> {
+        self.clients.early().all()
     }
 
     async fn latest(&self) -> Result<Offset, ReadError> {

@@ -7,6 +7,7 @@ use ledger::State;
 use ledger::deployment::{self, Deployment, rollback, rollout, stack, step};
 use ledger::judgement::Judgements;
 use ledger::judgement::hearing::Hearing;
+use ledger::log::Ahead;
 use schemas::glass::Unrecorded;
 use schemas::judgement::{Counts, Evidence, Verdict};
 use schemas::rollout::{HoldKind, Plan};
@@ -27,10 +28,16 @@ pub struct Status {
     /// Why the process that answers follows the ledger no further, if it does not: what it says ends there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub halted: Option<String>,
+    /// Where the ledger goes on, if it was moved: this is how it stood then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub moved_to: Option<String>,
     /// The streams that this program takes nothing for but a rollback, each with the first event in it that it does not
     /// understand. Only of now.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub read_only: BTreeMap<String, String>,
+    /// Commits that say that they were made more than a day after the log took them in, of the last that were read.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ahead: Vec<Ahead>,
     /// Every service by name, also those without a deployment.
     pub services: Vec<ServiceStatus>,
     /// Rollbacks that were carried out here and that the ledger does not have yet: it gave no verdict.
@@ -339,11 +346,17 @@ pub fn status(state: &State, at: At) -> Status {
     let names: BTreeSet<&ServiceName> =
         state.services.keys().chain(state.deployments.keys().map(|id| &id.service)).collect();
     let services = names.into_iter().map(|name| service_status(state, name, at.time)).collect();
+    whole(state, at, services)
+}
+
+fn whole(state: &State, at: At, services: Vec<ServiceStatus>) -> Status {
     Status {
         schema_version: SCHEMA_VERSION,
         at,
         halted: None,
+        moved_to: state.sealed.clone(),
         read_only: BTreeMap::new(),
+        ahead: vec![],
         services,
         unrecorded: vec![],
     }
@@ -359,14 +372,7 @@ pub fn status_of(state: &State, at: At, service: &ServiceName, environment: Opti
         found.deployments.retain(|deployment| environment.is_none_or(|wanted| *wanted == deployment.environment));
         services.push(found);
     }
-    Status {
-        schema_version: SCHEMA_VERSION,
-        at,
-        halted: None,
-        read_only: BTreeMap::new(),
-        services,
-        unrecorded: vec![],
-    }
+    whole(state, at, services)
 }
 
 fn service_status(state: &State, name: &ServiceName, at: Option<Timestamp>) -> ServiceStatus {

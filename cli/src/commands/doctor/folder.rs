@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use ledger::log::Log;
-use ledger::log::segments::{FORMAT, OpenError, SegmentsReader, elsewhere};
+use ledger::log::segments::{Elsewhere, FORMAT, OpenError, SegmentsReader, elsewhere};
 use replay::{Moment, Reader};
 use schemas::Offset;
 use workers::nodes::process;
@@ -41,12 +41,34 @@ pub(super) async fn findings(data: &Path) -> Vec<Finding> {
     findings.push(reserve(data));
     findings.push(disk(data));
     findings.push(open_files());
-    if let Ok(log) = log {
+    if let Ok(Some(elsewhere)) = elsewhere(data) {
+        findings.push(elsewhere_cache(data, &elsewhere));
+    } else if let Ok(log) = log {
         let end = *log.end().borrow();
         findings.extend(contents(data, end).await);
         findings.push(cache(data, end, is_held));
     }
     findings
+}
+
+/// The cache of a ledger that lies elsewhere: how far it is says nothing about the log that this folder had before.
+fn elsewhere_cache(data: &Path, elsewhere: &Elsewhere) -> Finding {
+    const THING: &str = "cache";
+    let next = "its next start makes it again; it can be removed while nothing runs";
+    if !data.join("replay").exists() {
+        return Finding::ok(THING, "none; an API that starts here makes it");
+    }
+    match replay::Projection::open_if_free(data) {
+        Err(error @ replay::projection::OpenError::InUse(_)) => Finding::ok(THING, error.to_string()),
+        Err(error) => Finding::warn(THING, error.to_string(), next),
+        Ok(cache) => match cache.found_damaged() {
+            Some(what) => Finding::warn(THING, format!("damaged: {what}"), next),
+            None => {
+                let next = *cache.next().borrow();
+                Finding::ok(THING, format!("{} records of {} folded", grouped(next.0), elsewhere.place))
+            }
+        },
+    }
 }
 
 fn access(data: &Path) -> Finding {
@@ -144,7 +166,10 @@ fn holder(data: &Path) -> (Finding, bool) {
 fn log_of(data: &Path, log: &Result<SegmentsReader, OpenError>) -> Finding {
     const THING: &str = "log";
     if let Ok(Some(elsewhere)) = elsewhere(data) {
-        return Finding::ok(THING, format!("lies in {}", elsewhere.place));
+        let before = log.as_ref().map_or(String::new(), |log| {
+            format!("; the folder's own, which goes on there, has {} records", grouped(log.end().borrow().0))
+        });
+        return Finding::ok(THING, format!("lies in {}{before}", elsewhere.place));
     }
     match log {
         Ok(log) => {
@@ -246,6 +271,10 @@ async fn contents(data: &Path, end: Offset) -> Vec<Finding> {
     let Some(time) = status.at.time else {
         return vec![Finding::warn(THING, "it holds nothing yet", "start `ionledger up`")];
     };
+    if let Some(to) = &status.moved_to {
+        let next = format!("start `ionledger up --ledger {to}`, or carry it back with `ionledger move`");
+        return vec![Finding::warn(THING, format!("it was moved to {to} and takes nothing more here"), next)];
+    }
     let read_only = status.read_only.iter().map(super::running::read_only);
     // A clock behind the ledger's is harmless to the ledger, whose time only grows, but misleads whoever reads it.
     let ahead = time.duration_since(Timestamp::now());

@@ -62,7 +62,11 @@ async fn server(client: &Client) -> Vec<Finding> {
             Finding::warn(THING, format!("runs, {behind} behind the log"), "look again")
         }
     };
-    [first].into_iter().chain(standing.read_only.iter().map(read_only)).collect()
+    let ahead = standing.ahead.iter().map(|ahead| {
+        let next = "look who wrote it: `ionledger history`; take the right to write away from who should not have it";
+        Finding::warn("time", crate::render::status::ahead(ahead), next)
+    });
+    [first].into_iter().chain(standing.read_only.iter().map(read_only)).chain(ahead).collect()
 }
 
 /// A stream that holds what this program does not understand.

@@ -44,6 +44,13 @@ impl Commit {
         self
     }
 
+    /// Lets it say that it was made at `time`.
+    #[must_use]
+    pub fn at(mut self, time: Timestamp) -> Self {
+        self.envelope.time = time;
+        self
+    }
+
     /// Lets it move a head.
     #[must_use]
     pub fn extends(mut self, stream: &str, head: Head) -> Self {

@@ -25,6 +25,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use bytes::{Bytes, BytesMut};
 use rdkafka::message::{BorrowedMessage, Header, Headers, Message, OwnedHeaders};
+use schemas::Timestamp;
 use schemas::envelope::{Envelope, RULE};
 
 use crate::rule::{self, Parsed};
@@ -38,6 +39,9 @@ const CONTENT: &str = "application/json";
 
 /// How many headers a commit has.
 const COUNT: usize = 7;
+
+/// The place of `ce_time` among them.
+const TIME_AT: usize = 4;
 
 /// How many bytes records share. Who keeps one keeps them all.
 const ROOM: usize = 1 << 18;
@@ -82,6 +86,18 @@ pub(super) fn bytes_of(message: &BorrowedMessage<'_>, room: &mut BytesMut) -> By
         taken(value, message.key(), headers_of(message).as_ref(), kind, room)
     }));
     taken.unwrap_or_else(|_| taken_for(value, None, None))
+}
+
+/// Returns when the commit in a record was made and when its broker took it in, as far as its headers tell: those of a commit
+/// say what it says itself.
+pub(super) fn times_of(message: &BorrowedMessage<'_>) -> Option<(Timestamp, Timestamp)> {
+    let header = message.headers().filter(|headers| headers.count() == COUNT)?;
+    let made = catch_unwind(AssertUnwindSafe(|| {
+        let header = header.try_get(TIME_AT)?;
+        std::str::from_utf8(header.value?).ok()?.parse().ok()
+    }));
+    let taken = message.timestamp().to_millis().and_then(|ms| Timestamp::from_millisecond(ms).ok())?;
+    Some((made.ok()??, taken))
 }
 
 /// Returns the value of the one header `ce_type`; none if there is no such header, or more than one.

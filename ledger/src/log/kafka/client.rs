@@ -18,6 +18,7 @@ use schemas::Offset;
 use super::place::Place;
 use super::security::Security;
 use super::{Options, binding};
+use crate::log::{AHEAD_MAX, Ahead};
 
 /// How long one question to a broker may take.
 pub(super) const ASK_MAX: Duration = Duration::from_secs(3);
@@ -34,6 +35,32 @@ pub(super) struct Clients {
     more: BTreeMap<String, String>,
     copying: bool,
     complaint: Complaint,
+    ahead: Early,
+}
+
+/// The last records that were read and whose commits were made long after their broker took them in.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Early(Arc<Mutex<BTreeMap<Offset, Ahead>>>);
+
+/// How many of them are remembered.
+const EARLY_MAX: usize = 16;
+
+impl Early {
+    /// Takes in when a commit was made and when its broker took it in.
+    pub(super) fn note(&self, ahead: Ahead) {
+        if ahead.time.duration_since(ahead.taken) > AHEAD_MAX {
+            let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            known.insert(ahead.offset, ahead);
+            if known.len() > EARLY_MAX {
+                known.pop_first();
+            }
+        }
+    }
+
+    /// Returns them.
+    pub(super) fn all(&self) -> Vec<Ahead> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).values().copied().collect()
+    }
 }
 
 /// What the library has last said against the brokers, or they against this program. It tries again and again, and tells
@@ -135,12 +162,17 @@ impl Clients {
     /// Makes clients for `place`.
     pub(super) fn new(place: Place, options: &Options) -> Self {
         let Options { security, client, copying, .. } = options.clone();
-        Self { place, security, more: client, copying, complaint: Complaint::default() }
+        Self { place, security, more: client, copying, complaint: Complaint::default(), ahead: Early::default() }
     }
 
     /// Returns what was last complained of.
     pub(super) fn complaint(&self) -> &Complaint {
         &self.complaint
+    }
+
+    /// Returns where commits are noted whose time is ahead of their broker's.
+    pub(super) fn early(&self) -> &Early {
+        &self.ahead
     }
 
     /// Returns what hears what the library says.

@@ -10,9 +10,9 @@ use rdkafka::message::Message as _;
 use schemas::Offset;
 
 use super::binding;
-use super::client::{self, Clients, Consumer};
+use super::client::{self, Clients, Consumer, Early};
 use super::tail::Tail;
-use crate::log::Record;
+use crate::log::{Ahead, Record};
 
 /// How long a poll waits for something to happen.
 const POLL: Duration = Duration::from_millis(100);
@@ -51,9 +51,9 @@ pub(super) fn start(
     let (number, from) = tail.next_follower();
     clients.assign(&consumer, from)?;
     let (end, ended) = mpsc::channel();
-    let (tail, held) = (Arc::clone(tail), Arc::downgrade(&consumer));
+    let (tail, held, early) = (Arc::clone(tail), Arc::downgrade(&consumer), clients.early().clone());
     let run = move || {
-        if let Err((at, what)) = follow(&consumer, &tail, number, from, known) {
+        if let Err((at, what)) = follow(&consumer, &tail, &early, number, (from, known)) {
             doubts(Doubt { follower: number, at, what });
         }
         drop(consumer);
@@ -65,10 +65,16 @@ pub(super) fn start(
 }
 
 /// Follows until somebody else does.
-fn follow(consumer: &Consumer, tail: &Tail, number: u64, from: Offset, known: Offset) -> Result<(), (Offset, String)> {
+fn follow(
+    consumer: &Consumer,
+    tail: &Tail,
+    early: &Early,
+    number: u64,
+    (from, known): (Offset, Offset),
+) -> Result<(), (Offset, String)> {
     let (mut next, mut room) = (from, BytesMut::new());
     while tail.is_current(number) {
-        let (records, grave) = batch(consumer, &mut next, known, (POLL, BATCH), &mut room);
+        let (records, grave) = batch(consumer, early, &mut next, known, (POLL, BATCH), &mut room);
         if !records.is_empty() && !tail.push(number, records) {
             return Ok(());
         }
@@ -84,6 +90,7 @@ fn follow(consumer: &Consumer, tail: &Tail, number: u64, from: Offset, known: Of
 /// Everything before `known` is in the log: if it ends before, there are offsets without a record.
 pub(super) fn batch(
     consumer: &Consumer,
+    early: &Early,
     next: &mut Offset,
     known: Offset,
     (mut wait, max): (Duration, usize),
@@ -94,6 +101,9 @@ pub(super) fn batch(
         match consumer.poll(wait) {
             None => break,
             Some(Ok(message)) if u64::try_from(message.offset()) == Ok(next.0) => {
+                if let Some((time, taken)) = binding::times_of(&message) {
+                    early.note(Ahead { offset: *next, time, taken });
+                }
                 records.push(Record { offset: *next, bytes: binding::bytes_of(&message, room) });
                 *next = next.next();
                 wait = Duration::ZERO;

@@ -45,6 +45,16 @@ impl std::fmt::Debug for KafkaHeartbeats {
     }
 }
 
+/// What the topic is called, beside the log's.
+pub(super) const NAME: &str = "heartbeats";
+
+/// Makes the topic beside the log at `place`, unless it is there.
+pub(super) async fn prepare(place: &Place, options: &Options) -> Result<Clients, OpenError> {
+    let clients = Clients::new(place.beside(NAME), options);
+    make(&clients).await?;
+    Ok(clients)
+}
+
 impl KafkaHeartbeats {
     /// Listens beside the log at `place`, for the instance `own`; makes the topic if there is none.
     ///
@@ -52,8 +62,7 @@ impl KafkaHeartbeats {
     ///
     /// [`OpenError`] if the topic cannot be made or read.
     pub async fn open(place: &Place, options: &Options, own: &str) -> Result<Self, OpenError> {
-        let clients = Clients::new(place.beside("heartbeats"), options);
-        make(&clients).await?;
+        let clients = prepare(place, options).await?;
         let own = own.to_owned();
         blocking(move || Self::begin(&clients, &own)).await
     }

@@ -142,7 +142,8 @@ impl Job {
         }
         let (mut next, mut tries, mut room) = (self.from, 0, BytesMut::new());
         while next < self.until && !self.batches.is_closed() {
-            let (mut records, grave) = follower::batch(consumer, &mut next, self.until, (POLL, BATCH), &mut room);
+            let (mut records, grave) =
+                follower::batch(consumer, clients.early(), &mut next, self.until, (POLL, BATCH), &mut room);
             if next > self.until {
                 records.truncate(records.len() - (next.0 - self.until.0) as usize);
             }

@@ -9,7 +9,7 @@ use rdkafka::consumer::Consumer as _;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 use super::client::{ASK_MAX, Clients, Closing, Consumer, Quiet};
-use super::{OpenError, Options, blocking};
+use super::{OpenError, Options, Weak, blocking};
 
 /// How long the brokers may take to answer at the start.
 const READY_MAX: Duration = Duration::from_secs(20);
@@ -53,6 +53,12 @@ const SETTINGS: [Setting; 7] = [
     },
 ];
 
+/// How many brokers hold a ledger at least.
+const REPLICAS: usize = 3;
+
+/// What the topic is called, beside the log's, whose presence marks a copy.
+pub(super) const MARK: &str = "copy";
+
 const MIN_IN_SYNC: &str = "min.insync.replicas";
 
 /// Looks whether the topic can hold a ledger, after making it if it is not there and may be made. Returns what could be
@@ -82,10 +88,7 @@ async fn look(clients: &Clients, admin: &AdminClient<Quiet>, options: &Options) 
                 continue;
             }
             Some([partition]) if partition.leader >= 0 => {
-                if partition.replicas < 3 && !options.dev {
-                    return Err(OpenError::Replicas { topic: topic(), found: partition.replicas });
-                }
-                return check_settings(clients, admin, options.dev, partition.leader, deadline).await;
+                return check_settings(clients, admin, options.dev, partition, deadline).await;
             }
             Some([] | [_]) => "its partition has no leader",
             Some(many) => return Err(OpenError::Partitions { topic: topic(), found: many.len() }),
@@ -154,6 +157,8 @@ async fn make(clients: &Clients, admin: &AdminClient<Quiet>, dev: bool, brokers:
     for Setting { name, made, .. } in SETTINGS {
         topic = topic.set(name, if name == MIN_IN_SYNC && replicas < 3 { "1" } else { made });
     }
+    // By the brokers' clock, so that a commit that says another time can be named. A topic without it is taken, too.
+    topic = topic.set("message.timestamp.type", "LogAppendTime");
     let made = create(admin, &topic, &AdminOptions::new()).await;
     made.map_err(|why| OpenError::NotMade { topic: clients.topic().to_owned(), why })
 }
@@ -176,18 +181,24 @@ async fn check_settings(
     clients: &Clients,
     admin: &AdminClient<Quiet>,
     dev: bool,
-    leader: i32,
+    partition: &Partition,
     deadline: Instant,
 ) -> Result<Vec<String>, OpenError> {
     let (topic, broker) = loop {
-        match settings(clients, admin, leader).await {
+        match settings(clients, admin, partition.leader).await {
             Ok(told) => break told,
             Err(why) => wait(clients, deadline, why).await?,
         }
     };
-    match weakness(clients, &topic, dev) {
-        Some(weakness) => Err(weakness),
-        None => Ok(broker.as_ref().and_then(slow_broker).into_iter().collect()),
+    let too_few = (partition.replicas < REPLICAS && !dev).then(|| Weak {
+        name: "replicas",
+        found: partition.replicas.to_string(),
+        wanted: "3, or --dev if it may be lost",
+    });
+    let weak: Vec<Weak> = too_few.into_iter().chain(weaknesses(&topic, dev)).collect();
+    match weak.is_empty() {
+        false => Err(OpenError::Settings { topic: clients.topic().to_owned(), weak }),
+        true => Ok(broker.as_ref().and_then(slow_broker).into_iter().collect()),
     }
 }
 
@@ -210,13 +221,12 @@ async fn settings(
     Ok((topic.ok_or(refused)?, broker))
 }
 
-/// Returns the first setting with which a ledger could lose records.
-fn weakness(clients: &Clients, topic: &ConfigResource, dev: bool) -> Option<OpenError> {
+/// Returns the settings with which a ledger could lose records.
+fn weaknesses(topic: &ConfigResource, dev: bool) -> Vec<Weak> {
     let found = |name: &str| topic.get(name).and_then(|entry| entry.value.as_deref()).unwrap_or("not told");
     let needed = SETTINGS.into_iter().filter(|setting| !(dev && setting.name == MIN_IN_SYNC));
-    let weak = { needed }.find(|setting| !(setting.will_do)(found(setting.name)))?;
-    let (topic, found) = (clients.topic().to_owned(), found(weak.name).to_owned());
-    Some(OpenError::Setting { topic, name: weak.name, found, wanted: weak.made })
+    let weak = needed.filter(|setting| !(setting.will_do)(found(setting.name)));
+    weak.map(|Setting { name, made, .. }| Weak { name, found: found(name).to_owned(), wanted: made }).collect()
 }
 
 /// Looks at a topic that was good enough at the start, and says what has become too weak; nothing if nobody answers.
@@ -226,7 +236,9 @@ pub(super) async fn look_again(clients: &Clients, dev: bool) -> Option<Vec<Strin
     let answers = admin.describe_configs(&asked, &AdminOptions::new().request_timeout(Some(ASK_MAX))).await;
     drop(Closing::begin("admin client", admin));
     let topic = answers.ok()?.into_iter().next()?.ok()?;
-    Some(weakness(clients, &topic, dev).iter().map(ToString::to_string).collect())
+    let weak = weaknesses(&topic, dev);
+    let said = OpenError::Settings { topic: clients.topic().to_owned(), weak: weak.clone() };
+    Some((!weak.is_empty()).then(|| said.to_string()).into_iter().collect())
 }
 
 /// Says so if brokers take long to notice that one of them is gone. Rollbacks wait for that, but nothing is lost.
@@ -240,7 +252,7 @@ fn slow_broker(broker: &ConfigResource) -> Option<String> {
 
 /// The topic that marks another as a copy. It holds nothing.
 fn mark_of(clients: &Clients) -> String {
-    format!("{}.copy", clients.topic())
+    clients.place().beside(MARK).topic().to_owned()
 }
 
 /// Marks the topic as a copy, or as none any more.
