@@ -109,6 +109,11 @@ pub trait Log: Send + Sync + 'static {
         Ok(*self.end().borrow())
     }
 
+    /// Returns how many records that nobody wants are read more quickly than they are passed over.
+    fn read_through_max(&self) -> u64 {
+        16
+    }
+
     /// Returns the last records read here that are [`Ahead`] by more than [`AHEAD_MAX`], by offset. A log without a clock of
     /// its own knows of none.
     fn ahead(&self) -> Vec<Ahead> {

@@ -19,7 +19,8 @@ use serde::{Deserialize, Serialize};
 pub use declaration::{Declaration, declaration};
 pub use explain::Explanation;
 pub(crate) use explain::is_of;
-pub use history::{Happened, History, HistoryEntry, OnBehalfOf, Origin, cause, entry};
+pub(crate) use history::entry_without_events;
+pub use history::{Happened, History, HistoryEntry, Made, OnBehalfOf, Origin, cause, entry};
 pub use production::{LeaseAt, Production, ReleaseAt, ServiceAt, production};
 pub use shipped::{ReleaseOrigin, Shipped, WhoShipped, commits_needed, who_shipped};
 pub use status::{

@@ -14,6 +14,7 @@ use rayon::iter::{IndexedParallelIterator as _, ParallelIterator as _};
 use rayon::slice::ParallelSlice as _;
 use schemas::Offset;
 use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
 
 /// How many records are read at once.
 const BATCH: usize = 1_024;
@@ -60,8 +61,12 @@ pub async fn fold_all(log: Arc<dyn Log>) -> Result<View, FoldError> {
 pub(crate) async fn visit_all<V: Visit>(log: Arc<dyn Log>, visitor: V) -> (V, Option<FoldError>) {
     let handle = Handle::current();
     let mut visitor = visitor;
+    // Cancelled when whoever waits for this goes away: what nobody wants is not read to its end.
+    let wanted = CancellationToken::new();
+    let gone = wanted.clone();
+    let _waiting = wanted.drop_guard();
     let visiting = tokio::task::spawn_blocking(move || {
-        let error = visit_all_batches(&*log, &handle, &mut visitor).err();
+        let error = visit_all_batches(&*log, &handle, &gone, &mut visitor).err();
         (visitor, error)
     });
     visiting.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
@@ -80,8 +85,14 @@ self_cell::self_cell! {
 type DecodedParts<'a> = Vec<Vec<(Offset, Decoded<'a>)>>;
 
 /// While one batch is visited, the next is decoded and the one after it read. Whoever has nothing else to do decodes.
-fn visit_all_batches<V: Visit>(log: &dyn Log, handle: &Handle, visitor: &mut V) -> Result<(), FoldError> {
-    let read = |from| handle.block_on(log.read(from, BATCH));
+fn visit_all_batches<V: Visit>(
+    log: &dyn Log,
+    handle: &Handle,
+    gone: &CancellationToken,
+    visitor: &mut V,
+) -> Result<(), FoldError> {
+    let given_up = || ReadError::Unavailable("who asked has gone".to_owned());
+    let read = |from| handle.block_on(gone.run_until_cancelled(log.read(from, BATCH))).unwrap_or_else(|| Err(given_up()));
     let mut current = Batch::new(vec![], |_| vec![]);
     let mut next = read(Offset(0));
     loop {

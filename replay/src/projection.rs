@@ -36,6 +36,7 @@ use ledger::{State, View};
 use schemas::{CommitId, Hash, LedgerId, Offset, Timestamp};
 use tokio::sync::{Notify, watch};
 
+use crate::answer::Made;
 use crate::reader::IdPrefix;
 use crate::shares::Shares;
 use held::{Fold, Held};
@@ -269,6 +270,11 @@ impl Projection {
     pub(crate) fn judged(&self, offset: Offset) -> Option<ledger::rule::Judged> {
         let record = self.read_at(offset, |held| held.record(offset))?;
         Some(ledger::rule::Judged { time: record.time, void: record.void })
+    }
+
+    /// Returns who made the commit at an offset, and why; `Some(None)` if no commit counts there.
+    pub(crate) fn made(&self, offset: Offset) -> Option<Option<Made>> {
+        self.read_at(offset, |held| held.made(offset))
     }
 
     /// Returns the last record whose time is not later than `time`.

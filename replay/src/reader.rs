@@ -3,6 +3,7 @@
 //! It answers from the projection's rows where it can and from a full fold of the log else; both give the same
 //! answers, and the tests compare them.
 
+mod blocks;
 mod collect;
 mod explain;
 mod named;

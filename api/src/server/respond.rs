@@ -14,6 +14,7 @@ use http::{HeaderMap, HeaderValue};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::Api;
 use crate::problem::{self, Code, Problem};
@@ -75,10 +76,14 @@ pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     })
 }
 
-/// Carries a request out in a task of its own: it goes on when its caller goes away, and its panic is an answer.
+/// Carries a request out in a task of its own: its panic is an answer, and it goes on when its caller goes away, unless it is
+/// only a question.
 pub(super) async fn in_a_task(request: Request, next: Next) -> Response {
     let what = format!("{} {}", request.method(), request.uri().path());
-    match tokio::spawn(next.run(request)).await {
+    let is_question = request.method().is_safe();
+    let task = tokio::spawn(next.run(request));
+    let ended = if is_question { AbortOnDropHandle::new(task).await } else { task.await };
+    match ended {
         Ok(response) => response,
         Err(error) => {
             tracing::error!(%what, %error, "a request ended in a bug");

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::table::{self, Cell, paint};
 use super::unrecorded;
-use super::words::{BAD, column, faint, line, moment_and_day, plain, strong, style_of};
+use super::words::{BAD, WARN, column, faint, line, moment_and_day, plain, strong, style_of};
 use crate::failure::{Failure, Outcome};
 
 /// The columns of [`lines`], for help texts.
@@ -44,6 +44,9 @@ fn rows(entry: &HistoryEntry, now: &Zoned) -> Vec<Vec<Cell>> {
         }
         None => entry.events.iter().map(|event| Cell::new(&event.summary)).collect(),
     };
+    if let Some(why) = &entry.missing {
+        told.push(Cell::styled(format!("{WARN} what happened cannot be told now: {why}"), style_of(WARN)));
+    }
     let behind = entry.on_behalf_of.as_ref();
     if let Some(reason) = entry.reason.as_ref().or_else(|| behind?.reason.as_ref()) {
         told.push(Cell::styled(format!("because: {reason}"), faint()));
@@ -117,7 +120,7 @@ fn event_line(entry: &HistoryEntry, event: Option<&Happened>) -> String {
         column(entry.void),
         column(event.map(|event| &event.stream)),
         column(event.map(|event| &event.kind)),
-        column(event.map(|event| plain(&event.summary))),
+        column(event.map(|event| plain(&event.summary)).or_else(|| entry.missing.as_ref().map(|why| plain(why)))),
         column(entry.reason.as_ref()),
     ])
 }

@@ -521,6 +521,11 @@ impl Log for Kafka {
         self.end.clone()
     }
 
+    /// Another place takes a question to a broker, in whose time a thousand records come.
+    fn read_through_max(&self) -> u64 {
+        1_000
+    }
+
     fn ahead(&self) -> Vec<Ahead> {
         self.clients.early().all()
     }

@@ -1,6 +1,6 @@
 //! History: what happened to a service, commit by commit, and who was behind it.
 
-use ledger::rule::Void;
+use ledger::rule::{Judged, Void};
 use ledger::view::{Commit, Folded};
 use schemas::glass::Unrecorded;
 use schemas::{Actor, ActorKind, CommandId, CommitId, EnvironmentName, Event, Offset, ServiceName, Timestamp};
@@ -52,6 +52,56 @@ pub struct HistoryEntry {
     pub void: Option<Void>,
     /// What happened.
     pub events: Vec<Happened>,
+    /// Why `events` are not told, if they are not: the record lies where it cannot be read now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub missing: Option<String>,
+}
+
+/// Who made a commit, and why: all that is said of it besides what happened. The cache keeps it, so that it can be answered
+/// while the log cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Made {
+    /// The commit.
+    pub commit: CommitId,
+    /// Where it stands.
+    #[serde(skip)]
+    pub offset: Offset,
+    /// The ledger's time at it.
+    #[serde(skip)]
+    pub time: Timestamp,
+    /// Its writer's time.
+    pub written_at: Timestamp,
+    /// When it took effect, if that was before it could be recorded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub effective_at: Option<Timestamp>,
+    /// The command it carries out.
+    pub command: CommandId,
+    /// Who, and how they proved it.
+    pub actor: Actor,
+    /// The reason that was given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// The commit to look at for who is behind it; none if its maker answers for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cause: Option<CommitId>,
+}
+
+impl Made {
+    /// Returns who made a record; none if it is malformed.
+    pub fn of(folded: &Folded) -> Option<Self> {
+        let commit = folded.commit.as_ref()?;
+        Some(Self {
+            commit: commit.id,
+            offset: folded.offset,
+            time: folded.time,
+            written_at: commit.written_at,
+            effective_at: commit.about.effective_at,
+            command: commit.command,
+            actor: commit.about.actor.clone(),
+            reason: commit.about.reason.clone(),
+            cause: cause(commit),
+        })
+    }
 }
 
 /// An event.
@@ -105,32 +155,22 @@ pub struct Origin {
 }
 
 impl Origin {
-    /// Returns who made a record; none if it is malformed.
-    pub fn of(folded: &Folded, on_behalf_of: Option<OnBehalfOf>) -> Option<Self> {
-        let commit = folded.commit.as_ref()?;
-        Some(Self {
-            commit: commit.id,
-            offset: folded.offset,
-            time: folded.time,
-            effective_at: commit.about.effective_at,
-            command: commit.command,
-            actor: commit.about.actor.clone(),
-            on_behalf_of,
-            reason: commit.about.reason.clone(),
-        })
+    /// Returns who made a commit.
+    pub fn of(made: Made, on_behalf_of: Option<OnBehalfOf>) -> Self {
+        let Made { commit, offset, time, effective_at, command, actor, reason, .. } = made;
+        Self { commit, offset, time, effective_at, command, actor, on_behalf_of, reason }
     }
 }
 
 impl OnBehalfOf {
-    /// Returns a record's maker, if that is a person or a pipeline.
-    pub fn of(folded: &Folded) -> Option<Self> {
-        let commit = folded.commit.as_ref().filter(|commit| is_answerable(&commit.about.actor))?;
-        Some(Self {
-            actor: commit.about.actor.clone(),
-            commit: commit.id,
-            offset: folded.offset,
-            time: folded.time,
-            reason: commit.about.reason.clone(),
+    /// Returns a commit's maker, if that is a person or a pipeline.
+    pub fn of(made: &Made) -> Option<Self> {
+        is_answerable(&made.actor).then(|| Self {
+            actor: made.actor.clone(),
+            commit: made.commit,
+            offset: made.offset,
+            time: made.time,
+            reason: made.reason.clone(),
         })
     }
 }
@@ -214,6 +254,32 @@ pub fn entry(folded: &Folded, names: &Names, on_behalf_of: Option<OnBehalfOf>) -
         reason: commit.and_then(|commit| commit.about.reason.clone()),
         void: folded.void,
         events: commit.map(|commit| happened(commit, names)).unwrap_or_default(),
+        missing: None,
+    }
+}
+
+/// Returns a record as history shows it that cannot be read now: as far as the cache knows it.
+pub(crate) fn entry_without_events(
+    offset: Offset,
+    judged: Judged,
+    made: Option<Made>,
+    on_behalf_of: Option<OnBehalfOf>,
+    why: String,
+) -> HistoryEntry {
+    let made = made.as_ref();
+    HistoryEntry {
+        offset,
+        time: judged.time,
+        written_at: made.map(|made| made.written_at),
+        effective_at: made.and_then(|made| made.effective_at),
+        commit: made.map(|made| made.commit),
+        command: made.map(|made| made.command),
+        actor: made.map(|made| made.actor.clone()),
+        on_behalf_of,
+        reason: made.and_then(|made| made.reason.clone()),
+        void: judged.void,
+        events: vec![],
+        missing: Some(why),
     }
 }
 

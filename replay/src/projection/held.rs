@@ -13,17 +13,18 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::row::{
-    COMMITS, Closed, Fields, Open, RECORDS, Rec, Result, Tag, damaged, key, key_at, name_in, number_in, share_of_sum,
-    unseal,
+    COMMITS, Closed, Fields, Open, RECORDS, Rec, Result, Tag, damaged, key, key_at, made_from_bytes, name_in, number_in,
+    share_of_sum, unseal,
 };
 use super::store::Store;
+use crate::answer::Made;
 use crate::reader::IdPrefix;
 use crate::shares::Shares;
 
 /// The form of what is kept. It is another one whenever the fold or its rows may be: a cache of another form is made
 /// again.
 pub(super) fn format() -> String {
-    format!("3/{}", env!("CARGO_PKG_VERSION"))
+    format!("4/{}", env!("CARGO_PKG_VERSION"))
 }
 
 /// The names of the rows of [`Shares`] begin so.
@@ -270,6 +271,17 @@ impl Held {
             }
         }
         Ok(commits)
+    }
+
+    /// Returns who made the commit at `offset`, and why; none if no commit counts there.
+    pub(super) fn made(&self, offset: Offset) -> Result<Option<Made>> {
+        let record = self.record(offset)?;
+        if record.void.is_some() {
+            return Ok(None);
+        }
+        let bytes = self.store.get(&key_at(Tag::Made, "", offset.0))?;
+        let bytes = bytes.ok_or_else(|| damaged(format!("who made the commit at offset {offset} is missing")))?;
+        Ok(Some(Made { offset, time: record.time, ..made_from_bytes(&bytes)? }))
     }
 
     /// Returns where a commit is said to stand.

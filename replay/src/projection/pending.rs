@@ -8,8 +8,9 @@ use schemas::{CommandId, CommitId, Event, Hash, Offset, Stream};
 use uuid::Uuid;
 
 use super::held::{Fold, Held, Meta, Tail, commit_key, shares_name};
-use super::row::{COMMITS, Open, RECORDS, Rec, Result, Tag, key, key_at, share_of_sum};
+use super::row::{COMMITS, Open, RECORDS, Rec, Result, Tag, key, key_at, made_to_bytes, share_of_sum};
 use super::store::Batch;
+use crate::answer::Made;
 use crate::shares::{Place, Shares};
 
 /// The changes of some records that were folded and not yet written.
@@ -20,6 +21,7 @@ pub(super) struct Pending {
     records: Vec<Rec>,
     streams: BTreeMap<String, Vec<Offset>>,
     commits: Vec<(CommitId, Offset)>,
+    made: Vec<(Offset, Vec<u8>)>,
 }
 
 /// Folds the shares on with a record.
@@ -40,6 +42,7 @@ impl Pending {
         self.records.push(Rec { time: folded.time, void: folded.void, command, command_hash });
         let Some(commit) = counted else { return };
         self.commits.push((commit.id, folded.offset));
+        self.made.extend(Made::of(folded).map(|made| (folded.offset, made_to_bytes(&made))));
         for (stream, _) in &commit.extends {
             self.streams.entry(stream.clone()).or_default().push(folded.offset);
         }
@@ -87,6 +90,9 @@ impl Pending {
         }
         for (commit, offset) in self.commits {
             batch.put(commit_key(commit), &offset.0.to_be_bytes());
+        }
+        for (offset, made) in self.made {
+            batch.put(key_at(Tag::Made, "", offset.0), &made);
         }
         let records = put_records(&mut batch, held, self.records);
         let new_rows = rows.iter().filter(|(name, _)| !held.rows.contains_key(name)).count();

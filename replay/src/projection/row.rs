@@ -9,6 +9,8 @@ use uuid::Uuid;
 
 use ledger::rule::Void;
 
+use crate::answer::Made;
+
 /// The cache is not what was written: it is set aside and made again from the log.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the cache is damaged: {0}")]
@@ -32,8 +34,29 @@ pub(super) enum Tag {
     At = b'a',
     /// The rule's memory of every record, in chunks.
     Records = b'r',
-    /// A commit's offset. A hint: what is found is compared with the log, what is not found is looked for there.
+    /// A commit's offset. A hint: what is found is compared with the commit that stands there.
     Commit = b'i',
+    /// Who made a commit that counts, and why, by its offset.
+    Made = b'w',
+}
+
+/// What most of what is kept of who made a commit is made of, so that little more than what differs is kept of each.
+const MADE: &[u8] = br#"{"commit":"01900000-0000-7000-8000-000000000000","written_at":"2026-11-22T13:30:00.000000Z","command":
+"01900000-0000-7000-8000-000000000000","actor":{"kind":"person","name":"","proof":"unix-peer uid=1000"}"reason":"
+"actor":{"kind":"pipeline","name":"","proof":"token""actor":{"kind":"worker","name":"traffic-shifter/collector/provisioner/",
+"proof":"lease"},"cause":"01900000-0000-7000-8000-000000000000"}"#;
+
+/// Returns who made a commit as it is kept.
+pub(super) fn made_to_bytes(made: &Made) -> Vec<u8> {
+    let json = serde_json::to_vec(made).expect("plain JSON");
+    compress_prepend_size_with_dict(&json, MADE)
+}
+
+/// Returns who made a commit from what is kept, but for where and when.
+pub(super) fn made_from_bytes(bytes: &[u8]) -> Result<Made> {
+    let json = decompress_size_prepended_with_dict(bytes, MADE);
+    let json = json.map_err(|error| damaged(format!("who made a commit cannot be decompressed: {error}")))?;
+    serde_json::from_slice(&json).map_err(|error| damaged(format!("who made a commit cannot be read: {error}")))
 }
 
 /// How many records a chunk holds.

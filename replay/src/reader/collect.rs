@@ -4,22 +4,24 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use ledger::rule::Halt;
+use ledger::rule::{Halt, Judged};
 use ledger::view::{Decoded, Folded};
 use ledger::{Deployment, View};
 use schemas::envelope::Envelope;
 use schemas::{CommitId, DeploymentId, Offset, ServiceName, Stream, Timestamp};
 
 use super::{Error, HistoryQuery, Seen};
-use crate::answer::{At, Names};
+use crate::answer::{At, Made, Names};
 use crate::fold::Visit;
 use crate::moment::Moment;
 use crate::shares::{Place, Shares};
 
-/// A record of history, with what its ids stood for.
-pub(super) struct Kept {
-    pub(super) folded: Folded,
-    pub(super) names: Names,
+/// A record of history.
+pub(super) enum Kept {
+    /// One that was read, with what its ids stood for.
+    Read { folded: Folded, names: Names },
+    /// One that cannot be read now, as far as the cache knows it, and why.
+    Missing { offset: Offset, judged: Judged, made: Option<Made>, why: String },
 }
 
 /// Where each commit stands.
@@ -154,7 +156,7 @@ impl Visit for Collect {
         });
         if wanted {
             let names = Names { before, after: self.deployment(deployment.as_ref()), service };
-            self.keep(Kept { folded: decoded.into_folded(offset, judged), names });
+            self.keep(Kept::Read { folded: decoded.into_folded(offset, judged), names });
         }
         Ok(if self.ends(offset, commit) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
     }

@@ -1,10 +1,12 @@
 //! Explanations, read from the log.
 
+use ledger::log::ReadError;
+use ledger::rule::Judged;
 use schemas::{CommitId, DeploymentId};
 
 use super::collect::{Collect, Kept};
 use super::origins::Places;
-use super::{Error, HistoryQuery, Reader};
+use super::{Error, HistoryQuery, Reader, blocks, origins, rows};
 use crate::answer::{self, Explanation, HistoryEntry, Names};
 use crate::moment::Moment;
 
@@ -32,7 +34,7 @@ impl Reader {
             };
             let until = |entry: &HistoryEntry| status.at.offset.is_some_and(|last| entry.offset <= last);
             let all = self.history(&query).await?.entries.into_iter().rev();
-            entries = all.filter(|entry| until(entry) && answer::is_of(entry, rollout.rollout)).collect();
+            entries = all.filter(|entry| until(entry) && (entry.missing.is_some() || answer::is_of(entry, rollout.rollout))).collect();
         }
         let (schema_version, at) = (answer::SCHEMA_VERSION, Some(status.at));
         Ok(Explanation { schema_version, at, deployment: Some(deployment.clone()), rollout, entries })
@@ -69,19 +71,22 @@ impl Reader {
         let (mut kept, mut next) = (Vec::new(), Some(commit));
         while let Some(id) = next.filter(|_| kept.len() < CAUSES_MAX) {
             let Some(found) = places.find(&*self.log, id).await? else { return Ok(None) };
-            let Some(folded) = found else { break };
-            next = folded.commit.as_ref().and_then(answer::cause);
-            let names = match places {
-                Places::Rows(rows) => {
-                    let records = self.log.read(folded.offset, 1).await?;
-                    let decoded = records.first().map(|record| ledger::view::Decoded::of(&record.bytes));
-                    let envelope = decoded.as_ref().and_then(|decoded| decoded.envelope());
-                    let Some(names) = super::rows::names_at(rows, envelope, folded.offset) else { return Ok(None) };
-                    names
+            let Some(made) = found else { break };
+            next = made.cause;
+            let judged = Judged { time: made.time, void: None };
+            let read = blocks::within(made.offset, origins::read(&*self.log, made.offset, judged)).await;
+            kept.push(match (read, places) {
+                (Ok(None), _) => return Ok(None),
+                (Ok(Some(folded)), Places::Folded(_)) => Kept::Read { folded, names: Names::default() },
+                (Ok(Some(folded)), Places::Rows(rows)) => {
+                    let Some(names) = rows::names_of(rows, &folded) else { return Ok(None) };
+                    Kept::Read { folded, names }
                 }
-                Places::Folded(_) => Names::default(),
-            };
-            kept.push(Kept { folded, names });
+                (Err(ReadError::Unavailable(why)), Places::Rows(_)) => {
+                    Kept::Missing { offset: made.offset, judged, made: Some(made), why }
+                }
+                (Err(error), _) => return Err(error.into()),
+            });
         }
         self.entries(kept, places).await
     }

@@ -9,7 +9,7 @@ use schemas::{CommitId, DeploymentId, Offset};
 
 use super::collect::{CommitPlaces, Kept};
 use super::{Error, Reader, Seen};
-use crate::answer::{self, HistoryEntry, OnBehalfOf, Origin, WhoShipped};
+use crate::answer::{self, HistoryEntry, Made, OnBehalfOf, Origin, WhoShipped};
 use crate::projection::Projection;
 
 /// How far up the chain of causes is looked.
@@ -24,29 +24,30 @@ pub(super) enum Places<'a> {
 }
 
 impl Places<'_> {
-    /// Reads a commit that counts: `Some(None)` if there is none of that id, `None` if the rows turn out damaged.
-    pub(super) async fn find(&self, log: &dyn Log, commit: CommitId) -> Result<Option<Option<Folded>>, ReadError> {
+    /// Returns who made a commit that counts: `Some(None)` if there is none of that id, `None` if the rows turn out damaged.
+    /// The rows know it without the log.
+    pub(super) async fn find(&self, log: &dyn Log, commit: CommitId) -> Result<Option<Option<Made>>, ReadError> {
         let rows = match self {
             Places::Folded(places) => {
                 let Some((offset, time)) = places.get(&commit) else { return Ok(Some(None)) };
-                return Ok(Some(read(log, *offset, Judged { time: *time, void: None }).await?));
+                let folded = read(log, *offset, Judged { time: *time, void: None }).await?;
+                return Ok(Some(folded.as_ref().and_then(Made::of)));
             }
             Places::Rows(rows) => rows,
         };
         let Some(offset) = rows.offset_of(commit) else { return Ok(None) };
         let Some(offset) = offset else { return Ok(rows.check_commits().map(|()| None)) };
-        let Some(judged) = rows.judged(offset) else { return Ok(None) };
-        let folded = read(log, offset, judged).await?;
-        let found = folded.as_ref().and_then(|folded| folded.commit.as_ref()).map(|commit| commit.id);
-        if found != Some(commit) {
+        let Some(made) = rows.made(offset) else { return Ok(None) };
+        if made.as_ref().map(|made| made.commit) != Some(commit) {
             rows.condemn("it says that a commit stands where another one does");
             return Ok(None);
         }
-        Ok(Some(folded))
+        Ok(Some(made))
     }
 }
 
-async fn read(log: &dyn Log, offset: Offset, judged: Judged) -> Result<Option<Folded>, ReadError> {
+/// Reads the record at `offset`, of which the rule said `judged`.
+pub(super) async fn read(log: &dyn Log, offset: Offset, judged: Judged) -> Result<Option<Folded>, ReadError> {
     let records = log.read(offset, 1).await?;
     Ok(records.first().map(|record| Decoded::of(&record.bytes).into_folded(offset, judged)))
 }
@@ -64,8 +65,8 @@ impl<'a> Behind<'a> {
     }
 
     /// Returns the nearest person or pipeline up the chain of causes: `None` if the rows turn out damaged.
-    async fn of(&mut self, folded: &Folded) -> Result<Option<Option<OnBehalfOf>>, ReadError> {
-        let mut next = folded.commit.as_ref().and_then(answer::cause);
+    async fn of(&mut self, cause: Option<CommitId>) -> Result<Option<Option<OnBehalfOf>>, ReadError> {
+        let mut next = cause;
         let mut passed = Vec::new();
         let mut found = None;
         while let Some(commit) = next.filter(|commit| passed.len() < CAUSES_MAX && !passed.contains(commit)) {
@@ -77,7 +78,7 @@ impl<'a> Behind<'a> {
             let Some(cause) = self.places.find(self.log, commit).await? else { return Ok(None) };
             let Some(cause) = cause else { break };
             found = OnBehalfOf::of(&cause);
-            next = cause.commit.as_ref().and_then(answer::cause);
+            next = cause.cause;
         }
         for commit in passed {
             self.known.insert(commit, found.clone());
@@ -101,11 +102,9 @@ impl Reader {
                 continue;
             }
             let Some(found) = places.find(&*self.log, commit).await? else { return Ok(None) };
-            let Some(folded) = found else { continue };
-            let Some(on_behalf_of) = behind.of(&folded).await? else { return Ok(None) };
-            if let Some(origin) = Origin::of(&folded, on_behalf_of) {
-                origins.insert(commit, origin);
-            }
+            let Some(made) = found else { continue };
+            let Some(on_behalf_of) = behind.of(made.cause).await? else { return Ok(None) };
+            origins.insert(commit, Origin::of(made, on_behalf_of));
         }
         Ok(Some(answer::who_shipped(&seen.state, &seen.shares, deployment, seen.at, &origins)))
     }
@@ -118,9 +117,20 @@ impl Reader {
     ) -> Result<Option<Vec<HistoryEntry>>, Error> {
         let mut behind = Behind::new(&*self.log, places);
         let mut entries = Vec::with_capacity(kept.len());
-        for Kept { folded, names } in kept {
-            let Some(on_behalf_of) = behind.of(&folded).await? else { return Ok(None) };
-            entries.push(answer::entry(&folded, &names, on_behalf_of));
+        for kept in kept {
+            let cause = match &kept {
+                Kept::Read { folded, .. } => folded.commit.as_ref().and_then(answer::cause),
+                Kept::Missing { made, .. } => made.as_ref().and_then(|made| made.cause),
+            };
+            let Some(on_behalf_of) = behind.of(cause).await? else { return Ok(None) };
+            entries.push(match kept {
+                Kept::Read { folded, names } => answer::entry(&folded, &names, on_behalf_of),
+                Kept::Missing { offset, judged, made, why } => {
+                    answer::entry_without_events(offset, judged, made, on_behalf_of, why)
+                }
+            });
+            // Others may have something to do, and who asked may have gone.
+            tokio::task::consume_budget().await;
         }
         Ok(Some(entries))
     }

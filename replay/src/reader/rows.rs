@@ -4,11 +4,13 @@
 use std::collections::BTreeSet;
 
 use ledger::State;
-use ledger::view::Decoded;
-use schemas::envelope::Envelope;
-use schemas::{DeploymentId, Offset, ServiceName, Version};
+use ledger::log::{ReadError, Record};
+use ledger::rule::Judged;
+use ledger::view::{Decoded, Folded};
+use schemas::{DeploymentId, Offset, ServiceName, Stream, Version};
 
-use super::collect::{Kept, deployment_in, is_about, service_in, stream_is_about};
+use super::blocks;
+use super::collect::{Kept, is_about, stream_is_about};
 use super::origins::Places;
 use super::{Error, HistoryQuery, Reader, Seen, history};
 use crate::answer::{At, History, Names};
@@ -24,7 +26,7 @@ impl Reader {
             Moment::Offset(offset) => Some(Some(offset)),
             Moment::Time(time) => rows.offset_at(time),
             Moment::Event(commit) => match Places::Rows(rows).find(&*self.log, commit).await? {
-                Some(Some(folded)) => Some(Some(folded.offset)),
+                Some(Some(made)) => Some(Some(made.offset)),
                 Some(None) => return Err(Error::NoCommit(commit)),
                 None => None,
             },
@@ -45,30 +47,83 @@ impl Reader {
         query: &HistoryQuery,
     ) -> Result<Option<History>, Error> {
         let limit = query.limit.unwrap_or(usize::MAX);
-        let Some(candidates) = candidates(rows, query, limit.saturating_add(1)) else { return Ok(None) };
-        let mut kept = Vec::new();
-        let mut more = false;
-        for offset in candidates {
-            let Some(judged) = rows.judged(offset) else { return Ok(None) };
-            if judged.void.is_some() && !query.voids {
-                continue;
-            }
-            let records = self.log.read(offset, 1).await?;
-            let Some(record) = records.first() else { return Ok(None) };
-            let decoded = Decoded::of(&record.bytes);
-            if !is_about(query, decoded.envelope()) {
-                continue;
-            }
-            if kept.len() == limit {
-                more = true;
+        let Some(mut candidates) = candidates(rows, query, limit.saturating_add(1)) else { return Ok(None) };
+        let (mut kept, mut unavailable) = (Vec::new(), None);
+        // From the newest block to the oldest, each read from its oldest record to its newest.
+        while kept.len() <= limit {
+            let wanted = limit.saturating_sub(kept.len()).saturating_add(1).min(BLOCK);
+            let Some(mut block) = wanted_of(rows, query, &mut candidates, wanted) else { return Ok(None) };
+            if block.is_empty() {
                 break;
             }
-            let Some(names) = names_at(rows, decoded.envelope(), offset) else { return Ok(None) };
-            kept.push(Kept { folded: decoded.into_folded(offset, judged), names });
+            block.reverse();
+            let Some(part) = self.block(rows, query, block, &mut unavailable).await? else { return Ok(None) };
+            kept.extend(part.into_iter().rev());
         }
+        let more = kept.len() > limit;
+        kept.truncate(limit);
         let entries = self.entries(kept, &Places::Rows(rows)).await?;
         Ok(entries.map(|entries| history(query, entries, more)))
     }
+
+    /// Returns those of these records, which ascend, that are asked for. What the log cannot give now is told without its events;
+    /// once it could not, it is not asked again.
+    async fn block(
+        &self,
+        rows: &Projection,
+        query: &HistoryQuery,
+        judged: Vec<(Offset, Judged)>,
+        unavailable: &mut Option<String>,
+    ) -> Result<Option<Vec<Kept>>, Error> {
+        let offsets: Vec<Offset> = judged.iter().map(|(offset, _)| *offset).collect();
+        let about = |record: &Record| {
+            let decoded = Decoded::of(&record.bytes);
+            let of_record = judged[judged.partition_point(|(offset, _)| *offset < record.offset)].1;
+            is_about(query, decoded.envelope()).then(|| decoded.into_folded(record.offset, of_record))
+        };
+        let read = match &unavailable {
+            None => blocks::read(&*self.log, &offsets, about).await,
+            Some(why) => Err(ReadError::Unavailable(why.clone())),
+        };
+        let mut kept = Vec::with_capacity(offsets.len());
+        match read {
+            Ok(found) => {
+                for folded in found.into_values().flatten() {
+                    let Some(names) = names_of(rows, &folded) else { return Ok(None) };
+                    kept.push(Kept::Read { folded, names });
+                    // Others may have something to do, and who asked may have gone.
+                    tokio::task::consume_budget().await;
+                }
+            }
+            Err(ReadError::Unavailable(why)) => {
+                for (offset, judged) in judged {
+                    let Some(made) = rows.made(offset) else { return Ok(None) };
+                    // Of a record that does not count nobody knows what it is about.
+                    if made.is_some() || query.is_all() {
+                        kept.push(Kept::Missing { offset, judged, made, why: why.clone() });
+                    }
+                }
+                *unavailable = Some(why);
+            }
+            Err(error) => return Err(error.into()),
+        }
+        Ok(Some(kept))
+    }
+}
+
+/// How many records of history are held at once before they are told.
+const BLOCK: usize = 2_048;
+
+/// Takes the next `max` candidates that may be told, the newest first, each with what the rule said of it.
+fn wanted_of(
+    rows: &Projection,
+    query: &HistoryQuery,
+    candidates: &mut (dyn Iterator<Item = Offset> + Send),
+    max: usize,
+) -> Option<Vec<(Offset, Judged)>> {
+    let judged = candidates.map(|offset| Some((offset, rows.judged(offset)?)));
+    let told = judged.filter(|of| query.voids || of.as_ref().is_none_or(|(_, judged)| judged.void.is_none()));
+    told.take(max).collect()
 }
 
 /// Returns the part of the state that is about a deployment: it, its service with the releases that its stacks run,
@@ -134,9 +189,26 @@ fn candidates(rows: &Projection, query: &HistoryQuery, max: usize) -> Option<Box
     Some(Box::new(offsets.into_iter().rev()))
 }
 
-/// Returns what ids stood for just before and just after the record at `offset`, and what was declared before it.
-pub(super) fn names_at(rows: &Projection, envelope: Option<&Envelope<'_>>, offset: Offset) -> Option<Names> {
-    let (deployment, service) = (envelope.and_then(deployment_in), envelope.and_then(service_in));
+/// Returns what ids stood for just before and just after a record, and what was declared before it.
+pub(super) fn names_of(rows: &Projection, folded: &Folded) -> Option<Names> {
+    let streams = folded.commit.iter().flat_map(|commit| &commit.extends);
+    let (mut deployment, mut service) = (None, None);
+    for (stream, _) in streams {
+        match stream.parse() {
+            Ok(Stream::Deployment(id) | Stream::Judgement(id)) => deployment = deployment.or(Some(id)),
+            Ok(Stream::Service(name)) => service = service.or(Some(name)),
+            _ => {}
+        }
+    }
+    names_at(rows, deployment, service, folded.offset)
+}
+
+fn names_at(
+    rows: &Projection,
+    deployment: Option<DeploymentId>,
+    service: Option<ServiceName>,
+    offset: Offset,
+) -> Option<Names> {
     let part = |name: String, offset| Some(rows.parts_at(offset, &[name])?.0);
     let before = |name: String| match offset.0.checked_sub(1) {
         Some(before) => part(name, Offset(before)),
