@@ -9,6 +9,8 @@ mod house;
 mod services;
 
 use std::fs;
+use std::io::Write as _;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use cluster::Cluster;
@@ -151,6 +153,22 @@ fn a_release_goes_the_whole_way_and_every_process_tells_how_it_does() {
     told("provisioner", "ionledger_effects_total{effect=\"launch\",outcome=\"done\",role=\"provisioner\"} 4");
     told("traffic-shifter", "ionledger_effects_total{effect=\"route\",outcome=\"done\",role=\"traffic-shifter\"}");
     told("proxy", "ionledger_proxy_requests_total{");
+    for service in services.running.iter().filter(|service| service.kind != "api") {
+        check_metrics(service.kind, &service.ask("/metrics").1);
+    }
+}
+
+/// Asserts that Prometheus' own tool has nothing to say about names, units and help.
+fn check_metrics(kind: &str, metrics: &str) {
+    let promtool = Command::new("promtool").args(["check", "metrics"]).stdin(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let mut promtool = match promtool {
+        Err(_) if std::env::var("CI").as_deref() != Ok("true") => return eprintln!("SKIPPED promtool: it is not installed"),
+        promtool => promtool.expect("promtool, of the package prometheus"),
+    };
+    promtool.stdin.take().unwrap().write_all(metrics.as_bytes()).unwrap();
+    let output = promtool.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && said.is_empty(), "{kind}: {said}");
 }
 
 #[test]

@@ -10,7 +10,7 @@ use ledger::telemetry::SECONDS;
 use prometheus::core::Collector;
 use prometheus::proto::MetricFamily;
 use prometheus::{
-    Encoder as _, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, TextEncoder,
+    Encoder as _, GaugeVec, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, TextEncoder,
     register_histogram_vec, register_int_counter, register_int_counter_vec,
 };
 use schemas::Role;
@@ -98,10 +98,20 @@ pub fn numbered(
     labels: &[&str],
     values: impl Iterator<Item = (Vec<String>, u64)>,
 ) -> Vec<MetricFamily> {
-    let gauges = IntGaugeVec::new(Opts::new(name, help), labels).expect("the names are well formed");
+    measured_as(name, help, labels, values.map(|(labels, value)| (labels, value as f64)))
+}
+
+/// Returns what was measured under a name in its base unit, as Prometheus names them (seconds), each with its labels.
+pub fn measured_as(
+    name: &str,
+    help: &str,
+    labels: &[&str],
+    values: impl Iterator<Item = (Vec<String>, f64)>,
+) -> Vec<MetricFamily> {
+    let gauges = GaugeVec::new(Opts::new(name, help), labels).expect("the names are well formed");
     for (labels, value) in values {
         let labels: Vec<&str> = labels.iter().map(String::as_str).collect();
-        gauges.with_label_values(&labels).set(i64::try_from(value).unwrap_or(i64::MAX));
+        gauges.with_label_values(&labels).set(value);
     }
     gauges.collect()
 }

@@ -7,7 +7,7 @@ use schemas::DeploymentId;
 use workers::traffic::measures::{bucket_of, upper_edge_ms};
 use workers::traffic::{ApplyError, ProxyControl, StackMeasures};
 
-use super::numbered;
+use super::{measured_as, numbered};
 use crate::ops::Operated;
 
 /// A proxy is ready while it listens for the users of every deployment.
@@ -41,14 +41,14 @@ async fn measured(proxy: &ProxyControl) -> Result<Vec<MetricFamily>, ApplyError>
             let named = || labels.iter().map(|label| label.value().to_owned()).collect::<Vec<String>>();
             in_flight.push((named(), stack.in_flight().count()));
             let oldest_ms = stack.nodes.values().filter_map(|node| node.oldest_in_flight_ms).max();
-            oldest.push((named(), oldest_ms.unwrap_or(0)));
+            oldest.push((named(), oldest_ms.unwrap_or(0) as f64 / 1_000.0));
         }
     }
     let names = ["environment", "service", "version"];
     let help = "Users' requests that have not ended";
     let in_flight = numbered("ionledger_proxy_requests_in_flight", help, &names, in_flight.into_iter());
-    let help = "The age of the oldest request that has not ended, in milliseconds";
-    let oldest = numbered("ionledger_proxy_oldest_in_flight_ms", help, &names, oldest.into_iter());
+    let help = "The age of the oldest request that has not ended, in seconds";
+    let oldest = measured_as("ionledger_proxy_oldest_in_flight_seconds", help, &names, oldest.into_iter());
     Ok([vec![requests, seconds], in_flight, oldest].concat())
 }
 
