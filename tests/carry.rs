@@ -119,6 +119,8 @@ async fn a_ledger_is_copied_and_moved_with_the_same_root_and_only_one_place_goes
     let going_on = ledger(Arc::new(log)).await;
     assert_eq!((going_on.view().next(), going_on.view().ruler().is_sealed()), (Offset(106), false));
 
+    says_that_it_was_moved(&source, &copied);
+
     // The same again changes nothing; elsewhere it is too late.
     let again = carried(&["move", "--from", &source, "--to", &copied, "--dev"]);
     assert_eq!((&again["root"], &again["carried"]), (&root, &Value::from(0)));
@@ -139,4 +141,39 @@ async fn a_ledger_is_copied_and_moved_with_the_same_root_and_only_one_place_goes
     assert_eq!(again.void, Some(Void::Sealed));
     fill(&folder("home"), 3).await;
     assert_eq!(verified(&folder("home"))["records"], Value::from(109));
+}
+
+/// A folder whose ledger was moved tells how it stood then, and says so; what runs on it and follows the other place has a
+/// cache that is compared with that place alone.
+fn says_that_it_was_moved(folder: &str, to: &str) {
+    let (code, status, said) = say(&["status", "--data", folder]);
+    assert_eq!((code, status["moved_to"].as_str()), (0, Some(to)), "{said}");
+    assert!(said.starts_with(&format!("the ledger was moved to {to}")), "{said}");
+    let (_, _, said) = say(&["history", "--data", folder]);
+    assert!(said.starts_with(&format!("the ledger was moved to {to}")), "{said}");
+    let found = |thing: &str| {
+        let (_, report, said) = say(&["doctor", "--data", folder]);
+        let findings = report["findings"].as_array().unwrap_or_else(|| panic!("{said}")).clone();
+        let of = findings.into_iter().find(|finding| finding["thing"] == thing);
+        of.map(|of| (of["level"].clone(), of["what"].as_str().unwrap().to_owned()))
+    };
+    let (level, what) = found("ledger").unwrap();
+    assert!(level == "warn" && what.contains("was moved to kafka://"), "{what}");
+
+    let mut api = Command::new(env!("CARGO_BIN_EXE_ionledger"))
+        .args(["api", "--ledger", to, "--data", folder, "--dev"])
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let deadline = std::time::Instant::now() + cluster::DEADLINE;
+    while say(&["status", "--data", folder]).1["at"]["offset"] != 105 {
+        assert!(std::time::Instant::now() < deadline, "the API does not answer");
+        std::thread::sleep(std::time::Duration::from_millis(100));
+    }
+    assert_eq!(say(&["status", "--data", folder]).1["moved_to"], Value::Null, "the ledger goes on");
+    api.kill().unwrap();
+    api.wait().unwrap();
+    let (level, what) = found("cache").unwrap();
+    assert!(level == "ok" && what.contains(&format!("of {to} folded")), "{what}");
+    assert!(found("log").unwrap().1.contains("lies in kafka://"));
 }

@@ -10,7 +10,7 @@ use std::process::Command;
 use std::sync::OnceLock;
 
 use cluster::Cluster;
-use ledger::log::contract::{genesis, step};
+use ledger::log::contract::step;
 use ledger::log::segments::{DataFolder, Options, Segments, SegmentsReader};
 use ledger::log::{Log as _, Urgency};
 use ledger::rule::NO_HEAD;
@@ -49,7 +49,7 @@ fn grant(topic: &str) {
 /// Makes a ledger of a few records in `folder`.
 async fn fill(folder: &Path) {
     let log = Segments::open(DataFolder::hold(folder).unwrap(), Options::default()).unwrap();
-    log.append(genesis(), Urgency::Ordinary).await.unwrap();
+    log.append(execute::genesis(schemas::Timestamp::UNIX_EPOCH), Urgency::Ordinary).await.unwrap();
     for n in 1..20 {
         log.append(step(n, &format!("service/s{n}"), NO_HEAD), Urgency::Ordinary).await.unwrap();
     }
@@ -104,9 +104,15 @@ async fn with_any_one_right_missing_nothing_is_sealed_and_the_topic_is_named() {
         (".copy", "Delete"),
     ];
     let folder = tempfile::tempdir().unwrap();
+    // All of them on every topic of this test, and each time one that is denied, which weighs more.
+    let mut all =
+        vec!["--add", "--allow-principal", CLIENT, "--resource-pattern-type", "prefixed", "--topic", "lacking-"];
+    for right in ["Describe", "DescribeConfigs", "Read", "Write", "Create", "Delete"] {
+        all.extend(["--operation", right]);
+    }
+    cluster().acls(&all);
     for (n, (beside, right)) in rights.into_iter().enumerate() {
         let topic = format!("lacking-{n}");
-        grant(&topic);
         let denied = format!("{topic}{beside}");
         cluster().acls(&["--add", "--deny-principal", CLIENT, "--operation", right, "--topic", &denied]);
         let source = folder.path().join(&topic);

@@ -24,7 +24,7 @@ pub(crate) enum Exit {
 pub(crate) const TABLE: &str = "\
 0  done: carried out, or already so; with --wait also complete
 1  error: it went wrong, or the ledger refused; nothing was changed unless the message says so. Also whatever is asked of
-   a ledger that has halted, a rollback too, which is carried out
+   a ledger that has halted, but for a rollback that was carried out without it
 2  usage: the command cannot be understood, or what it asks for cannot be (weights that sum to 90 %)
 4  not allowed: the one who asked may not
 5  rolled back: the release that was waited for came back; `judge`: the canary is worse

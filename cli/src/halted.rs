@@ -1,4 +1,5 @@
-//! A ledger that goes on no further: one that has halted, which every command says before anything else, and none ends well;
+//! A ledger that goes on no further: one that has halted, which every command says before anything else, and none ends well but a
+//! rollback that was carried out without it;
 //! and one that was moved, of which a folder still tells how it stood.
 
 use std::io::Write as _;
@@ -51,7 +52,16 @@ pub(crate) fn sentence(why: &str) -> String {
     format!("the ledger has halted, nothing after this point is known or taken: {why}")
 }
 
+/// Whether what was asked for was carried out without the ledger.
+static CARRIED_OUT: AtomicBool = AtomicBool::new(false);
+
+/// Hears that what was asked for was carried out without the ledger: that is no failure, whatever the ledger does.
+pub(crate) fn carried_out() {
+    CARRIED_OUT.store(true, Ordering::Relaxed);
+}
+
 /// Returns how a command ends that would end with `exit`.
 pub(crate) fn ending(exit: ExitCode) -> ExitCode {
-    if WHY.get().is_some() && exit == ExitCode::SUCCESS { Exit::Error.into() } else { exit }
+    let fails = WHY.get().is_some() && !CARRIED_OUT.load(Ordering::Relaxed);
+    if fails && exit == ExitCode::SUCCESS { Exit::Error.into() } else { exit }
 }

@@ -92,7 +92,8 @@ fn visit_all_batches<V: Visit>(
     visitor: &mut V,
 ) -> Result<(), FoldError> {
     let given_up = || ReadError::Unavailable("who asked has gone".to_owned());
-    let read = |from| handle.block_on(gone.run_until_cancelled(log.read(from, BATCH))).unwrap_or_else(|| Err(given_up()));
+    let read =
+        |from| handle.block_on(gone.run_until_cancelled(log.read(from, BATCH))).unwrap_or_else(|| Err(given_up()));
     let mut current = Batch::new(vec![], |_| vec![]);
     let mut next = read(Offset(0));
     loop {

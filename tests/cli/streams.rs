@@ -1,6 +1,7 @@
 //! Streams that hold what this program does not understand.
 
-use ledger::log::contract::{genesis, step};
+use ledger::execute::genesis;
+use ledger::log::contract::step;
 use ledger::log::segments::{DataFolder, Options, Segments};
 use ledger::log::{Log as _, Urgency};
 use ledger::rule::NO_HEAD;
@@ -13,7 +14,8 @@ async fn a_stream_that_is_read_only_here_is_named_by_status_and_by_doctor() {
     let folder = tempfile::tempdir().unwrap();
     {
         let log = Segments::open(DataFolder::hold(folder.path()).unwrap(), Options::default()).unwrap();
-        for record in [genesis(), step(1, "service/api", NO_HEAD), step(2, "deployment/production/web", NO_HEAD)] {
+        let genesis = genesis(schemas::Timestamp::UNIX_EPOCH);
+        for record in [genesis, step(1, "service/api", NO_HEAD), step(2, "deployment/production/web", NO_HEAD)] {
             log.append(record, Urgency::Ordinary).await.unwrap();
         }
     }

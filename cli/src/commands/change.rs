@@ -13,6 +13,7 @@ use crate::args::Asking;
 use crate::door::Door;
 use crate::exit::Exit;
 use crate::failure::Outcome;
+use crate::halted;
 use crate::progress::Progress;
 use crate::render::written;
 use crate::session::Session;
@@ -54,6 +55,7 @@ pub(crate) async fn change_then(
     session.out.answer(&shown, |_| written::eyes(&answer, asking.dry_run), |_| written::lines(&answer))?;
     if answer.unrecorded.is_some() {
         session.out.say(&written::loudly(&answer.notes));
+        halted::carried_out();
         return Ok((answer, Next(vec![])));
     }
     if matches!(command, Command::Rollback { .. }) && rolled_back(&answer) != Exit::Done {

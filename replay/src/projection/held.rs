@@ -13,8 +13,8 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::row::{
-    COMMITS, Closed, Fields, Open, RECORDS, Rec, Result, Tag, damaged, key, key_at, made_from_bytes, name_in, number_in,
-    share_of_sum, unseal,
+    COMMITS, Closed, Fields, Open, RECORDS, Rec, Result, Tag, damaged, key, key_at, made_from_bytes, name_in,
+    number_in, share_of_sum, unseal,
 };
 use super::store::Store;
 use crate::answer::Made;

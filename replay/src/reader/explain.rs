@@ -34,7 +34,9 @@ impl Reader {
             };
             let until = |entry: &HistoryEntry| status.at.offset.is_some_and(|last| entry.offset <= last);
             let all = self.history(&query).await?.entries.into_iter().rev();
-            entries = all.filter(|entry| until(entry) && (entry.missing.is_some() || answer::is_of(entry, rollout.rollout))).collect();
+            entries = all
+                .filter(|entry| until(entry) && (entry.missing.is_some() || answer::is_of(entry, rollout.rollout)))
+                .collect();
         }
         let (schema_version, at) = (answer::SCHEMA_VERSION, Some(status.at));
         Ok(Explanation { schema_version, at, deployment: Some(deployment.clone()), rollout, entries })

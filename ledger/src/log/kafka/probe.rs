@@ -238,7 +238,7 @@ mod tests {
     fn settings(tls: bool, mechanism: Option<Mechanism>) -> Security {
         let password = || Secret::new("hush");
         let sasl = mechanism.map(|mechanism| Sasl { mechanism, username: "u".to_owned(), password: password() });
-        Security { tls: tls.then(|| Tls { ca_file: None, identity: None }), sasl }
+        Security { tls: tls.then_some(Tls { ca_file: None, identity: None }), sasl }
     }
 
     async fn said(servers: &str, security: Security) -> Option<String> {
