@@ -206,7 +206,7 @@ impl Held {
             true => Ok(tail.offsets.clone()),
             false => load_offsets(&self.store, stream, number, COMMITS),
         };
-        let mut number = self.chunk_before(last, within.end, &load)?;
+        let mut number = self.chunk_before(last, within.end, load)?;
         let mut chunk = load(number)?;
         let mut offsets = Vec::new();
         loop {
