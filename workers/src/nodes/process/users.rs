@@ -172,6 +172,7 @@ mod tests {
     }
 
     #[test]
+    #[allow(clippy::single_range_in_vec_init)] // a list of ranges is meant, of which there may be more
     fn a_number_that_is_taken_is_passed_over_also_at_the_ranges_end() {
         let all = [0..u32::MAX];
         let last = FREE.end - FREE.start - 1;
