@@ -79,6 +79,32 @@ async fn killed_in_the_middle_of_a_rollout_it_goes_on_and_no_node_is_started_twi
     assert_eq!(launches, 4);
 }
 
+/// `traffic` to the older version is the talk's own rollback, and a rollback of a rollback never goes forward again.
+#[test]
+fn a_rollback_after_a_rollback_by_hand_does_not_go_forward_again() {
+    let (house, _) = two_versions();
+    house.ok(&["traffic", "api", "1.1.0", "100"]);
+    let left = house.run(&["traffic", "api", "1.0.0", "100"]);
+    assert_eq!((left.code, left.stderr.contains("undo:")), (0, false), "1.1.0 is rejected now: {left:?}");
+    assert!(left.stdout.contains("1.1.0 is rejected: left by hand for the older 1.0.0"), "{left:?}");
+    assert_eq!(house.deployment()["rollback_target"], serde_json::Value::Null);
+
+    let back = house.run(&["rollback", "api"]);
+    assert_eq!(back.code, 1, "{back:?}");
+    let overrules = "`ionledger traffic api 1.1.0 100 --again --reason WHY` overrules that";
+    assert!(back.stderr.contains(overrules), "{back:?}");
+    assert_eq!(house.weight("1.0.0"), 10_000);
+
+    for sentence in [&["traffic", "api", "1.1.0", "100"][..], &["roll", "api", "1.0.0", "1.1.0", "1 min"]] {
+        let refused = house.run(sentence);
+        assert!(refused.code == 1 && refused.stderr.contains("--again --reason WHY"), "{sentence:?}: {refused:?}");
+        let unsaid = house.run(&[sentence, &["--again"]].concat());
+        assert!(unsaid.code == 2 && unsaid.stderr.contains("--reason"), "{sentence:?}: {unsaid:?}");
+    }
+    house.ok(&["traffic", "api", "1.1.0", "100", "--again", "--reason", "the cache was at fault"]);
+    assert_eq!(house.deployment()["rollback_target"]["version"], "1.0.0");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_older_traffic_command_does_not_win_after_a_rollback() {
     let (house, _) = two_versions();
@@ -92,6 +118,7 @@ async fn an_older_traffic_command_does_not_win_after_a_rollback() {
             deployment: "production/api".parse().unwrap(),
             shares: vec![Share { version: "1.1.0".parse().unwrap(), weight: Weight::FULL }],
             supersede: false,
+            again: false,
         },
         fence: Some(Fence(fence)),
         reason: None,

@@ -18,7 +18,8 @@ pub enum Act<'a> {
 ///
 /// A person may do everything: whoever can write to the data folder's socket, or holds a person's token, runs this
 /// ledger. A pipeline may release and move traffic, and bring it back. It may not say what a service is (`apply`), end
-/// one (`retire`), or put a canary through over the judgement (`promote`): those are a person's. Workers and the system
+/// one (`retire`), put a canary through over the judgement (`promote`), or give traffic to a rejected version (`--again`):
+/// those are a person's. Workers and the system
 /// do not come through the door at all.
 ///
 /// # Errors
@@ -41,6 +42,7 @@ pub fn authorize(actor: &Actor, act: Act<'_>) -> Result<(), Problem> {
 fn pipeline_may(act: Act<'_>) -> bool {
     match act {
         Act::Upload => true,
+        Act::Command(command) if command.asks_again() => false,
         Act::Command(command) => match command {
             Command::Release { .. }
             | Command::New { .. }
@@ -60,6 +62,9 @@ impl Act<'_> {
     pub fn name(self) -> &'static str {
         match self {
             Act::Upload => "upload",
+            Act::Command(Command::New { again: true, .. }) => "new --again",
+            Act::Command(Command::Traffic { again: true, .. }) => "traffic --again",
+            Act::Command(Command::Roll { again: true, .. }) => "roll --again",
             Act::Command(command) => match command {
                 Command::Apply { .. } => "apply",
                 Command::Release { .. } => "release",
@@ -96,6 +101,12 @@ mod tests {
             (json(r#"{"command":"new","deployment":"production/api","version":"1"}"#), true),
             (json(r#"{"command":"traffic","deployment":"production/api","shares":[]}"#), true),
             (json(r#"{"command":"roll","deployment":"production/api","from":"1","to":"2","plan":{}}"#), true),
+            (json(r#"{"command":"new","deployment":"production/api","version":"1","again":true}"#), false),
+            (json(r#"{"command":"traffic","deployment":"production/api","shares":[],"again":true}"#), false),
+            (
+                json(r#"{"command":"roll","deployment":"production/api","from":"1","to":"2","plan":{},"again":true}"#),
+                false,
+            ),
             (about("rollback"), true),
             (about("pause"), true),
             (about("resume"), true),

@@ -111,6 +111,8 @@ codes! {
     NoRollout = "no_rollout", UNPROCESSABLE_ENTITY, 1;
     /// There is nothing to go back to.
     NoTarget = "no_target", UNPROCESSABLE_ENTITY, 1;
+    /// The version was rolled back from, or left by hand for an older release.
+    Rejected = "rejected", UNPROCESSABLE_ENTITY, 1;
     /// What was asked for is not possible in itself.
     Invalid = "invalid", UNPROCESSABLE_ENTITY, 2;
     /// The caller, or everyone together, has as many connections as the server takes.
@@ -185,7 +187,8 @@ fn code_of(rejection: &Rejection) -> Code {
         Rejection::TooManyVersions { .. } => Code::TooManyVersions,
         Rejection::RolloutRunning { .. } => Code::RolloutRunning,
         Rejection::NoRollout { .. } => Code::NoRollout,
-        Rejection::NoTarget { .. } => Code::NoTarget,
+        Rejection::NoTarget { .. } | Rejection::AllRejected { .. } => Code::NoTarget,
+        Rejection::Rejected { .. } => Code::Rejected,
         Rejection::Fenced { .. } => Code::Fenced,
         Rejection::Invalid(_) => Code::Invalid,
         Rejection::Outdated(_) => Code::Outdated,

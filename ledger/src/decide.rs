@@ -106,6 +106,26 @@ pub enum Rejection {
         /// The deployment.
         deployment: DeploymentId,
     },
+    /// What would be gone back to is rejected.
+    #[error(
+        "{deployment} has nothing to go back to, every version that held all its traffic before is rejected: {rejected}"
+    )]
+    AllRejected {
+        /// The deployment.
+        deployment: DeploymentId,
+        /// Each with what is held against it and the command that overrules that.
+        rejected: String,
+    },
+    /// A version was rolled back from, or left by hand for an older release.
+    #[error("{deployment} {version} {why}; to give it traffic all the same, add `--again --reason WHY`")]
+    Rejected {
+        /// The deployment.
+        deployment: DeploymentId,
+        /// The version.
+        version: Version,
+        /// What is held against it, after its name.
+        why: String,
+    },
     /// A rollback came in between.
     #[error(
         "{deployment} was rolled back since this was asked for (fence {now}, asked under {asked}); look at `ionledger status` and ask again"
@@ -207,6 +227,19 @@ pub fn decide_outcome(state: &State, outcome: &Outcome, now: Now) -> Result<Deci
             Ok(Decision::on(Stream::Worker(*role), events))
         }
     }
+}
+
+/// Checks that whoever gives traffic to a rejected version says why.
+///
+/// # Errors
+///
+/// [`Rejection::Invalid`] for `again` without a reason.
+pub fn check_reason(command: &Command, reason: Option<&str>) -> Result<(), Rejection> {
+    if command.asks_again() && reason.is_none_or(|reason| reason.trim().is_empty()) {
+        let why = "`--again` needs a reason, which is kept for ever: add `--reason WHY`".to_owned();
+        return Err(Rejection::Invalid(why));
+    }
+    Ok(())
 }
 
 /// Says whether a command sends traffic back, and so passes every gate.

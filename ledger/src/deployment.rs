@@ -4,6 +4,7 @@
 
 pub mod generation;
 pub mod glass;
+pub mod rejected;
 pub mod retention;
 pub mod rollback;
 pub mod rollout;
@@ -180,9 +181,11 @@ pub fn decide(state: &State, command: &Command, fence: Option<Fence>, now: Now) 
     }
     let case = Case { id, deployment, service, judgements: state.judgements.get(id).map(AsRef::as_ref), now };
     match command {
-        Command::New { version, then_roll, .. } => stack::decide_new(&case, version, then_roll.as_ref()),
-        Command::Traffic { shares, supersede, .. } => traffic::decide(&case, shares, *supersede),
-        Command::Roll { from, to, plan, supersede, .. } => rollout::decide_roll(&case, from, to, plan, *supersede),
+        Command::New { version, then_roll, again, .. } => stack::decide_new(&case, version, then_roll.as_ref(), *again),
+        Command::Traffic { shares, supersede, again, .. } => traffic::decide(&case, shares, *supersede, *again),
+        Command::Roll { from, to, plan, supersede, again, .. } => {
+            rollout::decide_roll(&case, from, to, plan, rollout::Roll { supersede: *supersede, again: *again })
+        }
         Command::Rollback { .. } => rollback::decide(&case),
         Command::Pause { .. } => rollout::decide_pause(&case),
         Command::Resume { .. } => rollout::decide_resume(&case),

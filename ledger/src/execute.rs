@@ -150,6 +150,7 @@ impl Ledger {
     ///
     /// [`Refusal`] as [`Ledger::execute`], as far as it can be known beforehand.
     pub fn dry_run(&self, request: &Request) -> Result<decide::Decision, Refusal> {
+        decide::check_reason(&request.command, request.reason.as_deref())?;
         let view = self.view();
         let now = self.now(&view);
         Ok(decide::decide(view.state(), &request.command, request.fence, now)?)

@@ -96,26 +96,35 @@ pub(crate) fn release_of(text: &str, content: &str) -> Command {
 }
 
 pub(crate) fn new(text: &str) -> Command {
-    Command::New { deployment: id(), version: version(text), then_roll: None }
+    Command::New { deployment: id(), version: version(text), then_roll: None, again: false }
 }
 
 pub(crate) fn new_then_roll(text: &str) -> Command {
-    Command::New { deployment: id(), version: version(text), then_roll: Some(PlanAsked::default()) }
+    Command::New { deployment: id(), version: version(text), then_roll: Some(PlanAsked::default()), again: false }
 }
 
 pub(crate) fn traffic(shares: &[(&str, u16)], supersede: bool) -> Command {
     let share = |(text, weight): &(&str, u16)| Share { version: version(text), weight: percent(*weight) };
-    Command::Traffic { deployment: id(), shares: shares.iter().map(share).collect(), supersede }
+    Command::Traffic { deployment: id(), shares: shares.iter().map(share).collect(), supersede, again: false }
 }
 
 pub(crate) fn roll(from: &str, to: &str) -> Command {
     let plan = PlanAsked::default();
-    Command::Roll { deployment: id(), from: version(from), to: version(to), plan, supersede: false }
+    Command::Roll { deployment: id(), from: version(from), to: version(to), plan, supersede: false, again: false }
 }
 
 pub(crate) fn roll_instead(from: &str, to: &str) -> Command {
     let plan = PlanAsked { steps: Some(vec![percent(20), Weight::FULL]), ..PlanAsked::default() };
-    Command::Roll { deployment: id(), from: version(from), to: version(to), plan, supersede: true }
+    Command::Roll { deployment: id(), from: version(from), to: version(to), plan, supersede: true, again: false }
+}
+
+/// Returns the command with `--again`.
+pub(crate) fn again(mut command: Command) -> Command {
+    match &mut command {
+        Command::New { again, .. } | Command::Traffic { again, .. } | Command::Roll { again, .. } => *again = true,
+        other => panic!("{other:?} has no --again"),
+    }
+    command
 }
 
 pub(crate) fn rollback() -> Command {

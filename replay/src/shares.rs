@@ -70,7 +70,10 @@ impl Shares {
             }
             TrafficEvent::WeightsApplied(_) => self.entry(id).applied = Some(place),
             TrafficEvent::Retired(_) => *self.entry(id) = Shared { retired: Some(place), ..Shared::default() },
-            TrafficEvent::DriftSeen(_) | TrafficEvent::RolledBack(_) | TrafficEvent::GlassBroken(_) => return None,
+            TrafficEvent::DriftSeen(_)
+            | TrafficEvent::RolledBack(_)
+            | TrafficEvent::Rejected(_)
+            | TrafficEvent::GlassBroken(_) => return None,
         }
         Some(id.clone())
     }

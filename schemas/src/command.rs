@@ -57,6 +57,9 @@ pub enum Command {
         /// The rollout to start once it is ready.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         then_roll: Option<PlanAsked>,
+        /// Whether to roll it out though its version is rejected; a reason must be given.
+        #[serde(default, skip_serializing_if = "is_false")]
+        again: bool,
     },
     /// Set all of a deployment's traffic; a version that is not named gets none.
     Traffic {
@@ -67,6 +70,9 @@ pub enum Command {
         /// Whether to end a running rollout.
         #[serde(default)]
         supersede: bool,
+        /// Whether to give traffic to a rejected version; a reason must be given.
+        #[serde(default, skip_serializing_if = "is_false")]
+        again: bool,
     },
     /// Start a rollout.
     Roll {
@@ -81,6 +87,9 @@ pub enum Command {
         /// Whether to end a running rollout.
         #[serde(default)]
         supersede: bool,
+        /// Whether to roll out a rejected version; a reason must be given.
+        #[serde(default, skip_serializing_if = "is_false")]
+        again: bool,
     },
     /// Send all traffic back to the rollback target.
     Rollback {
@@ -112,6 +121,10 @@ pub enum Command {
         /// The deployment.
         deployment: DeploymentId,
     },
+}
+
+fn is_false(value: &bool) -> bool {
+    !*value
 }
 
 /// A version's share of the traffic.
@@ -190,6 +203,21 @@ impl Command {
         match self {
             Command::Apply { service, .. } | Command::Release { service, .. } => service,
             other => &other.deployment().expect("all others are about a deployment").service,
+        }
+    }
+
+    /// Says whether it may give traffic to a version that is rejected.
+    pub fn asks_again(&self) -> bool {
+        match self {
+            Command::New { again, .. } | Command::Traffic { again, .. } | Command::Roll { again, .. } => *again,
+            Command::Apply { .. }
+            | Command::Release { .. }
+            | Command::Rollback { .. }
+            | Command::Pause { .. }
+            | Command::Resume { .. }
+            | Command::Abort { .. }
+            | Command::Promote { .. }
+            | Command::Retire { .. } => false,
         }
     }
 

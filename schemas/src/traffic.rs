@@ -89,6 +89,16 @@ pub struct RolledBack {
     pub reason: String,
 }
 
+/// A stack that had traffic was left by hand for an older release. No rollback goes back to it, until it is given all
+/// traffic again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Rejected {
+    /// The stack.
+    pub stack: StackId,
+    /// Why.
+    pub reason: String,
+}
+
 /// The glass was broken: a rollback was carried out while the ledger gave no verdict, and is recorded now. When it took
 /// effect is its commit's `effective_at`. What it changed in the ledger follows in the same commit; nothing if it was
 /// overtaken.
@@ -120,6 +130,7 @@ events! {
     WeightsApplied = "traffic.weights_applied",
     DriftSeen = "traffic.drift_seen",
     RolledBack = "traffic.rolled_back",
+    Rejected = "traffic.rejected",
     GlassBroken = "traffic.glass_broken",
     Retired = "traffic.retired",
 }

@@ -284,6 +284,7 @@ impl Deployment {
             }
             traffic::Event::DriftSeen(drift) => self.drifted_home = drift.towards_target,
             traffic::Event::RolledBack(back) => self.fence = back.fence,
+            traffic::Event::Rejected(_) => {}
             traffic::Event::GlassBroken(_) => self.drifted_home = false,
             traffic::Event::Retired(retired) => {
                 self.fence = retired.fence;

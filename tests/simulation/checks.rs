@@ -503,7 +503,8 @@ impl Checks {
         if let (Command::Rollback { .. }, Err(refusal)) = (command, answer) {
             let allowed = match refusal {
                 Refusal::Rejected(rejection) => {
-                    matches!(rejection, ledger::Rejection::NoTarget { .. } | ledger::Rejection::Unknown { .. })
+                    use ledger::Rejection::{AllRejected, NoTarget, Unknown};
+                    matches!(rejection, NoTarget { .. } | AllRejected { .. } | Unknown { .. })
                 }
                 other => matches!(other, Refusal::OtherContent { .. }),
             };

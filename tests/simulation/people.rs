@@ -157,8 +157,8 @@ impl World {
         let here = || command.deployment().map(|of| view.state().deployment(of).map_or(Fence(0), |d| d.traffic.fence));
         let fence = fence.or_else(here);
         self.checks.asked(id, &command, fence.unwrap_or_default());
-        let about =
-            About { actor, cause: None, correlation: None, reason: None, traceparent: None, effective_at: None };
+        let reason = command.asks_again().then(|| "it was mended".to_owned());
+        let about = About { actor, cause: None, correlation: None, reason, traceparent: None, effective_at: None };
         let reference = CommandRef { id, hash: command.hash() };
         let rollback = is_rollback(&command);
         let asked = Asked { command: Some(reference), what: What::Command { command, fence }, about };
@@ -253,7 +253,9 @@ impl World {
         let Some(of) = of else {
             return match newest {
                 None => Some(self.release(&id.service)),
-                Some(version) => Some(Command::New { deployment: id, version, then_roll: Some(PlanAsked::default()) }),
+                Some(version) => {
+                    Some(Command::New { deployment: id, version, then_roll: Some(PlanAsked::default()), again: false })
+                }
             };
         };
         self.wish_for(&id, of, &versions, newest?)
@@ -289,7 +291,7 @@ impl World {
         match dice {
             0..18 if !has_newest => {
                 let then_roll = self.dice.chance(600).then(|| self.plan());
-                Some(Command::New { deployment, version: newest, then_roll })
+                Some(Command::New { deployment, version: newest, then_roll, again: self.dice.chance(300) })
             }
             0..18 => Some(self.release(&id.service)),
             18..30 => Some(self.release(&id.service)),
@@ -302,7 +304,7 @@ impl World {
             82..85 if id.environment.as_str() == "test" => Some(Command::Retire { deployment }),
             85..92 => {
                 let version = self.dice.pick(all)?.clone();
-                Some(Command::New { deployment, version, then_roll: None })
+                Some(Command::New { deployment, version, then_roll: None, again: false })
             }
             _ => None,
         }
@@ -323,7 +325,12 @@ impl World {
                 shares.push(Share { version: other, weight });
             }
         }
-        Some(Command::Traffic { deployment: id.clone(), shares, supersede: self.dice.chance(300) })
+        Some(Command::Traffic {
+            deployment: id.clone(),
+            shares,
+            supersede: self.dice.chance(300),
+            again: self.dice.chance(300),
+        })
     }
 
     fn roll(&mut self, id: &DeploymentId, of: &Deployment, ready: &[(StackId, Version)]) -> Option<Command> {
@@ -332,8 +339,8 @@ impl World {
         let from = of.version_of(*self.dice.pick(&serving)?)?.clone();
         let others: Vec<&(StackId, Version)> = ready.iter().filter(|(_, version)| *version != from).collect();
         let to = self.dice.pick(&others)?.1.clone();
-        let supersede = self.dice.chance(300);
-        Some(Command::Roll { deployment: id.clone(), from, to, plan: self.plan(), supersede })
+        let (supersede, again) = (self.dice.chance(300), self.dice.chance(300));
+        Some(Command::Roll { deployment: id.clone(), from, to, plan: self.plan(), supersede, again })
     }
 
     fn plan(&mut self) -> PlanAsked {
@@ -396,11 +403,13 @@ impl World {
                 let Command::Apply { definition, .. } = self.apply(&service) else { unreachable!() };
                 Command::Apply { service: "alien".parse().expect("a service"), definition }
             }
-            0 => Command::Traffic { deployment, shares: vec![share(90)], supersede: true },
-            1 => Command::Traffic { deployment, shares: vec![], supersede: true },
-            2 => Command::Traffic { deployment, shares: vec![share(50), share(50)], supersede: true },
+            0 => Command::Traffic { deployment, shares: vec![share(90)], supersede: true, again: false },
+            1 => Command::Traffic { deployment, shares: vec![], supersede: true, again: false },
+            2 => Command::Traffic { deployment, shares: vec![share(50), share(50)], supersede: true, again: false },
             3 => Command::Rollback { deployment: "production/nobody".parse().expect("a deployment") },
-            4 => Command::New { deployment, version: "9.9.9".parse().expect("a version"), then_roll: None },
+            4 => {
+                Command::New { deployment, version: "9.9.9".parse().expect("a version"), then_roll: None, again: false }
+            }
             // A version once released, with another artifact.
             _ => released(&service, version, "b"),
         }

@@ -209,7 +209,8 @@ async fn take(api: &Api, report: Report, delivery: &Delivery, actor: Actor, peer
     }
     let cause = release.commit.or_else(|| commit_of(api, &service, &version));
     let deployment = DeploymentId { environment, service: service.clone() };
-    let command = Command::New { deployment, version: version.clone(), then_roll: Some(PlanAsked::default()) };
+    let command =
+        Command::New { deployment, version: version.clone(), then_roll: Some(PlanAsked::default()), again: false };
     match carry_out(api, actor, request(new_id, command), cause, how).await {
         Ok(rollout) => Ok(Reported { release, rollout: Some(rollout) }),
         Err(problem) => {

@@ -1,5 +1,6 @@
 //! What comes after a change: the command that takes it back, or the one that comes next.
 
+use api::wire::Happened;
 use replay::answer::DeploymentStatus;
 use schemas::command::Command;
 use schemas::{DeploymentId, EnvironmentName, Offset, Weight};
@@ -15,8 +16,8 @@ pub(crate) struct Before {
     pub(crate) declared_at: Option<Offset>,
 }
 
-/// Returns what to say after `command`: `undo: ...` or `next: ...`.
-pub(crate) fn after(command: &Command, before: &Before) -> Vec<String> {
+/// Returns what to say after `command`: `undo: ...` or `next: ...`. `happened` is what it came to.
+pub(crate) fn after(command: &Command, before: &Before, happened: &[Happened]) -> Vec<String> {
     let declared_at = before.declared_at;
     let before = before.deployment.as_ref();
     let said = match command {
@@ -24,7 +25,7 @@ pub(crate) fn after(command: &Command, before: &Before) -> Vec<String> {
             format!("undo: ionledger show {service} --offset {offset} > before.toml && ionledger apply before.toml")
         }),
         Command::Release { service, version, .. } => Some(format!("next: ionledger new {service} {version}")),
-        Command::New { deployment, version, then_roll } => {
+        Command::New { deployment, version, then_roll, .. } => {
             let place = words(deployment);
             Some(match (then_roll, before.and_then(serving)) {
                 (Some(_), _) => format!("undo: ionledger abort {place}, once the rollout has begun"),
@@ -37,11 +38,13 @@ pub(crate) fn after(command: &Command, before: &Before) -> Vec<String> {
             })
         }
         Command::Traffic { deployment, .. } | Command::Rollback { deployment } => {
+            let before = before.filter(|before| !goes_to_rejected(before, happened));
             before.and_then(|before| weights(deployment, before)).map(|words| format!("undo: {words}"))
         }
         Command::Roll { deployment, .. } => Some(format!("undo: ionledger abort {}", words(deployment))),
         Command::Pause { deployment } => Some(format!("undo: ionledger resume {}", words(deployment))),
         Command::Resume { deployment } => Some(format!("undo: ionledger pause {}", words(deployment))),
+        Command::Promote { .. } if happened.iter().any(|event| event.kind == "traffic.rejected") => None,
         Command::Promote { deployment } => Some(format!("undo: ionledger rollback {}", words(deployment))),
         Command::Abort { deployment } => before.and_then(|before| {
             let rollout = before.rollout.as_ref()?;
@@ -53,6 +56,14 @@ pub(crate) fn after(command: &Command, before: &Before) -> Vec<String> {
         }),
     };
     said.into_iter().collect()
+}
+
+/// Says whether taking a change back would give traffic to a stack that was rejected before it, or is by it.
+fn goes_to_rejected(before: &DeploymentStatus, happened: &[Happened]) -> bool {
+    let now = |kind: &str| kind == "traffic.rejected" || kind == "traffic.rolled_back";
+    let mut serving = before.versions.iter().filter(|version| version.weight_set > Weight::ZERO);
+    serving.any(|version| version.rejected.as_ref().is_some_and(|rejected| rejected.needs_again))
+        || happened.iter().any(|event| now(&event.kind))
 }
 
 /// The version with the largest share.

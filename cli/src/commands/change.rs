@@ -65,7 +65,8 @@ pub(crate) async fn change_then(
         ]));
     }
     Next(written::talk(&answer, asking.dry_run)).say(session);
-    let next = if asking.dry_run || answer.events.is_empty() { vec![] } else { after(&command, &before) };
+    let next =
+        if asking.dry_run || answer.events.is_empty() { vec![] } else { after(&command, &before, &answer.events) };
     Ok((answer, Next(next)))
 }
 

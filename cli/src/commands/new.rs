@@ -31,6 +31,9 @@ pub(crate) struct New {
     /// The canary's shares with --roll, rising [default: the policy's]
     #[arg(long, value_name = "PERCENT,..", value_parser = sentence::steps, requires = "roll")]
     steps: Option<Steps>,
+    /// With --roll, roll out a version that was rolled back from, or left for an older one; with --reason
+    #[arg(long, requires_all = ["roll", "reason"])]
+    again: bool,
     #[command(flatten)]
     patience: Patience,
     #[command(flatten)]
@@ -44,7 +47,8 @@ impl New {
             .roll
             .map(|duration_ms| PlanAsked { duration_ms: Some(duration_ms), steps: self.steps.map(|steps| steps.0) });
         let rolls = then_roll.is_some();
-        let command = Command::New { deployment: deployment.clone(), version: self.version.clone(), then_roll };
+        let (version, again) = (self.version.clone(), self.again);
+        let command = Command::New { deployment: deployment.clone(), version, then_roll, again };
         session.wait_for(async {
             let door = session.door()?;
             let wait = self.patience.begin()?;

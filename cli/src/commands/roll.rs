@@ -45,6 +45,9 @@ pub(crate) struct Roll {
     /// End a rollout that is under way
     #[arg(long)]
     supersede: bool,
+    /// Roll out a version that was rolled back from, or left for an older one; with --reason
+    #[arg(long, requires = "reason")]
+    again: bool,
     #[command(flatten)]
     patience: Patience,
     #[command(flatten)]
@@ -59,7 +62,8 @@ impl Roll {
         let question = Question { duration_ms, steps: self.steps.as_ref().map(points), ..Question::default() };
         let plan = PlanAsked { duration_ms, steps: self.steps.map(|steps| steps.0) };
         let (from, to) = (self.from, self.to.clone());
-        let command = Command::Roll { deployment: deployment.clone(), from, to, plan, supersede: self.supersede };
+        let (supersede, again) = (self.supersede, self.again);
+        let command = Command::Roll { deployment: deployment.clone(), from, to, plan, supersede, again };
         session.wait_for(async {
             let door = session.door()?;
             let wait = self.patience.begin()?;

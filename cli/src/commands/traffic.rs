@@ -32,6 +32,9 @@ pub(crate) struct Traffic {
     /// End a rollout that is under way
     #[arg(long)]
     supersede: bool,
+    /// Give traffic to a version that was rolled back from, or left for an older one; with --reason
+    #[arg(long, requires = "reason")]
+    again: bool,
     #[command(flatten)]
     asking: Asking,
 }
@@ -41,7 +44,7 @@ impl Traffic {
         let shares =
             sentence::shares(&self.shares).map_err(|why| Failure::usage(format!("traffic {}: {why}", self.service)))?;
         let deployment = DeploymentId { environment: self.env, service: self.service };
-        let command = Command::Traffic { deployment, shares, supersede: self.supersede };
+        let command = Command::Traffic { deployment, shares, supersede: self.supersede, again: self.again };
         session.wait_for(async {
             change(session, &session.door()?, &self.asking, command).await?;
             Ok(Exit::Done)

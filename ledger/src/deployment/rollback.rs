@@ -4,7 +4,7 @@ use schemas::judgement::{Counted, Judged, Verdict};
 use schemas::traffic::{self, Purpose};
 use schemas::{Event, RolloutId, StackId, Stream, Version, Weights, rollout, stack};
 
-use super::{Case, Deployment, Phase, Rollout, Stack};
+use super::{Case, Deployment, Phase, Rollout, Stack, rejected};
 use crate::decide::{Decision, Rejection};
 
 /// Where a rollback goes.
@@ -38,15 +38,15 @@ impl Target {
 
 /// Returns where a rollback would go now, if anywhere.
 ///
-/// Within a rollout that is its baseline; else the latest version before the present one that held all traffic and was
-/// not rolled back from since. One that is known to be unhealthy is passed over for the next older. If all that are
+/// Within a rollout that is its baseline; else the latest version before the present one that held all traffic and is not
+/// rejected. One that is known to be unhealthy is passed over for the next older. If all that are
 /// warm are, it is the nearest version whose stack is gone, or, within a rollout, the baseline all the same.
 /// Source: design, "Rollouts".
 pub fn target(deployment: &Deployment) -> Option<Target> {
     let mut passed_over = Vec::new();
     let mut gone = None;
-    for version in candidates(deployment) {
-        match warm(deployment, &version) {
+    for Candidate { stack, version } in candidates(deployment) {
+        match warm(deployment, stack, &version) {
             Some((stack, Phase::Ready)) => return Some(Target::Warm { stack, passed_over }),
             Some((stack, _)) => passed_over.push(stack),
             None if passed_over.is_empty() => return Some(Target::Gone { version, passed_over }),
@@ -59,30 +59,50 @@ pub fn target(deployment: &Deployment) -> Option<Target> {
     }
 }
 
-/// Returns the version's stack that can take traffic, if there is one.
-fn warm<'a>(deployment: &'a Deployment, version: &Version) -> Option<(StackId, &'a Phase)> {
-    let (id, stack) = deployment.stack_for(version)?;
-    matches!(stack.phase, Phase::Ready | Phase::Unhealthy).then_some((id, &stack.phase))
+/// Returns the candidate's stack that can take traffic: its own, or another of its version if that is gone.
+fn warm<'a>(deployment: &'a Deployment, stack: StackId, version: &Version) -> Option<(StackId, &'a Phase)> {
+    let fit = |stack: &Stack| matches!(stack.phase, Phase::Ready | Phase::Unhealthy);
+    let own = deployment.stacks.get(&stack).filter(|own| fit(own)).map(|own| (stack, own));
+    let another = || deployment.stack_for(version).filter(|(id, other)| fit(other) && !is_marked(deployment, *id));
+    own.or_else(another).map(|(id, stack)| (id, &stack.phase))
+}
+
+fn is_marked(deployment: &Deployment, stack: StackId) -> bool {
+    deployment.traffic.rejected.iter().any(|rejected| rejected.stack == stack)
 }
 
 fn live(deployment: &Deployment) -> Option<&Rollout> {
     deployment.rollout.as_ref().filter(|rollout| rollout.is_live())
 }
 
-/// Returns the versions a rollback may go to, the nearest first, each once. Versions, not stacks: deployed again, a
-/// version is no other.
-fn candidates(deployment: &Deployment) -> Vec<Version> {
+/// A stack that held all traffic, and its version: where the stack is gone, that is deployed again.
+struct Candidate {
+    stack: StackId,
+    version: Version,
+}
+
+/// Returns where a rollback may go to, the nearest first, each once.
+fn candidates(deployment: &Deployment) -> Vec<Candidate> {
     let traffic = &deployment.traffic;
-    let version_of = |stack: StackId| deployment.version_of(stack);
-    let present = traffic.set.as_ref().and_then(|set| set.weights.sole()).and_then(version_of);
     let live = live(deployment);
-    let baseline = live.and_then(|rollout| version_of(rollout.baseline));
-    let canary = live.and_then(|rollout| version_of(rollout.canary));
-    let mut candidates: Vec<Version> = baseline.cloned().into_iter().collect();
-    for holder in traffic.holders.iter().rev().filter(|holder| holder.rolled_back_at.is_none()) {
-        let version = &holder.version;
-        if present != Some(version) && canary != Some(version) && !candidates.contains(version) {
-            candidates.push(version.clone());
+    let present = traffic.set.as_ref().and_then(|set| set.weights.sole());
+    let left: Vec<StackId> = present.into_iter().chain(live.map(|rollout| rollout.canary)).collect();
+    let baseline = live.and_then(|rollout| {
+        let version = deployment.version_of(rollout.baseline)?.clone();
+        Some(Candidate { stack: rollout.baseline, version })
+    });
+    let mut candidates: Vec<Candidate> = baseline.into_iter().collect();
+    for holder in traffic.holders.iter().rev() {
+        let (stack, version) = (holder.stack, &holder.version);
+        let there = deployment.stacks.contains_key(&stack);
+        let rejected =
+            if there { is_marked(deployment, stack) } else { rejected::of_version(deployment, version).is_some() };
+        // A version deployed again is no other.
+        let is_left =
+            left.iter().any(|left| *left == stack || (!there && deployment.version_of(*left) == Some(version)));
+        let known = candidates.iter().any(|known| known.stack == stack || (!there && known.version == *version));
+        if !rejected && !is_left && !known {
+            candidates.push(Candidate { stack, version: version.clone() });
         }
     }
     candidates
@@ -92,7 +112,7 @@ fn candidates(deployment: &Deployment) -> Vec<Version> {
 ///
 /// # Errors
 ///
-/// [`Rejection::NoTarget`] if no version held all traffic before.
+/// [`Rejection::NoTarget`] if no version held all traffic before, [`Rejection::AllRejected`] if each that did is rejected.
 pub(super) fn decide(case: &Case<'_>) -> Result<Decision, Rejection> {
     let deployment = case.deployment;
     let back = deployment.traffic.set.as_ref().is_some_and(|set| set.purpose == Purpose::Rollback);
@@ -102,7 +122,14 @@ pub(super) fn decide(case: &Case<'_>) -> Result<Decision, Rejection> {
     }
     let reason = "asked for";
     match target(deployment) {
-        None => Err(Rejection::NoTarget { deployment: case.id.clone() }),
+        None => {
+            let (deployment, rejected) = (case.id.clone(), case.rejected_targets());
+            Err(if rejected.is_empty() {
+                Rejection::NoTarget { deployment }
+            } else {
+                Rejection::AllRejected { deployment, rejected: rejected.join("; ") }
+            })
+        }
         Some(Target::Warm { stack, passed_over }) => {
             Ok(Decision::on(case.stream(), all_back(deployment, stack, passed_over, reason)))
         }
@@ -147,21 +174,14 @@ pub(super) fn decide_send_back(
 
 /// The events that move all traffic to `to` now.
 pub(super) fn all_back(deployment: &Deployment, to: StackId, passed_over: Vec<StackId>, reason: &str) -> Vec<Event> {
-    let version = deployment.version_of(to);
-    let back = rolled_back(deployment, to, version, passed_over, reason);
+    let back = rolled_back(deployment, to, passed_over, reason);
     let set = traffic::WeightsSet { weights: Weights::all_on(to), purpose: Purpose::Rollback };
     [back.into(), set.into()].into_iter().chain(came_back(deployment, reason)).collect()
 }
 
-fn rolled_back(
-    deployment: &Deployment,
-    to: StackId,
-    version: Option<&Version>,
-    passed_over: Vec<StackId>,
-    reason: &str,
-) -> traffic::RolledBack {
+fn rolled_back(deployment: &Deployment, to: StackId, passed_over: Vec<StackId>, reason: &str) -> traffic::RolledBack {
     let serving = deployment.traffic.set.iter().flat_map(|set| set.weights.iter().map(|(stack, _)| stack));
-    let mut from: Vec<StackId> = serving.filter(|stack| deployment.version_of(*stack) != version).collect();
+    let mut from: Vec<StackId> = serving.filter(|stack| *stack != to).collect();
     if let Some(canary) = live(deployment).map(|rollout| rollout.canary)
         && !from.contains(&canary)
     {
@@ -202,7 +222,7 @@ fn deploy_again(
         };
         events.push(requested.into());
     }
-    events.push(rolled_back(deployment, to, Some(version), passed_over, reason).into());
+    events.push(rolled_back(deployment, to, passed_over, reason).into());
     events.extend(came_back(deployment, reason));
     let mut decision = Decision::on(case.stream(), events);
     decision.notes.push(format!(

@@ -11,6 +11,7 @@ use schemas::traffic::{Purpose, WeightsSet};
 use schemas::{Event, RolloutId, StackId, Stream, Timestamp, Version, Weight, Weights};
 use serde::{Deserialize, Serialize};
 
+use super::rejected::{self, How};
 use super::{Case, Deployment, Phase as StackPhase};
 use crate::decide::{self, Decision, Rejection};
 use crate::state::At;
@@ -258,6 +259,12 @@ pub(super) fn evolve(deployment: &mut Deployment, event: &rollout::Event, at: &A
         });
         return;
     }
+    let Some(canary) = deployment.rollout.as_ref().map(|rollout| rollout.canary) else { return };
+    if let rollout::Event::Completed(_) = event {
+        rejected::clear(deployment, canary);
+    } else if let rollout::Event::Aborted(aborted) = event {
+        rejected::mark(deployment, canary, How::Aborted, &aborted.reason, at.time);
+    }
     let Some(rollout) = deployment.rollout.as_mut() else { return };
     match event {
         rollout::Event::Started(_) => {}
@@ -330,19 +337,28 @@ impl Case<'_> {
     }
 }
 
+/// What `roll` may do besides.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Roll {
+    /// End a rollout that is under way.
+    pub(super) supersede: bool,
+    /// Go to a rejected version.
+    pub(super) again: bool,
+}
+
 /// Decides `roll`: none if the same rollout is under way, or the newcomer has all traffic. A rollout whose place is
 /// taken gives its canary's traffic back first, so that every rollout begins with all of it on its baseline.
 ///
 /// # Errors
 ///
 /// [`Rejection`]: a version that is not ready, a baseline without all the traffic, a plan that cannot be, another
-/// rollout under way, or a rollback that waits for its target.
+/// rollout under way, a rollback that waits for its target, or a rejected version without `again`.
 pub(super) fn decide_roll(
     case: &Case<'_>,
     from: &Version,
     to: &Version,
     asked: &PlanAsked,
-    supersede: bool,
+    Roll { supersede, again }: Roll,
 ) -> Result<Decision, Rejection> {
     if from == to {
         return Err(Rejection::Invalid(format!("a rollout needs two versions, both are {from}")));
@@ -375,6 +391,7 @@ pub(super) fn decide_roll(
     } else if case.deployment.traffic.set_weight(canary) == Weight::FULL {
         return Ok(Decision::nothing(format!("{to} has all the traffic of {} already", case.id)));
     }
+    case.check_again(to, canary, again)?;
     check_baseline(case, from, baseline)?;
     let rollout: RolloutId = case.now.commit.into();
     let unjudged = plan.steps.len() == 1;
@@ -523,6 +540,8 @@ pub(super) fn decide_promote(case: &Case<'_>) -> Result<Decision, Rejection> {
     let reason = "asked for, over the judgement".to_owned();
     let promoted = rollout::Promoted { rollout: rollout.id, reason };
     let weights = Weights::all_on(rollout.canary);
+    let left = case.left_for_older(&weights);
     let set = WeightsSet { weights, purpose: Purpose::Promotion { rollout: rollout.id } };
-    Ok(Decision::on(case.stream(), vec![promoted.into(), set.into()]))
+    let events = [promoted.into()].into_iter().chain(left).chain([set.into()]);
+    Ok(Decision::on(case.stream(), events.collect()))
 }

@@ -275,11 +275,12 @@ fn vacate(deployment: &mut Deployment, effect: EffectId, failure: Option<&String
 /// # Errors
 ///
 /// [`Rejection::Unknown`] without the release, [`Rejection::Invalid`] for a plan that cannot be, or for a rollout of a
-/// stack that was asked for without it.
+/// stack that was asked for without it, [`Rejection::Rejected`] for one of a rejected version without `again`.
 pub(super) fn decide_new(
     case: &Case<'_>,
     version: &Version,
     then_roll: Option<&PlanAsked>,
+    again: bool,
 ) -> Result<Decision, Rejection> {
     let Case { id, deployment, service, now, .. } = case;
     let release = service
@@ -301,6 +302,9 @@ pub(super) fn decide_new(
             )));
         }
         return Ok(Decision::nothing(format!("{id} {version} already has a stack")));
+    }
+    if then_roll.is_some() {
+        case.check_version_again(version, again)?;
     }
     let requested = stack::Requested {
         stack: now.commit.into(),

@@ -352,7 +352,11 @@ pub(super) fn decide_step(case: &Case<'_>, outcome: &DeploymentOutcome) -> Resul
     let taken = rollout::StepTaken { rollout: rollout.id, step: *step, weight, counted_from };
     let weights = Weights::split(rollout.baseline, rollout.canary, weight);
     let set = WeightsSet { weights, purpose: Purpose::Step { rollout: rollout.id, step: *step } };
-    let events: Vec<Event> = vec![taken.into(), set.into()];
+    let mut events: Vec<Event> = vec![taken.into()];
+    if weight == Weight::FULL {
+        events.extend(case.left_for_older(&set.weights));
+    }
+    events.push(set.into());
     Ok(case.with_judgement(Decision::on(case.stream(), events), counted.as_ref(), judged.as_ref()))
 }
 

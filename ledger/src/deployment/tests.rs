@@ -4,6 +4,7 @@
 mod named;
 
 mod matrix;
+mod rejected;
 mod reports;
 
 mod glass;

@@ -8,6 +8,7 @@ use schemas::traffic::{self, Purpose};
 use schemas::{CommitId, Event, Fence, StackId, StreamVersion, Timestamp, Version, Weight, Weights, rollout};
 use serde::{Deserialize, Serialize};
 
+use super::rejected::{self, How, Rejected};
 use super::{Case, Deployment, Phase, generation};
 use crate::decide::{Decision, Rejection};
 use crate::state::At;
@@ -29,6 +30,9 @@ pub struct Traffic {
     pub awaited: Option<StackId>,
     /// The stacks that held all traffic, the latest last.
     pub holders: Vec<Holder>,
+    /// What is held against stacks, the latest last.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rejected: Vec<Rejected>,
     /// Drift that nobody has corrected.
     pub drift: Option<Drift>,
     /// When it was retired, if it is.
@@ -72,8 +76,6 @@ pub struct Holder {
     pub version: Version,
     /// Since when.
     pub at: Timestamp,
-    /// When it was last rolled back from, if that was after it held all traffic.
-    pub rolled_back_at: Option<Timestamp>,
 }
 
 /// The router served what nobody asked for.
@@ -131,6 +133,7 @@ pub(super) fn evolve(deployment: &mut Deployment, event: &traffic::Event, at: &A
         traffic::Event::RolledBack(back) => {
             roll_back(deployment, back, at);
         }
+        traffic::Event::Rejected(left) => rejected::mark(deployment, left.stack, How::Left, &left.reason, at.time),
         traffic::Event::GlassBroken(broken) => {
             deployment.heard_of(broken.generation);
             // It explains what was seen. What is set now is carried out again, above it, so that no call of it comes late.
@@ -157,14 +160,10 @@ pub(super) fn evolve(deployment: &mut Deployment, event: &traffic::Event, at: &A
 
 fn roll_back(deployment: &mut Deployment, back: &traffic::RolledBack, at: &At) {
     let starting = deployment.stacks.get(&back.to).is_some_and(|stack| stack.phase == Phase::Starting);
-    let from: Vec<Version> = back.from.iter().filter_map(|stack| deployment.version_of(*stack).cloned()).collect();
     deployment.traffic.fence = back.fence;
     deployment.traffic.awaited = starting.then_some(back.to);
-    for holder in &mut deployment.traffic.holders {
-        // A version deployed again is no better for having another stack.
-        if from.contains(&holder.version) {
-            holder.rolled_back_at = Some(at.time);
-        }
+    for stack in &back.from {
+        rejected::mark(deployment, *stack, How::RolledBack, &back.reason, at.time);
     }
     // Rollouts that were asked for under the older fence do not start any more.
     for stack in deployment.stacks.values_mut() {
@@ -183,11 +182,14 @@ fn set_weights(deployment: &mut Deployment, set: &traffic::WeightsSet, at: &At) 
         }
     }
     let version = set.weights.sole().and_then(|stack| deployment.version_of(stack).cloned());
+    if let (Some(stack), Purpose::Asked | Purpose::Promotion { .. }) = (set.weights.sole(), &set.purpose) {
+        rejected::clear(deployment, stack);
+    }
     let traffic = &mut deployment.traffic;
     if let (Some(stack), Some(version)) = (set.weights.sole(), version)
-        && traffic.holders.last().is_none_or(|last| last.stack != stack || last.rolled_back_at.is_some())
+        && traffic.holders.last().is_none_or(|last| last.stack != stack)
     {
-        traffic.holders.push(Holder { stack, version, at: at.time, rolled_back_at: None });
+        traffic.holders.push(Holder { stack, version, at: at.time });
         let excess = traffic.holders.len().saturating_sub(HOLDERS_MAX);
         traffic.holders.drain(..excess);
     }
@@ -204,13 +206,15 @@ fn set_weights(deployment: &mut Deployment, set: &traffic::WeightsSet, at: &At) 
 }
 
 /// Decides `traffic`: none if these weights are set already, no rollout runs and no rollback waits. Where the router
-/// was turned to the rollback target by another hand, asking for what is set is the word to correct it.
+/// was turned to the rollback target by another hand, asking for what is set is the word to correct it. A stack that is
+/// left for an older release is rejected in the same commit.
 ///
 /// # Errors
 ///
 /// [`Rejection`]: a version named twice, weights that are not all traffic, a version that is not ready and would gain
-/// traffic, more versions than the policy allows, or a running rollout.
-pub(super) fn decide(case: &Case<'_>, shares: &[Share], supersede: bool) -> Result<Decision, Rejection> {
+/// traffic, more versions than the policy allows, a running rollout, or a rejected version that would gain traffic without
+/// `again`.
+pub(super) fn decide(case: &Case<'_>, shares: &[Share], supersede: bool, again: bool) -> Result<Decision, Rejection> {
     for (n, share) in shares.iter().enumerate() {
         if shares[..n].iter().any(|other| other.version == share.version) {
             return Err(Rejection::Invalid(format!("version {} is named twice", share.version)));
@@ -248,6 +252,15 @@ pub(super) fn decide(case: &Case<'_>, shares: &[Share], supersede: bool) -> Resu
         None if is_so(&case.deployment.traffic, &weights) => return Ok(Decision::default()),
         None => {}
     }
+    let back = rollout.is_some_and(|rollout| weights.sole() == Some(rollout.baseline));
+    for (stack, weight) in weights.iter().filter(|_| !back) {
+        // Users who still wait for a rollback's target have not been given back.
+        let gains = weight > case.deployment.traffic.set_weight(stack) || case.deployment.traffic.awaited.is_some();
+        if gains && let Some(version) = case.deployment.version_of(stack) {
+            case.check_again(version, stack, again)?;
+        }
+    }
+    events.extend(case.left_for_older(&weights));
     events.push(traffic::WeightsSet { weights, purpose: Purpose::Asked }.into());
     Ok(Decision::on(case.stream(), events).requiring(schemas::Stream::Service(case.id.service.clone())))
 }

@@ -90,6 +90,9 @@ pub fn prepare(view: &View, asked: &Asked, now: Now, rollback: bool) -> Result<P
         return Err(Refusal::Sealed { target: target.clone() });
     }
     let about = told(asked, now, rollback)?;
+    if let What::Command { command, .. } = &asked.what {
+        decide::check_reason(command, about.reason.as_deref())?;
+    }
     let mut decision = match &asked.what {
         What::Command { command, fence } => decide::decide(view.state(), command, *fence, now)?,
         What::Outcome { outcome, role, holder } => decide_as(view, outcome, *role, holder, now)?,

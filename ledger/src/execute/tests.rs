@@ -390,7 +390,10 @@ async fn a_fence_that_the_sender_saw_is_taken_over_the_one_at_arrival() {
     let late = Request { fence: Some(seen), ..request(kit::traffic(&[(V2, 100)], false)) };
     let answer = house.send(late).await;
     assert!(matches!(answer, Err(Refusal::Rejected(Rejection::Fenced { .. }))), "{answer:?}");
-    house.ask(kit::traffic(&[(V2, 100)], false)).await.unwrap();
+    let untold = house.ask(kit::again(kit::traffic(&[(V2, 100)], false))).await;
+    assert!(matches!(untold, Err(Refusal::Rejected(Rejection::Invalid(_)))), "it needs a reason: {untold:?}");
+    let again = request(kit::again(kit::traffic(&[(V2, 100)], false)));
+    house.send(Request { reason: Some("it was mended".to_owned()), ..again }).await.unwrap();
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use ledger::State;
-use ledger::deployment::{self, Deployment, rollback, rollout, stack, step};
+use ledger::deployment::{self, Deployment, rejected, rollback, rollout, stack, step};
 use ledger::judgement::Judgements;
 use ledger::judgement::hearing::Hearing;
 use ledger::log::Ahead;
@@ -123,8 +123,22 @@ pub struct VersionStatus {
     pub collecting_since: Option<Timestamp>,
     /// Whether a rollout starts by itself once it is ready.
     pub rolls_when_ready: bool,
+    /// What is held against it, if anything is: then no rollback goes to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rejected: Option<RejectedStatus>,
     /// Its nodes by their place.
     pub nodes: Vec<NodeStatus>,
+}
+
+/// What is held against a stack.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RejectedStatus {
+    /// What happened to it, in words, after its name.
+    pub why: String,
+    /// Whether `--again` must be said before it gets traffic.
+    pub needs_again: bool,
+    /// When.
+    pub at: Timestamp,
 }
 
 /// How far a stack is.
@@ -451,6 +465,11 @@ fn version_status(deployment: &Deployment, id: StackId, stack: &deployment::Stac
         unused_since: stack.unused_since,
         collecting_since,
         rolls_when_ready: stack.then_roll.is_some(),
+        rejected: rejected::of(deployment, id).map(|rejected| RejectedStatus {
+            why: rejected.told(),
+            needs_again: rejected.needs_again(),
+            at: rejected.at,
+        }),
         nodes: stack.nodes.iter().map(|(slot, node)| node_status(*slot, node)).collect(),
     }
 }

@@ -214,6 +214,7 @@ fn of_traffic(event: &traffic::Event, names: &Names) -> String {
             let from = if from.is_empty() { String::new() } else { format!(" from {}", from.join(", ")) };
             format!("rolled back{from} to {}{over}: {}", names.version(back.to), back.reason)
         }
+        traffic::Event::Rejected(left) => format!("{} is rejected: {}", names.version(left.stack), left.reason),
         traffic::Event::GlassBroken(broken) => {
             let to = names.version(broken.to);
             let overtaken = broken.overtaken.as_ref().map(|why| format!("; nothing follows from it: {why}"));

@@ -371,7 +371,7 @@ impl Busy {
             10 if ready.len() > 1 => {
                 let half = |version: &Version| Share { version: version.clone(), weight: Weight::from_percent(50) };
                 let shares = ready[ready.len() - 2..].iter().map(half).collect();
-                Command::Traffic { deployment, shares, supersede: true }
+                Command::Traffic { deployment, shares, supersede: true, again: false }
             }
             0..3 => Command::Pause { deployment },
             3..7 => Command::Resume { deployment },
@@ -385,7 +385,7 @@ impl Busy {
     fn wish(&mut self, id: &DeploymentId, deployment: Option<&Deployment>) -> Option<Command> {
         let releases: Vec<Version> = self.view.state().service(&id.service)?.releases.keys().cloned().collect();
         let any = releases.choose(&mut self.rng)?.clone();
-        let new = |then_roll| Command::New { deployment: id.clone(), version: any.clone(), then_roll };
+        let new = |then_roll| Command::New { deployment: id.clone(), version: any.clone(), then_roll, again: false };
         let Some(deployment) = deployment else { return Some(new(None)) };
         if deployment.rollout.as_ref().is_some_and(Rollout::is_live) && self.rng.random_ratio(19, 20) {
             return None;
@@ -395,23 +395,23 @@ impl Busy {
         let Some(set) = &deployment.traffic.set else {
             let Some(version) = ready.choose(&mut self.rng) else { return Some(new(None)) };
             let shares = vec![Share { version: version.clone(), weight: Weight::FULL }];
-            return Some(Command::Traffic { deployment: id.clone(), shares, supersede: false });
+            return Some(Command::Traffic { deployment: id.clone(), shares, supersede: false, again: false });
         };
         let serving = set.weights.sole().and_then(|stack| deployment.version_of(stack)).cloned();
         let other = ready.iter().find(|version| Some(*version) != serving.as_ref()).cloned();
         let deployment = id.clone();
         match (self.rng.random_range(0..100), serving, other) {
             (0..30, Some(from), Some(to)) => {
-                Some(Command::Roll { deployment, from, to, plan: PlanAsked::default(), supersede: false })
+                Some(Command::Roll { deployment, from, to, plan: PlanAsked::default(), supersede: false, again: false })
             }
             (30..40, Some(from), Some(to)) => {
                 let part = Weight::from_percent(self.rng.random_range(1..100));
                 let shares = [(from, part.rest()), (to, part)].map(|(version, weight)| Share { version, weight });
-                Some(Command::Traffic { deployment, shares: shares.to_vec(), supersede: true })
+                Some(Command::Traffic { deployment, shares: shares.to_vec(), supersede: true, again: false })
             }
             (40..45, _, Some(to)) => {
                 let shares = vec![Share { version: to, weight: Weight::FULL }];
-                Some(Command::Traffic { deployment, shares, supersede: true })
+                Some(Command::Traffic { deployment, shares, supersede: true, again: false })
             }
             (45..48, ..) => Some(Command::Rollback { deployment }),
             (48, ..) if self.rng.random_ratio(1, 3) => Some(Command::Retire { deployment }),

@@ -262,7 +262,7 @@ async fn the_judge_sends_a_canary_back_without_the_ledger_and_history_says_it_wa
     let steps = Some(vec![Weight::from_percent(10), Weight::FULL]);
     let plan = PlanAsked { duration_ms: Some(3_600_000), steps };
     let (from, to) = (V2.parse().unwrap(), V3.parse().unwrap());
-    let roll = Command::Roll { deployment: deployment(), from, to, plan, supersede: false };
+    let roll = Command::Roll { deployment: deployment(), from, to, plan, supersede: false, again: false };
     let rollout: schemas::RolloutId = world.ask(roll).await.commit.unwrap().into();
     world.take_first_step(rollout).await;
     world.apply().await;

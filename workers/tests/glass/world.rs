@@ -243,7 +243,8 @@ impl World {
     }
 
     pub async fn bring_up(&self, version: &str) {
-        let new = Command::New { deployment: deployment(), version: version.parse().unwrap(), then_roll: None };
+        let new =
+            Command::New { deployment: deployment(), version: version.parse().unwrap(), then_roll: None, again: false };
         let stack: StackId = self.ask(new).await.commit.unwrap().into();
         let effect = EffectId::of_launch(self.ledger.id(), stack, 0, 0);
         let node = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -267,7 +268,7 @@ impl World {
 
     pub fn all_on(version: &str) -> Command {
         let shares = vec![Share { version: version.parse().unwrap(), weight: Weight::FULL }];
-        Command::Traffic { deployment: deployment(), shares, supersede: true }
+        Command::Traffic { deployment: deployment(), shares, supersede: true, again: false }
     }
 
     /// Gives a version all traffic, as the ledger and the router have it.

@@ -77,7 +77,7 @@ impl Up {
     /// Sends all traffic to `version` and waits until the router has confirmed it.
     pub async fn traffic(&self, version: &str) -> Result<(), Error> {
         let shares = vec![Share { version: version.parse()?, weight: Weight::FULL }];
-        let command = Command::Traffic { deployment: self.deployment.clone(), shares, supersede: false };
+        let command = Command::Traffic { deployment: self.deployment.clone(), shares, supersede: false, again: false };
         applied(&self.send(command).await?)
     }
 
@@ -141,7 +141,7 @@ impl Up {
             let (args, env, source) = (None, BTreeMap::new(), schemas::release::Source::default());
             self.send(Command::Release { service, version: version.clone(), artifact, args, env, source }).await?;
             let deployment = self.deployment.clone();
-            let answer = self.send(Command::New { deployment, version, then_roll: None }).await?;
+            let answer = self.send(Command::New { deployment, version, then_roll: None, again: false }).await?;
             self.stacks.insert(name, answer.commit.ok_or("no stack was asked for")?.into());
         }
         timeout(PATIENCE, self.stacks_are_ready()).await.map_err(|_| "the stacks did not become ready")?

@@ -62,6 +62,8 @@ fn rejection(rejection: &Rejection) -> &'static str {
         Rejection::RolloutRunning { .. } => "RolloutRunning",
         Rejection::NoRollout { .. } => "NoRollout",
         Rejection::NoTarget { .. } => "NoTarget",
+        Rejection::AllRejected { .. } => "AllRejected",
+        Rejection::Rejected { .. } => "Rejected",
         Rejection::Fenced { .. } => "Fenced",
         Rejection::Invalid(_) => "Invalid",
         Rejection::Outdated(_) => "Outdated",
@@ -150,12 +152,8 @@ const CELLS: &[(Asked, Results)] = {
         ]),
         (Asked::NewThirdThenRoll, &[
             ("Unknown", &[Undeclared, Declared]),
-            ("stack.requested", &[
-                Released, Starting, Launching, Launched, Up, Failed, Ready, Serving, Warm, Waiting, Split, Sick,
-                Unhealthy, Mended, Collecting, Emptied, Started, StartedAfterRollback, AtStep, Paused, Held,
-                CanaryIll, Completed, CameBack, Aborted, Promoted, Superseded, RolledBack, Awaiting, DriftedOff,
-                DriftedBack, DriftedToTarget, Retired,
-            ]),
+            ("stack.requested", &[Released, Starting, Launching, Launched, Up, Failed, Ready, Serving, Warm, Waiting, Split, Sick, Unhealthy, Mended, Collecting, Emptied, Started, StartedAfterRollback, AtStep, Paused, Held, CanaryIll, Completed, CameBack, Aborted, Promoted, Superseded, RolledBack, DriftedOff, DriftedBack, DriftedToTarget, Retired]),
+            ("Rejected", &[Awaiting]),
         ]),
         (Asked::NewSecondThenRoll, &[
             ("Unknown", &[Undeclared, Declared]),
@@ -171,74 +169,66 @@ const CELLS: &[(Asked, Results)] = {
         (Asked::TrafficFirst, &[
             ("Unknown", &[Undeclared, Declared, Released]),
             ("NotReady", &[Starting, Launching, Launched, Up, Failed, Awaiting]),
-            ("traffic.weights_set", &[
-                Ready, Split, Completed, Promoted, Superseded, DriftedOff, DriftedToTarget, Retired,
-            ]),
+            ("traffic.weights_set", &[Ready, Retired]),
             ("nothing", &[
                 Serving, Warm, Waiting, Sick, Unhealthy, Mended, Collecting, Emptied, CameBack, Aborted, RolledBack,
             ]),
-            ("rollout.aborted + traffic.weights_set", &[
-                Started, StartedAfterRollback, AtStep, Paused, Held, CanaryIll, DriftedBack,
-            ]),
+            ("rollout.aborted + traffic.weights_set", &[Started, StartedAfterRollback]),
+            ("traffic.rejected + traffic.weights_set", &[Split, Completed, Promoted, Superseded, DriftedOff, DriftedToTarget]),
+            ("rollout.aborted + traffic.rejected + traffic.weights_set", &[AtStep, Paused, Held, CanaryIll, DriftedBack]),
         ]),
         (Asked::TrafficSecond, &[
             ("Unknown", &[Undeclared, Declared, Released]),
             ("NotReady", &[
                 Starting, Launching, Launched, Up, Failed, Ready, Serving, Collecting, Emptied, CanaryIll,
             ]),
-            ("traffic.weights_set", &[
-                Warm, Waiting, Split, Sick, Unhealthy, Mended, CameBack, Aborted, Superseded, RolledBack, Awaiting,
-                DriftedToTarget, Retired,
-            ]),
+            ("traffic.weights_set", &[Warm, Waiting, Split, Sick, Unhealthy, Mended, Aborted, Superseded, DriftedToTarget, Retired]),
             ("RolloutRunning", &[Started, StartedAfterRollback, AtStep, Paused, Held, DriftedBack]),
             ("nothing", &[Completed, Promoted, DriftedOff]),
+            ("Rejected", &[CameBack, RolledBack, Awaiting]),
         ]),
         (Asked::TrafficSplit, &[
             ("Unknown", &[Undeclared, Declared, Released]),
             ("NotReady", &[Starting, Launching, Launched, Up, Failed, Ready, Serving, Collecting, Emptied, Awaiting]),
-            ("traffic.weights_set", &[
-                Warm, Waiting, Sick, Unhealthy, Mended, Completed, CameBack, Aborted, Promoted, Superseded,
-                RolledBack, DriftedOff, DriftedToTarget, Retired,
-            ]),
+            ("traffic.weights_set", &[Warm, Waiting, Sick, Unhealthy, Mended, Completed, Aborted, Promoted, Superseded, DriftedOff, DriftedToTarget, Retired]),
             ("nothing", &[Split]),
             ("RolloutRunning", &[Started, StartedAfterRollback, AtStep, Paused, Held, CanaryIll, DriftedBack]),
+            ("Rejected", &[CameBack, RolledBack]),
         ]),
         (Asked::TrafficSecondInstead, &[
             ("Unknown", &[Undeclared, Declared, Released]),
             ("NotReady", &[
                 Starting, Launching, Launched, Up, Failed, Ready, Serving, Collecting, Emptied, CanaryIll,
             ]),
-            ("traffic.weights_set", &[
-                Warm, Waiting, Split, Sick, Unhealthy, Mended, CameBack, Aborted, Superseded, RolledBack, Awaiting,
-                DriftedToTarget, Retired,
-            ]),
-            ("rollout.superseded + traffic.weights_set", &[
-                Started, StartedAfterRollback, AtStep, Paused, Held, DriftedBack,
-            ]),
+            ("traffic.weights_set", &[Warm, Waiting, Split, Sick, Unhealthy, Mended, Aborted, Superseded, DriftedToTarget, Retired]),
+            ("rollout.superseded + traffic.weights_set", &[Started, AtStep, Paused, Held, DriftedBack]),
             ("nothing", &[Completed, Promoted, DriftedOff]),
+            ("Rejected", &[StartedAfterRollback, CameBack, RolledBack, Awaiting]),
         ]),
         (Asked::Roll, &[
             ("Unknown", &[Undeclared, Declared, Released]),
             ("NotReady", &[
                 Starting, Launching, Launched, Up, Failed, Ready, Serving, Collecting, Emptied, CanaryIll,
             ]),
-            ("rollout.started", &[Warm, Waiting, Mended, CameBack, Aborted, RolledBack]),
+            ("rollout.started", &[Warm, Waiting, Mended, Aborted]),
             ("Invalid", &[Split, Sick, Unhealthy, Superseded, Awaiting, Retired]),
             ("nothing", &[
                 Started, StartedAfterRollback, AtStep, Paused, Held, Completed, Promoted, DriftedOff, DriftedBack,
                 DriftedToTarget,
             ]),
+            ("Rejected", &[CameBack, RolledBack]),
         ]),
         (Asked::RollInstead, &[
             ("Unknown", &[Undeclared, Declared, Released]),
             ("NotReady", &[
                 Starting, Launching, Launched, Up, Failed, Ready, Serving, Collecting, Emptied, CanaryIll,
             ]),
-            ("rollout.started", &[Warm, Waiting, Mended, CameBack, Aborted, RolledBack]),
+            ("rollout.started", &[Warm, Waiting, Mended, Aborted]),
             ("Invalid", &[Split, Sick, Unhealthy, Superseded, Awaiting, Retired]),
-            ("rollout.superseded + rollout.started", &[Started, StartedAfterRollback]),
+            ("rollout.superseded + rollout.started", &[Started]),
             ("rollout.superseded + traffic.weights_set + rollout.started", &[AtStep, Paused, Held, DriftedBack]),
             ("nothing", &[Completed, Promoted, DriftedOff, DriftedToTarget]),
+            ("Rejected", &[StartedAfterRollback, CameBack, RolledBack]),
         ]),
         (Asked::RollOn, &[
             ("Unknown", &[Undeclared, Declared, Released]),

@@ -138,7 +138,7 @@ pub(super) fn given(named: Named) -> World {
             world.begin();
         }),
         Named::StartedAfterRollback => and(Named::RolledBack, |world| {
-            world.ask(roll(V1, V2));
+            world.ask(again(roll(V1, V2)));
             world.begin();
         }),
         Named::AtStep => and(Named::Started, |world| {
@@ -178,7 +178,8 @@ pub(super) fn given(named: Named) -> World {
             world.serve(&[(V3, 100)]);
             world.collect(V1);
             world.ask(rollback());
-            world.serve(&[(V2, 90), (V3, 10)]);
+            world.ask(again(traffic(&[(V2, 90), (V3, 10)], false)));
+            world.applied();
             world.serve(&[(V2, 100)]);
             world.collect(V3);
             world.ask(rollback());

@@ -218,7 +218,7 @@ fn a_plan_that_ends_before_the_soak_is_refused() {
     };
     let decide = |plan| {
         let Command::Roll { deployment, from, to, supersede, .. } = roll(V1, V2) else { unreachable!() };
-        world.decide(&Command::Roll { deployment, from, to, plan, supersede })
+        world.decide(&Command::Roll { deployment, from, to, plan, supersede, again: false })
     };
     for (steps, duration_ms, all_after) in [(&[10, 100][..], 599_999, "9m 59s 999ms"), (&[100], 600_000, "0s")] {
         let said = decide(plan(steps, duration_ms)).unwrap_err().to_string();
@@ -278,7 +278,7 @@ fn a_plan_may_come_from_the_command_and_must_rise_to_all_traffic() {
     let with = |steps: &[u16], duration_ms| {
         let plan = PlanAsked { steps: Some(steps.iter().copied().map(percent).collect()), duration_ms };
         let (from, to) = (version(V1), version(V2));
-        world.decide(&Command::Roll { deployment: id(), from, to, plan, supersede: false })
+        world.decide(&Command::Roll { deployment: id(), from, to, plan, supersede: false, again: false })
     };
     for steps in [&[][..], &[0, 100], &[50, 10, 100], &[50, 50, 100], &[10, 50]] {
         assert!(matches!(with(steps, None), Err(Rejection::Invalid(_))), "{steps:?}");

@@ -84,7 +84,7 @@ fn a_rollout_refuses_weights_by_hand_unless_they_are_all_the_baselines() {
         "production/api has a rollout 1.0.0 -> 1.1.0 at 10 %; pause, abort or promote it, or use --supersede"
     );
     let all_back = world.decide(&traffic(&[(V1, 100)], false)).unwrap();
-    assert_eq!(kinds(&all_back), ["rollout.aborted", "traffic.weights_set"]);
+    assert_eq!(kinds(&all_back), ["rollout.aborted", "traffic.rejected", "traffic.weights_set"]);
     let instead = world.decide(&traffic(&[(V1, 50), (V2, 50)], true)).unwrap();
     assert_eq!(kinds(&instead), ["rollout.superseded", "traffic.weights_set"]);
 }

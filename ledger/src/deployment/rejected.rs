@@ -1,0 +1,201 @@
+//! Rejected stacks: those that were rolled back from, left by hand for an older release, or whose rollout was aborted. No
+//! rollback goes to them; traffic goes to one again only if somebody says so, unless it was only aborted.
+//!
+//! What is said of a stack is said of its version, too, as long as no other stack of the version is in good standing: the
+//! release is the same, and is no better for being deployed again.
+
+use schemas::traffic::Rejected as RejectedEvent;
+use schemas::{EnvironmentName, Event, StackId, Timestamp, Version, Weight, Weights};
+use serde::{Deserialize, Serialize};
+
+use super::{Case, Deployment};
+use crate::decide::Rejection;
+
+/// How many marks of stacks that are gone are kept; beyond it the oldest is forgotten.
+const GONE_MAX: usize = 100;
+
+/// What is held against a stack.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rejected {
+    /// The stack; it may be gone.
+    pub stack: StackId,
+    /// Its version.
+    pub version: Version,
+    /// What happened to it.
+    pub how: How,
+    /// Why, as the event says.
+    pub reason: String,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// What happened to a rejected stack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum How {
+    /// It was rolled back from, by a person or by the judge.
+    RolledBack,
+    /// Somebody gave its traffic to an older release.
+    Left,
+    /// Its rollout was aborted. People abort because a plan was wrong, so it may be tried again without a word.
+    Aborted,
+}
+
+impl Rejected {
+    /// Says whether somebody must say so before it gets traffic again.
+    pub fn needs_again(&self) -> bool {
+        self.how != How::Aborted
+    }
+
+    /// Says what is held against it, after its name: `was rolled back from at ..: ..`.
+    pub fn told(&self) -> String {
+        let at = self.at.strftime("%Y-%m-%dT%H:%M:%SZ");
+        match self.how {
+            How::RolledBack => format!("was rolled back from at {at} ({})", self.reason),
+            How::Left => format!("was left at {at} ({})", self.reason),
+            How::Aborted => format!("had its rollout aborted at {at} ({})", self.reason),
+        }
+    }
+}
+
+/// Returns what is held against `stack`, if anything is.
+pub fn of(deployment: &Deployment, stack: StackId) -> Option<&Rejected> {
+    let own = own(deployment, stack);
+    if own.is_some() || deployment.traffic.holders.iter().any(|holder| holder.stack == stack) {
+        return own;
+    }
+    of_version(deployment, deployment.version_of(stack)?)
+}
+
+/// Returns what is held against a stack of `version` that is yet to be made, if anything is.
+pub fn of_version<'a>(deployment: &'a Deployment, version: &Version) -> Option<&'a Rejected> {
+    let traffic = &deployment.traffic;
+    let stands = |stack: StackId| deployment.stacks.contains_key(&stack) && own(deployment, stack).is_none();
+    if traffic.holders.iter().any(|holder| holder.version == *version && stands(holder.stack)) {
+        return None;
+    }
+    traffic.rejected.iter().rev().find(|rejected| rejected.version == *version)
+}
+
+fn own(deployment: &Deployment, stack: StackId) -> Option<&Rejected> {
+    deployment.traffic.rejected.iter().find(|rejected| rejected.stack == stack)
+}
+
+/// Holds something against a stack. That its rollout was aborted takes nothing back that weighs more.
+pub(super) fn mark(deployment: &mut Deployment, stack: StackId, how: How, reason: &str, at: Timestamp) {
+    let Some(version) = deployment.version_of(stack).cloned() else { return };
+    if how == How::Aborted && own(deployment, stack).is_some_and(Rejected::needs_again) {
+        return;
+    }
+    let stacks = &deployment.stacks;
+    let rejected = &mut deployment.traffic.rejected;
+    rejected.retain(|known| known.stack != stack);
+    rejected.push(Rejected { stack, version, how, reason: reason.to_owned(), at });
+    let gone = |known: &Rejected| !stacks.contains_key(&known.stack);
+    if rejected.iter().filter(|known| gone(known)).count() > GONE_MAX
+        && let Some(oldest) = rejected.iter().position(gone)
+    {
+        rejected.remove(oldest);
+    }
+}
+
+/// Holds nothing against `stack` any more, nor against stacks of its version that are gone: it was given all traffic.
+pub(super) fn clear(deployment: &mut Deployment, stack: StackId) {
+    let Some(version) = deployment.version_of(stack).cloned() else { return };
+    let stacks = &deployment.stacks;
+    let stays = |known: &super::rejected::Rejected| {
+        known.stack != stack && (known.version != version || stacks.contains_key(&known.stack))
+    };
+    deployment.traffic.rejected.retain(stays);
+}
+
+impl Case<'_> {
+    /// Checks that `stack`, of `version`, may get traffic.
+    ///
+    /// # Errors
+    ///
+    /// [`Rejection::Rejected`] if it is rejected and nobody said `again`.
+    pub(super) fn check_again(&self, version: &Version, stack: StackId, again: bool) -> Result<(), Rejection> {
+        self.check_not(version, of(self.deployment, stack), again)
+    }
+
+    /// Checks that a stack of `version` that is yet to be made may be rolled out, as [`Case::check_again`].
+    ///
+    /// # Errors
+    ///
+    /// [`Rejection::Rejected`].
+    pub(super) fn check_version_again(&self, version: &Version, again: bool) -> Result<(), Rejection> {
+        self.check_not(version, of_version(self.deployment, version), again)
+    }
+
+    fn check_not(&self, version: &Version, rejected: Option<&Rejected>, again: bool) -> Result<(), Rejection> {
+        match rejected.filter(|rejected| rejected.needs_again() && !again) {
+            None => Ok(()),
+            Some(rejected) => {
+                Err(Rejection::Rejected { deployment: self.id.clone(), version: version.clone(), why: rejected.told() })
+            }
+        }
+    }
+
+    /// The events that reject each stack that has traffic, gets none of `weights`, and is left for older releases alone. Of
+    /// two stacks of one release, the one that was asked for earlier is the older.
+    pub(super) fn left_for_older(&self, weights: &Weights) -> Vec<Event> {
+        let traffic = &self.deployment.traffic;
+        let last = || traffic.holders.last().map(|holder| holder.stack);
+        let serving: Vec<StackId> = match &traffic.set {
+            Some(set) => set.weights.iter().map(|(stack, _)| stack).collect(),
+            None => last().into_iter().collect(),
+        };
+        let known = |stack: StackId| own(self.deployment, stack).is_some_and(Rejected::needs_again);
+        let left = serving.into_iter().filter(|stack| weights.of(*stack) == Weight::ZERO && !known(*stack));
+        let left = left.filter(|stack| weights.iter().all(|(now, _)| self.is_older(now, *stack)));
+        let versions: Vec<&str> = weights.iter().filter_map(|(now, _)| self.version_text(now)).collect();
+        let reason = format!("left by hand for the older {}", versions.join(" and "));
+        left.map(|stack| RejectedEvent { stack, reason: reason.clone() }.into()).collect()
+    }
+
+    fn version_text(&self, stack: StackId) -> Option<&str> {
+        self.deployment.version_of(stack).map(Version::as_str)
+    }
+
+    fn is_older(&self, stack: StackId, other: StackId) -> bool {
+        let version = |stack| self.deployment.version_of(stack);
+        let Some((this, that)) = version(stack).zip(version(other)) else { return false };
+        let asked_at = |stack| self.deployment.stacks.get(&stack).map(|stack| stack.requested_at);
+        let earlier = || asked_at(other).is_some_and(|that| asked_at(stack).is_some_and(|this| this < that));
+        self.service.is_older(this, that) || (this == that && earlier())
+    }
+
+    /// Returns what is held against each version that a rollback would else go to, with the command that overrules it, the
+    /// nearest first.
+    pub(super) fn rejected_targets(&self) -> Vec<String> {
+        let deployment = self.deployment;
+        let mut told: Vec<(&Version, String)> = Vec::new();
+        for holder in deployment.traffic.holders.iter().rev() {
+            let there = deployment.stacks.contains_key(&holder.stack);
+            let rejected = if there { of(deployment, holder.stack) } else { of_version(deployment, &holder.version) };
+            if let Some(rejected) = rejected
+                && deployment.traffic.set_weight(holder.stack) != Weight::FULL
+                && !told.iter().any(|(version, _)| **version == holder.version)
+            {
+                told.push((&holder.version, self.overruling(&holder.version, rejected)));
+            }
+        }
+        told.into_iter().map(|(_, told)| told).collect()
+    }
+
+    fn overruling(&self, version: &Version, rejected: &Rejected) -> String {
+        let service = &self.id.service;
+        let env = match &self.id.environment {
+            env if *env == EnvironmentName::production() => String::new(),
+            env => format!(" --env {env}"),
+        };
+        let again = if rejected.needs_again() { " --again --reason WHY" } else { "" };
+        let traffic = format!("`ionledger traffic {service} {version} 100{env}{again}`");
+        let first = match self.deployment.stack_for(version) {
+            Some(_) => String::new(),
+            None => format!("`ionledger new {service} {version}{env} --wait` and then "),
+        };
+        format!("{version} {}: {first}{traffic} overrules that", rejected.told())
+    }
+}
