@@ -8,6 +8,8 @@ mod cli {
     #[path = "running.rs"]
     pub mod running;
 
+    #[path = "failing.rs"]
+    mod failing;
     #[path = "forecast.rs"]
     mod forecast;
     #[path = "refusals.rs"]

@@ -148,14 +148,14 @@ async fn what_cannot_be_run_is_a_permanent_fault_that_says_why() {
     for (content, why) in cases {
         let launch = place.launch_of(place.artifact(content)).await;
         match place.nodes().launch(&launch).await {
-            Err(Fault::Permanent(reason)) => assert!(reason.contains(why), "{reason}"),
+            Err(Fault::Hopeless(reason)) => assert!(reason.contains(why), "{reason}"),
             other => panic!("{content:?}: {other:?}"),
         }
         assert_eq!(place.nodes().look().await.unwrap().get(&launch.effect), None, "nothing exists outside");
     }
     let missing = place.launch_of(schemas::Hash::of(b"never stored")).await;
     let fault = place.nodes().launch(&missing).await.unwrap_err();
-    assert!(matches!(&fault, Fault::Permanent(reason) if reason.starts_with("no artifact")), "{fault}");
+    assert!(matches!(&fault, Fault::Hopeless(reason) if reason.starts_with("no artifact")), "{fault}");
 }
 
 #[tokio::test]
@@ -400,7 +400,7 @@ async fn a_reference_that_leads_nowhere_is_named() {
     let fault = place.nodes().launch(&launch).await.unwrap_err();
     let wanted = "cannot resolve environment variable KEY: the variable NOT_SET_ANYWHERE is not set where ionledger \
                   runs; set it and start again";
-    assert_eq!(fault, Fault::Permanent(wanted.to_owned()));
+    assert_eq!(fault, Fault::Hopeless(wanted.to_owned()));
 }
 
 #[tokio::test]

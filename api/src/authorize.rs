@@ -18,7 +18,8 @@ pub enum Act<'a> {
 ///
 /// A person may do everything: whoever can write to the data folder's socket, or holds a person's token, runs this
 /// ledger. A pipeline may release and move traffic, and bring it back. It may not say what a service is (`apply`), end
-/// one (`retire`), put a canary through over the judgement (`promote`), or give traffic to a rejected version (`--again`):
+/// one (`retire`), put a canary through over the judgement (`promote`), give traffic to a rejected version (`--again`), or
+/// put a failed stack out of sight (`dismiss`):
 /// those are a person's. Workers and the system
 /// do not come through the door at all.
 ///
@@ -52,7 +53,7 @@ fn pipeline_may(act: Act<'_>) -> bool {
             | Command::Pause { .. }
             | Command::Resume { .. }
             | Command::Abort { .. } => true,
-            Command::Apply { .. } | Command::Promote { .. } | Command::Retire { .. } => false,
+            Command::Apply { .. } | Command::Promote { .. } | Command::Retire { .. } | Command::Dismiss { .. } => false,
         },
     }
 }
@@ -77,6 +78,7 @@ impl Act<'_> {
                 Command::Abort { .. } => "abort",
                 Command::Promote { .. } => "promote",
                 Command::Retire { .. } => "retire",
+                Command::Dismiss { .. } => "dismiss",
             },
         }
     }
@@ -113,6 +115,7 @@ mod tests {
             (about("abort"), true),
             (about("promote"), false),
             (about("retire"), false),
+            (json(r#"{"command":"dismiss","deployment":"production/api","version":"1"}"#), false),
         ]
     }
 

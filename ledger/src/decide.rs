@@ -206,7 +206,8 @@ pub fn decide(state: &State, command: &Command, fence: Option<Fence>, now: Now) 
         | Command::Resume { .. }
         | Command::Abort { .. }
         | Command::Promote { .. }
-        | Command::Retire { .. } => deployment::decide(state, command, fence, now),
+        | Command::Retire { .. }
+        | Command::Dismiss { .. } => deployment::decide(state, command, fence, now),
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! Its concepts have a file each, with state, `evolve` and `decide` together; here they meet.
 
+pub mod failure;
 pub mod generation;
 pub mod glass;
 pub mod rejected;
@@ -19,6 +20,7 @@ use schemas::glass::Intent;
 use schemas::{DeploymentId, EffectId, Event, Fence, StackId, Stream, StreamVersion, Version, Weight};
 use serde::{Deserialize, Serialize};
 
+pub use failure::{Failed, Failure};
 pub use rollout::Rollout;
 pub use stack::{Node, NodePhase, Phase, Stack};
 pub use traffic::Traffic;
@@ -33,6 +35,9 @@ use crate::state::{At, State};
 pub struct Deployment {
     /// Its stacks that are not collected.
     pub stacks: BTreeMap<StackId, Stack>,
+    /// The failed stacks that are collected and that nobody has dealt with yet.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub failed: BTreeMap<StackId, Failed>,
     /// Its traffic.
     pub traffic: Traffic,
     /// Its rollout: the one under way, or the last.
@@ -147,11 +152,12 @@ impl Deployment {
             .map(|(id, stack)| (*id, stack))
     }
 
-    /// Returns the version of `stack`, also of one that was collected if it ever held all traffic.
+    /// Returns the version of `stack`, also of one that was collected if it ever held all traffic or is shown as failed.
     pub fn version_of(&self, stack: StackId) -> Option<&Version> {
         let held =
             || self.traffic.holders.iter().rev().find(|holder| holder.stack == stack).map(|holder| &holder.version);
-        self.stacks.get(&stack).map(|stack| &stack.version).or_else(held)
+        let failed = || self.failed.get(&stack).map(|failed| &failed.version);
+        self.stacks.get(&stack).map(|stack| &stack.version).or_else(held).or_else(failed)
     }
 
     /// Returns the stack and the node of `effect`.
@@ -192,6 +198,7 @@ pub fn decide(state: &State, command: &Command, fence: Option<Fence>, now: Now) 
         Command::Abort { .. } => rollout::decide_abort(&case),
         Command::Promote { .. } => rollout::decide_promote(&case),
         Command::Retire { .. } => traffic::decide_retire(&case),
+        Command::Dismiss { version, .. } => failure::decide_dismiss(&case, version),
         Command::Apply { .. } | Command::Release { .. } => Ok(Decision::default()),
     }
 }
@@ -225,6 +232,7 @@ pub fn decide_outcome(
         | DeploymentOutcome::LaunchFailed { .. }
         | DeploymentOutcome::NodeReady { .. }
         | DeploymentOutcome::NodeUnhealthy { .. }
+        | DeploymentOutcome::NodeFailing { .. }
         | DeploymentOutcome::NodeLost { .. }
         | DeploymentOutcome::NodeStopped { .. } => stack::decide_node(&case, outcome),
         DeploymentOutcome::StackReady { .. }

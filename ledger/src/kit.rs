@@ -151,6 +151,10 @@ pub(crate) fn retire() -> Command {
     Command::Retire { deployment: id() }
 }
 
+pub(crate) fn dismiss(text: &str) -> Command {
+    Command::Dismiss { deployment: id(), version: version(text) }
+}
+
 /// Returns the kinds of a decision's events.
 pub(crate) fn kinds(decision: &Decision) -> Vec<&'static str> {
     decision.events.iter().map(|(_, event)| event.kind()).collect()

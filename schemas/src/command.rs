@@ -121,6 +121,13 @@ pub enum Command {
         /// The deployment.
         deployment: DeploymentId,
     },
+    /// Show the failed stacks of a version no longer.
+    Dismiss {
+        /// The deployment.
+        deployment: DeploymentId,
+        /// The version.
+        version: Version,
+    },
 }
 
 fn is_false(value: &bool) -> bool {
@@ -194,7 +201,8 @@ impl Command {
             | Command::Resume { deployment }
             | Command::Abort { deployment }
             | Command::Promote { deployment }
-            | Command::Retire { deployment } => Some(deployment),
+            | Command::Retire { deployment }
+            | Command::Dismiss { deployment, .. } => Some(deployment),
         }
     }
 
@@ -304,6 +312,13 @@ pub enum DeploymentOutcome {
         /// What the check said.
         reason: String,
     },
+    /// A node that was launched and is not ready yet fails its check.
+    NodeFailing {
+        /// The effect.
+        effect: EffectId,
+        /// What the check said.
+        reason: String,
+    },
     /// A node is gone that nobody took down.
     NodeLost {
         /// The effect.
@@ -321,7 +336,7 @@ pub enum DeploymentOutcome {
         /// The stack.
         stack: StackId,
     },
-    /// A stack did not become ready.
+    /// A stack did not become ready, or one without traffic failed too often.
     StackFailed {
         /// The stack.
         stack: StackId,
@@ -432,6 +447,7 @@ impl DeploymentOutcome {
         match &mut self {
             DeploymentOutcome::LaunchFailed { reason, .. }
             | DeploymentOutcome::NodeUnhealthy { reason, .. }
+            | DeploymentOutcome::NodeFailing { reason, .. }
             | DeploymentOutcome::NodeLost { reason, .. }
             | DeploymentOutcome::StackFailed { reason, .. }
             | DeploymentOutcome::Hold { reason, .. }

@@ -59,6 +59,16 @@ pub struct Unhealthy {
     pub reason: String,
 }
 
+/// A node that was launched and is not ready yet fails its check: said once it has failed for some seconds, and again when
+/// the check says something else.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Failing {
+    /// The effect.
+    pub effect: EffectId,
+    /// What the check said.
+    pub reason: String,
+}
+
 /// A node is gone that nobody took down; its place is filled anew.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Lost {
@@ -82,6 +92,7 @@ events! {
     LaunchFailed = "node.launch_failed",
     Ready = "node.ready",
     Unhealthy = "node.unhealthy",
+    Failing = "node.failing",
     Lost = "node.lost",
     Stopped = "node.stopped",
 }

@@ -59,6 +59,13 @@ pub struct Recovered {
     pub stack: StackId,
 }
 
+/// A person has seen that a stack failed; it is shown no longer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Dismissed {
+    /// The stack.
+    pub stack: StackId,
+}
+
 events! {
     /// What happens to a stack.
     // Version 2: `run` may name a user.
@@ -67,4 +74,5 @@ events! {
     Failed = "stack.failed",
     Unhealthy = "stack.unhealthy",
     Recovered = "stack.recovered",
+    Dismissed = "stack.dismissed",
 }

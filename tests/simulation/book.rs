@@ -63,6 +63,8 @@ pub struct Deployment {
     pub purpose: Option<Purpose>,
     pub applied: Option<Weights>,
     pub drifted_home: bool,
+    /// The stack that a rollback waits for.
+    pub awaited: Option<StackId>,
     pub fence: Fence,
     pub rollout: Option<Rollout>,
     pub retired: bool,
@@ -229,6 +231,7 @@ impl Deployment {
             Event::Stack(stack::Event::Failed(failed)) => self.phase(failed.stack, Phase::Failed),
             Event::Stack(stack::Event::Unhealthy(unhealthy)) => self.phase(unhealthy.stack, Phase::Unhealthy),
             Event::Stack(stack::Event::Recovered(recovered)) => self.phase(recovered.stack, Phase::Ready),
+            Event::Stack(stack::Event::Dismissed(_)) => {}
             Event::Retention(retention::Event::CollectionStarted(started)) => {
                 self.phase(started.stack, Phase::Collecting);
             }
@@ -265,6 +268,7 @@ impl Deployment {
             node::Event::Ready(ready) => with(ready.effect, |stack, effect| _ = stack.ready.insert(effect)),
             node::Event::Unhealthy(sick) => with(sick.effect, |stack, effect| _ = stack.ready.remove(&effect)),
             node::Event::LaunchFailed(failed) => with(failed.effect, gone),
+            node::Event::Failing(_) => {}
             node::Event::Lost(lost) => with(lost.effect, gone),
             node::Event::Stopped(stopped) => with(stopped.effect, gone),
         }
@@ -276,21 +280,21 @@ impl Deployment {
                 self.set = Some(set.weights.clone());
                 self.purpose = Some(set.purpose.clone());
                 self.sets.push((self.version, self.set.clone()));
-                (self.retired, self.drifted_home) = (false, false);
+                (self.retired, self.drifted_home, self.awaited) = (false, false, None);
             }
             traffic::Event::WeightsApplied(applied) => {
                 self.applied = Some(applied.weights.clone());
                 self.drifted_home = false;
             }
             traffic::Event::DriftSeen(drift) => self.drifted_home = drift.towards_target,
-            traffic::Event::RolledBack(back) => self.fence = back.fence,
             traffic::Event::Rejected(_) => {}
+            traffic::Event::RolledBack(back) => (self.fence, self.awaited) = (back.fence, Some(back.to)),
             traffic::Event::GlassBroken(_) => self.drifted_home = false,
             traffic::Event::Retired(retired) => {
                 self.fence = retired.fence;
                 (self.set, self.applied, self.purpose) = (None, None, None);
                 self.sets.push((self.version, None));
-                (self.retired, self.drifted_home) = (true, false);
+                (self.retired, self.drifted_home, self.awaited) = (true, false, None);
             }
         }
     }

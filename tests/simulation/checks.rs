@@ -458,7 +458,9 @@ impl Checks {
         for (id, of) in &self.book.deployments {
             for (stack, found) in &of.stacks {
                 let since = age(found.requested_at, now);
-                if found.phase == Phase::Starting && since > found.deadline_ms + SILENT_MAX {
+                // One that a rollback waits for is tried for ever; the deployment says that it is waited for.
+                let waited_for = of.awaited == Some(*stack);
+                if found.phase == Phase::Starting && !waited_for && since > found.deadline_ms + SILENT_MAX {
                     silent = Some(format!("stack {stack} of {id} {} is starting and starting", found.version));
                 }
             }

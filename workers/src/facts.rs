@@ -78,17 +78,22 @@ pub struct Probes {
     pub failed: u16,
     /// What the last failure said.
     pub reason: String,
+    /// When the first of the failures in a row was seen, by the steady clock.
+    pub failing_since: Duration,
 }
 
 impl Probes {
-    /// Adds a probe. One that says nothing of the node changes nothing.
-    pub fn add(&mut self, probe: Probe) {
+    /// Adds a probe that ended at `now`. One that says nothing of the node changes nothing.
+    pub fn add(&mut self, probe: Probe, now: Duration) {
         match probe {
             Probe::Passed { .. } => {
                 self.passed = self.passed.saturating_add(1);
                 self.failed = 0;
             }
             Probe::Failed { reason } => {
+                if self.failed == 0 {
+                    self.failing_since = now;
+                }
                 self.failed = self.failed.saturating_add(1);
                 self.passed = 0;
                 self.reason = reason;

@@ -272,7 +272,8 @@ impl Looks {
                 if let Some(due) = self.probes.get_mut(&effect) {
                     due.busy = false;
                 }
-                facts.probes.entry(effect).or_default().add(probe);
+                let now = facts.steady;
+                facts.probes.entry(effect).or_default().add(probe, now);
             }
             Sight::Source(id, answer) => {
                 let Some(due) = self.sources.get_mut(&id) else { return };

@@ -114,6 +114,10 @@ pub enum Fault {
     /// Nothing runs, and the same call will not succeed.
     #[error("{0}")]
     Permanent(String),
+    /// Nothing runs, and no launch of the same release will before somebody changes something: no program, or a variable
+    /// that is not set.
+    #[error("{0}")]
+    Hopeless(String),
     /// It may or may not have happened; look before doing anything else.
     #[error("{0}")]
     Unknown(String),

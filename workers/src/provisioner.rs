@@ -3,16 +3,14 @@
 use std::time::Duration;
 
 use ledger::State;
+use ledger::deployment::failure::{self, FAILED_STARTS_MAX};
 use ledger::deployment::{Node, NodePhase, Phase, Stack};
 use schemas::command::DeploymentOutcome;
-use schemas::{DeploymentId, EffectId, LedgerId, StackId, Timestamp};
+use schemas::{DeploymentId, EffectId, LedgerId, StackId, Timestamp, text};
 
 use crate::effect::{Effect, Key, Reaction};
-use crate::facts::{Facts, RETRY_AFTER, later};
+use crate::facts::{Facts, Probes, RETRY_AFTER, later};
 use crate::nodes::{Fault, Launch, Seen};
-
-/// How many attempts at one place a starting stack gets before it has failed.
-const ATTEMPTS_MAX: u32 = 5;
 
 /// For how many looks in a row, and for how long, a node must be missing before it is lost. One "not found" is not
 /// "gone".
@@ -22,8 +20,15 @@ const MISSING_FOR: Duration = Duration::from_secs(10);
 /// For how many looks in a row a stack must be under its `min_ready` before it is unhealthy. Source: the first issue.
 const UNDER_LOOKS: u32 = 3;
 
-/// The longest wait before a place is filled again.
-const BACKOFF_MAX: Duration = Duration::from_secs(60);
+/// For how long a node that is not ready yet must fail its check before that is recorded: most programs take a moment
+/// until they listen.
+const FAILING_AFTER: Duration = Duration::from_secs(3);
+
+/// And for how many looks in a row.
+const FAILING_LOOKS: u16 = 3;
+
+/// How far apart it is recorded that the check of such a node says something else.
+const FAILING_EVERY: Duration = Duration::from_secs(10);
 
 /// Reacts to the state and the facts.
 pub fn react(state: &State, facts: &Facts, now: Timestamp) -> Reaction {
@@ -32,7 +37,9 @@ pub fn react(state: &State, facts: &Facts, now: Timestamp) -> Reaction {
     let mut ports = facts.free_ports.iter().copied().filter(|port| !port_is_taken(state, *port));
     for (id, deployment) in &state.deployments {
         for (stack_id, stack) in &deployment.stacks {
-            let mut place = Place { ledger, id, stack_id: *stack_id, stack, facts, now, reaction: &mut reaction };
+            let may_give_up = failure::may_give_up(deployment, *stack_id);
+            let mut place =
+                Place { ledger, id, stack_id: *stack_id, stack, may_give_up, facts, now, reaction: &mut reaction };
             match stack.phase {
                 Phase::Starting | Phase::Ready | Phase::Unhealthy => {
                     place.fill(&mut ports);
@@ -52,6 +59,8 @@ struct Place<'a> {
     id: &'a DeploymentId,
     stack_id: StackId,
     stack: &'a Stack,
+    /// Whether it is given up once it has failed too often: nothing needs it.
+    may_give_up: bool,
     facts: &'a Facts,
     now: Timestamp,
     reaction: &'a mut Reaction,
@@ -62,11 +71,12 @@ impl Place<'_> {
     fn fill(&mut self, ports: &mut impl Iterator<Item = u16>) {
         for slot in (0..self.stack.capacity.nodes).filter(|slot| !self.stack.nodes.contains_key(slot)) {
             let attempt = self.stack.attempts.get(&slot).copied().unwrap_or(0);
-            if self.stack.phase == Phase::Starting && attempt >= ATTEMPTS_MAX {
+            let failed = self.stack.failed_starts(slot);
+            if self.may_give_up && failed >= FAILED_STARTS_MAX {
                 continue;
             }
             if let Some(vacated_at) = self.stack.vacated_at.get(&slot) {
-                let due = later(*vacated_at, backoff(attempt));
+                let due = later(*vacated_at, failure::wait_after(failed));
                 if self.now < due {
                     self.reaction.wake(due);
                     continue;
@@ -105,6 +115,7 @@ impl Place<'_> {
             (Some((Err(Fault::Permanent(reason)), _)), _) => {
                 self.reaction.record(self.id, DeploymentOutcome::LaunchFailed { effect, reason: reason.clone() });
             }
+            (Some((Err(Fault::Hopeless(reason)), _)), _) => self.end_hopeless(effect, reason),
             (_, Some(Some(Seen::Exited(exit)))) => {
                 self.reaction.record(self.id, DeploymentOutcome::LaunchFailed { effect, reason: exit.to_string() });
             }
@@ -114,6 +125,15 @@ impl Place<'_> {
             // Nobody has looked yet, or the look could not tell.
             (_, None | Some(Some(Seen::Starting | Seen::Unknown { .. }))) => {}
             (_, Some(None)) => self.launch(slot, node),
+        }
+    }
+
+    /// No launch of this release can succeed as things are: a stack that still starts has failed, without another try.
+    fn end_hopeless(&mut self, effect: EffectId, reason: &str) {
+        let stack = self.stack_id;
+        self.reaction.record(self.id, DeploymentOutcome::LaunchFailed { effect, reason: reason.to_owned() });
+        if self.stack.phase == Phase::Starting && self.may_give_up {
+            self.reaction.record(self.id, DeploymentOutcome::StackFailed { stack, reason: reason.to_owned() });
         }
     }
 
@@ -147,6 +167,23 @@ impl Place<'_> {
         } else if probes.failed >= needed && node.is_ready() {
             let reason = probes.reason.clone();
             self.reaction.record(self.id, DeploymentOutcome::NodeUnhealthy { effect, reason });
+        } else if matches!(node.phase, NodePhase::Launched { .. }) && self.is_failing(node, probes) {
+            let reason = probes.reason.clone();
+            self.reaction.record(self.id, DeploymentOutcome::NodeFailing { effect, reason });
+        }
+    }
+
+    /// Says whether it is to be recorded what the check of a node says that is not ready yet.
+    fn is_failing(&mut self, node: &Node, probes: &Probes) -> bool {
+        let for_long = self.facts.steady.saturating_sub(probes.failing_since) >= FAILING_AFTER;
+        if probes.failed < FAILING_LOOKS || !for_long {
+            return false;
+        }
+        match &node.failing {
+            None => true,
+            Some(failing) => {
+                failing.reason != text::tidy(&probes.reason) && self.now >= later(failing.at, FAILING_EVERY)
+            }
         }
     }
 
@@ -190,7 +227,13 @@ impl Place<'_> {
             Phase::Starting if ready == self.stack.capacity.nodes => {
                 self.reaction.record(self.id, DeploymentOutcome::StackReady { stack });
             }
+            // A rollback waits for it: it is tried for ever.
+            Phase::Starting if !self.may_give_up => {}
             Phase::Starting => self.follow_start(ready),
+            Phase::Ready | Phase::Unhealthy if self.may_give_up && self.stack.is_spent() => {
+                let what = format!("its nodes failed {FAILED_STARTS_MAX} times in a row and nothing needs it");
+                self.give_up(&what, ready);
+            }
             Phase::Ready => {
                 if self.facts.under.get(&stack).is_some_and(|under| under.count >= UNDER_LOOKS) {
                     self.reaction.record(self.id, DeploymentOutcome::StackUnhealthy { stack });
@@ -205,37 +248,42 @@ impl Place<'_> {
 
     /// A starting stack fails at its deadline, or when a place was tried too often.
     fn follow_start(&mut self, ready: u16) {
-        let stack = self.stack_id;
-        let empty = |slot: &u16| !self.stack.nodes.contains_key(slot);
-        let spent = self.stack.attempts.iter().any(|(slot, attempts)| *attempts >= ATTEMPTS_MAX && empty(slot));
         let deadline = later(self.stack.requested_at, Duration::from_millis(self.stack.run.start_deadline_ms));
-        let late = self.now >= deadline;
-        if !spent && !late {
+        if self.stack.is_spent() {
+            self.give_up("a node was launched too often", ready);
+        } else if self.now >= deadline {
+            self.give_up("it was not ready in time", ready);
+        } else {
             self.reaction.wake(deadline);
-            return;
         }
-        let what = if spent { "a node was launched too often" } else { "it was not ready in time" };
-        let nodes = self.stack.capacity.nodes;
-        let last = self.last_trouble().map(|trouble| format!("; {trouble}")).unwrap_or_default();
-        let reason = format!("{what}, {ready} of {nodes} nodes are ready{last}");
+    }
+
+    fn give_up(&mut self, what: &str, ready: u16) {
+        let (stack, nodes) = (self.stack_id, self.stack.capacity.nodes);
+        let cause = self.first_trouble().map(|trouble| format!("; {trouble}")).unwrap_or_default();
+        let reason = format!("{what}, {ready} of {nodes} nodes are ready{cause}");
         self.reaction.record(self.id, DeploymentOutcome::StackFailed { stack, reason });
     }
 
-    /// Returns the last thing that went wrong with the stack's nodes, for its reason to fail.
-    fn last_trouble(&self) -> Option<String> {
-        let failing = self.stack.nodes.values().filter_map(|node| self.facts.probes.get(&node.effect));
-        let check = failing.filter(|probes| probes.failed > 0).map(|probes| format!("check: {}", probes.reason)).next();
-        check.or_else(|| self.stack.last_failure.clone())
+    /// Returns what went wrong with the stack's nodes first, for its reason to fail: what came later mostly follows from
+    /// it. How a node ended says more than that it could not be asked afterwards.
+    fn first_trouble(&self) -> Option<String> {
+        let stack = self.stack;
+        stack.first_failure.clone().or_else(|| stack.last_failure.clone()).or_else(|| {
+            let now = |node: &Node| self.facts.probes.get(&node.effect).filter(|probes| probes.failed > 0);
+            let said = |node: &Node| {
+                let probed = now(node).map(|probes| probes.reason.clone());
+                probed.or_else(|| node.failing.as_ref().map(|failing| failing.reason.clone()))
+            };
+            stack.nodes.values().find_map(said).map(|said| format!("check: {said}"))
+        })
     }
-}
-
-/// Returns how long a place stays empty after its `attempts`-th node: 1 s, then doubling.
-fn backoff(attempts: u32) -> Duration {
-    let factor = 1_u32.checked_shl(attempts.saturating_sub(1).min(16)).unwrap_or(u32::MAX);
-    (Duration::from_secs(1) * factor).min(BACKOFF_MAX)
 }
 
 fn port_is_taken(state: &State, port: u16) -> bool {
     let stacks = state.deployments.values().flat_map(|deployment| deployment.stacks.values());
     stacks.flat_map(|stack| stack.nodes.values()).any(|node| node.port == port)
 }
+
+#[cfg(test)]
+mod tests;

@@ -202,7 +202,8 @@ async fn check_outside(api: &Api, command: &Command, dry: bool) -> Result<Vec<St
         | Command::Resume { .. }
         | Command::Abort { .. }
         | Command::Promote { .. }
-        | Command::Retire { .. } => Ok(vec![]),
+        | Command::Retire { .. }
+        | Command::Dismiss { .. } => Ok(vec![]),
     }
 }
 

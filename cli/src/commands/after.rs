@@ -54,6 +54,7 @@ pub(crate) fn after(command: &Command, before: &Before, happened: &[Happened]) -
         Command::Retire { deployment } => before.and_then(serving).map(|version| {
             format!("undo: ionledger new {} {version}{}, then give it traffic", deployment.service, env(deployment))
         }),
+        Command::Dismiss { .. } => None,
     };
     said.into_iter().collect()
 }

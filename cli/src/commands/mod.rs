@@ -9,6 +9,7 @@ mod completions;
 mod copy;
 mod demo;
 mod demo_service;
+mod dismiss;
 pub(crate) mod doctor;
 mod exit_codes;
 mod explain;
@@ -60,6 +61,7 @@ pub(crate) enum Command {
     Abort(steer::Abort),
     Promote(steer::Promote),
     Retire(steer::Retire),
+    Dismiss(dismiss::Dismiss),
     Status(status::Status),
     History(history::History),
     Logs(logs::Logs),
@@ -102,6 +104,7 @@ impl Command {
             Command::Abort(abort) => abort.run(session),
             Command::Promote(promote) => promote.run(session),
             Command::Retire(retire) => retire.run(session),
+            Command::Dismiss(dismiss) => dismiss.run(session),
             Command::Status(status) => status.run(session),
             Command::History(history) => history.run(session),
             Command::Logs(logs) => logs.run(session),

@@ -1,9 +1,10 @@
 //! Waiting for what a command set off, and what its end means as an exit code.
 
+use std::cell::Cell;
 use std::time::Duration;
 
 use clap::Args;
-use replay::answer::{DeploymentStatus, RolloutPhase, StackPhase};
+use replay::answer::{DeploymentStatus, RolloutPhase, StackPhase, VersionStatus};
 use schemas::judgement::Verdict;
 use schemas::{DeploymentId, Version, Weight};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -68,7 +69,16 @@ pub(crate) async fn stack_ready(
     version: &Version,
     wait: &mut Wait,
 ) -> Outcome {
-    watch(session, door, deployment, wait, |status| look_at_stack(status, version)).await
+    let seen = Cell::new(false);
+    watch(session, door, deployment, wait, |status| {
+        let is_there = status.versions.iter().any(|stack| stack.version == *version);
+        if seen.replace(is_there) && !is_there {
+            let what = format!("{version} was taken down before it was ready; look at `ionledger history`");
+            return Look::Ended(Exit::Error, what);
+        }
+        look_at_stack(status, version)
+    })
+    .await
 }
 
 /// Waits until the rollout to a version has ended.
@@ -93,9 +103,16 @@ fn look_at_stack(status: &DeploymentStatus, version: &Version) -> Look {
         StackPhase::Collecting => Look::Ended(Exit::Error, format!("{version} is being taken down{because}")),
         StackPhase::Starting | StackPhase::Unhealthy => {
             let nodes = format!("{} of {} nodes ready", stack.nodes_ready, stack.nodes_wanted);
-            Look::On(format!("{version}: {nodes}"), Exit::StillGoing)
+            let trouble = trouble(stack).map(|trouble| format!("; {trouble}")).unwrap_or_default();
+            Look::On(format!("{version}: {nodes}{trouble}"), Exit::StillGoing)
         }
     }
+}
+
+/// What keeps a stack from being ready: what the checks of its nodes say now, or why it last lost one.
+fn trouble(stack: &VersionStatus) -> Option<String> {
+    let failing = stack.nodes.iter().find_map(|node| Some((node.slot + 1, node.failing.as_ref()?)));
+    failing.map(|(node, said)| format!("node {node}: {said}")).or_else(|| stack.last_failure.clone())
 }
 
 fn look_at_rollout(status: &DeploymentStatus, canary: &Version) -> Look {

@@ -315,7 +315,11 @@ fn version_row(deployment: &DeploymentStatus, version: &VersionStatus, now: &Zon
 /// What else there is to say about a version.
 fn remark(version: &VersionStatus, now: &Zoned) -> String {
     match version.phase {
-        StackPhase::Failed => version.reason.clone().or_else(|| version.last_failure.clone()).unwrap_or_default(),
+        StackPhase::Failed => {
+            let ago = version.failed_at.map(|at| format!("{} ago: ", age(at, now))).unwrap_or_default();
+            let why = version.reason.clone().or_else(|| version.last_failure.clone()).unwrap_or_default();
+            format!("{ago}{why}")
+        }
         StackPhase::Starting => {
             let then = if version.rolls_when_ready { "then rolls out" } else { "" };
             version.last_failure.clone().unwrap_or_else(|| then.to_owned())
@@ -347,6 +351,7 @@ fn node_line(node: &NodeStatus, now: &Zoned) -> String {
         Cell::glyph(glyph, word),
         Cell::styled(column(node.address), faint()),
         Cell::styled(format!("{}{again}", age(node.started_at, now)), faint()),
+        Cell::new(node.failing.as_deref().unwrap_or_default()),
     ];
     table::lines(&[row]).concat()
 }

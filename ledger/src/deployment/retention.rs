@@ -4,7 +4,7 @@ use jiff::SignedDuration;
 use schemas::policy::RetentionPolicy;
 use schemas::{StackId, Stream, Timestamp, Weight, retention};
 
-use super::{Case, Deployment, Phase};
+use super::{Case, Deployment, Phase, failure};
 use crate::decide::{Decision, Rejection};
 use crate::state::At;
 
@@ -16,14 +16,34 @@ pub(super) fn evolve(deployment: &mut Deployment, event: &retention::Event, at: 
                 stack.phase = Phase::Collecting { since: at.time, drain_ms: started.drain_ms };
             }
         }
-        retention::Event::Collected(collected) => drop(deployment.stacks.remove(&collected.stack)),
+        retention::Event::Collected(collected) => {
+            if let Some(stack) = deployment.stacks.remove(&collected.stack) {
+                failure::keep(deployment, collected.stack, stack);
+            }
+        }
     }
 }
 
 /// Says why `stack` may not be taken down, if it may not.
 ///
-/// It has weight set, applied or seen, is the rollback target, is in a live rollout, or waits for one.
+/// It is needed, starts, or waits for its rollout.
 pub fn in_use(deployment: &Deployment, stack: StackId) -> Option<&'static str> {
+    let found = deployment.stacks.get(&stack)?;
+    if let Some(why) = needed(deployment, stack) {
+        Some(why)
+    } else if found.phase == Phase::Starting {
+        Some("it is starting")
+    } else if found.then_roll.is_some() && found.phase == Phase::Ready {
+        Some("its rollout is about to start")
+    } else {
+        None
+    }
+}
+
+/// Says what needs `stack`, if something does, so that its nodes are replaced as often as they fail.
+///
+/// It has weight set, applied or seen, is the rollback target, is in a live rollout, or a rollback waits for it.
+pub fn needed(deployment: &Deployment, stack: StackId) -> Option<&'static str> {
     let traffic = &deployment.traffic;
     let live = deployment.rollout.as_ref().filter(|rollout| rollout.is_live());
     let found = deployment.stacks.get(&stack)?;
@@ -35,12 +55,10 @@ pub fn in_use(deployment: &Deployment, stack: StackId) -> Option<&'static str> {
         Some("the router was seen to give it traffic")
     } else if live.is_some_and(|rollout| rollout.baseline == stack || rollout.canary == stack) {
         Some("it is in a rollout")
+    } else if traffic.awaited == Some(stack) {
+        Some("a rollback waits for it")
     } else if !found.retired && super::rollback::target(deployment).and_then(|target| target.stack()) == Some(stack) {
         Some("it is the rollback target")
-    } else if found.phase == Phase::Starting {
-        Some("it is starting")
-    } else if found.then_roll.is_some() && found.phase == Phase::Ready {
-        Some("its rollout is about to start")
     } else {
         None
     }

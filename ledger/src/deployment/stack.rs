@@ -10,6 +10,7 @@ use schemas::traffic::{Purpose, WeightsSet};
 use schemas::{EffectId, StackId, Stream, Timestamp, Version, Weight, Weights, node, stack};
 use serde::{Deserialize, Serialize};
 
+use super::failure::{self, Failure};
 use super::{Case, Deployment};
 use crate::decide::{self, Decision, Rejection};
 use crate::state::At;
@@ -31,12 +32,21 @@ pub struct Stack {
     pub phase: Phase,
     /// Its nodes by their place. A place without one waits to be filled.
     pub nodes: BTreeMap<u16, Node>,
-    /// How often each place was filled.
+    /// How often each place was filled. Never starts again: effects are named by it.
     pub attempts: BTreeMap<u16, u32>,
+    /// How often in a row each place lost its node, or got none; [`Stack::failed_starts`].
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(super) failed_starts: BTreeMap<u16, u32>,
     /// When each place last lost its node, or the launch of one failed.
     pub vacated_at: BTreeMap<u16, Timestamp>,
     /// Why a place last lost its node, or the launch of one failed.
     pub last_failure: Option<String>,
+    /// Why a place first did so since the stack was asked for or was last healthy: the cause of what came after it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_failure: Option<String>,
+    /// That it failed for good, until somebody has seen it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<Failure>,
     /// Since when it has had no weight set; nothing while it has some.
     pub unused_since: Option<Timestamp>,
     /// The rollout to start once it is ready.
@@ -81,8 +91,23 @@ pub struct Node {
     pub port: u16,
     /// When the launch began.
     pub started_at: Timestamp,
+    /// Since when it passes its check, if it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ready_since: Option<Timestamp>,
+    /// What its check said last, while it fails.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failing: Option<Failing>,
     /// How far it is.
     pub phase: NodePhase,
+}
+
+/// What a check said of a node that fails it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failing {
+    /// It.
+    pub reason: String,
+    /// When that was recorded.
+    pub at: Timestamp,
 }
 
 /// How far a node is.
@@ -178,20 +203,25 @@ pub(super) fn evolve(deployment: &mut Deployment, event: &stack::Event, at: &At)
     };
     match event {
         stack::Event::Requested(requested) => {
+            failure::forget_version(deployment, &requested.version);
             deployment.stacks.insert(requested.stack, Stack::requested(requested, at));
         }
         stack::Event::Ready(ready) => {
             phase(ready.stack, Phase::Ready);
             if let Some(stack) = deployment.stacks.get_mut(&ready.stack) {
                 stack.unused_since = Some(at.time);
+                stack.first_failure = None;
             }
         }
-        stack::Event::Failed(failed) => {
-            phase(failed.stack, Phase::Failed { reason: failed.reason.clone() });
-            deployment.traffic.awaited.take_if(|awaited| *awaited == failed.stack);
-        }
+        stack::Event::Failed(failed) => failure::fail(deployment, failed, at),
         stack::Event::Unhealthy(unhealthy) => phase(unhealthy.stack, Phase::Unhealthy),
-        stack::Event::Recovered(recovered) => phase(recovered.stack, Phase::Ready),
+        stack::Event::Recovered(recovered) => {
+            phase(recovered.stack, Phase::Ready);
+            if let Some(stack) = deployment.stacks.get_mut(&recovered.stack) {
+                stack.first_failure = None;
+            }
+        }
+        stack::Event::Dismissed(dismissed) => failure::forget(deployment, dismissed.stack),
     }
 }
 
@@ -206,8 +236,11 @@ impl Stack {
             phase: Phase::Starting,
             nodes: BTreeMap::new(),
             attempts: BTreeMap::new(),
+            failed_starts: BTreeMap::new(),
             vacated_at: BTreeMap::new(),
             last_failure: None,
+            first_failure: None,
+            failure: None,
             unused_since: Some(at.time),
             then_roll: requested.then_roll.clone(),
             retired: false,
@@ -225,6 +258,8 @@ pub(super) fn evolve_node(deployment: &mut Deployment, event: &node::Event, at: 
                 attempt: started.attempt,
                 port: started.port,
                 started_at: at.time,
+                ready_since: None,
+                failing: None,
                 phase: NodePhase::Launching,
             };
             stack.attempts.insert(started.slot, started.attempt.saturating_add(1));
@@ -232,17 +267,27 @@ pub(super) fn evolve_node(deployment: &mut Deployment, event: &node::Event, at: 
         }
         node::Event::Launched(launched) => {
             let (address, instance) = (launched.address, launched.instance.clone());
-            change(deployment, launched.effect, |_| NodePhase::Launched { address, instance });
+            change(deployment, launched.effect, |node| node.phase = NodePhase::Launched { address, instance });
         }
-        node::Event::Ready(ready) => change(deployment, ready.effect, |phase| match phase {
-            NodePhase::Launched { address, instance } | NodePhase::Unhealthy { address, instance } => {
-                NodePhase::Ready { address, instance }
+        node::Event::Ready(ready) => change(deployment, ready.effect, |node| {
+            if let NodePhase::Launched { address, instance } | NodePhase::Unhealthy { address, instance } = &node.phase
+            {
+                node.phase = NodePhase::Ready { address: *address, instance: instance.clone() };
+                (node.ready_since, node.failing) = (Some(at.time), None);
             }
-            NodePhase::Launching | NodePhase::Ready { .. } => phase,
         }),
-        node::Event::Unhealthy(unhealthy) => change(deployment, unhealthy.effect, |phase| match phase {
-            NodePhase::Ready { address, instance } => NodePhase::Unhealthy { address, instance },
-            NodePhase::Launching | NodePhase::Launched { .. } | NodePhase::Unhealthy { .. } => phase,
+        node::Event::Unhealthy(unhealthy) => {
+            settle(deployment, unhealthy.effect, at);
+            change(deployment, unhealthy.effect, |node| {
+                if let NodePhase::Ready { address, instance } = &node.phase {
+                    node.phase = NodePhase::Unhealthy { address: *address, instance: instance.clone() };
+                    node.ready_since = None;
+                    node.failing = Some(Failing { reason: unhealthy.reason.clone(), at: at.time });
+                }
+            });
+        }
+        node::Event::Failing(failing) => change(deployment, failing.effect, |node| {
+            node.failing = Some(Failing { reason: failing.reason.clone(), at: at.time });
         }),
         node::Event::LaunchFailed(failed) => vacate(deployment, failed.effect, Some(&failed.reason), at),
         node::Event::Lost(lost) => vacate(deployment, lost.effect, Some(&lost.reason), at),
@@ -250,22 +295,34 @@ pub(super) fn evolve_node(deployment: &mut Deployment, event: &node::Event, at: 
     }
 }
 
-fn change(deployment: &mut Deployment, effect: EffectId, to: impl FnOnce(NodePhase) -> NodePhase) {
+fn change(deployment: &mut Deployment, effect: EffectId, change: impl FnOnce(&mut Node)) {
     let mut nodes = deployment.stacks.values_mut().flat_map(|stack| stack.nodes.values_mut());
     if let Some(node) = nodes.find(|node| node.effect == effect) {
-        let phase = std::mem::replace(&mut node.phase, NodePhase::Launching);
-        node.phase = to(phase);
+        change(node);
+    }
+}
+
+/// Returns the stack and the place of a node.
+fn place(deployment: &mut Deployment, effect: EffectId) -> Option<(&mut Stack, u16)> {
+    deployment.stacks.values_mut().find_map(|stack| {
+        let slot = stack.nodes.iter().find(|(_, node)| node.effect == effect).map(|(slot, _)| *slot)?;
+        Some((stack, slot))
+    })
+}
+
+fn settle(deployment: &mut Deployment, effect: EffectId, at: &At) {
+    if let Some((stack, slot)) = place(deployment, effect) {
+        stack.settle(slot, at.time);
     }
 }
 
 fn vacate(deployment: &mut Deployment, effect: EffectId, failure: Option<&String>, at: &At) {
-    for stack in deployment.stacks.values_mut() {
-        let slot = stack.nodes.iter().find(|(_, node)| node.effect == effect).map(|(slot, _)| *slot);
-        if let Some(slot) = slot {
-            stack.nodes.remove(&slot);
-            stack.vacated_at.insert(slot, at.time);
-            stack.last_failure = failure.cloned().or_else(|| stack.last_failure.take());
-        }
+    let Some((stack, slot)) = place(deployment, effect) else { return };
+    stack.settle(slot, at.time);
+    stack.nodes.remove(&slot);
+    stack.vacated_at.insert(slot, at.time);
+    if let Some(reason) = failure {
+        stack.count_failure(slot, reason);
     }
 }
 
@@ -372,6 +429,16 @@ pub(super) fn decide_node(case: &Case<'_>, outcome: &DeploymentOutcome) -> Resul
                 Err(outdated(format!("node {effect} was never ready")))
             }
         },
+        DeploymentOutcome::NodeFailing { effect, reason } => {
+            let node = known(*effect)?.2;
+            match (&node.phase, &node.failing) {
+                (NodePhase::Launched { .. }, Some(failing)) if failing.reason == *reason => none(),
+                (NodePhase::Launched { .. }, _) => {
+                    one(node::Failing { effect: *effect, reason: reason.clone() }.into())
+                }
+                _ => Err(outdated(format!("node {effect} is not being checked before it is ready"))),
+            }
+        }
         DeploymentOutcome::NodeLost { effect, reason } => {
             known(*effect)?;
             one(node::Lost { effect: *effect, reason: reason.clone() }.into())
@@ -413,7 +480,7 @@ pub(super) fn decide_stack(case: &Case<'_>, outcome: &DeploymentOutcome) -> Resu
         DeploymentOutcome::StackReady { .. } => {
             stack.phase == Phase::Starting && stack.ready_nodes() == stack.capacity.nodes
         }
-        DeploymentOutcome::StackFailed { .. } => stack.phase == Phase::Starting,
+        DeploymentOutcome::StackFailed { .. } => failure::fits(case, id, stack, outcome),
         DeploymentOutcome::StackUnhealthy { .. } => stack.phase == Phase::Ready && !enough,
         DeploymentOutcome::StackRecovered { .. } => stack.phase == Phase::Unhealthy && enough,
         _ => false,

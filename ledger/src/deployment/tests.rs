@@ -7,6 +7,7 @@ mod matrix;
 mod rejected;
 mod reports;
 
+mod failure;
 mod glass;
 mod retention;
 mod rollback;

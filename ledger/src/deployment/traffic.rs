@@ -149,7 +149,9 @@ pub(super) fn evolve(deployment: &mut Deployment, event: &traffic::Event, at: &A
             traffic.awaited = None;
             traffic.drift = None;
             traffic.retired_at = Some(at.time);
+            deployment.failed.clear();
             for stack in deployment.stacks.values_mut() {
+                stack.failure = None;
                 stack.unused_since.get_or_insert(at.time);
                 stack.then_roll = None;
                 stack.retired = true;

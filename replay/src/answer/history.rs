@@ -229,6 +229,7 @@ fn implied_cause(event: &Event) -> Option<CommitId> {
             stack::Event::Failed(failed) => of_stack(&failed.stack),
             stack::Event::Unhealthy(unhealthy) => of_stack(&unhealthy.stack),
             stack::Event::Recovered(recovered) => of_stack(&recovered.stack),
+            stack::Event::Dismissed(_) => None,
         },
         Event::Node(node::Event::LaunchStarted(started)) => of_stack(&started.stack),
         Event::Retention(event) => match event {

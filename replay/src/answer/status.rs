@@ -103,6 +103,9 @@ pub struct VersionStatus {
     pub phase: StackPhase,
     /// Why it failed, if it did.
     pub reason: Option<String>,
+    /// When it failed, if it did.
+    #[serde(default)]
+    pub failed_at: Option<Timestamp>,
     /// Why a node of it was last lost or could not be launched, if one was.
     pub last_failure: Option<String>,
     /// How many nodes pass their check.
@@ -151,7 +154,8 @@ pub enum StackPhase {
     Ready,
     /// It was ready, but fewer nodes are than must be.
     Unhealthy,
-    /// It did not become ready.
+    /// It did not become ready, or was given up. Its nodes go; it is shown until its version gets another stack or it is
+    /// dismissed.
     Failed,
     /// It is being taken down.
     Collecting,
@@ -174,6 +178,9 @@ pub struct NodeStatus {
     pub instance: Option<String>,
     /// When its launch began.
     pub started_at: Timestamp,
+    /// What its check says, while it fails.
+    #[serde(default)]
+    pub failing: Option<String>,
     /// Where its log lies on its machine, if that is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log: Option<String>,
@@ -419,14 +426,16 @@ fn deployment_status(
     at: Option<Timestamp>,
 ) -> DeploymentStatus {
     let traffic = &deployment.traffic;
-    let mut stacks: Vec<_> = deployment.stacks.iter().collect();
-    stacks.sort_by_key(|(id, stack)| (stack.requested_at, **id));
+    let here = deployment.stacks.iter().map(|(id, stack)| version_status(deployment, *id, stack));
+    let mut versions: Vec<_> =
+        here.chain(deployment.failed.iter().map(|(id, gone)| failed_status(*id, gone))).collect();
+    versions.sort_by_key(|version| (version.requested_at, version.stack));
     let drift = traffic.drift.as_ref();
     DeploymentStatus {
         deployment: id.clone(),
         environment: id.environment.clone(),
         listen,
-        versions: stacks.into_iter().map(|(id, stack)| version_status(deployment, *id, stack)).collect(),
+        versions,
         weights_set_at: traffic.set.as_ref().map(|set| set.at),
         weights_applied: traffic.is_applied(),
         rollout: deployment.rollout.as_ref().map(|rollout| rollout_status(deployment, rollout, judgements, at)),
@@ -443,18 +452,22 @@ fn deployment_status(
 }
 
 fn version_status(deployment: &Deployment, id: StackId, stack: &deployment::Stack) -> VersionStatus {
-    let (phase, reason, collecting_since) = match &stack.phase {
+    let (mut phase, mut reason, collecting_since) = match &stack.phase {
         stack::Phase::Starting => (StackPhase::Starting, None, None),
         stack::Phase::Ready => (StackPhase::Ready, None, None),
         stack::Phase::Unhealthy => (StackPhase::Unhealthy, None, None),
         stack::Phase::Failed { reason } => (StackPhase::Failed, Some(reason.clone()), None),
         stack::Phase::Collecting { since, .. } => (StackPhase::Collecting, None, Some(*since)),
     };
+    if let Some(failure) = &stack.failure {
+        (phase, reason) = (StackPhase::Failed, Some(failure.reason.clone()));
+    }
     VersionStatus {
         version: stack.version.clone(),
         stack: id,
         phase,
         reason,
+        failed_at: stack.failure.as_ref().map(|failure| failure.at),
         last_failure: stack.last_failure.clone(),
         nodes_ready: stack.ready_nodes(),
         nodes_wanted: stack.capacity.nodes,
@@ -474,6 +487,28 @@ fn version_status(deployment: &Deployment, id: StackId, stack: &deployment::Stac
     }
 }
 
+/// What is left to show of a failed stack whose nodes are gone.
+fn failed_status(id: StackId, failed: &deployment::Failed) -> VersionStatus {
+    VersionStatus {
+        version: failed.version.clone(),
+        stack: id,
+        phase: StackPhase::Failed,
+        reason: Some(failed.failure.reason.clone()),
+        failed_at: Some(failed.failure.at),
+        last_failure: None,
+        nodes_ready: 0,
+        nodes_wanted: failed.nodes,
+        nodes_ready_min: failed.min_ready,
+        weight_set: Weight::ZERO,
+        weight_applied: Weight::ZERO,
+        requested_at: failed.requested_at,
+        unused_since: None,
+        collecting_since: None,
+        rolls_when_ready: false,
+        nodes: vec![],
+    }
+}
+
 fn node_status(slot: u16, node: &deployment::Node) -> NodeStatus {
     let (phase, instance) = match &node.phase {
         stack::NodePhase::Launching => (NodePhase::Launching, None),
@@ -489,6 +524,7 @@ fn node_status(slot: u16, node: &deployment::Node) -> NodeStatus {
         address: node.address(),
         instance,
         started_at: node.started_at,
+        failing: node.failing.as_ref().map(|failing| failing.reason.clone()),
         log: None,
     }
 }

@@ -157,12 +157,23 @@ fn of_stack(event: &stack::Event, names: &Names) -> String {
             format!("a stack of {} was asked for, {nodes}{}", requested.version, roll.unwrap_or_default())
         }
         stack::Event::Ready(ready) => format!("{} is ready", names.version(ready.stack)),
-        stack::Event::Failed(failed) => format!("{} did not start: {}", names.version(failed.stack), failed.reason),
+        stack::Event::Failed(failed) => {
+            let was_ready = names.before.iter().filter_map(|before| before.stacks.get(&failed.stack)).any(was_ready);
+            let what = if was_ready { "was given up" } else { "did not start" };
+            format!("{} {what}: {}", names.version(failed.stack), failed.reason)
+        }
         stack::Event::Unhealthy(unhealthy) => {
             format!("{} became unhealthy, {} of its nodes are ready", names.version(unhealthy.stack), unhealthy.ready)
         }
         stack::Event::Recovered(recovered) => format!("{} is healthy again", names.version(recovered.stack)),
+        stack::Event::Dismissed(dismissed) => {
+            format!("that {} failed is shown no longer", names.version(dismissed.stack))
+        }
     }
+}
+
+fn was_ready(stack: &ledger::deployment::Stack) -> bool {
+    matches!(stack.phase, ledger::deployment::Phase::Ready | ledger::deployment::Phase::Unhealthy)
 }
 
 fn of_node(event: &node::Event, names: &Names) -> String {
@@ -183,6 +194,9 @@ fn of_node(event: &node::Event, names: &Names) -> String {
         node::Event::Ready(ready) => format!("{} is ready", names.node(ready.effect)),
         node::Event::Unhealthy(unhealthy) => {
             format!("{} fails its check: {}", names.node(unhealthy.effect), unhealthy.reason)
+        }
+        node::Event::Failing(failing) => {
+            format!("{} does not pass its check yet: {}", names.node(failing.effect), failing.reason)
         }
         node::Event::Lost(lost) => format!("{} is gone: {}", names.node(lost.effect), lost.reason),
         node::Event::Stopped(stopped) => format!("{} was stopped", names.node(stopped.effect)),

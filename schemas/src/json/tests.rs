@@ -94,6 +94,7 @@ fn requests() -> Vec<Value> {
                "shares": [{"version": "1.2.2", "weight": 9000}, {"version": "1.2.3", "weight": 1000}]}),
         json!({"command": "roll", "deployment": deployment, "from": "1.2.2", "to": "1.2.3",
                "plan": {"duration_ms": 86400000, "steps": [1000, 10000]}, "supersede": true}),
+        json!({"command": "dismiss", "deployment": deployment, "version": "1.2.3"}),
     ];
     for command in ["rollback", "pause", "resume", "abort", "promote", "retire"] {
         requests.push(json!({"command": command, "deployment": deployment}));

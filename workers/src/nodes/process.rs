@@ -366,7 +366,7 @@ impl Inner {
             Life::Dead(_) | Life::Absent => {}
         }
         let artifact = self.artifacts.verify(launch.artifact).map_err(|error| match &error {
-            artifacts::Error::Missing(_) | artifacts::Error::Damaged { .. } => Fault::Permanent(error.to_string()),
+            artifacts::Error::Missing(_) | artifacts::Error::Damaged { .. } => Fault::Hopeless(error.to_string()),
             _ => Fault::Retryable(error.to_string()),
         })?;
         let artifact = std::path::absolute(artifact).map_err(faulty("find the artifact"))?;

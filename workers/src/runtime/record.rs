@@ -192,6 +192,7 @@ pub fn cause_of(state: &State, outcome: &Outcome) -> Option<CommitId> {
         | O::LaunchFailed { effect, .. }
         | O::NodeReady { effect }
         | O::NodeUnhealthy { effect, .. }
+        | O::NodeFailing { effect, .. }
         | O::NodeLost { effect, .. }
         | O::NodeStopped { effect } => deployment.node(*effect).and_then(|(stack, _, _)| of_stack(stack)),
         O::BeginJudging { begun } => Some(CommitId(begun.rollout.0)),

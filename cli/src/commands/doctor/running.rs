@@ -5,8 +5,9 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 
 use api::client::{self, Client};
+use replay::answer::{DeploymentStatus, StackPhase, VersionStatus};
 use replay::{Moment, Reader};
-use schemas::DeploymentId;
+use schemas::{DeploymentId, EnvironmentName, Weight};
 use workers::traffic::{ProxyControl, Status};
 
 use super::Finding;
@@ -18,7 +19,8 @@ pub(super) async fn findings(data: &Path, client: &Client) -> Vec<Finding> {
     let mut findings = server(client).await;
     findings.extend(socket(data));
     let proxy = ProxyControl::of(data).status().await;
-    let declared = declared(data).await;
+    let status = status(data).await;
+    let declared = declared(&status);
     findings.push(match &proxy {
         Ok(status) => {
             let listeners = count(status.listeners.len() as u64, "listener", "listeners");
@@ -32,6 +34,7 @@ pub(super) async fn findings(data: &Path, client: &Client) -> Vec<Finding> {
         }
     });
     findings.extend(ports(proxy.ok().as_ref(), &declared));
+    findings.extend(failed(&status));
     findings
 }
 
@@ -95,15 +98,58 @@ fn socket(data: &Path) -> Option<Finding> {
     })
 }
 
+/// What the ledger says of every deployment; nothing if it cannot be read, which is said elsewhere.
+async fn status(data: &Path) -> Vec<DeploymentStatus> {
+    let Ok(reader) = Reader::open(data).await else { return vec![] };
+    let Ok(status) = reader.status(Moment::Now, None, None).await else { return vec![] };
+    status.services.into_iter().flat_map(|service| service.deployments).collect()
+}
+
 /// The addresses that the services' declarations name, by deployment.
-async fn declared(data: &Path) -> BTreeMap<DeploymentId, SocketAddr> {
-    let Ok(reader) = Reader::open(data).await else { return BTreeMap::new() };
-    let Ok(status) = reader.status(Moment::Now, None, None).await else { return BTreeMap::new() };
-    let deployments = status.services.into_iter().flat_map(|service| service.deployments);
-    deployments
+fn declared(status: &[DeploymentStatus]) -> BTreeMap<DeploymentId, SocketAddr> {
+    status
+        .iter()
         .filter(|deployment| deployment.retired_at.is_none() && deployment.weights_set_at.is_some())
-        .filter_map(|deployment| Some((deployment.deployment, deployment.listen?)))
+        .filter_map(|deployment| Some((deployment.deployment.clone(), deployment.listen?)))
         .collect()
+}
+
+/// The stacks that failed and that nobody has dealt with, and those that have users and are unhealthy.
+fn failed(status: &[DeploymentStatus]) -> Vec<Finding> {
+    let versions = status.iter().flat_map(|deployment| deployment.versions.iter().map(move |of| (deployment, of)));
+    let finding = |(deployment, of): (&DeploymentStatus, &VersionStatus)| {
+        let (id, version) = (&deployment.deployment, &of.version);
+        let env = if id.environment == EnvironmentName::production() {
+            String::new()
+        } else {
+            format!(" --env {}", id.environment)
+        };
+        let why = of.reason.as_ref().or(of.last_failure.as_ref()).map(|why| format!(": {why}")).unwrap_or_default();
+        match of.phase {
+            StackPhase::Failed => Some(Finding::warn(
+                "stack",
+                format!("{id} {version} failed{why}"),
+                format!(
+                    "mend it and ship a new version, or try it again with `ionledger new {service} {version}{env}`; \
+                     `ionledger dismiss {service} {version}{env}` puts it out of sight",
+                    service = id.service
+                ),
+            )),
+            StackPhase::Unhealthy if of.weight_set > Weight::ZERO => {
+                let (ready, wanted) = (of.nodes_ready, of.nodes_wanted);
+                Some(Finding::fail(
+                    "stack",
+                    format!("{id} {version} serves with {ready} of {wanted} nodes{why}"),
+                    format!(
+                        "look at `ionledger status {0}`; `ionledger rollback {0}{env}` brings users back",
+                        id.service
+                    ),
+                ))
+            }
+            _ => None,
+        }
+    };
+    versions.filter_map(finding).collect()
 }
 
 fn ports(proxy: Option<&Status>, declared: &BTreeMap<DeploymentId, SocketAddr>) -> Vec<Finding> {

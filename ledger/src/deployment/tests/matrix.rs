@@ -50,6 +50,7 @@ asked! {
     Abort = abort(),
     Promote = promote(),
     Retire = retire(),
+    Dismiss = dismiss(V1),
 }
 
 fn rejection(rejection: &Rejection) -> &'static str {
@@ -319,6 +320,16 @@ const CELLS: &[(Asked, Results)] = {
                 Started, StartedAfterRollback, AtStep, Paused, Held, CanaryIll, DriftedBack,
             ]),
             ("nothing", &[Retired]),
+        ]),
+        (Asked::Dismiss, &[
+            ("Unknown", &[Undeclared, Declared, Released]),
+            ("stack.dismissed", &[Failed]),
+            ("nothing", &[
+                Starting, Launching, Launched, Up, Ready, Serving, Warm, Waiting, Split, Sick, Unhealthy, Mended,
+                Collecting, Emptied, Started, StartedAfterRollback, AtStep, Paused, Held, CanaryIll, Completed,
+                CameBack, Aborted, Promoted, Superseded, RolledBack, Awaiting, DriftedOff, DriftedBack,
+                DriftedToTarget, Retired,
+            ]),
         ]),
     ]
 };

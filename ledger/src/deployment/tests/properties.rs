@@ -63,7 +63,7 @@ fn commands() -> Vec<Command> {
     commands.push(apply(strict));
     for a in VERSIONS {
         commands.extend([new(a), new_then_roll(a), traffic(&[(a, 100)], false), traffic(&[(a, 100)], true)]);
-        commands.extend([again(new_then_roll(a)), again(traffic(&[(a, 100)], false))]);
+        commands.extend([dismiss(a), again(new_then_roll(a)), again(traffic(&[(a, 100)], false))]);
         for b in VERSIONS {
             commands.extend([roll(a, b), roll_instead(a, b), traffic(&[(a, 70), (b, 30)], false)]);
             commands.push(again(roll(a, b)));
@@ -93,6 +93,7 @@ fn reports(world: &World) -> Vec<DeploymentOutcome> {
         for effect in stack.nodes.values().map(|node| node.effect) {
             reports.extend([
                 DeploymentOutcome::NodeUnhealthy { effect, reason: why() },
+                DeploymentOutcome::NodeFailing { effect, reason: why() },
                 DeploymentOutcome::NodeLost { effect, reason: why() },
                 DeploymentOutcome::NodeStopped { effect },
                 DeploymentOutcome::NodeReady { effect },

@@ -43,6 +43,7 @@ reports! {
     LaunchFailedFirst = |world: &World| DeploymentOutcome::LaunchFailed { effect: effect(world, V1), reason: why() },
     NodeReadyFirst = |world: &World| DeploymentOutcome::NodeReady { effect: effect(world, V1) },
     NodeUnhealthyFirst = |world: &World| DeploymentOutcome::NodeUnhealthy { effect: effect(world, V1), reason: why() },
+    NodeFailingFirst = |world: &World| DeploymentOutcome::NodeFailing { effect: effect(world, V1), reason: why() },
     NodeLostSecond = |world: &World| DeploymentOutcome::NodeLost { effect: effect(world, V2), reason: why() },
     NodeStoppedSecond = |world: &World| DeploymentOutcome::NodeStopped { effect: effect(world, V2) },
     StackReadyFirst = |world: &World| DeploymentOutcome::StackReady { stack: stack(world, V1) },
@@ -103,6 +104,7 @@ fn name(outcome: &DeploymentOutcome) -> &'static str {
         LaunchFailed { .. } => "LaunchFailed",
         NodeReady { .. } => "NodeReady",
         NodeUnhealthy { .. } => "NodeUnhealthy",
+        NodeFailing { .. } => "NodeFailing",
         NodeLost { .. } => "NodeLost",
         NodeStopped { .. } => "NodeStopped",
         StackReady { .. } => "StackReady",
@@ -235,6 +237,15 @@ const CELLS: &[(Report, Results)] = {
                 DriftedOff, DriftedBack, DriftedToTarget, Retired,
             ]),
         ]),
+        (Report::NodeFailingFirst, &[
+            ("Outdated", &[
+                Undeclared, Declared, Released, Starting, Launching, Up, Failed, Ready, Serving, Warm, Waiting, Split,
+                Sick, Unhealthy, Mended, Collecting, Emptied, Started, StartedAfterRollback, AtStep, Paused, Held,
+                CanaryIll, Completed, CameBack, Aborted, Promoted, Superseded, RolledBack, Awaiting, DriftedOff,
+                DriftedBack, DriftedToTarget, Retired,
+            ]),
+            ("node.failing", &[Launched]),
+        ]),
         (Report::NodeLostSecond, &[
             ("Outdated", &[
                 Undeclared, Declared, Released, Starting, Launching, Launched, Up, Failed, Ready, Serving, Emptied,
@@ -268,10 +279,10 @@ const CELLS: &[(Report, Results)] = {
             ("Outdated", &[
                 Undeclared, Declared, Released, Failed, Ready, Serving, Warm, Waiting, Split, Sick, Unhealthy, Mended,
                 Collecting, Emptied, Started, StartedAfterRollback, AtStep, Paused, Held, CanaryIll, Completed,
-                CameBack, Aborted, Promoted, Superseded, RolledBack, DriftedOff, DriftedBack, DriftedToTarget,
-                Retired,
+                CameBack, Aborted, Promoted, Superseded, RolledBack, Awaiting, DriftedOff, DriftedBack,
+                DriftedToTarget, Retired,
             ]),
-            ("stack.failed", &[Starting, Launching, Launched, Up, Awaiting]),
+            ("stack.failed", &[Starting, Launching, Launched, Up]),
         ]),
         (Report::StackUnhealthyFirst, &[
             ("Outdated", &[

@@ -210,14 +210,19 @@ mod of_a_target_that_is_gone {
     }
 
     #[test]
-    fn if_it_does_not_come_up_the_rollback_can_be_asked_for_again() {
+    fn it_is_tried_until_it_comes_up_and_the_rollback_is_carried_out_then() {
         let mut world = given(Named::Awaiting);
-        let first = world.stack(V1);
-        world.report(DeploymentOutcome::StackFailed { stack: first, reason: "it took too long".to_owned() });
-        assert_eq!(world.deployment().traffic.awaited, None);
-        world.ask(rollback());
-        assert_ne!(world.deployment().traffic.awaited, None);
-        assert_ne!(world.deployment().traffic.awaited, Some(first));
+        let stack = world.stack(V1);
+        let late = DeploymentOutcome::StackFailed { stack, reason: "it took too long".to_owned() };
+        assert!(matches!(world.decide_outcome(&late), Err(Rejection::Outdated(_))), "a rollback waits for it");
+        for _ in 0..10 {
+            world.start_launch(V1);
+            world.launched(V1);
+            world.lose_node(V1);
+        }
+        assert!(world.decide_outcome(&late).is_err());
+        world.bring_up(V1);
+        assert_eq!(world.weights(), [(V1.to_owned(), 100)].into());
     }
 
     #[test]

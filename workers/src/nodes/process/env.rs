@@ -28,6 +28,8 @@ const SECRET_BYTES_MAX: u64 = 64 * 1024;
 pub(super) struct Unresolved {
     variable: String,
     why: String,
+    /// Whether it stays so until ionledger is started again: its own environment does not change.
+    pub(super) lasting: bool,
 }
 
 /// Returns what a node that is launched from here would lack: variables that are not set here, and files that cannot be read
@@ -101,16 +103,19 @@ pub(super) fn secrets_of(launch: &Launch, pid: Option<i32>) -> Result<Vec<OsStri
 }
 
 fn resolve(name: &str, value: &EnvValue) -> Result<OsString, Unresolved> {
-    let fail = |why: String| Unresolved { variable: name.to_owned(), why };
+    let fail = |why: String, lasting| Unresolved { variable: name.to_owned(), why, lasting };
     let resolved = match value {
         EnvValue::Value(text) => text.into(),
         EnvValue::FromEnv(source) => std::env::var_os(source).ok_or_else(|| {
-            fail(format!("the variable {source} is not set where ionledger runs; set it and start again"))
+            fail(format!("the variable {source} is not set where ionledger runs; set it and start again"), true)
         })?,
-        EnvValue::FromFile(path) => read_secret(path).map_err(|cause| fail(format!("the file {path}: {cause}")))?,
+        // A file may yet come: it is mounted, or written by somebody else.
+        EnvValue::FromFile(path) => {
+            read_secret(path).map_err(|cause| fail(format!("the file {path}: {cause}"), false))?
+        }
     };
     if resolved.as_bytes().contains(&0) {
-        return Err(fail("the value holds a zero byte".into()));
+        return Err(fail("the value holds a zero byte".into(), true));
     }
     Ok(resolved)
 }

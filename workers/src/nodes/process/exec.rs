@@ -89,7 +89,10 @@ fn prepare(folder: &Folder, artifact: &Path, identity: Option<&Identity>) -> Res
     refuse_what_is_no_program(artifact)?;
     let home = fs::canonicalize(folder.work()).map_err(retryable)?;
     let data = folder.path.ancestors().nth(2).unwrap_or(&folder.path);
-    let env = env::of(&launch, &home, data).map_err(|cause| permanent(cause.to_string()))?;
+    let env = env::of(&launch, &home, data).map_err(|cause| match cause.lasting {
+        true => hopeless(cause.to_string()),
+        false => permanent(cause.to_string()),
+    })?;
     let log = log::open(folder).map_err(retryable)?;
     let also_log = log.try_clone().map_err(retryable)?;
     if let Some(identity) = identity {
@@ -198,7 +201,7 @@ fn refuse_what_is_no_program(artifact: &Path) -> Result<(), Refusal> {
         (Program::Elf(its), _) => format!("is built for another machine (ELF machine {its})"),
         (Program::Other, _) => "is no program: it begins neither as an ELF executable nor with `#!`".to_owned(),
     };
-    Err(permanent(format!("artifact {} {why}", artifact.display())))
+    Err(hopeless(format!("artifact {} {why}", artifact.display())))
 }
 
 /// Machines, by their ELF numbers, that also run programs of another: x86-64 those of i386, AArch64 those of Arm.
@@ -257,8 +260,12 @@ fn exec(command: &mut Command, artifact: &Path) -> Fault {
             continue;
         }
         let reason = format!("cannot run artifact {}: {cause}", artifact.display());
-        return match cause.kind() {
-            io::ErrorKind::OutOfMemory | io::ErrorKind::ExecutableFileBusy => Fault::Retryable(reason),
+        return match Errno::from_io_error(&cause) {
+            Some(Errno::NOMEM | Errno::TXTBSY) => Fault::Retryable(reason),
+            // Its interpreter is missing, it may not be run, it is no program, its arguments are too long.
+            Some(Errno::NOENT | Errno::NOTDIR | Errno::ACCESS | Errno::PERM | Errno::NOEXEC | Errno::TOOBIG) => {
+                Fault::Hopeless(reason)
+            }
             _ => Fault::Permanent(reason),
         };
     }
@@ -306,6 +313,10 @@ fn close_on_exec_all_but(lock: &OwnedFd) -> io::Result<()> {
 
 fn permanent(reason: String) -> Refusal {
     Refusal::Fault(Fault::Permanent(reason))
+}
+
+fn hopeless(reason: String) -> Refusal {
+    Refusal::Fault(Fault::Hopeless(reason))
 }
 
 fn retryable(cause: io::Error) -> Refusal {

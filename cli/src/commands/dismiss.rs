@@ -1,0 +1,39 @@
+//! `ionledger dismiss`: a failed stack has been seen.
+
+use clap::Args;
+use schemas::Version;
+use schemas::command::Command;
+
+use super::change::change;
+use crate::args::{Asking, Where};
+use crate::exit::Exit;
+use crate::failure::Outcome;
+use crate::session::Session;
+
+/// Show a version's failed stack no longer; history keeps why it failed.
+///
+/// It also goes from `status` and `doctor` when the version gets another stack.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  ionledger dismiss api 1.2.3
+  ionledger dismiss api 1.2.3 --reason 'mended in 1.2.4'")]
+pub(crate) struct Dismiss {
+    #[command(flatten)]
+    place: Where,
+    /// The version whose stack failed
+    #[arg(value_name = "VERSION")]
+    version: Version,
+    #[command(flatten)]
+    asking: Asking,
+}
+
+impl Dismiss {
+    pub(crate) fn run(self, session: &Session) -> Outcome {
+        let command = Command::Dismiss { deployment: self.place.deployment(), version: self.version };
+        session.wait_for(async {
+            change(session, &session.door()?, &self.asking, command).await?;
+            Ok(Exit::Done)
+        })
+    }
+}

@@ -1,0 +1,161 @@
+//! Failure: when a stack is given up, how long a place waits for its next node, and what is remembered of a failed stack.
+
+use std::time::Duration;
+
+use schemas::command::DeploymentOutcome;
+use schemas::{StackId, Timestamp, Version, stack};
+use serde::{Deserialize, Serialize};
+
+use super::{Case, Deployment, Phase, Stack, retention};
+use crate::decide::{Decision, Rejection};
+use crate::state::At;
+
+/// After how many failed starts of one place in a row a stack is given up that nothing needs. Source: the first issue.
+pub const FAILED_STARTS_MAX: u32 = 5;
+
+/// For how long a node must have been ready for the failures before it to count no longer.
+pub const STEADY_AFTER: Duration = Duration::from_secs(5 * 60);
+
+/// The longest wait before a place is filled again. With the start itself a place is tried at least once a minute.
+pub const WAIT_MAX: Duration = Duration::from_secs(50);
+
+/// Of how many failed stacks a deployment keeps the record once their nodes are gone; the oldest go first.
+const KEPT_MAX: usize = 20;
+
+/// That a stack failed for good.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// Why.
+    pub reason: String,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// What is kept of a failed stack once its nodes are gone, until its version is asked for again or somebody has seen it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failed {
+    /// Its version.
+    pub version: Version,
+    /// When it was asked for.
+    pub requested_at: Timestamp,
+    /// How many nodes it should have had.
+    pub nodes: u16,
+    /// How many of them must have been ready.
+    pub min_ready: u16,
+    /// Why it failed, and when.
+    #[serde(flatten)]
+    pub failure: Failure,
+}
+
+/// Returns how long a place stays empty after `failed` failed starts in a row: 1 s, then doubling, at most 50 s.
+pub fn wait_after(failed: u32) -> Duration {
+    let factor = 1_u32.checked_shl(failed.saturating_sub(1).min(16)).unwrap_or(u32::MAX);
+    (Duration::from_secs(1) * factor).min(WAIT_MAX)
+}
+
+/// Says whether `stack` is given up when a place of it has failed too often: nothing needs it, so nobody would miss it.
+pub fn may_give_up(deployment: &Deployment, stack: StackId) -> bool {
+    let retired = deployment.stacks.get(&stack).is_some_and(|stack| stack.retired);
+    retired || retention::needed(deployment, stack).is_none()
+}
+
+impl Stack {
+    /// Returns how often in a row the place `slot` lost its node, or got none, since a node was ready there for
+    /// [`STEADY_AFTER`].
+    pub fn failed_starts(&self, slot: u16) -> u32 {
+        self.failed_starts.get(&slot).copied().unwrap_or(0)
+    }
+
+    /// Says whether a place without a node has failed as often as a stack may that nothing needs.
+    pub fn is_spent(&self) -> bool {
+        let empty = |slot: &u16| !self.nodes.contains_key(slot);
+        self.failed_starts.iter().any(|(slot, failed)| *failed >= FAILED_STARTS_MAX && empty(slot))
+    }
+
+    /// Forgets the failures of a place whose node was ready for long enough at `now`.
+    pub(super) fn settle(&mut self, slot: u16, now: Timestamp) {
+        let since = self.nodes.get(&slot).and_then(|node| node.ready_since);
+        let steady = jiff::SignedDuration::try_from(STEADY_AFTER).unwrap_or(jiff::SignedDuration::MAX);
+        if since.is_some_and(|since| now.duration_since(since) >= steady) {
+            self.failed_starts.remove(&slot);
+        }
+    }
+
+    /// Counts a failed start of a place, and keeps the first reason beside the last.
+    pub(super) fn count_failure(&mut self, slot: u16, reason: &str) {
+        *self.failed_starts.entry(slot).or_default() += 1;
+        self.first_failure.get_or_insert_with(|| reason.to_owned());
+        self.last_failure = Some(reason.to_owned());
+    }
+}
+
+/// Notes that a stack failed. One that was retired meanwhile did not fail, it was ended.
+pub(super) fn fail(deployment: &mut Deployment, failed: &stack::Failed, at: &At) {
+    if let Some(stack) = deployment.stacks.get_mut(&failed.stack) {
+        stack.phase = Phase::Failed { reason: failed.reason.clone() };
+        let failure = Failure { reason: failed.reason.clone(), at: at.time };
+        stack.failure = Some(failure).filter(|_| !stack.retired);
+    }
+    deployment.traffic.awaited.take_if(|awaited| *awaited == failed.stack);
+}
+
+/// Keeps the record of a failed stack that is gone now.
+pub(super) fn keep(deployment: &mut Deployment, id: StackId, stack: Stack) {
+    let Some(failure) = stack.failure else { return };
+    let Stack { version, requested_at, capacity, .. } = stack;
+    let failed = Failed { version, requested_at, nodes: capacity.nodes, min_ready: capacity.min_ready, failure };
+    deployment.failed.insert(id, failed);
+    while deployment.failed.len() > KEPT_MAX {
+        let oldest = deployment.failed.iter().min_by_key(|(id, failed)| (failed.failure.at, **id));
+        let Some(oldest) = oldest.map(|(id, _)| *id) else { return };
+        deployment.failed.remove(&oldest);
+    }
+}
+
+/// Forgets the failures of a version that is asked for again.
+pub(super) fn forget_version(deployment: &mut Deployment, version: &Version) {
+    deployment.failed.retain(|_, failed| failed.version != *version);
+    let stacks = deployment.stacks.values_mut().filter(|stack| stack.version == *version);
+    stacks.for_each(|stack| stack.failure = None);
+}
+
+/// Forgets that a stack failed.
+pub(super) fn forget(deployment: &mut Deployment, stack: StackId) {
+    deployment.failed.remove(&stack);
+    if let Some(stack) = deployment.stacks.get_mut(&stack) {
+        stack.failure = None;
+    }
+}
+
+/// Decides `dismiss`: none if no stack of the version is shown as failed.
+///
+/// # Errors
+///
+/// [`Rejection::Unknown`] without the release.
+pub(super) fn decide_dismiss(case: &Case<'_>, version: &Version) -> Result<Decision, Rejection> {
+    let Case { id, deployment, service, .. } = case;
+    if !service.releases.contains_key(version) {
+        return Err(Rejection::unknown_release(&id.service, version));
+    }
+    let gone = deployment.failed.iter().filter(|(_, failed)| failed.version == *version).map(|(stack, _)| *stack);
+    let here = deployment.stacks.iter().filter(|(_, stack)| stack.version == *version && stack.failure.is_some());
+    let events: Vec<_> =
+        gone.chain(here.map(|(stack, _)| *stack)).map(|stack| stack::Dismissed { stack }.into()).collect();
+    if events.is_empty() {
+        return Ok(Decision::nothing(format!("no stack of {id} {version} is shown as failed")));
+    }
+    Ok(Decision::on(case.stream(), events))
+}
+
+/// Says whether the provisioner may call the stack failed: it did not start, or has failed too often and nothing needs
+/// it. One that a rollback waits for, or that has users, is tried for ever.
+pub(super) fn fits(case: &Case<'_>, id: StackId, stack: &Stack, outcome: &DeploymentOutcome) -> bool {
+    if !matches!(outcome, DeploymentOutcome::StackFailed { .. }) || !may_give_up(case.deployment, id) {
+        return false;
+    }
+    match stack.phase {
+        Phase::Starting => true,
+        Phase::Ready | Phase::Unhealthy => stack.is_spent(),
+        Phase::Failed { .. } | Phase::Collecting { .. } => false,
+    }
+}
