@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use api::client::{self, Client};
 use api::forecast::{self, Answer as Forecast, Question};
 use api::{Code, Problem};
+use ledger::execute::{Clock as _, ClockTrouble, SystemClock};
 use ledger::log::segments::{self, Elsewhere};
 use replay::answer::{Declaration, DeploymentStatus, Explanation, History, Production, Status, Verified, WhoShipped};
 use replay::{HistoryQuery, Moment, Reader};
@@ -71,6 +72,10 @@ impl Door {
                 if let (Some(data), true) = (&self.data, service.is_some()) {
                     status.name_logs(|node| log_path(data, node).display().to_string());
                 }
+                // Nobody runs here who could know of a jump; that time stands still can be seen all the same.
+                let (wall, ledger) = (SystemClock.now(), status.at.time);
+                let trouble = ledger.and_then(|ledger| ClockTrouble::of(wall, wall, ledger));
+                status.clock = trouble.map(|trouble| trouble.to_string());
                 Ok(status)
             }
         }

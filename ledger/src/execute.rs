@@ -27,8 +27,10 @@ use crate::rule::{Done, Halt};
 use crate::telemetry;
 use crate::view::{Decoded, View};
 
+use clock::AHEAD_MAX;
+
 pub use answer::{Answer, OpenError, Refusal};
-pub use clock::{Clock, SystemClock};
+pub use clock::{Anchor, Clock, ClockTrouble, SystemClock};
 pub use glass::{Intended, breaks_glass, intend};
 pub use prepare::{Asked, Prepared, What, prepare};
 
@@ -44,9 +46,6 @@ const READ_AGAIN_AFTER: Duration = Duration::from_millis(200);
 /// How often something is decided anew before its conflict is given back. Each time somebody else's commit came first.
 const ROUNDS_MAX: u32 = 100;
 
-/// How far a writer's clock may be ahead. Source: design, "The log", Time.
-const AHEAD_MAX: jiff::SignedDuration = jiff::SignedDuration::from_secs(5);
-
 /// A ledger: a log and its fold, kept up to date. Clones share both.
 #[derive(Clone)]
 pub struct Ledger {
@@ -60,7 +59,10 @@ struct Shared {
     halted: watch::Sender<Option<String>>,
     queues: Mutex<HashMap<Stream, Arc<tokio::sync::Mutex<()>>>>,
     clock: Arc<dyn Clock>,
-    started: (Timestamp, Duration),
+    /// When this process began to follow the ledger, by the steady clock.
+    started: Duration,
+    /// Where the wall clock should be.
+    anchor: Mutex<Anchor>,
 }
 
 /// Folds everything that `log` holds beyond `view` into it.
@@ -96,7 +98,8 @@ impl Ledger {
             Err(OpenError::Halt(halt @ Halt::UnknownRule { .. })) if view.next() > Offset(0) => Some(halt.to_string()),
             Err(error) => return Err(error),
         };
-        let started = (clock.now(), clock.steady());
+        let started = clock.steady();
+        let anchor = Mutex::new(Anchor { wall: clock.now(), steady: started });
         let (folded, _) = watch::channel(view.next());
         let shared = Arc::new(Shared {
             view: RwLock::new(view),
@@ -105,6 +108,7 @@ impl Ledger {
             queues: Mutex::default(),
             clock,
             started,
+            anchor,
         });
         tokio::spawn(follow(Arc::clone(&log), Arc::clone(&shared)));
         Ok(Self { log, shared })
@@ -137,6 +141,20 @@ impl Ledger {
     /// Returns the log.
     pub fn log(&self) -> &dyn Log {
         &*self.log
+    }
+
+    /// Returns when this process began to follow the ledger, by the steady clock.
+    pub fn started(&self) -> Duration {
+        self.shared.started
+    }
+
+    /// Looks at this machine's clocks and says what is wrong with the one on the wall.
+    pub fn clock_trouble(&self) -> Option<ClockTrouble> {
+        let ledger = self.view().time();
+        let (wall, steady) = (self.shared.clock.now(), self.shared.clock.steady());
+        let mut anchor = lock(&self.shared.anchor);
+        *anchor = anchor.looked(wall, steady);
+        ClockTrouble::of(wall, anchor.expected(steady), ledger)
     }
 
     /// Returns the clock.
@@ -221,11 +239,9 @@ impl Ledger {
         Now { time: time.max(view.time()), commit: CommitId(Uuid::now_v7()) }
     }
 
-    /// The time as it should be, by the steady clock since the start.
+    /// The time as it should be, by the steady clock since the wall clock was right.
     fn expected(&self) -> Timestamp {
-        let (wall, steady) = self.shared.started;
-        let elapsed = self.shared.clock.steady().saturating_sub(steady);
-        wall.checked_add(elapsed).unwrap_or(Timestamp::MAX)
+        lock(&self.shared.anchor).expected(self.shared.clock.steady())
     }
 
     /// How far `wall` is ahead of both the ledger's time and the time as it should be.

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use ledger::View;
 use ledger::decide::Now;
 use ledger::deployment::traffic::Drift;
-use ledger::deployment::{Phase, generation};
+use ledger::deployment::{Phase, generation, retention};
 use ledger::execute::{Asked, Prepared, Refusal, What, prepare};
 use ledger::state::State;
 use schemas::command::DeploymentOutcome as O;
@@ -148,6 +148,24 @@ fn a_collector_that_does_not_care_whether_it_lags_is_found() {
             }
         }
         collector::react(state, &facts, now)
+    }
+    find(4, Rules { react: |role| if role == Role::Collector { react as React } else { (REAL.react)(role) }, ..REAL });
+}
+
+#[test]
+fn a_collector_that_believes_the_clock_at_once_is_found() {
+    fn react(state: &State, facts: &Facts, now: Timestamp) -> Reaction {
+        let mut reaction = collector::react(state, facts, now);
+        for (id, deployment) in &state.deployments {
+            let Some(definition) = state.service(&id.service).and_then(|of| of.definition.as_ref()) else { continue };
+            for stack in deployment.stacks.keys() {
+                let due = retention::due(deployment, *stack, &definition.policy.retention);
+                if let Some((_, reason)) = due.filter(|(at, reason)| *reason == retention::BY_AGE && *at <= now) {
+                    reaction.record(id, O::StartCollection { stack: *stack, reason: reason.to_owned() });
+                }
+            }
+        }
+        reaction
     }
     find(4, Rules { react: |role| if role == Role::Collector { react as React } else { (REAL.react)(role) }, ..REAL });
 }

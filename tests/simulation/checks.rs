@@ -100,6 +100,17 @@ impl Checks {
         self.drafted.insert(commit, (by, rollback));
     }
 
+    /// Somebody who has run for `ran` decided these events.
+    pub fn collects(&mut self, events: &[(schemas::Stream, Event)], ran: Ms) {
+        for (_, event) in events {
+            let Event::Retention(schemas::retention::Event::CollectionStarted(started)) = event else { continue };
+            let by_age = started.reason == ledger::deployment::retention::BY_AGE;
+            self.must(4, !by_age || ran >= 10 * MINUTE, || {
+                format!("stack {} is taken down for its age by a process that has run for {ran} ms", started.stack)
+            });
+        }
+    }
+
     /// A door is about to decide a command under a fence.
     pub fn asked(&mut self, id: CommandId, command: &Command, fence: Fence) {
         self.asked.insert((id, command.hash()), (fence, command.clone()));
@@ -484,7 +495,11 @@ impl Checks {
     pub fn decided(&mut self, request: &Request, seen: usize, answer: &Answer) {
         let Err(refusal) = answer else { return };
         let done = self.counted.get(&request.id).is_some_and(|(_, offset)| (offset.0 as usize) < seen);
-        let clear = !done || matches!(refusal, Refusal::OtherContent { .. } | Refusal::Indeterminate { .. });
+        let clear = !done
+            || matches!(
+                refusal,
+                Refusal::OtherContent { .. } | Refusal::Indeterminate { .. } | Refusal::ClockAhead { .. }
+            );
         self.must(13, clear, || format!("{:?} is refused and was carried out: {refusal}", request.command));
     }
 

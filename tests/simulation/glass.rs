@@ -13,7 +13,7 @@ use workers::traffic::{Entry, Held, Routes};
 use crate::network::{Begun, Owner, Settling};
 use crate::people::Request;
 use crate::process::Pid;
-use crate::world::{Event, Ms, SECOND, World, time_at};
+use crate::world::{Event, Ms, SECOND, World};
 
 /// How long a rollback waits for its verdict. As the product has it.
 pub const PATIENCE: Ms = 2 * SECOND;
@@ -38,7 +38,8 @@ impl World {
             return;
         }
         let Some(process) = self.processes.get(&pid) else { return };
-        let (host, name, skew, view) = (process.host, process.name.clone(), process.skew, self.log.view(process.seen));
+        let (host, name, clock, view) =
+            (process.host, process.name.clone(), process.clock, self.log.view(process.seen));
         let Request { id, command, actor, .. } = self.people.requests[request].clone();
         let Some(deployment) = command.deployment().cloned() else { return };
         let waits = |intent: &Intent| intent.deployment == deployment && view.command(intent.command.id).is_none();
@@ -49,7 +50,8 @@ impl World {
         let about = about(actor.clone(), None);
         let reference = CommandRef { id, hash: command.hash() };
         let asked = Asked { command: Some(reference), what: What::Command { command, fence: None }, about };
-        let now = Now { time: time_at(self.now + skew).max(view.time()), commit: CommitId(self.dice.uuid(self.now)) };
+        let Ok(time) = clock.decides(self.now, &view, true) else { return };
+        let now = Now { time, commit: CommitId(self.dice.uuid(self.now)) };
         let Ok(Intended::Back(mut intent)) = intend(&view, &asked, now) else { return };
         let routes = routes_back(view.state(), &intent);
         let mut nodes = routes.iter().flat_map(|routes| routes.backends.values()).flat_map(|of| &of.nodes);

@@ -12,6 +12,7 @@ mod book;
 mod broken;
 mod calls;
 mod checks;
+mod clocks;
 mod cloud;
 mod dice;
 mod glass;

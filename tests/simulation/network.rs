@@ -10,6 +10,7 @@ use ledger::view::{Folded, View};
 use schemas::envelope::{COMMIT_BYTES_MAX, CommandRef};
 use schemas::{CommitId, DeploymentId, Offset};
 
+use crate::clocks::Clock;
 use crate::process::{Pid, Process};
 use crate::tally::Point;
 use crate::world::{Event, Ms, SECOND, World, time_at};
@@ -67,7 +68,9 @@ pub struct Settling {
     rollback: bool,
     /// Effects that this is the first append after.
     pub after: Vec<&'static str>,
-    skew: Ms,
+    clock: Clock,
+    /// When its process began.
+    born: Ms,
     commit: Option<(CommitId, CommandRef)>,
     bytes: Bytes,
     offset: Option<usize>,
@@ -113,9 +116,9 @@ pub enum Begun {
 
 impl Settling {
     pub fn new(process: &Process, owner: Owner, asked: Asked, again: bool, rollback: bool) -> Self {
-        let (pid, skew) = (process.pid, process.skew);
+        let (pid, clock, born) = (process.pid, process.clock, process.born());
         let (after, commit, bytes, offset) = (vec![], None, Bytes::new(), None);
-        Self { pid, owner, asked, again, rollback, after, skew, commit, bytes, offset, sent: 0 }
+        Self { pid, owner, asked, again, rollback, after, clock, born, commit, bytes, offset, sent: 0 }
     }
 }
 
@@ -154,7 +157,11 @@ impl World {
     /// Decides what is asked on `view` and sends the commit, if there is one.
     pub fn begin(&mut self, mut settling: Settling, view: &View) -> Begun {
         let commit = CommitId(self.dice.uuid(self.now));
-        let now = Now { time: time_at(self.now + settling.skew).max(view.time()), commit };
+        let time = match settling.clock.decides(self.now, view, settling.rollback) {
+            Ok(time) => time,
+            Err(refusal) => return Begun::Ended(Err(refusal)),
+        };
+        let now = Now { time, commit };
         let draft = match (self.rules.prepare)(view, &settling.asked, now, settling.rollback) {
             Err(refusal) => return Begun::Ended(Err(refusal)),
             Ok(Prepared::Nothing(_)) => return Begun::Ended(Ok(Settled { commit: None, repeated: false })),
@@ -167,6 +174,7 @@ impl World {
             }
         }
         self.checks.drafted(draft.id, settling.asked.about.actor.clone(), settling.rollback);
+        self.checks.collects(&draft.events, self.now - settling.born);
         settling.bytes = draft.to_bytes().into();
         if settling.bytes.len() > COMMIT_BYTES_MAX {
             return Begun::Ended(Err(Refusal::TooLarge { bytes: settling.bytes.len() }));

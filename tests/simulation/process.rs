@@ -14,10 +14,11 @@ use workers::facts::Facts;
 use workers::looks::{Looks, Pace, Sight};
 use workers::runtime::{IDLE_MAX, IDLE_MIN, cause_of};
 
+use crate::clocks::Clock;
 use crate::network::{Begun, Owner, Settled, Settling};
 use crate::people::Door;
 use crate::tally::Point;
-use crate::world::{Event, MINUTE, Ms, SECOND, World, time_at};
+use crate::world::{Event, MINUTE, Ms, SECOND, World};
 
 /// One process, from its start to its end. Never used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -33,14 +34,23 @@ pub struct Host {
     pub process: Option<Pid>,
     /// What was done here without the ledger, on disk until the ledger has it.
     pub intents: BTreeMap<CommandId, Intent>,
+    /// How far its clock was set ahead, in milliseconds.
+    pub set: i64,
     started: u32,
 }
 
 impl Host {
     /// Returns every host: two for each role and two doors.
     pub fn all() -> Vec<Self> {
-        let host =
-            |name, role, is_first| Self { name, role, is_first, process: None, intents: BTreeMap::new(), started: 0 };
+        let host = |name, role, is_first| Self {
+            name,
+            role,
+            is_first,
+            process: None,
+            intents: BTreeMap::new(),
+            set: 0,
+            started: 0,
+        };
         vec![
             host("door-x", None, true),
             host("door-y", None, true),
@@ -63,8 +73,8 @@ pub struct Process {
     pub seen: usize,
     /// It hears nothing of the log until then.
     pub cut_until: Ms,
-    /// How far its wall clock is ahead.
-    pub skew: Ms,
+    /// Its wall clock.
+    pub clock: Clock,
     pub what: What,
 }
 
@@ -121,7 +131,15 @@ fn pace() -> Pace {
 
 impl Process {
     pub fn wall(&self, now: Ms) -> Timestamp {
-        time_at(now + self.skew)
+        self.clock.wall(now)
+    }
+
+    /// Returns when it began; a door does nothing for which that matters.
+    pub fn born(&self) -> Ms {
+        match &self.what {
+            What::Worker(worker) => worker.born,
+            What::Door(_) => 0,
+        }
     }
 
     pub fn worker(&mut self) -> Option<&mut Worker> {
@@ -160,11 +178,12 @@ impl World {
                 reacted: (0, 0),
             })),
         };
-        let skew = self.dice.range(0, 2_000);
+        let small = i64::try_from(self.dice.range(0, 2_000)).expect("short");
+        let clock = Clock::new(self.now, small, self.set_at_start(host));
         let (name, seen) = (format!("{name}-{started}"), self.log.end());
         self.checks.reread(&self.log);
         self.trace.add(self.now, format_args!("{name} starts"));
-        self.processes.insert(pid, Process { pid, host, name, seen, cut_until: 0, skew, what });
+        self.processes.insert(pid, Process { pid, host, name, seen, cut_until: 0, clock, what });
         if role.is_some() {
             self.take_lease(pid);
         }
@@ -271,7 +290,7 @@ impl World {
 
     fn follow(&mut self, process: &mut Process) -> Result<(), Gone> {
         loop {
-            let (seen, wall) = (process.seen, process.wall(self.now));
+            let (seen, clock, wall) = (process.seen, process.clock, process.wall(self.now));
             let Some(worker) = process.worker().filter(|worker| worker.stage == Stage::Following) else {
                 return Ok(());
             };
@@ -279,6 +298,7 @@ impl World {
             let state = view.state();
             worker.facts.steady = Duration::from_millis(self.now - worker.born);
             worker.facts.wall = wall.max(view.time());
+            worker.facts.clock = clock.trouble(self.now, &view);
             for news in std::mem::take(&mut worker.inbox) {
                 worker.take_in(&view, news);
             }

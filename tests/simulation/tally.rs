@@ -34,6 +34,8 @@ pub struct Tally {
     pub late_steps: u64,
     /// Rollbacks without the ledger.
     pub glass: u64,
+    /// Clocks that were set wrong.
+    pub clocks: u64,
     pub effects: u64,
     pub reactions: u64,
     pub hours: u64,
@@ -53,6 +55,7 @@ impl Tally {
         self.rollbacks += other.rollbacks;
         self.late_steps += other.late_steps;
         self.glass += other.glass;
+        self.clocks += other.clocks;
         self.effects += other.effects;
         self.reactions += other.reactions;
         self.hours += other.hours;
@@ -61,12 +64,23 @@ impl Tally {
     /// Returns what happened in one line.
     pub fn summary(&self) -> String {
         let Tally {
-            hours, commits, voids, effects, reactions, crashes, rollouts, rollbacks, glass, late_steps, ..
+            hours,
+            commits,
+            voids,
+            effects,
+            reactions,
+            crashes,
+            rollouts,
+            rollbacks,
+            glass,
+            late_steps,
+            clocks,
+            ..
         } = self;
         format!(
             "{hours} virtual hours, {commits} commits that count and {voids} that do not, {reactions} reactions, \
              {effects} effects, {crashes} kills, {rollouts} rollouts, {late_steps} steps after late ones, \
-             {rollbacks} rollbacks, {glass} without the ledger"
+             {rollbacks} rollbacks, {glass} without the ledger, {clocks} clocks set wrong"
         )
     }
 

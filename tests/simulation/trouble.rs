@@ -17,7 +17,7 @@ impl World {
         let next = self.dice.range(5 * SECOND, 40 * SECOND);
         self.after(next, Event::Trouble);
         let seconds = |world: &mut World, from, to| world.now + world.dice.range(from * SECOND, to * SECOND);
-        match self.dice.range(0, 100) {
+        match self.dice.range(0, 105) {
             0..30 => self.kill_somebody(),
             30..42 => self.cut_somebody_off(),
             42..54 => self.kill_a_node(),
@@ -45,7 +45,8 @@ impl World {
                 self.keep(Bytes::from(noise));
             }
             93..96 => self.write_from_the_future(),
-            _ => self.turn_the_router_by_hand(),
+            96..100 => self.turn_the_router_by_hand(),
+            _ => self.set_a_clock(),
         }
     }
 

@@ -28,6 +28,12 @@ pub fn time_at(now: Ms) -> Timestamp {
     Timestamp::from_millisecond(1_767_225_600_000 + i64::try_from(now).expect("a run is short")).expect("in range")
 }
 
+/// Returns what a clock shows at `now` that is `off` milliseconds ahead.
+pub fn wall_at(now: Ms, off: i64) -> Timestamp {
+    let off = jiff::SignedDuration::from_millis(off);
+    time_at(now).checked_add(off).expect("in range")
+}
+
 /// Something that will happen.
 pub enum Event {
     /// A host starts its process.
@@ -64,6 +70,8 @@ pub enum Event {
     Want,
     /// Something goes wrong.
     Trouble,
+    /// Somebody sets a host's clock right.
+    ClockRight(usize),
     /// The checks that depend on time alone.
     Tick,
 }
@@ -173,6 +181,7 @@ impl World {
             Event::Keep(host) => self.keep_glass(host),
             Event::Want => self.want(),
             Event::Trouble => self.trouble(),
+            Event::ClockRight(host) => self.set_clock_right(host),
             Event::Tick => {
                 self.checks.tick(&self.cloud, &self.people, self.now);
                 self.after(10 * SECOND, Event::Tick);
@@ -193,6 +202,7 @@ impl World {
         for process in self.processes.values_mut() {
             process.cut_until = 0;
         }
+        (0..self.hosts.len()).for_each(|host| self.set_clock_right(host));
         let now = self.now;
         self.trace.add(now, format_args!("everything is healed"));
     }

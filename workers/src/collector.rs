@@ -20,6 +20,10 @@ pub const STOP_GRACE: Duration = Duration::from_secs(10);
 const UNOWNED_LOOKS: u32 = 3;
 const UNOWNED_FOR: Duration = Duration::from_secs(60);
 
+/// For how long a process must have run by itself before it takes a stack down for its age: until then it cannot know
+/// whether the wall clock, by which that age is counted, is right. Source: the first issue.
+const SETTLED_AFTER: Duration = Duration::from_secs(10 * 60);
+
 /// Reacts to the state and the facts.
 pub fn react(state: &State, facts: &Facts, now: Timestamp) -> Reaction {
     let mut reaction = Reaction::default();
@@ -41,7 +45,8 @@ pub fn react(state: &State, facts: &Facts, now: Timestamp) -> Reaction {
     reaction
 }
 
-/// Begins to take a stack down that is due, unless the router gives it traffic or cannot be read.
+/// Begins to take a stack down that is due, unless the router gives it traffic or cannot be read. One that is due for its
+/// age waits while the clock cannot be relied on.
 fn start(
     state: &State,
     facts: &Facts,
@@ -53,8 +58,11 @@ fn start(
 ) {
     let Some(definition) = state.service(&id.service).and_then(|service| service.definition.as_ref()) else { return };
     let Some((due, reason)) = retention::due(deployment, stack, &definition.policy.retention) else { return };
+    let ran = facts.steady.saturating_sub(facts.started);
     if now < due {
         reaction.wake(due);
+    } else if reason == retention::BY_AGE && (ran < SETTLED_AFTER || facts.clock.is_some()) {
+        reaction.wake(later(now, SETTLED_AFTER.saturating_sub(ran).max(RETRY_AFTER)));
     } else if observed_weight(facts, id, stack) == Some(Weight::ZERO) {
         reaction.record(id, DeploymentOutcome::StartCollection { stack, reason: reason.to_owned() });
     }
@@ -146,3 +154,6 @@ fn may_be_called(state: &State, facts: &Facts, effect: EffectId) -> bool {
         .keys()
         .any(|id| facts.router(id).is_none_or(|entry| entry.and_then(Entry::held).is_some_and(calls)))
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use ledger::State;
 use ledger::deployment::Phase;
+use ledger::execute::ClockTrouble;
 use schemas::{DeploymentId, EffectId, StackId, Timestamp};
 
 use crate::checks::Probe;
@@ -27,6 +28,10 @@ pub struct Facts {
     pub wall: Timestamp,
     /// When this worker last went on after it had stood still, by the wall clock: it was stopped, or the machine slept.
     pub woke_at: Option<Timestamp>,
+    /// When this process began to follow the ledger, by the steady clock.
+    pub started: Duration,
+    /// What is wrong with this machine's wall clock, if something is.
+    pub clock: Option<ClockTrouble>,
     /// Nodes that were seen at the last look that succeeded; nothing before the first.
     pub nodes: Option<BTreeMap<EffectId, Seen>>,
     /// For how many looks in a row, and since when, a node that the ledger has as running was not seen at all.

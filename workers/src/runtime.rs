@@ -144,7 +144,7 @@ impl Worker {
         let (send, news) = mpsc::unbounded_channel();
         let lookout = Lookout::new(role, ledger.clone(), adapters.clone(), send.clone());
         let records = Records::new(role, holder.clone(), ledger.clone(), adapters.glass.clone());
-        let (react, facts) = (react_of(role), Facts::default());
+        let (react, facts) = (react_of(role), Facts { started: ledger.started(), ..Facts::default() });
         Self { role, holder, ledger, adapters, react, facts, lookout, records, news, send }
     }
 
@@ -179,6 +179,7 @@ impl Worker {
             if stop.is_cancelled() {
                 return self.end().await;
             }
+            self.facts.clock = self.ledger.clock_trouble();
             let next_look = self.lookout.look(&state, &self.facts);
             let now = self.ledger.clock().now().max(self.ledger.view().time());
             self.facts.wall = now;

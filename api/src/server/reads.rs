@@ -117,6 +117,9 @@ pub(super) async fn status(
             status.name_logs(|node| log_path(&api.data, node).display().to_string());
         }
         status.unrecorded = glass::unrecorded(&api, service.as_ref(), environment.as_ref());
+        if let Some(trouble) = api.ledger.clock_trouble() {
+            status.name_clock(&trouble);
+        }
     }
     Ok(respond::json(&status))
 }

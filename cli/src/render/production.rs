@@ -61,6 +61,7 @@ fn status_of(production: &Production) -> Status {
         ahead: vec![],
         services,
         unrecorded: vec![],
+        clock: None,
     }
 }
 

@@ -27,7 +27,8 @@ pub(crate) fn eyes(status: &Status, now: &Zoned) -> String {
         status.halted.as_ref().map(|why| paint(&format!("{BAD} {}\n\n", plain(&sentence(why))), style_of(BAD)));
     let warnings = warnings(status).into_iter();
     let warnings = warnings.map(|line| paint(&format!("{WARN} {}\n", plain(&line)), style_of(WARN)));
-    let first = halted.into_iter().chain(warnings).collect::<String>();
+    let clock = status.clock.iter().map(|trouble| paint(&format!("{WARN} {}\n", plain(trouble)), style_of(WARN)));
+    let first = halted.into_iter().chain(clock).chain(warnings).collect::<String>();
     if status.services.is_empty() {
         return first + "no services yet; declare one with `ionledger apply SERVICE.toml`\n";
     }
@@ -386,6 +387,7 @@ fn phase(phase: StackPhase) -> (&'static str, &'static str) {
 #[cfg(test)]
 mod tests {
     use insta::assert_snapshot;
+    use ledger::execute::ClockTrouble;
     use serde_json::json;
 
     use super::super::examples::{bare, declared, now, status};
@@ -462,6 +464,20 @@ paused       for 2 min: looking
 next         10 % at 14:42:05 (in 10 min)
 ");
         assert_snapshot!(bare(&eyes(&declared(), &now())), @"api  release 1.2.4 runs nowhere; `ionledger new api 1.2.4`");
+    }
+
+    #[test]
+    fn a_clock_that_jumped_is_named_first_and_is_why_a_rollout_is_held() {
+        let hour = jiff::SignedDuration::from_hours(1);
+        let mut set_back = status(|_| {});
+        set_back.name_clock(&ClockTrouble { jumped: Some(-hour), behind: Some(hour) });
+        let text = bare(&eyes(&set_back, &now()));
+        let about = |line: &&str| ["clock", "holds"].iter().any(|word| line.contains(word));
+        assert_snapshot!(text.lines().filter(about).map(str::trim).collect::<Vec<_>>().join("\n"), @r"
+⚠ this machine's clock was set back by 1h: the ledger's time stands still for 1h; set it right; if it is right now, start ionledger again
+production/api  ⚠ 1.2.3 -> 1.2.4 holds at step 3 of 7, 5 %
+holds        this machine's clock is behind the ledger's time, which stands still; it goes on once the clock has caught up or is set right
+");
     }
 
     #[test]

@@ -135,7 +135,7 @@ pub(super) fn forget(deployment: &mut Deployment, stack: StackId) {
 pub(super) fn decide_dismiss(case: &Case<'_>, version: &Version) -> Result<Decision, Rejection> {
     let Case { id, deployment, service, .. } = case;
     if !service.releases.contains_key(version) {
-        return Err(Rejection::unknown_release(&id.service, version));
+        return Err(Rejection::unknown_release(&id.service, version, service.releases.keys()));
     }
     let gone = deployment.failed.iter().filter(|(_, failed)| failed.version == *version).map(|(stack, _)| *stack);
     let here = deployment.stacks.iter().filter(|(_, stack)| stack.version == *version && stack.failure.is_some());

@@ -8,6 +8,9 @@ use super::{Case, Deployment, Phase, failure};
 use crate::decide::{Decision, Rejection};
 use crate::state::At;
 
+/// The reason to take a stack down that rests on the clock alone: it was unused for the policy's time.
+pub const BY_AGE: &str = "it was unused for the policy's time";
+
 /// Changes the deployment as an event of its retention says.
 pub(super) fn evolve(deployment: &mut Deployment, event: &retention::Event, at: &At) {
     match event {
@@ -95,7 +98,7 @@ pub fn due(deployment: &Deployment, stack: StackId, policy: &RetentionPolicy) ->
                 return Some((since, "more stacks are kept warm than the policy allows"));
             }
             let warm = SignedDuration::from_millis(i64::try_from(policy.warm_for_ms).unwrap_or(i64::MAX));
-            Some((since.checked_add(warm).unwrap_or(Timestamp::MAX), "it was unused for the policy's time"))
+            Some((since.checked_add(warm).unwrap_or(Timestamp::MAX), BY_AGE))
         }
     }
 }

@@ -443,6 +443,24 @@ mod a_clock {
         assert_eq!(house.ledger.view().time(), time);
     }
 
+    #[tokio::test]
+    async fn that_jumps_is_named_and_a_ledger_that_nobody_wrote_to_is_no_trouble() {
+        let house = House::serving().await;
+        house.clock.pass_ms(3 * 86_400_000);
+        assert_eq!(house.ledger.clock_trouble(), None);
+        house.clock.jump_ms(3_600_000);
+        let jumped = house.ledger.clock_trouble().and_then(|trouble| trouble.jumped);
+        assert_eq!(jumped, Some(jiff::SignedDuration::from_hours(1)));
+        house.clock.pass_ms(86_400_000);
+        assert!(house.ledger.clock_trouble().is_some(), "it is still wrong");
+        house.clock.wall_ms.fetch_sub(3_600_000, Ordering::SeqCst);
+        assert_eq!(house.ledger.clock_trouble(), None);
+        house.ask(kit::traffic(&[(V2, 100)], false)).await.unwrap();
+        house.clock.wall_ms.fetch_sub(1_500_000, Ordering::SeqCst);
+        let behind = house.ledger.clock_trouble().and_then(|trouble| trouble.behind);
+        assert_eq!(behind, Some(jiff::SignedDuration::from_secs(1_500)));
+    }
+
     #[test]
     fn of_the_machine_is_steady() {
         let before = SystemClock.steady();

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 
 use ledger::State;
 use ledger::deployment::{self, Deployment, rejected, rollback, rollout, stack, step};
+use ledger::execute::ClockTrouble;
 use ledger::judgement::Judgements;
 use ledger::judgement::hearing::Hearing;
 use ledger::log::Ahead;
@@ -43,6 +44,9 @@ pub struct Status {
     /// Rollbacks that were carried out here and that the ledger does not have yet: it gave no verdict.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unrecorded: Vec<Unrecorded>,
+    /// What is wrong with the clock of the machine that answers, if something is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clock: Option<String>,
 }
 
 /// A service.
@@ -362,6 +366,20 @@ pub struct DriftStatus {
     pub at: Timestamp,
 }
 
+impl Status {
+    /// Names what is wrong with the clock of the machine that answers: it may be why a rollout takes no step.
+    pub fn name_clock(&mut self, trouble: &ClockTrouble) {
+        self.clock = Some(trouble.to_string());
+        let Some(why) = trouble.holds() else { return };
+        let deployments = self.services.iter_mut().flat_map(|service| &mut service.deployments);
+        let rollouts = deployments.filter_map(|deployment| deployment.rollout.as_mut());
+        for rollout in rollouts.filter(|rollout| rollout.phase == RolloutPhase::Running) {
+            rollout.held = Some(why.to_owned());
+            (rollout.held_kind, rollout.held_since) = (None, None);
+        }
+    }
+}
+
 /// Returns the status of every service.
 pub fn status(state: &State, at: At) -> Status {
     let names: BTreeSet<&ServiceName> =
@@ -380,6 +398,7 @@ fn whole(state: &State, at: At, services: Vec<ServiceStatus>) -> Status {
         ahead: vec![],
         services,
         unrecorded: vec![],
+        clock: None,
     }
 }
 

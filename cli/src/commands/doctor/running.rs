@@ -17,6 +17,7 @@ use crate::render::words::count;
 /// Looks at what runs on a data folder.
 pub(super) async fn findings(data: &Path, client: &Client) -> Vec<Finding> {
     let mut findings = server(client).await;
+    findings.extend(clock(client).await);
     findings.extend(socket(data));
     let proxy = ProxyControl::of(data).status().await;
     let status = status(data).await;
@@ -76,6 +77,13 @@ async fn server(client: &Client) -> Vec<Finding> {
 pub(super) fn read_only((stream, why): (&String, &String)) -> Finding {
     let what = format!("{stream} takes nothing here but a rollback: {}", cause(why));
     Finding::warn("stream", what, "upgrade ionledger, of which a newer one has written this")
+}
+
+/// What the running ledger says of this machine's clock, if that jumped while it ran.
+async fn clock(client: &Client) -> Option<Finding> {
+    let trouble = client.status(Moment::Now, None, None).await.ok()?.clock?;
+    let (what, next) = trouble.split_once("; ").unwrap_or((&trouble, "set it right, and keep it with NTP"));
+    Some(Finding::fail("clock", what, next))
 }
 
 /// An error without its own next step.

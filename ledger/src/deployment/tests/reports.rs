@@ -126,7 +126,7 @@ fn name(outcome: &DeploymentOutcome) -> &'static str {
 }
 
 /// How many names [`name`] gives.
-const KINDS: usize = 22;
+const KINDS: usize = 23;
 
 fn nobody() -> (StackId, RolloutId) {
     (StackId(Uuid::from_u128(u128::MAX)), RolloutId(Uuid::from_u128(u128::MAX)))

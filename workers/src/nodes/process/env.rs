@@ -64,7 +64,7 @@ pub(super) fn of(launch: &Launch, home: &Path, data: &Path) -> Result<BTreeMap<O
             && rights::is_own_secret(data, Path::new(path))
         {
             let why = format!("the file {path} is a secret of ionledger's own; name another file");
-            return Err(Unresolved { variable: name.clone(), why });
+            return Err(Unresolved { variable: name.clone(), why, lasting: true });
         }
         env.insert(name.into(), resolve(name, value)?);
     }
