@@ -107,6 +107,8 @@ codes! {
     Weights = "weights", UNPROCESSABLE_ENTITY, 2;
     /// More versions than the policy allows.
     TooManyVersions = "too_many_versions", UNPROCESSABLE_ENTITY, 1;
+    /// It would go back to an older release by itself.
+    Older = "older", UNPROCESSABLE_ENTITY, 1;
     /// There is no rollout to act on.
     NoRollout = "no_rollout", UNPROCESSABLE_ENTITY, 1;
     /// There is nothing to go back to.
@@ -186,6 +188,7 @@ fn code_of(rejection: &Rejection) -> Code {
         Rejection::Weights(_) => Code::Weights,
         Rejection::TooManyVersions { .. } => Code::TooManyVersions,
         Rejection::RolloutRunning { .. } => Code::RolloutRunning,
+        Rejection::Older { .. } => Code::Older,
         Rejection::NoRollout { .. } => Code::NoRollout,
         Rejection::NoTarget { .. } | Rejection::AllRejected { .. } => Code::NoTarget,
         Rejection::Rejected { .. } => Code::Rejected,

@@ -27,7 +27,7 @@ pub(crate) const TABLE: &str = "\
    a ledger that has halted, but for a rollback that was carried out without it
 2  usage: the command cannot be understood, or what it asks for cannot be (weights that sum to 90 %)
 4  not allowed: the one who asked may not
-5  rolled back: the release that was waited for came back; `judge`: the canary is worse
+5  rolled back: the release that was waited for came back, or was dropped for a newer one; `judge`: the canary is worse
 6  inconclusive: the judge could not decide before the wait ended, or `judge` before the counts did
 8  still going: the wait ended first; it goes on by itself. `rollback`: set, and the router has not confirmed it";
 

@@ -3,7 +3,7 @@
 use schemas::command::{Command, DeploymentOutcome, Outcome};
 use schemas::rollout::Plan;
 use schemas::weight::NotAllTraffic;
-use schemas::{CommitId, DeploymentId, Event, Fence, ServiceName, Stream, Timestamp, Version, Weight, text};
+use schemas::{ActorKind, CommitId, DeploymentId, Event, Fence, ServiceName, Stream, Timestamp, Version, Weight, text};
 
 use crate::state::State;
 use crate::{deployment, lease, service};
@@ -15,6 +15,25 @@ pub struct Now {
     pub time: Timestamp,
     /// The commit's id, which also names the stack or rollout it begins.
     pub commit: CommitId,
+}
+
+/// Who asks, and why.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct By<'a> {
+    /// What kind of actor it is.
+    pub kind: ActorKind,
+    /// Why it is asked for, if they say so.
+    pub reason: Option<&'a str>,
+}
+
+impl By<'_> {
+    /// A person who gives no reason.
+    pub const PERSON: Self = By { kind: ActorKind::Person, reason: None };
+
+    /// Says whether a person asks.
+    pub fn is_person(&self) -> bool {
+        self.kind == ActorKind::Person
+    }
 }
 
 /// What a command makes happen. No events: it is already true.
@@ -87,6 +106,21 @@ pub enum Rejection {
         to: Version,
         /// The canary's weight.
         weight: Weight,
+    },
+    /// It would go back to an older release by itself.
+    #[error(
+        "{deployment} does not go back to {version} by itself: {newer} was recorded later and {does}; a person may go back \
+         with `ionledger new` and then `ionledger roll`"
+    )]
+    Older {
+        /// The deployment.
+        deployment: DeploymentId,
+        /// What was asked for.
+        version: Version,
+        /// What was recorded later.
+        newer: Version,
+        /// What that one does: `serves`, `is being rolled out`, `waits to be`.
+        does: &'static str,
     },
     /// There is no rollout to act on.
     #[error("{deployment} has no rollout under way{last}; {next}")]
@@ -182,12 +216,18 @@ fn or_known(next: String, name: &str, known: &[&str]) -> String {
     }
 }
 
-/// Decides a person's or a pipeline's command. `fence` is the one it was asked under.
+/// Decides a person's or a pipeline's command. `by` asks; `fence` is the one it was asked under.
 ///
 /// # Errors
 ///
 /// [`Rejection`] says why not, and what to do instead.
-pub fn decide(state: &State, command: &Command, fence: Option<Fence>, now: Now) -> Result<Decision, Rejection> {
+pub fn decide(
+    state: &State,
+    command: &Command,
+    by: By<'_>,
+    fence: Option<Fence>,
+    now: Now,
+) -> Result<Decision, Rejection> {
     match command {
         Command::Apply { service: name, definition } => {
             let events = service::decide_apply(state.service(name), definition)?;
@@ -207,7 +247,7 @@ pub fn decide(state: &State, command: &Command, fence: Option<Fence>, now: Now) 
         | Command::Abort { .. }
         | Command::Promote { .. }
         | Command::Retire { .. }
-        | Command::Dismiss { .. } => deployment::decide(state, command, fence, now),
+        | Command::Dismiss { .. } => deployment::decide(state, command, by, fence, now),
     }
 }
 

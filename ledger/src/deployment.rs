@@ -12,20 +12,22 @@ pub mod rollout;
 pub mod stack;
 pub mod step;
 pub mod traffic;
+pub mod waiting;
 
 use std::collections::BTreeMap;
 
 use schemas::command::{Command, DeploymentOutcome};
 use schemas::glass::Intent;
-use schemas::{DeploymentId, EffectId, Event, Fence, StackId, Stream, StreamVersion, Version, Weight};
+use schemas::{ActorKind, DeploymentId, EffectId, Event, Fence, StackId, Stream, StreamVersion, Version, Weight};
 use serde::{Deserialize, Serialize};
 
 pub use failure::{Failed, Failure};
 pub use rollout::Rollout;
 pub use stack::{Node, NodePhase, Phase, Stack};
 pub use traffic::Traffic;
+pub use waiting::{Dropped, Waiting};
 
-use crate::decide::{Decision, Now, Rejection};
+use crate::decide::{By, Decision, Now, Rejection};
 use crate::judgement::Judgements;
 use crate::service::Service;
 use crate::state::{At, State};
@@ -42,6 +44,12 @@ pub struct Deployment {
     pub traffic: Traffic,
     /// Its rollout: the one under way, or the last.
     pub rollout: Option<Rollout>,
+    /// The rollout that was asked for with its stack and has not begun.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waiting: Option<Waiting>,
+    /// Rollouts that were asked for so and will not begin, the latest last.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub dropped: Vec<Dropped>,
     /// How many commits its stream holds.
     pub version: StreamVersion,
     /// How often the glass was broken, as far as the ledger has heard.
@@ -60,7 +68,10 @@ pub fn evolve(mut deployment: Deployment, event: &Event, at: &At) -> Deployment 
         Event::Stack(event) => stack::evolve(&mut deployment, event, at),
         Event::Node(event) => stack::evolve_node(&mut deployment, event, at),
         Event::Traffic(event) => traffic::evolve(&mut deployment, event, at),
-        Event::Rollout(event) => rollout::evolve(&mut deployment, event, at),
+        Event::Rollout(event) => {
+            waiting::evolve(&mut deployment, event, at);
+            rollout::evolve(&mut deployment, event, at);
+        }
         Event::Retention(event) => retention::evolve(&mut deployment, event, at),
         // These have streams of their own and mean nothing here.
         Event::Ledger(_) | Event::Service(_) | Event::Release(_) | Event::Judgement(_) | Event::Lease(_) => {}
@@ -74,6 +85,7 @@ pub(crate) struct Case<'a> {
     pub(crate) deployment: &'a Deployment,
     pub(crate) service: &'a Service,
     pub(crate) judgements: Option<&'a Judgements>,
+    pub(crate) by: By<'a>,
     pub(crate) now: Now,
 }
 
@@ -104,11 +116,7 @@ impl Case<'_> {
 
     /// Returns what a command about the deployment says of its environment: nothing for production.
     pub(crate) fn env_flag(&self) -> String {
-        if self.id.environment == schemas::EnvironmentName::production() {
-            String::new()
-        } else {
-            format!(" --env {}", self.id.environment)
-        }
+        env(self.id)
     }
 
     /// Returns the ready stack of `version`.
@@ -123,6 +131,17 @@ impl Case<'_> {
             Some(why) => Err(Rejection::NotReady { deployment: self.id.clone(), version: version.clone(), why }),
         }
     }
+}
+
+/// Returns what a command line says besides the service: nothing in production, else ` --env test`.
+fn env(id: &DeploymentId) -> String {
+    let production = id.environment == schemas::EnvironmentName::production();
+    if production { String::new() } else { format!(" --env {}", id.environment) }
+}
+
+/// Returns a deployment as a command line names it: `api`, or `api --env test`.
+fn place(id: &DeploymentId) -> String {
+    format!("{}{}", id.service, env(id))
 }
 
 impl Deployment {
@@ -173,7 +192,13 @@ impl Deployment {
 /// # Errors
 ///
 /// [`Rejection`]: unknown service or deployment first, then the fence, then what the command's own file says.
-pub fn decide(state: &State, command: &Command, fence: Option<Fence>, now: Now) -> Result<Decision, Rejection> {
+pub fn decide(
+    state: &State,
+    command: &Command,
+    by: By<'_>,
+    fence: Option<Fence>,
+    now: Now,
+) -> Result<Decision, Rejection> {
     let Some(id) = command.deployment() else { return Ok(Decision::default()) };
     let unknown = || Rejection::unknown_service(&id.service, state.services.keys());
     let service = state.service(&id.service).ok_or_else(unknown)?;
@@ -185,14 +210,14 @@ pub fn decide(state: &State, command: &Command, fence: Option<Fence>, now: Now) 
     if !matches!(command, Command::Rollback { .. }) {
         check_fence(id, deployment, fence)?;
     }
-    let case = Case { id, deployment, service, judgements: state.judgements.get(id).map(AsRef::as_ref), now };
-    match command {
+    let case = Case { id, deployment, service, judgements: state.judgements.get(id).map(AsRef::as_ref), by, now };
+    let decision = match command {
         Command::New { version, then_roll, again, .. } => stack::decide_new(&case, version, then_roll.as_ref(), *again),
         Command::Traffic { shares, supersede, again, .. } => traffic::decide(&case, shares, *supersede, *again),
         Command::Roll { from, to, plan, supersede, again, .. } => {
             rollout::decide_roll(&case, from, to, plan, rollout::Roll { supersede: *supersede, again: *again })
         }
-        Command::Rollback { .. } => rollback::decide(&case),
+        Command::Rollback { .. } => rollback::decide(&case).map(|decision| waiting::ended_by_rollback(&case, decision)),
         Command::Pause { .. } => rollout::decide_pause(&case),
         Command::Resume { .. } => rollout::decide_resume(&case),
         Command::Abort { .. } => rollout::decide_abort(&case),
@@ -200,7 +225,8 @@ pub fn decide(state: &State, command: &Command, fence: Option<Fence>, now: Now) 
         Command::Retire { .. } => traffic::decide_retire(&case),
         Command::Dismiss { version, .. } => failure::decide_dismiss(&case, version),
         Command::Apply { .. } | Command::Release { .. } => Ok(Decision::default()),
-    }
+    };
+    decision.map(|decision| waiting::settled(&case, decision, false))
 }
 
 fn check_fence(id: &DeploymentId, deployment: &Deployment, asked: Option<Fence>) -> Result<(), Rejection> {
@@ -224,9 +250,10 @@ pub fn decide_outcome(
     let outdated = || Rejection::Outdated(format!("{id} is unknown"));
     let deployment = state.deployment(id).ok_or_else(outdated)?;
     let service = state.service(&id.service).ok_or_else(outdated)?;
-    let case = Case { id, deployment, service, judgements: state.judgements.get(id).map(AsRef::as_ref), now };
+    let by = By { kind: ActorKind::Worker, reason: None };
+    let case = Case { id, deployment, service, judgements: state.judgements.get(id).map(AsRef::as_ref), by, now };
     let outcome = &outcome.clone().tidied();
-    match outcome {
+    let decision = match outcome {
         DeploymentOutcome::StartLaunch { .. }
         | DeploymentOutcome::Launched { .. }
         | DeploymentOutcome::LaunchFailed { .. }
@@ -243,7 +270,8 @@ pub fn decide_outcome(
             traffic::decide_applied(&case, *generation, weights, *listening)
         }
         DeploymentOutcome::DriftSeen { seen, generation } => traffic::decide_drift(&case, seen, *generation),
-        DeploymentOutcome::StartRequestedRollout { stack } => rollout::decide_requested(&case, *stack),
+        DeploymentOutcome::StartRequestedRollout { stack } => waiting::decide_start(&case, *stack),
+        DeploymentOutcome::DropRequest { stack } => waiting::decide_drop(&case, *stack),
         DeploymentOutcome::BeginJudging { begun } => step::decide_begin(&case, begun),
         DeploymentOutcome::Count { counted, judged } => step::decide_count(&case, counted, judged.as_ref()),
         DeploymentOutcome::TakeStep { .. } => step::decide_step(&case, outcome),
@@ -254,7 +282,9 @@ pub fn decide_outcome(
         }
         DeploymentOutcome::StartCollection { stack, reason } => retention::decide_start(&case, *stack, reason),
         DeploymentOutcome::Collected { stack } => retention::decide_collected(&case, *stack),
-    }
+    };
+    let begins = matches!(outcome, DeploymentOutcome::StartRequestedRollout { .. });
+    decision.map(|decision| waiting::settled(&case, decision, begins))
 }
 
 /// Says that a service does not run in an environment, and what helps: another environment where it does, or for a command that
@@ -292,7 +322,13 @@ pub fn decide_glass(
         next: "look at whose intent it is".to_owned(),
     })?;
     let judgements = state.judgements.get(id).map(AsRef::as_ref);
-    glass::decide(&Case { id, deployment, service, judgements, now }, state, intent, generation)
+    let by = By { kind: intent.actor.kind, reason: intent.reason.as_deref() };
+    let case = Case { id, deployment, service, judgements, by, now };
+    let mut decision = glass::decide(&case, state, intent, generation)?;
+    if case.by.kind != ActorKind::Worker {
+        decision = waiting::ended_by_rollback(&case, decision);
+    }
+    Ok(waiting::settled(&case, decision, false))
 }
 
 #[cfg(test)]

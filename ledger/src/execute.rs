@@ -21,7 +21,7 @@ use schemas::{
 use tokio::sync::{OwnedMutexGuard, watch};
 use uuid::Uuid;
 
-use crate::decide::{self, Now};
+use crate::decide::{self, By, Now};
 use crate::log::{AppendError, Log, ReadError, Subscription, Urgency};
 use crate::rule::{Done, Halt};
 use crate::telemetry;
@@ -162,16 +162,17 @@ impl Ledger {
         &*self.shared.clock
     }
 
-    /// Says what a request would do now, without doing it.
+    /// Says what a request of `actor` would do now, without doing it.
     ///
     /// # Errors
     ///
     /// [`Refusal`] as [`Ledger::execute`], as far as it can be known beforehand.
-    pub fn dry_run(&self, request: &Request) -> Result<decide::Decision, Refusal> {
+    pub fn dry_run(&self, request: &Request, actor: &Actor) -> Result<decide::Decision, Refusal> {
         decide::check_reason(&request.command, request.reason.as_deref())?;
         let view = self.view();
         let now = self.now(&view);
-        Ok(decide::decide(view.state(), &request.command, request.fence, now)?)
+        let by = By { kind: actor.kind, reason: request.reason.as_deref() };
+        Ok(decide::decide(view.state(), &request.command, by, request.fence, now)?)
     }
 
     /// Carries out a person's or a pipeline's request.

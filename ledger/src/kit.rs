@@ -10,12 +10,12 @@ use schemas::policy::{MetricWeights, Policy};
 use schemas::run::{Artifact, Capacity};
 use schemas::service::Definition;
 use schemas::{
-    CommitId, DeploymentId, EffectId, Event, Fence, Hash, LedgerId, ServiceName, StackId, Stream, StreamVersion,
-    Timestamp, Version, Weight, genesis,
+    ActorKind, CommitId, DeploymentId, EffectId, Event, Fence, Hash, LedgerId, ServiceName, StackId, Stream,
+    StreamVersion, Timestamp, Version, Weight, genesis,
 };
 use uuid::Uuid;
 
-use crate::decide::{self, Decision, Now, Rejection};
+use crate::decide::{self, By, Decision, Now, Rejection};
 use crate::deployment::step;
 use crate::judgement::judge;
 use crate::state::{At, State};
@@ -200,12 +200,17 @@ impl World {
 
     /// Decides a command as it would be now.
     pub(crate) fn decide(&self, command: &Command) -> Result<Decision, Rejection> {
-        decide::decide(&self.state, command, None, self.now())
+        decide::decide(&self.state, command, By::PERSON, None, self.now())
+    }
+
+    /// Decides a command of another kind of actor than a person.
+    pub(crate) fn decide_by(&self, kind: ActorKind, command: &Command) -> Result<Decision, Rejection> {
+        decide::decide(&self.state, command, By { kind, reason: None }, None, self.now())
     }
 
     /// Decides a command that was asked under `fence`.
     pub(crate) fn decide_under(&self, command: &Command, fence: Fence) -> Result<Decision, Rejection> {
-        decide::decide(&self.state, command, Some(fence), self.now())
+        decide::decide(&self.state, command, By::PERSON, Some(fence), self.now())
     }
 
     /// Carries a command out that must be possible.

@@ -41,6 +41,11 @@ impl Service {
         let place = |version| self.releases.get(version).map(|release| release.place);
         place(version).zip(place(other)).is_some_and(|(place, other)| place < other)
     }
+
+    /// Returns the release that was recorded last.
+    pub fn newest(&self) -> Option<&Version> {
+        self.releases.iter().max_by_key(|(_, release)| release.place).map(|(version, _)| version)
+    }
 }
 
 /// Returns the service after a declaration.

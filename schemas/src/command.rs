@@ -54,7 +54,7 @@ pub enum Command {
         deployment: DeploymentId,
         /// The release's version.
         version: Version,
-        /// The rollout to start once it is ready.
+        /// The rollout to start once it is ready. It never goes to a release that was recorded before the one that serves.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         then_roll: Option<PlanAsked>,
         /// Whether to roll it out though its version is rejected; a reason must be given.
@@ -225,7 +225,8 @@ impl Command {
             | Command::Resume { .. }
             | Command::Abort { .. }
             | Command::Promote { .. }
-            | Command::Retire { .. } => false,
+            | Command::Retire { .. }
+            | Command::Dismiss { .. } => false,
         }
     }
 
@@ -369,8 +370,13 @@ pub enum DeploymentOutcome {
         /// The generation it holds; none if it knows nothing of the deployment.
         generation: Option<StreamVersion>,
     },
-    /// A stack is ready whose request asked for a rollout.
+    /// The rollout that waits has nothing in its way any more.
     StartRequestedRollout {
+        /// The stack.
+        stack: StackId,
+    },
+    /// The rollout that waits has nothing left to do.
+    DropRequest {
         /// The stack.
         stack: StackId,
     },
@@ -463,6 +469,7 @@ impl DeploymentOutcome {
             | DeploymentOutcome::WeightsApplied { .. }
             | DeploymentOutcome::DriftSeen { .. }
             | DeploymentOutcome::StartRequestedRollout { .. }
+            | DeploymentOutcome::DropRequest { .. }
             | DeploymentOutcome::BeginJudging { .. }
             | DeploymentOutcome::Count { .. }
             | DeploymentOutcome::TakeStep { .. }

@@ -32,6 +32,26 @@ impl Plan {
     }
 }
 
+/// A rollout was asked for with its stack. It waits, and begins by itself once nothing is in its way. At most one waits.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Requested {
+    /// The canary's stack.
+    pub stack: StackId,
+    /// How it shall go.
+    pub plan: Plan,
+    /// Whether a person asked. What a pipeline asks for begins only while the deployment is not on hold.
+    pub by_hand: bool,
+}
+
+/// The rollout that waited will not begin.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct RequestDropped {
+    /// The stack that it was asked for with.
+    pub stack: StackId,
+    /// Why.
+    pub reason: String,
+}
+
 /// A rollout began. The traffic shifter takes its first step at once.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Started {
@@ -189,6 +209,8 @@ pub struct Superseded {
 
 events! {
     /// What happens to a rollout.
+    Requested = "rollout.requested",
+    RequestDropped = "rollout.request_dropped",
     Started = "rollout.started",
     StepTaken = "rollout.step_taken",
     Held = "rollout.held" [with_kind],

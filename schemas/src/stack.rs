@@ -22,6 +22,7 @@ pub struct Requested {
     pub run: RunSpec,
     /// How many nodes it has.
     pub capacity: Capacity,
+    // Only older programs wrote it; now `rollout.requested` says it.
     /// The rollout to start by itself once the stack is ready.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub then_roll: Option<Plan>,

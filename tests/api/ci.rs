@@ -187,7 +187,8 @@ async fn a_hundred_deliveries_of_one_report_at_once_are_one_release_and_one_roll
     let first = &answers[0];
     let rollout = first.rollout.as_ref().unwrap();
     assert_eq!(rollout.events[0].kind, "stack.requested");
-    assert!(rollout.events[0].data["then_roll"]["steps"].is_array());
+    assert_eq!(rollout.events[1].kind, "rollout.requested");
+    assert!(rollout.events[1].data["plan"]["steps"].is_array());
     for answer in &answers {
         assert_eq!(answer.release.commit, first.release.commit);
         assert_eq!(answer.rollout.as_ref().unwrap().commit, rollout.commit);
@@ -197,6 +198,31 @@ async fn a_hundred_deliveries_of_one_report_at_once_are_one_release_and_one_roll
     let record = world.client.events(offset, false).await.unwrap().next().await.unwrap().unwrap();
     assert_eq!(record.commit["about"]["cause"], first.release.commit.unwrap().to_string());
     assert_eq!(record.commit["about"]["actor"]["name"], "build");
+}
+
+#[tokio::test]
+async fn of_several_releases_the_one_that_was_recorded_last_waits_and_an_overtaken_one_is_told_so() {
+    let world = open().await;
+    declare(&world, true).await;
+    let artifact = world.upload(b"program").await;
+    // Their names say the opposite of their order.
+    let first = reported(&deliver(&world, SECRET, "d-1", &body("3.0.0", &artifact)).await);
+    let second = reported(&deliver(&world, SECRET, "d-2", &body("2.0.0", &artifact)).await);
+    let kinds = |answer: &Reported| -> Vec<String> {
+        answer.rollout.iter().flat_map(|rollout| &rollout.events).map(|event| event.kind.clone()).collect()
+    };
+    assert_eq!(kinds(&first), ["stack.requested", "rollout.requested"]);
+    assert_eq!(kinds(&second), ["stack.requested", "rollout.request_dropped", "rollout.requested"]);
+    let status = world.client.status(replay::Moment::Now, None, None).await.unwrap();
+    let deployment = &status.services[0].deployments[0];
+    assert_eq!(deployment.waiting.as_ref().unwrap().version, Some("2.0.0".parse().unwrap()));
+    assert_eq!(deployment.dropped[0].version, "3.0.0".parse().unwrap());
+    // The first release again, by another run of its pipeline.
+    let again = String::from_utf8(body("3.0.0", &artifact)).unwrap().replace("\"77\"", "\"78\"");
+    let late = reported(&deliver(&world, SECRET, "d-3", again.as_bytes()).await);
+    let rollout = late.rollout.unwrap();
+    assert_eq!((rollout.commit, rollout.events.len()), (None, 0));
+    assert!(rollout.notes[0].contains("2.0.0 was recorded later and waits to be"), "{:?}", rollout.notes);
 }
 
 async fn join_all<F: Future>(futures: impl Iterator<Item = F>) -> Vec<F::Output> {

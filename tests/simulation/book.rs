@@ -7,7 +7,7 @@ use schemas::envelope::About;
 use schemas::traffic::Purpose;
 use schemas::{
     CommandId, CommitId, DeploymentId, EffectId, Event, Fence, Hash, RolloutId, ServiceName, StackId, Timestamp,
-    Version, Weights, node, release, retention, rollout, service, stack, traffic,
+    Version, Weight, Weights, node, release, retention, rollout, service, stack, traffic,
 };
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
@@ -51,6 +51,16 @@ pub struct Book {
 pub struct Service {
     pub serving_max: u16,
     pub releases: BTreeMap<Version, Value>,
+    /// Its releases in the order in which they were recorded.
+    order: Vec<Version>,
+}
+
+impl Service {
+    /// Says whether `one` was recorded before `other`.
+    pub fn is_older(&self, one: &Version, other: &Version) -> bool {
+        let place = |version| self.order.iter().position(|recorded| recorded == version);
+        matches!((place(one), place(other)), (Some(one), Some(other)) if one < other)
+    }
 }
 
 #[derive(Default)]
@@ -67,6 +77,8 @@ pub struct Deployment {
     pub awaited: Option<StackId>,
     pub fence: Fence,
     pub rollout: Option<Rollout>,
+    /// The stack whose rollout was asked for with it and has not begun.
+    pub waiting: Option<StackId>,
     pub retired: bool,
     /// Every launch there was.
     pub launches: BTreeMap<EffectId, node::LaunchStarted>,
@@ -177,6 +189,7 @@ impl Book {
             Event::Release(release::Event::Recorded(recorded)) => {
                 let service = self.services.entry(service_of(stream)).or_default();
                 service.releases.insert(recorded.version.clone(), content(recorded));
+                service.order.push(recorded.version.clone());
             }
             Event::Lease(schemas::lease::Event::Taken(taken)) => {
                 self.holders.insert(taken.role.to_string(), taken.holder.clone());
@@ -278,6 +291,7 @@ impl Deployment {
         match event {
             traffic::Event::WeightsSet(set) => {
                 self.set = Some(set.weights.clone());
+                self.waiting.take_if(|stack| set.weights.of(*stack) > Weight::ZERO);
                 self.purpose = Some(set.purpose.clone());
                 self.sets.push((self.version, self.set.clone()));
                 (self.retired, self.drifted_home, self.awaited) = (false, false, None);
@@ -300,6 +314,12 @@ impl Deployment {
     }
 
     fn apply_rollout(&mut self, event: &rollout::Event, time: Timestamp) {
+        match event {
+            rollout::Event::Requested(requested) => self.waiting = Some(requested.stack),
+            rollout::Event::RequestDropped(dropped) => drop(self.waiting.take_if(|stack| *stack == dropped.stack)),
+            rollout::Event::Started(started) => drop(self.waiting.take_if(|stack| *stack == started.canary)),
+            _ => {}
+        }
         if let rollout::Event::Started(started) = event {
             let steps = started.plan.steps.len().max(2) as u64 - 1;
             self.rollout = Some(Rollout {
@@ -320,10 +340,11 @@ impl Deployment {
             });
             return;
         }
-        let Some(rollout) = &mut self.rollout else { return };
+        let of_rollout = !matches!(event, rollout::Event::Requested(_) | rollout::Event::RequestDropped(_));
+        let Some(rollout) = self.rollout.as_mut().filter(|_| of_rollout) else { return };
         rollout.heard_at = time;
         match event {
-            rollout::Event::Started(_) => {}
+            rollout::Event::Started(_) | rollout::Event::Requested(_) | rollout::Event::RequestDropped(_) => {}
             rollout::Event::StepTaken(taken) => {
                 (rollout.held, rollout.paused_ms) = (false, 0);
                 rollout.step_at = Some((taken.step, time));

@@ -445,6 +445,31 @@ fn a_shifter_that_undoes_a_rollback_without_the_ledger_is_found() {
 }
 
 #[test]
+fn a_rollout_that_goes_back_by_itself_is_found() {
+    /// No release is known to be older than another.
+    fn without_order(state: &mut State) {
+        for service in state.services.values_mut() {
+            for release in Arc::make_mut(service).releases.values_mut() {
+                release.place = Default::default();
+            }
+        }
+    }
+    fn react(state: &State, facts: &Facts, now: Timestamp) -> Reaction {
+        let mut state = state.clone();
+        without_order(&mut state);
+        traffic_shifter::react(&state, facts, now)
+    }
+    find(
+        16,
+        Rules {
+            react: |role| if role == Role::TrafficShifter { react as React } else { (REAL.react)(role) },
+            prepare: |v, a, n, r| on_another_state(v, a, n, r, without_order),
+            ..REAL
+        },
+    );
+}
+
+#[test]
 fn a_rollback_without_the_ledger_that_is_recorded_by_who_found_its_file_is_found() {
     fn prepare_as_finder(view: &View, asked: &Asked, now: Now, rollback: bool) -> Prepare {
         let mut asked = asked.clone();

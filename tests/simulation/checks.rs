@@ -89,7 +89,7 @@ impl Checks {
         self.broken.get_or_insert(Broken { invariant, what });
     }
 
-    fn must(&mut self, invariant: u8, holds: bool, what: impl FnOnce() -> String) {
+    pub(super) fn must(&mut self, invariant: u8, holds: bool, what: impl FnOnce() -> String) {
         if !holds {
             self.fail(invariant, what());
         }
@@ -254,8 +254,12 @@ impl Checks {
             (Event::Traffic(traffic::Event::WeightsApplied(_)), Some(id)) => {
                 self.applied_at.insert(id, now);
             }
-            (Event::Rollout(rollout::Event::Started(_)), Some(id)) => {
+            (Event::Rollout(rollout::Event::Requested(requested)), Some(id)) => {
+                self.check_request(offset, &id, requested);
+            }
+            (Event::Rollout(rollout::Event::Started(started)), Some(id)) => {
                 self.rollouts += 1;
+                self.check_begins(offset, &id, commit, started);
                 self.check_fence(offset, &id, commit, "starts a rollout");
             }
             (Event::Rollout(rollout::Event::StepTaken(taken)), Some(id)) => {
@@ -600,6 +604,11 @@ impl Checks {
                 }
             }
             wrong.extend(self.stacks_wrong(id, of));
+            let live = of.rollout.as_ref().is_some_and(|rollout| rollout.live);
+            let free = of.set.as_ref().is_none_or(|set| set.sole().is_some()) && !live && !of.drifted_home;
+            if let Some(stack) = of.waiting.filter(|_| free) {
+                wrong.push((9, format!("the rollout of {stack} of {id} waits for nothing")));
+            }
             if let Some(rollout) = of.rollout.as_ref().filter(|rollout| rollout.live)
                 && !rollout.paused
                 && !rollout.held

@@ -15,6 +15,7 @@ mod checks;
 mod clocks;
 mod cloud;
 mod dice;
+mod forward;
 mod glass;
 mod network;
 mod people;

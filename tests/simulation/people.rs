@@ -84,7 +84,13 @@ impl World {
 
     /// Sends a command: now, later than those after it, twice, or its id with something else.
     pub fn ask(&mut self, command: Command, fence: Fence) {
-        let kind = if matches!(command, Command::Release { .. }) { ActorKind::Pipeline } else { ActorKind::Person };
+        let kind = match command {
+            Command::Release { .. } => ActorKind::Pipeline,
+            Command::New { then_roll: Some(_), .. } | Command::Roll { .. } if self.dice.chance(500) => {
+                ActorKind::Pipeline
+            }
+            _ => ActorKind::Person,
+        };
         let name = ["ana", "bo", "cy", "di"][usize::try_from(self.dice.range(0, 4)).unwrap_or(0)].to_owned();
         let actor = Actor { kind, name, proof: "unix-peer uid=1000".to_owned() };
         let fence = (self.calm || !self.dice.chance(150)).then_some(fence);
@@ -283,6 +289,7 @@ impl World {
                 50..56 => self.roll(id, of, &ready),
                 56..64 => Some(self.release(&id.service)),
                 64..68 => Some(self.apply(&id.service)),
+                68..80 => self.delivered(id, of, all, newest),
                 _ => None,
             };
         }
@@ -302,12 +309,21 @@ impl World {
             75..78 => Some(Command::Abort { deployment }),
             78..82 => Some(self.apply(&id.service)),
             82..85 if id.environment.as_str() == "test" => Some(Command::Retire { deployment }),
-            85..92 => {
+            85..92 if self.dice.chance(500) => {
                 let version = self.dice.pick(all)?.clone();
                 Some(Command::New { deployment, version, then_roll: None, again: false })
             }
+            85..92 => self.delivered(id, of, all, newest),
             _ => None,
         }
+    }
+
+    /// A pipeline asks for the rollout of what was merged last, or comes late with what was merged before.
+    fn delivered(&mut self, id: &DeploymentId, of: &Deployment, all: &[Version], newest: Version) -> Option<Command> {
+        let version = if self.dice.chance(600) { newest } else { self.dice.pick(all)?.clone() };
+        let stands = of.stacks.values().any(|stack| stack.version == version);
+        let then_roll = Some(self.plan());
+        (!stands).then(|| Command::New { deployment: id.clone(), version, then_roll, again: false })
     }
 
     fn traffic(&mut self, id: &DeploymentId, ready: &[(StackId, Version)]) -> Option<Command> {

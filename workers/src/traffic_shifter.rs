@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use ledger::State;
 use ledger::deployment::step::{self, Gate, Hold};
-use ledger::deployment::{Deployment, Phase, Rollout, Stack, generation};
+use ledger::deployment::{Deployment, Phase, Rollout, Stack, generation, waiting};
 use ledger::judgement::hearing::Hearing;
 use schemas::command::DeploymentOutcome;
 use schemas::judgement::{Judged, Verdict};
@@ -28,7 +28,7 @@ pub fn react(state: &State, facts: &Facts, now: Timestamp) -> Reaction {
             continue;
         }
         follow_rollout(state, facts, id, deployment, now, &mut reaction);
-        start_requested(id, deployment, &mut reaction);
+        follow_request(state, id, deployment, &mut reaction);
     }
     reaction
 }
@@ -329,20 +329,13 @@ fn canary_trouble(deployment: &Deployment, rollout: &Rollout) -> Option<String> 
     }
 }
 
-/// Starts the rollout that a stack's request asked for, once the stack is ready and nothing is in the way.
-fn start_requested(id: &DeploymentId, deployment: &Deployment, reaction: &mut Reaction) {
-    if deployment.rollout.as_ref().is_some_and(Rollout::is_live) || deployment.traffic.awaited.is_some() {
-        return;
-    }
-    // Somebody sent the traffic back past the ledger: nothing starts by itself until that is explained.
-    if deployment.traffic.drift.as_ref().is_some_and(|drift| drift.towards_target) {
-        return;
-    }
-    let wanted = deployment.stacks.iter().filter(|(_, stack)| stack.then_roll.is_some() && stack.phase == Phase::Ready);
-    // Of several, the newest: what it replaces need not be rolled out any more.
-    let Some((stack, _)) = wanted.max_by_key(|(id, stack)| (stack.requested_at, **id)) else { return };
-    let free = deployment.traffic.set.as_ref().is_none_or(|set| set.weights.sole().is_some_and(|sole| sole != *stack));
-    if free {
-        reaction.record(id, DeploymentOutcome::StartRequestedRollout { stack: *stack });
+/// Starts the rollout that waits, once nothing is in its way, or drops it, once it has nothing left to do.
+fn follow_request(state: &State, id: &DeploymentId, deployment: &Deployment, reaction: &mut Reaction) {
+    let (Some(waiting), Some(service)) = (&deployment.waiting, state.service(&id.service)) else { return };
+    let stack = waiting.stack;
+    if waiting::pointless(deployment, service).is_some() {
+        reaction.record(id, DeploymentOutcome::DropRequest { stack });
+    } else if waiting::obstacles(deployment, id).is_empty() {
+        reaction.record(id, DeploymentOutcome::StartRequestedRollout { stack });
     }
 }

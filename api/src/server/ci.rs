@@ -213,6 +213,20 @@ async fn take(api: &Api, report: Report, delivery: &Delivery, actor: Actor, peer
         Command::New { deployment, version: version.clone(), then_roll: Some(PlanAsked::default()), again: false };
     match carry_out(api, actor, request(new_id, command), cause, how).await {
         Ok(rollout) => Ok(Reported { release, rollout: Some(rollout) }),
+        // Of several merges the newest is rolled out; that another was overtaken is no fault of its pipeline.
+        Err(problem) if problem.code == Code::Older => {
+            let notes = vec![problem.message];
+            let answer = Answer {
+                commit: None,
+                offset: None,
+                events: vec![],
+                notes,
+                repeated: false,
+                applied: None,
+                unrecorded: None,
+            };
+            Ok(Reported { release, rollout: Some(answer) })
+        }
         Err(problem) => {
             let message = format!(
                 "release {service} {version} is recorded, but its rollout is not asked for: {}",

@@ -68,7 +68,7 @@ async fn dry_run(api: &Api, actor: &Actor, request: &Request) -> Result<Answer, 
     check_references(api, actor, &request.command)?;
     let mut notes = check_outside(api, &request.command, true).await?;
     let before = service_of(api, &request.command);
-    let decision = api.ledger.dry_run(request)?;
+    let decision = api.ledger.dry_run(request, actor)?;
     let names = Names { service: before, ..names(api, &request.command) };
     let events = Happened::all(&decision.events, &names);
     notes.extend(decision.notes);

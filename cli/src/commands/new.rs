@@ -5,7 +5,7 @@ use schemas::Version;
 use schemas::command::{Command, PlanAsked};
 
 use super::change::change_then;
-use super::wait::{Patience, rollout_ended, stack_ready};
+use super::wait::{Patience, requested_rollout_ended, stack_ready};
 use crate::args::{Asking, Where};
 use crate::exit::Exit;
 use crate::failure::Outcome;
@@ -18,7 +18,8 @@ use crate::session::Session;
 Examples:
   ionledger new api 1.2.3
   ionledger new api 1.2.3 --wait --timeout 90s
-  ionledger new api 1.2.3 --roll \"24 hours\"")]
+  ionledger new api 1.2.3 --roll \"24 hours\"        # begins once it is ready and no other rollout is under way
+  ionledger new api 1.2.3 --roll 1h --wait           # 0 complete, 5 came back, or dropped for a newer one")]
 pub(crate) struct New {
     #[command(flatten)]
     place: Where,
@@ -57,8 +58,10 @@ impl New {
                 next.say(session);
                 return Ok(Exit::Done);
             };
+            if rolls {
+                return requested_rollout_ended(session, &door, &deployment, &self.version, &mut wait).await;
+            }
             match stack_ready(session, &door, &deployment, &self.version, &mut wait).await? {
-                Exit::Done if rolls => rollout_ended(session, &door, &deployment, &self.version, &mut wait).await,
                 Exit::Done => {
                     next.say(session);
                     Ok(Exit::Done)

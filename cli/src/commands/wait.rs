@@ -92,6 +92,53 @@ pub(crate) async fn rollout_ended(
     watch(session, door, deployment, wait, |status| look_at_rollout(status, canary)).await
 }
 
+/// Waits until the rollout that was asked for with a version's stack has ended, or will not begin.
+pub(crate) async fn requested_rollout_ended(
+    session: &Session,
+    door: &Door,
+    deployment: &DeploymentId,
+    version: &Version,
+    wait: &mut Wait,
+) -> Outcome {
+    watch(session, door, deployment, wait, |status| look_at_request(status, version)).await
+}
+
+fn look_at_request(status: &DeploymentStatus, version: &Version) -> Look {
+    if let Some(waiting) = status.waiting.as_ref().filter(|waiting| waiting.version.as_ref() == Some(version)) {
+        let waits_for: Vec<&str> = waiting.waits_for.iter().map(|obstacle| obstacle.why.as_str()).collect();
+        return match waits_for[..] {
+            [] => Look::On(format!("the rollout of {version} is about to begin"), Exit::StillGoing),
+            _ => Look::On(format!("{version} waits: {}", waits_for.join("; ")), Exit::StillGoing),
+        };
+    }
+    let rollout = status.rollout.as_ref().filter(|rollout| rollout.canary.as_ref() == Some(version));
+    let dropped = status.dropped.iter().rev().find(|dropped| dropped.version == *version);
+    let dropped = dropped.filter(|dropped| rollout.is_none_or(|rollout| rollout.started_at < dropped.at));
+    let stack = status.versions.iter().rev().find(|stack| stack.version == *version);
+    match (dropped, rollout, stack) {
+        (_, _, Some(stack)) if stack.phase == StackPhase::Failed => look_at_stack(status, version),
+        (_, None, Some(stack)) if stack.weight_set == Weight::FULL => match stack.weight_applied {
+            Weight::FULL => Look::Ended(Exit::Done, format!("{version} has all requests")),
+            applied => Look::On(format!("{version} has {applied} of the requests"), Exit::StillGoing),
+        },
+        (Some(dropped), _, _) => {
+            Look::Ended(Exit::RolledBack, format!("the rollout of {version} was dropped: {}", dropped.reason))
+        }
+        (None, Some(_), _) => look_at_rollout(status, version),
+        (None, None, _) => look_at_stack(status, version).going_on(),
+    }
+}
+
+impl Look {
+    /// A stack that is ready is not what is waited for: its rollout is.
+    fn going_on(self) -> Self {
+        match self {
+            Look::Ended(Exit::Done, said) => Look::On(said, Exit::StillGoing),
+            other => other,
+        }
+    }
+}
+
 fn look_at_stack(status: &DeploymentStatus, version: &Version) -> Look {
     let Some(stack) = status.versions.iter().rev().find(|stack| stack.version == *version) else {
         return Look::On(format!("{version} is asked for"), Exit::StillGoing);
@@ -188,4 +235,63 @@ async fn watch(
 
 fn goes_on(deployment: &DeploymentId) -> String {
     format!("it goes on, look with `ionledger status {} -w`", deployment.service)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::render::examples;
+
+    /// The example: 1.2.3 serves, 1.2.4 is its canary, rolled out since 2026-11-22T13:20:00Z or so.
+    fn look(version: &str, change: impl FnOnce(&mut Value)) -> Look {
+        let status = examples::status(change);
+        look_at_request(&status.services[0].deployments[0], &version.parse().unwrap())
+    }
+
+    const STACK: &str = "01900000-0000-7000-8000-000000000003";
+
+    #[test]
+    fn what_waits_goes_on_and_says_what_for() {
+        let waiting = |waits_for: Value| {
+            look("1.2.5", |deployment| {
+                deployment["waiting"] = json!({"version": "1.2.5", "stack": STACK, "asked_at": "2026-11-22T13:30:00Z",
+                    "plan": {"steps": [10_000], "duration_ms": 0}, "waits_for": waits_for});
+            })
+        };
+        assert_eq!(
+            waiting(json!([{"why": "the rollout 1.2.3 -> 1.2.4 is under way"}])),
+            Look::On("1.2.5 waits: the rollout 1.2.3 -> 1.2.4 is under way".into(), Exit::StillGoing)
+        );
+        let about = Look::On("the rollout of 1.2.5 is about to begin".into(), Exit::StillGoing);
+        assert_eq!(waiting(json!([])), about);
+    }
+
+    #[test]
+    fn what_was_dropped_ends_with_5_and_its_reason_also_once_its_stack_is_gone() {
+        let dropped = |version: &str, at: &str| {
+            look(version, |deployment| {
+                deployment["dropped"] =
+                    json!([{"version": version, "stack": STACK, "reason": "1.2.6 serves", "at": at}]);
+            })
+        };
+        let ended = Look::Ended(Exit::RolledBack, "the rollout of 1.2.5 was dropped: 1.2.6 serves".into());
+        assert_eq!(dropped("1.2.5", "2026-11-22T13:30:00Z"), ended);
+        let earlier = dropped("1.2.4", "2026-11-22T12:00:00Z");
+        assert!(matches!(&earlier, Look::On(said, _) if said.starts_with("1.2.4 at 5 %")), "{earlier:?}");
+    }
+
+    #[test]
+    fn the_first_version_has_no_rollout_and_is_done_once_the_router_serves_it() {
+        let first = |applied: u16| {
+            look("1.2.3", |deployment| {
+                deployment["rollout"] = Value::Null;
+                deployment["versions"][0]["weight_set"] = json!(10_000);
+                deployment["versions"][0]["weight_applied"] = json!(applied);
+            })
+        };
+        assert_eq!(first(10_000), Look::Ended(Exit::Done, "1.2.3 has all requests".into()));
+        assert_eq!(first(0), Look::On("1.2.3 has 0 % of the requests".into(), Exit::StillGoing));
+    }
 }

@@ -59,7 +59,7 @@ fn deployment() -> Value {
 }
 
 /// A rollout at its third step, with a `change` made to its deployment.
-pub(super) fn status(change: impl FnOnce(&mut Value)) -> Status {
+pub(crate) fn status(change: impl FnOnce(&mut Value)) -> Status {
     let mut deployment = deployment();
     change(&mut deployment);
     serde_json::from_value(json!({"schema_version": 1, "at": at(), "services": [service(json!([deployment]))]}))

@@ -16,4 +16,4 @@ pub(crate) mod words;
 pub(crate) mod written;
 
 #[cfg(test)]
-mod examples;
+pub(crate) mod examples;

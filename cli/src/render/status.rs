@@ -3,8 +3,8 @@
 use jiff::{SignedDuration, Zoned};
 use ledger::log::Ahead;
 use replay::answer::{
-    DeploymentStatus, NodePhase, NodeStatus, RolloutPhase, RolloutStatus, ServiceStatus, StackPhase, Status,
-    VerdictStatus, VersionStatus,
+    DeploymentStatus, NodePhase, NodeStatus, ObstacleStatus, RolloutPhase, RolloutStatus, ServiceStatus, StackPhase,
+    Status, VerdictStatus, VersionStatus, WaitingStatus,
 };
 use schemas::judgement::{Counts, Verdict};
 use schemas::{Timestamp, Version, Weight};
@@ -165,6 +165,9 @@ fn facts(deployment: &DeploymentStatus, now: &Zoned) -> Vec<(&'static str, Strin
     if let Some(rollout) = &deployment.rollout {
         rollout_facts(&mut facts, rollout, now);
     }
+    if let Some(waiting) = &deployment.waiting {
+        facts.extend(waiting_facts(waiting));
+    }
     match &deployment.rollback_target {
         Some(target) if deployment.retired_at.is_none() => {
             let version = target.version.as_ref().map_or("an unknown version".to_owned(), ToString::to_string);
@@ -178,6 +181,20 @@ fn facts(deployment: &DeploymentStatus, now: &Zoned) -> Vec<(&'static str, Strin
         _ => {}
     }
     facts
+}
+
+/// Which rollout waits, for what, and what to do about it.
+fn waiting_facts(waiting: &WaitingStatus) -> Vec<(&'static str, String)> {
+    let version = waiting.version.as_ref().map_or("a gone stack".to_owned(), ToString::to_string);
+    if waiting.waits_for.is_empty() {
+        return vec![("waits", format!("{version}, its rollout is about to begin"))];
+    }
+    let fact = |(n, obstacle): (usize, &ObstacleStatus)| {
+        let next = obstacle.next.as_ref().map(|next| format!("; `{next}`")).unwrap_or_default();
+        let of = if n == 0 { format!("{version} is to be rolled out: ") } else { String::new() };
+        (if n == 0 { "waits" } else { "" }, format!("{of}{}{next}", obstacle.why))
+    };
+    waiting.waits_for.iter().enumerate().map(fact).collect()
 }
 
 fn rollout_facts(facts: &mut Vec<(&'static str, String)>, rollout: &RolloutStatus, now: &Zoned) {
@@ -477,6 +494,22 @@ next         10 % at 14:42:05 (in 10 min)
 ⚠ this machine's clock was set back by 1h: the ledger's time stands still for 1h; set it right; if it is right now, start ionledger again
 production/api  ⚠ 1.2.3 -> 1.2.4 holds at step 3 of 7, 5 %
 holds        this machine's clock is behind the ledger's time, which stands still; it goes on once the clock has caught up or is set right
+");
+    }
+
+    #[test]
+    fn a_rollout_that_waits_says_for_what_and_what_helps() {
+        let status = status(|deployment| {
+            deployment["waiting"] = json!({"version": "1.2.5", "stack": "01900000-0000-7000-8000-000000000003",
+                "asked_at": "2026-11-22T13:30:00Z", "plan": {"steps": [10_000], "duration_ms": 0}, "waits_for": [
+                    {"why": "1.2.3 serves and none of its nodes passes its check", "next": "ionledger traffic api 1.2.5 100"},
+                    {"why": "its stack is starting, 0 of 2 nodes are ready"}]});
+        });
+        let text = bare(&eyes(&status, &now()));
+        let waits: Vec<&str> = text.lines().skip_while(|line| !line.contains("waits")).take(2).map(str::trim).collect();
+        assert_snapshot!(waits.join("\n"), @r"
+waits        1.2.5 is to be rolled out: 1.2.3 serves and none of its nodes passes its check; `ionledger traffic api 1.2.5 100`
+its stack is starting, 0 of 2 nodes are ready
 ");
     }
 

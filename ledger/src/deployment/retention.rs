@@ -29,15 +29,15 @@ pub(super) fn evolve(deployment: &mut Deployment, event: &retention::Event, at: 
 
 /// Says why `stack` may not be taken down, if it may not.
 ///
-/// It is needed, starts, or waits for its rollout.
+/// It is needed, starts, or its rollout waits.
 pub fn in_use(deployment: &Deployment, stack: StackId) -> Option<&'static str> {
     let found = deployment.stacks.get(&stack)?;
     if let Some(why) = needed(deployment, stack) {
         Some(why)
     } else if found.phase == Phase::Starting {
         Some("it is starting")
-    } else if found.then_roll.is_some() && found.phase == Phase::Ready {
-        Some("its rollout is about to start")
+    } else if deployment.waiting.as_ref().is_some_and(|waiting| waiting.stack == stack) {
+        Some("its rollout waits")
     } else {
         None
     }
@@ -69,7 +69,7 @@ pub fn needed(deployment: &Deployment, stack: StackId) -> Option<&'static str> {
 
 /// Returns when `stack` is to be taken down, and why: `None` while it is in use or being taken down already.
 ///
-/// A failed stack and every stack that was retired go at once; an unused one after the policy's time, or
+/// A failed stack, one whose rollout was dropped, and every stack that was retired go at once; an unused one after the policy's time, or
 /// earlier if more than the policy's number are kept warm and it is the longest unused.
 pub fn due(deployment: &Deployment, stack: StackId, policy: &RetentionPolicy) -> Option<(Timestamp, &'static str)> {
     let found = deployment.stacks.get(&stack)?;
@@ -86,14 +86,14 @@ pub fn due(deployment: &Deployment, stack: StackId, policy: &RetentionPolicy) ->
     match found.phase {
         Phase::Collecting { .. } | Phase::Starting => None,
         Phase::Failed { .. } => Some((since, "it failed")),
+        Phase::Ready | Phase::Unhealthy if found.dropped => Some((since, "its rollout was dropped")),
         Phase::Ready | Phase::Unhealthy => {
             let later =
                 |id: StackId, other: &super::Stack| other.unused_since.is_some_and(|at| (at, id) > (since, stack));
             let warm = |other: &super::Stack| matches!(other.phase, Phase::Ready | Phase::Unhealthy);
-            let newer = deployment
-                .stacks
-                .iter()
-                .filter(|(id, other)| warm(other) && later(**id, other) && in_use(deployment, **id).is_none());
+            let newer = deployment.stacks.iter().filter(|(id, other)| {
+                warm(other) && !other.dropped && later(**id, other) && in_use(deployment, **id).is_none()
+            });
             if newer.count() >= usize::from(policy.warm_max) {
                 return Some((since, "more stacks are kept warm than the policy allows"));
             }

@@ -12,7 +12,7 @@ use schemas::{Event, RolloutId, StackId, Stream, Timestamp, Version, Weight, Wei
 use serde::{Deserialize, Serialize};
 
 use super::rejected::{self, How};
-use super::{Case, Deployment, Phase as StackPhase};
+use super::{Case, Deployment};
 use crate::decide::{self, Decision, Rejection};
 use crate::state::At;
 
@@ -238,9 +238,6 @@ impl Rollout {
 /// Changes the deployment as an event of its rollout says.
 pub(super) fn evolve(deployment: &mut Deployment, event: &rollout::Event, at: &At) {
     if let rollout::Event::Started(started) = event {
-        if let Some(stack) = deployment.stacks.get_mut(&started.canary) {
-            stack.then_roll = None;
-        }
         deployment.rollout = Some(Rollout {
             id: started.rollout,
             baseline: started.baseline,
@@ -267,7 +264,7 @@ pub(super) fn evolve(deployment: &mut Deployment, event: &rollout::Event, at: &A
     }
     let Some(rollout) = deployment.rollout.as_mut() else { return };
     match event {
-        rollout::Event::Started(_) => {}
+        rollout::Event::Started(_) | rollout::Event::Requested(_) | rollout::Event::RequestDropped(_) => {}
         rollout::Event::StepTaken(taken) => {
             (rollout.held, rollout.driven_at) = (None, at.time);
             rollout.held_for.clear();
@@ -351,8 +348,9 @@ pub(super) struct Roll {
 ///
 /// # Errors
 ///
-/// [`Rejection`]: a version that is not ready, a baseline without all the traffic, a plan that cannot be, another
-/// rollout under way, a rollback that waits for its target, or a rejected version without `again`.
+/// [`Rejection`]: a pipeline that would go back to an older release, a version that is not ready, a baseline without all
+/// the traffic, a plan that cannot be, another rollout under way, a rollback that waits for its target, or a rejected
+/// version without `again`.
 pub(super) fn decide_roll(
     case: &Case<'_>,
     from: &Version,
@@ -370,6 +368,10 @@ pub(super) fn decide_roll(
             "{} waits for its rollback target to be ready; ask again after that, or set weights with `ionledger traffic`",
             case.id
         )));
+    }
+    if !case.by.is_person() && case.service.is_older(to, from) {
+        let (deployment, version, newer) = (case.id.clone(), to.clone(), from.clone());
+        return Err(Rejection::Older { deployment, version, newer, does: "serves" });
     }
     let (baseline, _) = case.stack_of(from)?;
     let (canary, _) = case.ready_stack_of(to)?;
@@ -429,42 +431,6 @@ fn check_serves(case: &Case<'_>, from: &Version, baseline: StackId) -> Result<()
          all of them to a version that is ready with `ionledger traffic {} VERSION 100{env}`",
         case.id.service
     )))
-}
-
-/// Decides to start the rollout that a stack's request asked for. Without a version that serves, the stack gets all
-/// traffic at once.
-///
-/// # Errors
-///
-/// [`Rejection::Outdated`] if the stack is not ready, or a rollout or a rollback is under way.
-pub(super) fn decide_requested(case: &Case<'_>, canary: StackId) -> Result<Decision, Rejection> {
-    let outdated = |why: &str| Rejection::Outdated(format!("stack {canary}: {why}"));
-    let stack = case.deployment.stacks.get(&canary).ok_or_else(|| outdated("it is gone"))?;
-    let plan = stack.then_roll.clone().ok_or_else(|| outdated("no rollout of it is asked for"))?;
-    let definition = case.service.definition.as_ref().ok_or_else(|| outdated("its service is undeclared"))?;
-    if stack.phase != StackPhase::Ready {
-        return Err(outdated("it is not ready"));
-    }
-    if case.deployment.rollout.as_ref().is_some_and(Rollout::is_live) {
-        return Err(outdated("another rollout is under way"));
-    }
-    if case.deployment.traffic.awaited.is_some() {
-        return Err(outdated("a rollback waits for its target"));
-    }
-    if case.deployment.traffic.drift.as_ref().is_some_and(|drift| drift.towards_target) {
-        return Err(outdated("the router serves the rollback target and nobody here asked for it"));
-    }
-    let Some(set) = &case.deployment.traffic.set else {
-        let weights = Weights::all_on(canary);
-        return Ok(Decision::on(case.stream(), vec![WeightsSet { weights, purpose: Purpose::Asked }.into()]));
-    };
-    let baseline = set.weights.sole().ok_or_else(|| outdated("more than one version serves"))?;
-    if baseline == canary {
-        return Err(outdated("it has all traffic"));
-    }
-    let rollout: RolloutId = case.now.commit.into();
-    let started = rollout::Started { rollout, baseline, canary, plan, policy: definition.policy.clone() };
-    Ok(Decision::on(case.stream(), vec![started.into()]).requiring(Stream::Service(case.id.service.clone())))
 }
 
 /// Decides `pause`: none if it is paused.

@@ -11,7 +11,7 @@ use schemas::{EffectId, StackId, Stream, Timestamp, Version, Weight, Weights, no
 use serde::{Deserialize, Serialize};
 
 use super::failure::{self, Failure};
-use super::{Case, Deployment};
+use super::{Case, Deployment, Waiting, waiting};
 use crate::decide::{self, Decision, Rejection};
 use crate::state::At;
 
@@ -49,8 +49,9 @@ pub struct Stack {
     pub failure: Option<Failure>,
     /// Since when it has had no weight set; nothing while it has some.
     pub unused_since: Option<Timestamp>,
-    /// The rollout to start once it is ready.
-    pub then_roll: Option<Plan>,
+    /// Whether the rollout that it was made for was dropped, and it has had no traffic since; then it goes at once.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub dropped: bool,
     /// Whether its deployment was retired while it stood, and has served nothing since; then it goes at once.
     #[serde(default)]
     pub retired: bool,
@@ -205,6 +206,10 @@ pub(super) fn evolve(deployment: &mut Deployment, event: &stack::Event, at: &At)
         stack::Event::Requested(requested) => {
             failure::forget_version(deployment, &requested.version);
             deployment.stacks.insert(requested.stack, Stack::requested(requested, at));
+            if let Some(plan) = requested.then_roll.clone() {
+                let (stack, at) = (requested.stack, at.time);
+                waiting::wait(deployment, Waiting { stack, plan, at, by_hand: false, until_rollback: true });
+            }
         }
         stack::Event::Ready(ready) => {
             phase(ready.stack, Phase::Ready);
@@ -242,7 +247,7 @@ impl Stack {
             first_failure: None,
             failure: None,
             unused_since: Some(at.time),
-            then_roll: requested.then_roll.clone(),
+            dropped: false,
             retired: false,
         }
     }
@@ -327,12 +332,14 @@ fn vacate(deployment: &mut Deployment, effect: EffectId, failure: Option<&String
 }
 
 /// Decides `new`: none if the version has a stack that is starting or was ready, and the rollout asked for is that
-/// stack's too, is under way, or has nothing left to do. Stacks that were retired do not count, they go.
+/// stack's too, is under way, or has nothing left to do. Stacks that were retired, or whose rollout was dropped, do not
+/// count: they go.
 ///
 /// # Errors
 ///
 /// [`Rejection::Unknown`] without the release, [`Rejection::Invalid`] for a plan that cannot be, or for a rollout of a
-/// stack that was asked for without it, [`Rejection::Rejected`] for one of a rejected version without `again`.
+/// stack that was asked for without it, [`Rejection::Older`] for a rollout that would go back, [`Rejection::Rejected`] for
+/// one of a rejected version without `again`.
 pub(super) fn decide_new(
     case: &Case<'_>,
     version: &Version,
@@ -346,7 +353,7 @@ pub(super) fn decide_new(
         .ok_or_else(|| Rejection::unknown_release(&id.service, version, service.releases.keys()))?;
     let definition = service.definition.as_ref().ok_or_else(|| Rejection::unknown_service(&id.service, []))?;
     let then_roll = then_roll.map(|asked| decide::plan(asked, &definition.policy)).transpose()?;
-    let stands = |stack: &Stack| &stack.version == version && stack.may_serve() && !stack.retired;
+    let stands = |stack: &Stack| &stack.version == version && stack.may_serve() && !stack.retired && !stack.dropped;
     let stacks = || deployment.stacks.iter().filter(|(_, stack)| stands(stack));
     if stacks().next().is_some() {
         if let Some(plan) = then_roll
@@ -363,23 +370,25 @@ pub(super) fn decide_new(
     if then_roll.is_some() {
         case.check_version_again(version, again)?;
     }
+    let stack: StackId = now.commit.into();
+    let rolling = then_roll.map(|plan| waiting::request(case, stack, version, plan)).transpose()?;
     let requested = stack::Requested {
-        stack: now.commit.into(),
+        stack,
         version: version.clone(),
         artifact: release.recorded.artifact.clone(),
         run: release.recorded.run.clone(),
         capacity: definition.capacity,
-        then_roll,
+        then_roll: None,
     };
-    let decision = Decision::on(case.stream(), vec![requested.into()]);
-    Ok(decision.requiring(Stream::Service(id.service.clone())))
+    let events = [requested.into()].into_iter().chain(rolling.into_iter().flatten()).collect();
+    let decision = Decision::on(case.stream(), events).requiring(Stream::Service(id.service.clone()));
+    Ok(waiting::noted(case, decision))
 }
 
 /// Says whether such a rollout of `stack` is asked for or under way, or has nothing left to do.
 fn rolls(deployment: &Deployment, stack: StackId, plan: &Plan) -> bool {
-    let asked = deployment.stacks.get(&stack).and_then(|stack| stack.then_roll.as_ref());
     let live = deployment.rollout.as_ref().filter(|rollout| rollout.is_live() && rollout.canary == stack);
-    asked == Some(plan)
+    waiting::waits(deployment, stack, plan)
         || live.is_some_and(|rollout| rollout.plan == *plan)
         || deployment.traffic.set_weight(stack) == Weight::FULL
 }

@@ -15,5 +15,6 @@ mod rollout;
 mod stacks;
 mod steps;
 mod traffic;
+mod waiting;
 
 mod properties;

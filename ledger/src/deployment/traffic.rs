@@ -9,7 +9,7 @@ use schemas::{CommitId, Event, Fence, StackId, StreamVersion, Timestamp, Version
 use serde::{Deserialize, Serialize};
 
 use super::rejected::{self, How, Rejected};
-use super::{Case, Deployment, Phase, generation};
+use super::{Case, Deployment, Phase, generation, waiting};
 use crate::decide::{Decision, Rejection};
 use crate::state::At;
 
@@ -153,7 +153,6 @@ pub(super) fn evolve(deployment: &mut Deployment, event: &traffic::Event, at: &A
             for stack in deployment.stacks.values_mut() {
                 stack.failure = None;
                 stack.unused_since.get_or_insert(at.time);
-                stack.then_roll = None;
                 stack.retired = true;
             }
         }
@@ -167,9 +166,9 @@ fn roll_back(deployment: &mut Deployment, back: &traffic::RolledBack, at: &At) {
     for stack in &back.from {
         rejected::mark(deployment, *stack, How::RolledBack, &back.reason, at.time);
     }
-    // Rollouts that were asked for under the older fence do not start any more.
-    for stack in deployment.stacks.values_mut() {
-        stack.then_roll = None;
+    if let Some(waiting) = deployment.waiting.as_ref().filter(|waiting| waiting.until_rollback) {
+        let stack = waiting.stack;
+        waiting::drop_request(deployment, stack, "a rollback came in between", at.time);
     }
 }
 
@@ -178,11 +177,12 @@ fn set_weights(deployment: &mut Deployment, set: &traffic::WeightsSet, at: &At) 
         stack.retired = false;
         if set.weights.of(*id) > Weight::ZERO {
             stack.unused_since = None;
-            stack.then_roll = None;
+            stack.dropped = false;
         } else {
             stack.unused_since.get_or_insert(at.time);
         }
     }
+    deployment.waiting.take_if(|waiting| set.weights.of(waiting.stack) > Weight::ZERO);
     let version = set.weights.sole().and_then(|stack| deployment.version_of(stack).cloned());
     if let (Some(stack), Purpose::Asked | Purpose::Promotion { .. }) = (set.weights.sole(), &set.purpose) {
         rejected::clear(deployment, stack);

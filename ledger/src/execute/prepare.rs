@@ -8,7 +8,7 @@ use schemas::glass::Intent;
 use schemas::{Actor, ActorKind, CommandId, CommitId, Event, Fence, Hash, Role, Stream, StreamVersion, text};
 
 use super::Refusal;
-use crate::decide::{self, Decision, Now, Rejection};
+use crate::decide::{self, By, Decision, Now, Rejection};
 use crate::deployment;
 use crate::log::Record;
 use crate::rule::{Done, Parsed};
@@ -94,7 +94,10 @@ pub fn prepare(view: &View, asked: &Asked, now: Now, rollback: bool) -> Result<P
         decide::check_reason(command, about.reason.as_deref())?;
     }
     let mut decision = match &asked.what {
-        What::Command { command, fence } => decide::decide(view.state(), command, *fence, now)?,
+        What::Command { command, fence } => {
+            let by = By { kind: about.actor.kind, reason: about.reason.as_deref() };
+            decide::decide(view.state(), command, by, *fence, now)?
+        }
         What::Outcome { outcome, role, holder } => decide_as(view, outcome, *role, holder, now)?,
         What::Glass { intent, generation } => deployment::decide_glass(view.state(), intent, *generation, now)?,
     };

@@ -720,7 +720,7 @@ mod what_is_said_about_a_commit {
 async fn a_dry_run_says_what_would_happen_and_appends_nothing() {
     let house = House::serving().await;
     let end = house.end();
-    let decision = house.ledger.dry_run(&request(kit::roll(V1, V2))).unwrap();
+    let decision = house.ledger.dry_run(&request(kit::roll(V1, V2)), &ana()).unwrap();
     assert_eq!(kit::kinds(&decision), ["rollout.started"]);
     assert_eq!(house.end(), end);
 }

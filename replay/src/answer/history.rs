@@ -198,6 +198,8 @@ fn implied_cause(event: &Event) -> Option<CommitId> {
     let of_stack = |stack: &schemas::StackId| Some(CommitId(stack.0));
     match event {
         Event::Rollout(event) => match event {
+            // They come with what they follow from, or are said of it by a worker that names its cause.
+            rollout::Event::Requested(_) | rollout::Event::RequestDropped(_) => None,
             rollout::Event::Started(started) => of_stack(&started.canary),
             rollout::Event::StepTaken(taken) => of_rollout(&taken.rollout),
             rollout::Event::Held(held) => of_rollout(&held.rollout),

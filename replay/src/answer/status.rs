@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use ledger::State;
-use ledger::deployment::{self, Deployment, rejected, rollback, rollout, stack, step};
+use ledger::deployment::{self, Deployment, Dropped, Waiting, rejected, rollback, rollout, stack, step, waiting};
 use ledger::execute::ClockTrouble;
 use ledger::judgement::Judgements;
 use ledger::judgement::hearing::Hearing;
@@ -90,6 +90,12 @@ pub struct DeploymentStatus {
     pub rolling_back_to: Option<Version>,
     /// The number that every rollback raises.
     pub fence: Fence,
+    /// The rollout that was asked for with its stack and has not begun.
+    #[serde(default)]
+    pub waiting: Option<WaitingStatus>,
+    /// Rollouts that were asked for so and will not begin, the latest last.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub dropped: Vec<DroppedStatus>,
     /// What the router served that nobody asked for, while it lasts.
     pub drift: Option<DriftStatus>,
     /// When it was retired, if it is.
@@ -355,6 +361,44 @@ pub struct RollbackTarget {
     pub passed_over: Vec<Version>,
 }
 
+/// A rollout that was asked for and has not begun.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WaitingStatus {
+    /// The version; none if its stack is gone.
+    pub version: Option<Version>,
+    /// Its stack.
+    pub stack: StackId,
+    /// How it shall go.
+    pub plan: Plan,
+    /// When it was asked for.
+    pub asked_at: Timestamp,
+    /// What it waits for; nothing if it is about to begin.
+    pub waits_for: Vec<ObstacleStatus>,
+}
+
+/// Something that a rollout waits for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ObstacleStatus {
+    /// What it is.
+    pub why: String,
+    /// The command that removes it, where one does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
+}
+
+/// A rollout that was asked for and will not begin.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DroppedStatus {
+    /// The version.
+    pub version: Version,
+    /// The stack that it was asked for with.
+    pub stack: StackId,
+    /// Why.
+    pub reason: String,
+    /// When.
+    pub at: Timestamp,
+}
+
 /// What the router served that nobody asked for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DriftStatus {
@@ -418,15 +462,13 @@ pub fn status_of(state: &State, at: At, service: &ServiceName, environment: Opti
 fn service_status(state: &State, name: &ServiceName, at: Option<Timestamp>) -> ServiceStatus {
     let service = state.service(name);
     let definition = service.and_then(|service| service.definition.as_ref());
-    let releases = service.map(|service| &service.releases);
-    let latest = releases.and_then(|releases| releases.iter().max_by_key(|(_, release)| (release.at, release.commit)));
     let deployments = state.deployments.iter().filter(|(id, _)| id.service == *name);
     ServiceStatus {
         service: name.clone(),
         owner: definition.map(|definition| definition.owner.clone()),
         description: definition.map(|definition| definition.description.clone()).unwrap_or_default(),
-        releases: releases.map_or(0, |releases| releases.len() as u64),
-        latest_release: latest.map(|(version, _)| version.clone()),
+        releases: service.map_or(0, |service| service.releases.len() as u64),
+        latest_release: service.and_then(|service| service.newest()).cloned(),
         deployments: deployments
             .map(|(id, deployment)| {
                 let declared = definition.and_then(|definition| definition.listen.get(&id.environment)).copied();
@@ -461,6 +503,8 @@ fn deployment_status(
         rollback_target: rollback::target(deployment).map(|target| target_status(deployment, &target)),
         fence: traffic.fence,
         rolling_back_to: traffic.awaited.and_then(|id| Some(deployment.stacks.get(&id)?.version.clone())),
+        waiting: deployment.waiting.as_ref().map(|waiting| waiting_status(id, deployment, waiting)),
+        dropped: deployment.dropped.iter().map(dropped_status).collect(),
         drift: drift.map(|drift| DriftStatus {
             seen: drift.seen.clone(),
             towards_target: drift.towards_target,
@@ -468,6 +512,22 @@ fn deployment_status(
         }),
         retired_at: traffic.retired_at,
     }
+}
+
+fn waiting_status(id: &DeploymentId, deployment: &Deployment, waiting: &Waiting) -> WaitingStatus {
+    let obstacles = waiting::obstacles(deployment, id).into_iter();
+    WaitingStatus {
+        version: deployment.version_of(waiting.stack).cloned(),
+        stack: waiting.stack,
+        plan: waiting.plan.clone(),
+        asked_at: waiting.at,
+        waits_for: obstacles.map(|waiting::Obstacle { why, next, .. }| ObstacleStatus { why, next }).collect(),
+    }
+}
+
+fn dropped_status(dropped: &Dropped) -> DroppedStatus {
+    let Dropped { stack, version, reason, at } = dropped.clone();
+    DroppedStatus { version, stack, reason, at }
 }
 
 fn version_status(deployment: &Deployment, id: StackId, stack: &deployment::Stack) -> VersionStatus {
@@ -496,7 +556,7 @@ fn version_status(deployment: &Deployment, id: StackId, stack: &deployment::Stac
         requested_at: stack.requested_at,
         unused_since: stack.unused_since,
         collecting_since,
-        rolls_when_ready: stack.then_roll.is_some(),
+        rolls_when_ready: deployment.waiting.as_ref().is_some_and(|waiting| waiting.stack == id),
         rejected: rejected::of(deployment, id).map(|rejected| RejectedStatus {
             why: rejected.told(),
             needs_again: rejected.needs_again(),
@@ -524,6 +584,7 @@ fn failed_status(id: StackId, failed: &deployment::Failed) -> VersionStatus {
         unused_since: None,
         collecting_since: None,
         rolls_when_ready: false,
+        rejected: None,
         nodes: vec![],
     }
 }

@@ -241,6 +241,12 @@ fn of_traffic(event: &traffic::Event, names: &Names) -> String {
 
 fn of_rollout(event: &rollout::Event, names: &Names) -> String {
     match event {
+        rollout::Event::Requested(requested) => {
+            format!("a rollout of {} was asked for, {}", names.version(requested.stack), planned(&requested.plan))
+        }
+        rollout::Event::RequestDropped(dropped) => {
+            format!("the rollout of {} that waited was dropped: {}", names.version(dropped.stack), dropped.reason)
+        }
         rollout::Event::Started(started) => {
             let (from, to) = (names.version(started.baseline), names.version(started.canary));
             format!("a rollout {from} -> {to} began, {}", planned(&started.plan))

@@ -11,7 +11,7 @@ use ledger::View;
 use ledger::decide::Now;
 use ledger::deployment::stack::{NodePhase, Phase};
 use ledger::deployment::step::{self, Gate, Hold};
-use ledger::deployment::{Deployment, Rollout, retention};
+use ledger::deployment::{Deployment, Rollout, retention, waiting};
 use ledger::execute::{Asked, Prepared, What, prepare};
 use ledger::judgement::judge::RULE;
 use rand::seq::IndexedRandom as _;
@@ -283,11 +283,10 @@ impl Busy {
             };
             return Some((Role::TrafficShifter, outcome, Some(set.commit)));
         }
-        let waiting =
-            deployment.stacks.iter().find(|(_, stack)| stack.then_roll.is_some() && stack.phase == Phase::Ready);
-        if let Some((stack, _)) = waiting {
+        let stack = deployment.waiting.as_ref().map(|waiting| waiting.stack);
+        if let Some(stack) = stack.filter(|_| waiting::obstacles(deployment, id).is_empty()) {
             let cause = Some(CommitId(stack.0));
-            return Some((Role::TrafficShifter, DeploymentOutcome::StartRequestedRollout { stack: *stack }, cause));
+            return Some((Role::TrafficShifter, DeploymentOutcome::StartRequestedRollout { stack }, cause));
         }
         if let Some(rollout) = deployment.rollout.as_ref().filter(|rollout| rollout.is_running()) {
             return Some((Role::TrafficShifter, self.roll_on(id, deployment, rollout)?, Some(CommitId(rollout.id.0))));

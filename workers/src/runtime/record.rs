@@ -186,6 +186,7 @@ pub fn cause_of(state: &State, outcome: &Outcome) -> Option<CommitId> {
         | O::StackUnhealthy { stack }
         | O::StackRecovered { stack }
         | O::StartRequestedRollout { stack }
+        | O::DropRequest { stack }
         | O::StartCollection { stack, .. }
         | O::Collected { stack } => of_stack(*stack),
         O::Launched { effect, .. }
@@ -239,7 +240,12 @@ mod tests {
         let commands = [
             Command::Apply { service: service.clone(), definition: Box::new(definition) },
             Command::Release { service, version, artifact, args, env, source },
-            Command::New { deployment: deployment.clone(), version: "1.0.0".parse().unwrap(), then_roll: None },
+            Command::New {
+                deployment: deployment.clone(),
+                version: "1.0.0".parse().unwrap(),
+                then_roll: None,
+                again: false,
+            },
         ];
         let actor = || Actor { kind: ActorKind::Person, name: "ana".to_owned(), proof: "test".to_owned() };
         let mut stack = None;

@@ -61,6 +61,7 @@ fn rejection(rejection: &Rejection) -> &'static str {
         Rejection::Weights(_) => "Weights",
         Rejection::TooManyVersions { .. } => "TooManyVersions",
         Rejection::RolloutRunning { .. } => "RolloutRunning",
+        Rejection::Older { .. } => "Older",
         Rejection::NoRollout { .. } => "NoRollout",
         Rejection::NoTarget { .. } => "NoTarget",
         Rejection::AllRejected { .. } => "AllRejected",
@@ -153,18 +154,23 @@ const CELLS: &[(Asked, Results)] = {
         ]),
         (Asked::NewThirdThenRoll, &[
             ("Unknown", &[Undeclared, Declared]),
-            ("stack.requested", &[Released, Starting, Launching, Launched, Up, Failed, Ready, Serving, Warm, Waiting, Split, Sick, Unhealthy, Mended, Collecting, Emptied, Started, StartedAfterRollback, AtStep, Paused, Held, CanaryIll, Completed, CameBack, Aborted, Promoted, Superseded, RolledBack, DriftedOff, DriftedBack, DriftedToTarget, Retired]),
+            ("stack.requested + rollout.requested", &[
+                Released, Starting, Launching, Launched, Up, Failed, Ready, Serving, Warm, Split, Sick, Unhealthy,
+                Mended, Collecting, Emptied, Started, StartedAfterRollback, AtStep, Paused, Held, CanaryIll, Completed,
+                CameBack, Aborted, Promoted, Superseded, RolledBack, DriftedOff, DriftedBack, DriftedToTarget, Retired,
+            ]),
+            ("stack.requested + rollout.request_dropped + rollout.requested", &[Waiting]),
             ("Rejected", &[Awaiting]),
         ]),
         (Asked::NewSecondThenRoll, &[
             ("Unknown", &[Undeclared, Declared]),
-            ("stack.requested", &[
-                Released, Starting, Launching, Launched, Up, Failed, Ready, Serving, Collecting, Emptied, Retired,
-            ]),
             ("Invalid", &[Warm, Split, Sick, Unhealthy, Mended, CameBack, Aborted, Superseded, RolledBack]),
             ("nothing", &[
-                Waiting, Started, StartedAfterRollback, AtStep, Paused, Held, CanaryIll, Completed, Promoted,
-                Awaiting, DriftedOff, DriftedBack, DriftedToTarget,
+                Waiting, Started, StartedAfterRollback, AtStep, Paused, Held, CanaryIll, Completed, Promoted, Awaiting,
+                DriftedOff, DriftedBack, DriftedToTarget,
+            ]),
+            ("stack.requested + rollout.requested", &[
+                Released, Starting, Launching, Launched, Up, Failed, Ready, Serving, Collecting, Emptied, Retired,
             ]),
         ]),
         (Asked::TrafficFirst, &[
@@ -180,30 +186,36 @@ const CELLS: &[(Asked, Results)] = {
         ]),
         (Asked::TrafficSecond, &[
             ("Unknown", &[Undeclared, Declared, Released]),
-            ("NotReady", &[
-                Starting, Launching, Launched, Up, Failed, Ready, Serving, Collecting, Emptied, CanaryIll,
+            ("NotReady", &[Starting, Launching, Launched, Up, Failed, Ready, Serving, Collecting, Emptied, CanaryIll]),
+            ("traffic.weights_set", &[
+                Warm, Split, Sick, Unhealthy, Mended, Aborted, Superseded, DriftedToTarget, Retired,
             ]),
-            ("traffic.weights_set", &[Warm, Waiting, Split, Sick, Unhealthy, Mended, Aborted, Superseded, DriftedToTarget, Retired]),
             ("RolloutRunning", &[Started, StartedAfterRollback, AtStep, Paused, Held, DriftedBack]),
             ("nothing", &[Completed, Promoted, DriftedOff]),
+            ("traffic.weights_set + rollout.request_dropped", &[Waiting]),
             ("Rejected", &[CameBack, RolledBack, Awaiting]),
         ]),
         (Asked::TrafficSplit, &[
             ("Unknown", &[Undeclared, Declared, Released]),
             ("NotReady", &[Starting, Launching, Launched, Up, Failed, Ready, Serving, Collecting, Emptied, Awaiting]),
-            ("traffic.weights_set", &[Warm, Waiting, Sick, Unhealthy, Mended, Completed, Aborted, Promoted, Superseded, DriftedOff, DriftedToTarget, Retired]),
+            ("traffic.weights_set", &[
+                Warm, Sick, Unhealthy, Mended, Completed, Aborted, Promoted, Superseded, DriftedOff, DriftedToTarget,
+                Retired,
+            ]),
             ("nothing", &[Split]),
             ("RolloutRunning", &[Started, StartedAfterRollback, AtStep, Paused, Held, CanaryIll, DriftedBack]),
+            ("traffic.weights_set + rollout.request_dropped", &[Waiting]),
             ("Rejected", &[CameBack, RolledBack]),
         ]),
         (Asked::TrafficSecondInstead, &[
             ("Unknown", &[Undeclared, Declared, Released]),
-            ("NotReady", &[
-                Starting, Launching, Launched, Up, Failed, Ready, Serving, Collecting, Emptied, CanaryIll,
+            ("NotReady", &[Starting, Launching, Launched, Up, Failed, Ready, Serving, Collecting, Emptied, CanaryIll]),
+            ("traffic.weights_set", &[
+                Warm, Split, Sick, Unhealthy, Mended, Aborted, Superseded, DriftedToTarget, Retired,
             ]),
-            ("traffic.weights_set", &[Warm, Waiting, Split, Sick, Unhealthy, Mended, Aborted, Superseded, DriftedToTarget, Retired]),
             ("rollout.superseded + traffic.weights_set", &[Started, AtStep, Paused, Held, DriftedBack]),
             ("nothing", &[Completed, Promoted, DriftedOff]),
+            ("traffic.weights_set + rollout.request_dropped", &[Waiting]),
             ("Rejected", &[StartedAfterRollback, CameBack, RolledBack, Awaiting]),
         ]),
         (Asked::Roll, &[
@@ -312,14 +324,15 @@ const CELLS: &[(Asked, Results)] = {
         (Asked::Retire, &[
             ("Unknown", &[Undeclared, Declared, Released]),
             ("traffic.retired", &[
-                Starting, Launching, Launched, Up, Failed, Ready, Serving, Warm, Waiting, Split, Sick, Unhealthy,
-                Mended, Collecting, Emptied, Completed, CameBack, Aborted, Promoted, Superseded, RolledBack, Awaiting,
+                Starting, Launching, Launched, Up, Failed, Ready, Serving, Warm, Split, Sick, Unhealthy, Mended,
+                Collecting, Emptied, Completed, CameBack, Aborted, Promoted, Superseded, RolledBack, Awaiting,
                 DriftedOff, DriftedToTarget,
             ]),
             ("rollout.aborted + traffic.retired", &[
                 Started, StartedAfterRollback, AtStep, Paused, Held, CanaryIll, DriftedBack,
             ]),
             ("nothing", &[Retired]),
+            ("traffic.retired + rollout.request_dropped", &[Waiting]),
         ]),
         (Asked::Dismiss, &[
             ("Unknown", &[Undeclared, Declared, Released]),

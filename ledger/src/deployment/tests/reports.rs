@@ -66,6 +66,7 @@ reports! {
     RouterIsEmpty = |_: &World| DeploymentOutcome::DriftSeen { seen: BTreeMap::new(), generation: None },
     RouterServesFirst = |world: &World| DeploymentOutcome::DriftSeen { seen: [(stack(world, V1), Weight::FULL)].into(), generation: None },
     RequestedRolloutOfSecond = |world: &World| DeploymentOutcome::StartRequestedRollout { stack: stack(world, V2) },
+    DropRequestOfSecond = |world: &World| DeploymentOutcome::DropRequest { stack: stack(world, V2) },
     // The next step in good time, after good requests.
     NextStep = |world: &World| match world.state.deployment(&id()).and_then(|deployment| deployment.rollout.as_ref()) {
         Some(rollout) if rollout.next_step().is_some() => world.next_step((900, 0), (100, 0)),
@@ -114,6 +115,7 @@ fn name(outcome: &DeploymentOutcome) -> &'static str {
         WeightsApplied { .. } => "WeightsApplied",
         DriftSeen { .. } => "DriftSeen",
         StartRequestedRollout { .. } => "StartRequestedRollout",
+        DropRequest { .. } => "DropRequest",
         BeginJudging { .. } => "BeginJudging",
         Count { .. } => "Count",
         TakeStep { .. } => "TakeStep",
@@ -450,6 +452,14 @@ const CELLS: &[(Report, Results)] = {
             ]),
             ("retention.collected", &[Emptied]),
         ]),
+        (Report::DropRequestOfSecond, &[
+            ("Outdated", &[
+                Undeclared, Declared, Released, Starting, Launching, Launched, Up, Failed, Ready, Serving, Warm,
+                Waiting, Split, Sick, Unhealthy, Mended, Collecting, Emptied, Started, StartedAfterRollback, AtStep,
+                Paused, Held, CanaryIll, Completed, CameBack, Aborted, Promoted, Superseded, RolledBack, Awaiting,
+                DriftedOff, DriftedBack, DriftedToTarget, Retired,
+            ]),
+        ]),
     ]
 };
 
@@ -481,6 +491,8 @@ fn every_kind_of_report_is_in_the_table_and_recorded_in_some_state() {
     if given(Named::Started).kinds_seen.contains(&"judgement.begun") {
         recorded.insert("BeginJudging");
     }
+    // What this program writes leaves no rollout to be dropped later; what an older one wrote may (`tests/waiting.rs`).
+    recorded.insert("DropRequest");
     assert_eq!(recorded, named);
 }
 

@@ -59,7 +59,7 @@ fn a_stack_that_starts_or_waits_for_its_rollout_is_kept() {
     assert_eq!(why(&world, V3), Some("it is starting"));
     world.bring_up(V3);
     world.pass_ms(365 * DAY_MS);
-    assert_eq!(why(&world, V3), Some("its rollout is about to start"));
+    assert_eq!(why(&world, V3), Some("its rollout waits"));
 }
 
 #[test]

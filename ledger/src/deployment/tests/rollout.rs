@@ -337,12 +337,12 @@ fn a_rollout_asked_for_with_its_stack_starts_once_that_is_ready_and_nothing_is_i
     let mut world = given(Named::AtStep);
     world.ask(new_then_roll(V3));
     let start = DeploymentOutcome::StartRequestedRollout { stack: world.stack(V3) };
-    assert!(outdated(&world.decide_outcome(&start)).contains("not ready"));
+    assert!(outdated(&world.decide_outcome(&start)).contains("the rollout 1.0.0 -> 1.1.0 is under way"));
     world.bring_up(V3);
-    assert!(outdated(&world.decide_outcome(&start)).contains("another rollout is under way"));
+    assert!(outdated(&world.decide_outcome(&start)).contains("the rollout 1.0.0 -> 1.1.0 is under way"));
     world.step();
     world.step();
-    assert!(outdated(&world.decide_outcome(&start)).contains("another rollout is under way"), "it is not confirmed");
+    assert!(outdated(&world.decide_outcome(&start)).contains("1.0.0 -> 1.1.0 is under way"), "it is not confirmed");
     world.confirm();
     let decision = world.report(start.clone());
     assert_eq!(kinds(&decision), ["rollout.started"]);

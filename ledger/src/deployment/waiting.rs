@@ -1,0 +1,356 @@
+//! The rollout that waits: it was asked for with its stack, and begins by itself once nothing is in its way.
+//!
+//! At most one waits. It never goes to a release that was recorded before one that serves or is being rolled out: then it is
+//! dropped, and so it is when a newer one is asked for.
+
+use schemas::rollout::{self, Plan};
+use schemas::traffic::{self, Purpose, WeightsSet};
+use schemas::{DeploymentId, Event, RolloutId, StackId, Stream, Timestamp, Version, Weight, Weights};
+use serde::{Deserialize, Serialize};
+
+use super::{Case, Deployment, Phase, place};
+use crate::decide::{Decision, Rejection};
+use crate::service::Service;
+use crate::state::At;
+
+/// How many dropped requests are remembered, for whoever waits for them.
+const DROPPED_MAX: usize = 20;
+
+/// A rollout that was asked for and has not begun.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Waiting {
+    /// The canary's stack.
+    pub stack: StackId,
+    /// How it shall go.
+    pub plan: Plan,
+    /// When it was asked for.
+    pub at: Timestamp,
+    /// Whether a person asked.
+    pub by_hand: bool,
+    /// Whether a rollback ends it. So it is with what was asked for before there was `rollout.requested`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub until_rollback: bool,
+}
+
+/// A rollout that was asked for and will not begin.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Dropped {
+    /// The stack that it was asked for with.
+    pub stack: StackId,
+    /// The version.
+    pub version: Version,
+    /// Why.
+    pub reason: String,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// Something that the waiting rollout waits for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Obstacle {
+    /// What it is.
+    pub kind: ObstacleKind,
+    /// What it is, in words.
+    pub why: String,
+    /// The command that removes it, where one does.
+    pub next: Option<String>,
+}
+
+/// What kind of thing a rollout waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ObstacleKind {
+    /// Another rollout is under way.
+    Rollout,
+    /// A rollback waits for its target.
+    Rollback,
+    /// The router serves the rollback target, and nobody here asked for it.
+    Drift,
+    /// More than one version serves.
+    Shared,
+    /// The version that serves has no node that passes its check.
+    Baseline,
+    /// Its own stack is not ready.
+    Stack,
+}
+
+/// Remembers what was asked for. Of two that wait, which only older programs let happen, the later one stays.
+pub(super) fn wait(deployment: &mut Deployment, waiting: Waiting) {
+    if let Some(before) = &deployment.waiting {
+        let stack = before.stack;
+        drop_request(deployment, stack, "another one was asked for after it", waiting.at);
+    }
+    deployment.waiting = Some(waiting);
+}
+
+/// Forgets that the rollout of `stack` waits, if it does: it has begun, or its stack has traffic.
+pub(super) fn fulfil(deployment: &mut Deployment, stack: StackId) {
+    deployment.waiting.take_if(|waiting| waiting.stack == stack);
+    if let Some(stack) = deployment.stacks.get_mut(&stack) {
+        stack.dropped = false;
+    }
+}
+
+/// Remembers that the rollout of `stack` will not begin, and why.
+pub(super) fn drop_request(deployment: &mut Deployment, stack: StackId, reason: &str, at: Timestamp) {
+    deployment.waiting.take_if(|waiting| waiting.stack == stack);
+    let unused = deployment.traffic.set_weight(stack) == Weight::ZERO;
+    let Some(found) = deployment.stacks.get_mut(&stack) else { return };
+    found.dropped = unused;
+    let version = found.version.clone();
+    deployment.dropped.retain(|before| before.stack != stack);
+    deployment.dropped.push(Dropped { stack, version, reason: reason.to_owned(), at });
+    let excess = deployment.dropped.len().saturating_sub(DROPPED_MAX);
+    deployment.dropped.drain(..excess);
+}
+
+/// Changes the deployment as an event of its waiting rollout says.
+pub(super) fn evolve(deployment: &mut Deployment, event: &rollout::Event, at: &At) {
+    match event {
+        rollout::Event::Requested(requested) => {
+            let rollout::Requested { stack, plan, by_hand } = requested.clone();
+            wait(deployment, Waiting { stack, plan, at: at.time, by_hand, until_rollback: false });
+        }
+        rollout::Event::RequestDropped(dropped) => drop_request(deployment, dropped.stack, &dropped.reason, at.time),
+        rollout::Event::Started(started) => fulfil(deployment, started.canary),
+        rollout::Event::StepTaken(_)
+        | rollout::Event::Held(_)
+        | rollout::Event::Paused(_)
+        | rollout::Event::Resumed(_)
+        | rollout::Event::Completed(_)
+        | rollout::Event::CameBack(_)
+        | rollout::Event::Aborted(_)
+        | rollout::Event::Promoted(_)
+        | rollout::Event::Superseded(_)
+        | rollout::Event::DrivenAgain(_) => {}
+    }
+}
+
+/// Returns the events that let the rollout of a new `stack` of `version` wait, in place of the one that waits.
+///
+/// # Errors
+///
+/// [`Rejection::Older`] if a release that was recorded later serves, is being rolled out, or waits.
+pub(super) fn request(case: &Case<'_>, stack: StackId, version: &Version, plan: Plan) -> Result<Vec<Event>, Rejection> {
+    let deployment = case.deployment;
+    let before =
+        deployment.waiting.as_ref().and_then(|before| Some((before.stack, deployment.version_of(before.stack)?)));
+    let waits =
+        before.map(|(_, version)| (version, "waits to be")).filter(|(of, _)| case.service.is_older(version, of));
+    if let Some((newer, does)) = newer_than(deployment, case.service, version).or(waits) {
+        return Err(Rejection::Older {
+            deployment: case.id.clone(),
+            version: version.clone(),
+            newer: newer.clone(),
+            does,
+        });
+    }
+    let replaced = before.map(|(stack, _)| {
+        let reason = format!("a rollout of {version} was asked for after it");
+        rollout::RequestDropped { stack, reason }.into()
+    });
+    let requested = rollout::Requested { stack, plan, by_hand: case.by.is_person() }.into();
+    Ok(replaced.into_iter().chain([requested]).collect())
+}
+
+/// Returns a version that was recorded later than `version` and serves or is being rolled out, and which of the two.
+fn newer_than<'a>(
+    deployment: &'a Deployment,
+    service: &Service,
+    version: &Version,
+) -> Option<(&'a Version, &'static str)> {
+    let live = deployment.rollout.as_ref().filter(|rollout| rollout.is_live());
+    let canary = live.map(|rollout| (rollout.canary, "is being rolled out"));
+    let serving = deployment.traffic.set.iter().flat_map(|set| set.weights.iter()).map(|(stack, _)| (stack, "serves"));
+    let versions =
+        canary.into_iter().chain(serving).filter_map(|(stack, does)| Some((deployment.version_of(stack)?, does)));
+    versions.into_iter().find(|(newer, _)| service.is_older(version, newer))
+}
+
+/// Returns why the rollout that waits has nothing left to do, if that is so.
+pub fn pointless(deployment: &Deployment, service: &Service) -> Option<String> {
+    let waiting = deployment.waiting.as_ref()?;
+    let Some(stack) = deployment.stacks.get(&waiting.stack) else { return Some("its stack is gone".to_owned()) };
+    if stack.retired {
+        return Some("the deployment was retired".to_owned());
+    }
+    match &stack.phase {
+        Phase::Failed { reason } => return Some(format!("its stack failed: {reason}")),
+        Phase::Collecting { .. } => return Some("its stack is being taken down".to_owned()),
+        Phase::Starting | Phase::Ready | Phase::Unhealthy => {}
+    }
+    let (newer, does) = newer_than(deployment, service, &stack.version)?;
+    Some(format!("{newer}, which was recorded later, {does}"))
+}
+
+/// Returns what the rollout that waits waits for: nothing if none waits, or it may begin.
+pub fn obstacles(deployment: &Deployment, id: &DeploymentId) -> Vec<Obstacle> {
+    let Some(waiting) = &deployment.waiting else { return vec![] };
+    let mut obstacles = Vec::new();
+    let mut add = |kind, why: String, next: Option<String>| obstacles.push(Obstacle { kind, why, next });
+    if let Some(live) = deployment.rollout.as_ref().filter(|rollout| rollout.is_live()) {
+        let name = |stack| deployment.version_of(stack).map_or("a gone stack".to_owned(), ToString::to_string);
+        let why = format!("the rollout {} -> {} is under way", name(live.baseline), name(live.canary));
+        add(ObstacleKind::Rollout, why, None);
+    } else {
+        serving_obstacles(deployment, id, &mut add);
+    }
+    let stack = deployment.stacks.get(&waiting.stack);
+    match stack.map(|stack| (stack, stack.not_ready())) {
+        Some((_, None)) => {}
+        None => add(ObstacleKind::Stack, "its stack is gone".to_owned(), None),
+        Some((stack, Some(_))) if stack.phase == Phase::Starting => {
+            let why =
+                format!("its stack is starting, {} of {} nodes are ready", stack.ready_nodes(), stack.capacity.nodes);
+            add(ObstacleKind::Stack, why, None);
+        }
+        Some((_, Some(why))) => add(ObstacleKind::Stack, format!("its stack is not ready: {why}"), None),
+    }
+    obstacles
+}
+
+/// What stands against a rollout that would begin from what serves now.
+fn serving_obstacles(
+    deployment: &Deployment,
+    id: &DeploymentId,
+    add: &mut impl FnMut(ObstacleKind, String, Option<String>),
+) {
+    let traffic = &deployment.traffic;
+    if traffic.awaited.is_some() {
+        add(ObstacleKind::Rollback, "a rollback waits for its target to be ready".to_owned(), None);
+    }
+    if traffic.drift.as_ref().is_some_and(|drift| drift.towards_target) {
+        let why = "the router serves the rollback target and nobody here asked for it";
+        add(ObstacleKind::Drift, why.to_owned(), Some(format!("ionledger rollback {}", place(id))));
+    }
+    let Some(set) = &traffic.set else { return };
+    let to = deployment.waiting.as_ref().and_then(|waiting| deployment.version_of(waiting.stack));
+    let all_on = |version: &Version| {
+        let env = place(id)[id.service.as_str().len()..].to_owned();
+        format!("ionledger traffic {} {version} 100{env}", id.service)
+    };
+    let Some(baseline) = set.weights.sole() else {
+        let largest =
+            set.weights.iter().max_by_key(|(_, weight)| *weight).and_then(|(stack, _)| deployment.version_of(stack));
+        add(ObstacleKind::Shared, "more than one version serves".to_owned(), largest.map(all_on));
+        return;
+    };
+    let passing = deployment.stacks.get(&baseline).is_some_and(|stack| stack.ready_nodes() > 0);
+    if let (false, Some(version)) = (passing, deployment.version_of(baseline)) {
+        let why = format!("{version} serves and none of its nodes passes its check");
+        add(ObstacleKind::Baseline, why, to.map(all_on));
+    }
+}
+
+/// Adds to a decision what follows from it for the rollout that waits: it is dropped once it has nothing left to do.
+/// `begins` says that the decision carries it out.
+pub(super) fn settled(case: &Case<'_>, mut decision: Decision, begins: bool) -> Decision {
+    let stream = case.stream();
+    let touched = decision.events.iter().any(|(on, _)| *on == stream);
+    if !touched || (case.deployment.waiting.is_none() && !decision.events.iter().any(|(_, event)| requests(event))) {
+        return decision;
+    }
+    let after = after(case, &decision);
+    let started = |stack| decision.events.iter().any(|(_, event)| starts(event, stack));
+    let told = |stack| started(stack) || after.dropped.last().is_some_and(|last| last.stack == stack);
+    let dropped = match (&after.waiting, &case.deployment.waiting) {
+        (Some(waiting), _) => pointless(&after, case.service).map(|reason| (waiting.stack, reason)),
+        (None, Some(waiting)) if !begins && !told(waiting.stack) => {
+            Some((waiting.stack, "its stack was given traffic without it".to_owned()))
+        }
+        (None, _) => None,
+    };
+    if let Some((stack, reason)) = dropped {
+        let reason = schemas::text::tidy(&reason);
+        decision.events.push((stream, rollout::RequestDropped { stack, reason }.into()));
+    }
+    decision
+}
+
+fn requests(event: &Event) -> bool {
+    matches!(event, Event::Rollout(rollout::Event::Requested(_)))
+}
+
+fn starts(event: &Event, stack: StackId) -> bool {
+    matches!(event, Event::Rollout(rollout::Event::Started(started)) if started.canary == stack)
+}
+
+/// Adds to a person's rollback that the rollout that waits is dropped: nothing older than a rollback undoes it.
+pub(super) fn ended_by_rollback(case: &Case<'_>, mut decision: Decision) -> Decision {
+    let goes_back = |(_, event): &(Stream, Event)| matches!(event, Event::Traffic(traffic::Event::RolledBack(_)));
+    if let Some(waiting) = case.deployment.waiting.as_ref().filter(|_| decision.events.iter().any(goes_back)) {
+        let reason = format!("{} was rolled back after it was asked for", case.id);
+        decision.events.push((case.stream(), rollout::RequestDropped { stack: waiting.stack, reason }.into()));
+    }
+    decision
+}
+
+/// Returns the deployment as it is once a decision is carried out.
+fn after(case: &Case<'_>, decision: &Decision) -> Deployment {
+    let (stream, version) = (case.stream(), case.deployment.version.next());
+    let at = At { time: case.now.time, commit: case.now.commit, version };
+    let ours = decision.events.iter().filter(|(on, _)| *on == stream);
+    ours.fold(case.deployment.clone(), |deployment, (_, event)| super::evolve(deployment, event, &at))
+}
+
+/// Says to the one who asked for a rollout what it waits for besides its own stack.
+pub(super) fn noted(case: &Case<'_>, mut decision: Decision) -> Decision {
+    let after = after(case, &decision);
+    let Some(version) = after.waiting.as_ref().and_then(|waiting| after.version_of(waiting.stack)) else {
+        return decision;
+    };
+    for Obstacle { kind, why, next } in obstacles(&after, case.id) {
+        let next = next.map(|next| format!("; `{next}`")).unwrap_or_default();
+        if kind != ObstacleKind::Stack {
+            decision.notes.push(format!("{version} is prepared and its rollout waits: {why}{next}"));
+        }
+    }
+    decision
+}
+
+/// Decides to start the rollout that waits. Without a version that serves, its stack gets all traffic at once.
+///
+/// # Errors
+///
+/// [`Rejection::Outdated`] if it does not wait any more, has nothing left to do, or something is in its way.
+pub(super) fn decide_start(case: &Case<'_>, canary: StackId) -> Result<Decision, Rejection> {
+    let outdated = |why: &str| Rejection::Outdated(format!("stack {canary}: {why}"));
+    let waiting = case.deployment.waiting.as_ref().filter(|waiting| waiting.stack == canary);
+    let waiting = waiting.ok_or_else(|| outdated("no rollout of it is asked for"))?;
+    let definition = case.service.definition.as_ref().ok_or_else(|| outdated("its service is undeclared"))?;
+    if let Some(why) = pointless(case.deployment, case.service) {
+        return Err(outdated(&why));
+    }
+    if let Some(obstacle) = obstacles(case.deployment, case.id).first() {
+        return Err(outdated(&obstacle.why));
+    }
+    let Some(set) = &case.deployment.traffic.set else {
+        let weights = Weights::all_on(canary);
+        return Ok(Decision::on(case.stream(), vec![WeightsSet { weights, purpose: Purpose::Asked }.into()]));
+    };
+    let baseline = set.weights.sole().ok_or_else(|| outdated("more than one version serves"))?;
+    let (rollout, plan): (RolloutId, _) = (case.now.commit.into(), waiting.plan.clone());
+    let started = rollout::Started { rollout, baseline, canary, plan, policy: definition.policy.clone() };
+    Ok(Decision::on(case.stream(), vec![started.into()]).requiring(Stream::Service(case.id.service.clone())))
+}
+
+/// Decides to drop the rollout that waits.
+///
+/// # Errors
+///
+/// [`Rejection::Outdated`] if it does not wait any more, or there is something left to do for it.
+pub(super) fn decide_drop(case: &Case<'_>, stack: StackId) -> Result<Decision, Rejection> {
+    let outdated = |why: &str| Rejection::Outdated(format!("stack {stack}: {why}"));
+    case.deployment
+        .waiting
+        .as_ref()
+        .filter(|waiting| waiting.stack == stack)
+        .ok_or_else(|| outdated("no rollout of it is asked for"))?;
+    let reason = pointless(case.deployment, case.service).ok_or_else(|| outdated("its rollout still waits"))?;
+    let dropped = rollout::RequestDropped { stack, reason: schemas::text::tidy(&reason) };
+    Ok(Decision::on(case.stream(), vec![dropped.into()]))
+}
+
+/// Says whether such a rollout of `stack` waits.
+pub(super) fn waits(deployment: &Deployment, stack: StackId, plan: &Plan) -> bool {
+    deployment.waiting.as_ref().is_some_and(|waiting| waiting.stack == stack && waiting.plan == *plan)
+}
