@@ -456,9 +456,12 @@ fn see(folder: &Folder) -> io::Result<Option<Seen>> {
         Life::Absent => None,
         Life::Starting => Some(Seen::Starting),
         Life::Running(record) => {
-            let kept = log::turn_over(folder).and_then(|()| log::note(folder, SystemTime::now()));
-            if let Err(cause) = kept {
-                tracing::warn!(effect = %record.effect, %cause, "a node's log cannot be kept in order");
+            if let Err(cause) = log::turn_over(folder) {
+                tracing::warn!(effect = %record.effect, %cause, "a node's long log cannot be set aside");
+            }
+            // Only `logs --since` begins a little early then, as on a full disk.
+            if let Err(cause) = log::note(folder, SystemTime::now()) {
+                tracing::debug!(effect = %record.effect, %cause, "the log's time is not marked");
             }
             Some(Seen::Running(record.into()))
         }
