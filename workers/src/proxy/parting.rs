@@ -40,7 +40,13 @@ pub(super) async fn part(mut stream: TcpStream, activity: &Activity, end: End, s
             let _ = stream.try_write(b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n");
         }
         End::Overdue => {}
-        End::Broken => activity.settle(false),
+        End::Broken => {
+            activity.settle(false);
+            // A user who sends no more within a head is still told; one that is gone does not mind.
+            if activity.is_within_head() && !activity.is_stalled() {
+                let _ = stream.try_write(b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-length: 0\r\n\r\n");
+            }
+        }
         End::Malformed => linger(&mut stream).await,
         End::Done if activity.owes() => {
             let _ = stream.shutdown().await; // a socket that is gone is told below

@@ -3,6 +3,7 @@
 mod changes;
 mod exchanges;
 mod framing;
+mod haproxy;
 mod partings;
 mod shares;
 mod stage;

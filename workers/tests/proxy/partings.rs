@@ -114,6 +114,19 @@ async fn a_request_that_half_closes_within_its_body_is_answered_with_the_reason(
 }
 
 #[tokio::test]
+async fn a_head_that_half_closes_before_its_end_is_a_400() {
+    let (stage, (node, _told)) = (Stage::new().await, reader(OK).await);
+    let held = stage.apply(&routes(1, &[node], &[], 0)).await;
+    for head in ["GET", "GET / HTTP/1.1\r\nhost: api"] {
+        let mut user = TcpStream::connect(held.listening).await.unwrap();
+        user.write_all(head.as_bytes()).await.unwrap();
+        user.shutdown().await.unwrap();
+        let answer = until_closed(&mut user).await;
+        assert!(answer.starts_with("HTTP/1.1 400 "), "{head}: {answer}");
+    }
+}
+
+#[tokio::test]
 async fn a_refusal_reaches_a_user_who_goes_on_sending() {
     let (stage, (node, _told)) = (Stage::new().await, reader(OK).await);
     let held = stage.apply(&routes(1, &[node], &[], 0)).await;
