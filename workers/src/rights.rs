@@ -199,7 +199,8 @@ fn kind(place: &Path, seen: &Metadata) -> Kind {
     let parts: Vec<&str> = parts.iter().map(|part| &**part).collect();
     match (parts.as_slice(), seen.is_dir()) {
         ([] | ["artifacts"] | ["nodes"] | ["nodes", _], true) => Kind::Searchable,
-        (["artifacts", name], false) if !name.starts_with('.') => Kind::Program,
+        // A copy under way is closed while it is made, and open to all before it gets its name: it must stay so.
+        (["artifacts", _], false) => Kind::Program,
         (["glass" | "proxy", ..], _) => Kind::Secret,
         ([name], false) if name.starts_with("tokens.") => Kind::Secret,
         _ => Kind::Closed,
@@ -233,7 +234,9 @@ mod tests {
             fs::write(data.join(file), "x").unwrap();
             fs::set_permissions(data.join(file), fs::Permissions::from_mode(0o664)).unwrap();
         }
-        fs::set_permissions(data.join("artifacts/a1"), fs::Permissions::from_mode(0o555)).unwrap();
+        for file in ["artifacts/a1", "artifacts/.draft-1"] {
+            fs::set_permissions(data.join(file), fs::Permissions::from_mode(0o555)).unwrap();
+        }
         fs::set_permissions(&data, fs::Permissions::from_mode(folder_mode)).unwrap();
         (home, data)
     }
@@ -261,10 +264,12 @@ mod tests {
         for place in ["lock", "tokens.json", "log/1.jsonl", "glass/key", "proxy/routes/r", "nodes/n/log", "replay/db"] {
             assert_eq!(mode(&data.join(place)) & 0o077, 0, "{place}");
         }
-        for place in ["log", "glass", "proxy", "replay", "nodes/n/work", "artifacts/.draft-1"] {
+        for place in ["log", "glass", "proxy", "replay", "nodes/n/work"] {
             assert_eq!(mode(&data.join(place)) & 0o077, 0, "{place}");
         }
         assert_eq!(mode(&data.join("artifacts/a1")), 0o555);
+        // What another process is just about to give its name.
+        assert_eq!(mode(&data.join("artifacts/.draft-1")), 0o555);
         assert_eq!(mode(&data.join("nodes/n/work/own")), 0o664, "the node's own");
         assert!(open_in(&data).unwrap().is_empty());
     }

@@ -19,6 +19,8 @@ use crate::nodes::Launch;
 
 /// How much of a log is read at once, in bytes.
 const READ_BYTES: usize = 64 * 1024;
+/// As many characters of a node's id are no number of a node.
+const ID_BYTES_MIN: usize = 4;
 /// The longest line that is shown, in bytes; the rest of it is left out.
 const LINE_BYTES_MAX: usize = 16 * 1024;
 
@@ -130,7 +132,8 @@ impl Logs {
 impl Wanted {
     fn takes(&self, launch: &Launch) -> bool {
         let number = u32::from(launch.slot) + 1;
-        let is_named = |name: &String| number.to_string() == *name || launch.effect.to_string().starts_with(name);
+        let begins = |name: &str| name.len() >= ID_BYTES_MIN && launch.effect.to_string().starts_with(name);
+        let is_named = |name: &String| number.to_string() == *name || begins(name.as_str());
         launch.deployment == self.deployment
             && self.version.as_ref().is_none_or(|version| launch.version == *version)
             && self.node.as_ref().is_none_or(is_named)
@@ -364,6 +367,7 @@ mod tests {
             all(&mut place.logs(|wanted| wanted.node = Some("00000000-0000-0000-0000-000000000002".into()))),
             ["three"]
         );
+        assert!(place.logs(|wanted| wanted.node = Some("0".into())).is_empty(), "every id here begins with it");
         assert!(place.logs(|wanted| wanted.deployment = "test/api".parse().unwrap()).is_empty());
     }
 
