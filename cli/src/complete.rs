@@ -87,17 +87,15 @@ impl Names {
 
 impl ValueCompleter for Names {
     fn complete(&self, current: &OsStr) -> Vec<CompletionCandidate> {
-        self.complete_at(0, current)
-    }
-
-    fn complete_at(&self, index: usize, current: &OsStr) -> Vec<CompletionCandidate> {
-        if *self == Names::Shares && index % 2 == 1 {
-            return vec![];
-        }
         let words: Vec<String> =
             std::env::args_os().skip_while(|word| word != "--").filter_map(|word| word.into_string().ok()).collect();
         let begins = |name: &String| current.to_str().is_some_and(|current| name.starts_with(current));
         let names = production(&words).map(|production| self.of(&production, &words)).unwrap_or_default();
+        let at = current.to_str().and_then(|current| words.iter().rposition(|word| word == current));
+        let previous = at.and_then(|at| words.get(at.checked_sub(1)?));
+        if *self == Names::Shares && previous.is_some_and(|previous| names.contains(previous)) {
+            return vec![]; // after a version stands its percentage
+        }
         names.into_iter().filter(begins).map(CompletionCandidate::new).collect()
     }
 }

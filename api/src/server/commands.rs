@@ -12,10 +12,11 @@ use axum::response::Response;
 use http::HeaderMap;
 use ledger::service::Service;
 use ledger::{decide, execute};
+use replay::Moment;
 use replay::answer::Names;
 use schemas::command::{Command, Request};
 use schemas::run::EnvValue;
-use schemas::{Actor, ActorKind, CommitId, DeploymentId, EnvironmentName, Event, ServiceName};
+use schemas::{Actor, ActorKind, CommitId, DeploymentId, EnvironmentName, Event, Offset, ServiceName};
 use schemas::{run, traffic};
 use serde::Deserialize;
 use workers::glass::Rolled;
@@ -113,7 +114,7 @@ pub(super) async fn carry_out(
     }
     let done = done?;
     let applied = confirm(api, &command, &done, how.wait).await;
-    let before = before.filter(|_| !done.repeated);
+    let before = if done.repeated { service_before(api, &command, done.offset).await } else { before };
     let mut answer = Answer::of(&done, &Names { service: before, ..names(api, &command) });
     answer.notes.extend(warnings);
     answer.notes.extend(lacks(api, &command).await);
@@ -134,6 +135,13 @@ fn service_of(api: &Api, command: &Command) -> Option<Arc<Service>> {
         Command::Apply { service, .. } => api.ledger.view().state().services.get(service).cloned(),
         _ => None,
     }
+}
+
+/// The service of a command that was carried out before, as it stood then: its first answer is given again.
+async fn service_before(api: &Api, command: &Command, offset: Option<Offset>) -> Option<Arc<Service>> {
+    let Command::Apply { service, .. } = command else { return None };
+    let before = Moment::Offset(Offset(offset?.0.checked_sub(1)?));
+    api.reader.state_at(before).await.ok()?.state.services.get(service).cloned()
 }
 
 /// What the ids in a command's events stand for.
