@@ -16,6 +16,7 @@ mod control;
 mod deployment;
 mod disk;
 mod forward;
+mod handover;
 mod headers;
 mod heads;
 mod link;
@@ -32,7 +33,7 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::net::UnixListener;
 use tokio::sync::Semaphore;
@@ -41,9 +42,11 @@ use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 pub use connection::Patience;
+pub use handover::TakeOver;
 pub use trusted::TrustedProxies;
 
 use control::Control;
+use handover::{Successor, Taken};
 use listener::House;
 use registry::Registry;
 
@@ -52,6 +55,9 @@ const SOCKET_PATH_MAX: usize = 107;
 
 /// How often the house is kept: an address that is taken is tried again, idle connections to nodes are let go.
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
+
+/// How long a proxy that hands over may take to let go of the folder.
+const LOCK_MAX: Duration = Duration::from_secs(10);
 
 /// What a proxy is started with.
 #[derive(Clone, Debug)]
@@ -66,6 +72,10 @@ pub struct Config {
     pub patience: Patience,
     /// Whose word on who asked is believed; default nobody's.
     pub trusted_proxies: TrustedProxies,
+    /// Whether operators can ask it how it is; one that they cannot ask is taken over by one that they can.
+    pub watched: bool,
+    /// From which proxy of the folder to take over, if one runs; default from none.
+    pub take_over: TakeOver,
 }
 
 impl Config {
@@ -77,6 +87,8 @@ impl Config {
             connections_max: 16_384,
             patience: Patience::default(),
             trusted_proxies: TrustedProxies::default(),
+            watched: false,
+            take_over: TakeOver::Never,
         }
     }
 }
@@ -88,6 +100,8 @@ pub struct Files {
     pub folder: PathBuf,
     /// The control socket.
     pub control: PathBuf,
+    /// Where another proxy can take over.
+    pub handover: PathBuf,
     /// Held by the proxy that runs, as long as it does.
     pub lock: PathBuf,
     /// Who it is, as JSON, from when it serves until it ends in an orderly way.
@@ -105,6 +119,7 @@ impl Files {
         let file = |name| folder.join(name);
         Self {
             control: file("control.sock"),
+            handover: file("handover.sock"),
             lock: file("lock"),
             ready: file("ready.json"),
             log: file("proxy.log"),
@@ -118,12 +133,18 @@ impl Files {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Another one serves this folder.
-    #[error("a proxy already runs on {0}; end it first, or use another --data")]
+    #[error("a proxy already runs on {0}; take over from it with --take-over, or use another --data")]
     AlreadyRuns(PathBuf),
+    /// Another one serves this folder, and did not hand its sockets over.
+    #[error("cannot take over from the proxy that runs on {folder}: {cause}; it serves on; end it first")]
+    NotHanded {
+        /// The folder.
+        folder: PathBuf,
+        /// What went wrong.
+        cause: io::Error,
+    },
     /// The folder's path is too long.
-    #[error(
-        "the control socket {path} has a path of {length} bytes, and {SOCKET_PATH_MAX} is the most; use a shorter --data"
-    )]
+    #[error("the socket {path} has a path of {length} bytes, and {SOCKET_PATH_MAX} is the most; use a shorter --data")]
     PathTooLong {
         /// The socket's path.
         path: PathBuf,
@@ -150,17 +171,19 @@ pub struct Proxy {
     calls: TaskTracker,
     registry: Arc<Registry>,
     lock: File,
+    gone: CancellationToken,
 }
 
 impl Proxy {
-    /// Serves the last routes on disk, then opens the control socket.
+    /// Serves the last routes on disk, then opens the control socket. If another proxy of the folder runs, and may be taken
+    /// over from, its sockets are served here before it ends.
     ///
     /// # Errors
     ///
     /// [`Error`]; nothing is served then.
     pub async fn start(config: Config) -> Result<Self, Error> {
         let files = Files::of(&config.data);
-        let lock = prepare(&files)?;
+        let (lock, taken) = take(&files, config.take_over).await?;
         let epoch = Uuid::new_v4();
         let house = House {
             closing: CancellationToken::new(),
@@ -170,8 +193,12 @@ impl Proxy {
             listeners: TaskTracker::new(),
             connections: TaskTracker::new(),
         };
-        let registry = Registry::load(epoch, files.routes.clone(), house.clone());
+        let (taken, sockets) = taken.map_or_else(Default::default, |taken| (Some(taken.stream), taken.sockets));
+        let registry = Registry::load(epoch, files.routes.clone(), house.clone(), sockets);
         let registry = Arc::new(registry.map_err(at(&files.routes))?);
+        if let Some(other) = taken {
+            end_other(other, &lock, &files).await?;
+        }
         let calls = TaskTracker::new();
         let control = Arc::new(Control {
             epoch,
@@ -180,12 +207,14 @@ impl Proxy {
             calls: calls.clone(),
             closing: house.closing.clone(),
         });
-        let socket = open_control(&files)?;
+        let (socket, handover) = (open_socket(&files.control)?, open_socket(&files.handover)?);
         write_ready(&files, epoch).map_err(at(&files.ready))?;
 
         let aside = TaskTracker::new();
-        let proxy = Self { files, drain: config.drain, house, aside, calls, registry, lock };
+        let gone = CancellationToken::new();
+        let proxy = Self { files, drain: config.drain, house, aside, calls, registry, lock, gone };
         proxy.spawn_aside(control::serve(socket, control));
+        proxy.spawn_aside(handover::serve(handover, proxy.registry.clone(), config.watched, proxy.gone.clone()));
         let registry = proxy.registry.clone();
         proxy.spawn_aside(async move {
             loop {
@@ -203,18 +232,25 @@ impl Proxy {
         &self.files
     }
 
+    /// Returns once another proxy serves the sockets of this one, which is to be stopped then.
+    pub async fn taken_over(&self) {
+        self.gone.cancelled().await;
+    }
+
     /// Takes no more connections or changes, lets requests at hand end, and returns how many connections did not end
     /// in time. Another proxy can serve the folder as soon as changes have ended, while this one's last requests do.
     pub async fn stop(self) -> usize {
         // The ready file goes first: whoever looks must not find a proxy that is ending.
         let _ = fs::remove_file(&self.files.ready);
         let _ = fs::remove_file(&self.files.control);
+        let _ = fs::remove_file(&self.files.handover);
         self.house.closing.cancel();
-        let Self { house, aside, calls, lock, drain, .. } = self;
+        let Self { house, aside, calls, registry, lock, drain, .. } = self;
         for tasks in [&aside, &calls, &house.listeners] {
             tasks.close();
             tasks.wait().await;
         }
+        registry.close();
         drop(lock);
         house.connections.close();
         let _ = tokio::time::timeout(drain, house.connections.wait()).await;
@@ -237,25 +273,53 @@ fn at(path: &Path) -> impl FnOnce(io::Error) -> Error {
     |cause| Error::File { path, cause }
 }
 
-/// Makes the folders and takes the lock.
+/// Takes the lock; where another proxy holds it and may be taken over from, its sockets instead.
+async fn take(files: &Files, terms: TakeOver) -> Result<(File, Option<Taken>), Error> {
+    let lock = prepare(files)?;
+    match lock.try_lock() {
+        Ok(()) => return Ok((lock, None)),
+        Err(TryLockError::WouldBlock) if terms == TakeOver::Never => {
+            return Err(Error::AlreadyRuns(files.folder.clone()));
+        }
+        Err(TryLockError::WouldBlock) => {}
+        Err(TryLockError::Error(cause)) => return Err(Error::File { path: files.lock.clone(), cause }),
+    }
+    let path = files.handover.clone();
+    let taken = tokio::task::spawn_blocking(move || handover::take(&path, terms)).await;
+    match taken.unwrap_or_else(|panic| Err(io::Error::other(panic))) {
+        Ok(Some(taken)) => Ok((lock, Some(taken))),
+        Ok(None) => Err(Error::AlreadyRuns(files.folder.clone())),
+        Err(cause) => Err(Error::NotHanded { folder: files.folder.clone(), cause }),
+    }
+}
+
+/// Has the other proxy end, whose sockets are served here now, and takes its lock.
+async fn end_other(mut other: Successor, lock: &File, files: &Files) -> Result<(), Error> {
+    let not_handed = |cause| Error::NotHanded { folder: files.folder.clone(), cause };
+    other.say_mine().map_err(not_handed)?;
+    let deadline = Instant::now() + LOCK_MAX;
+    while lock.try_lock().is_err() {
+        if Instant::now() >= deadline {
+            return Err(not_handed(io::Error::other(format!("it has not ended within {LOCK_MAX:?}"))));
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    Ok(())
+}
+
+/// Makes the folders and opens the lock.
 fn prepare(files: &Files) -> Result<File, Error> {
     let mut folders = fs::DirBuilder::new();
     folders.recursive(true).mode(0o700).create(&files.routes).map_err(at(&files.routes))?;
     fs::set_permissions(&files.folder, fs::Permissions::from_mode(0o700)).map_err(at(&files.folder))?;
-    let lock = File::options().create(true).append(true).open(&files.lock).map_err(at(&files.lock))?;
-    match lock.try_lock() {
-        Ok(()) => Ok(lock),
-        Err(TryLockError::WouldBlock) => Err(Error::AlreadyRuns(files.folder.clone())),
-        Err(TryLockError::Error(cause)) => Err(Error::File { path: files.lock.clone(), cause }),
-    }
+    File::options().create(true).append(true).open(&files.lock).map_err(at(&files.lock))
 }
 
-/// Opens the control socket; one that lies there is a dead proxy's, as the lock is held.
-fn open_control(files: &Files) -> Result<UnixListener, Error> {
-    let path = &files.control;
+/// Opens a socket for the proxy's user alone; one that lies there is a dead proxy's, as the lock is held.
+fn open_socket(path: &Path) -> Result<UnixListener, Error> {
     let length = path.as_os_str().len();
     if length > SOCKET_PATH_MAX {
-        return Err(Error::PathTooLong { path: path.clone(), length });
+        return Err(Error::PathTooLong { path: path.to_owned(), length });
     }
     match fs::remove_file(path) {
         Err(cause) if cause.kind() != io::ErrorKind::NotFound => return Err(at(path)(cause)),

@@ -12,7 +12,7 @@ use clap::Args;
 use miette::{IntoDiagnostic, miette};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
-use workers::proxy::{Config, Proxy, TrustedProxies};
+use workers::proxy::{Config, Proxy, TakeOver, TrustedProxies};
 use workers::traffic::ProxyControl;
 
 use crate::failure::Outcome;
@@ -35,6 +35,11 @@ pub(crate) struct ProxyArgs {
     /// A file with settings, as docs/ionledger.toml has them; of them the proxy takes `trusted_proxies`
     #[arg(long, value_name = "FILE", env = "IONLEDGER_CONFIG", hide_env_values = true)]
     config: Option<PathBuf>,
+    /// Take over from the proxy that runs on the data folder, without a moment in which users are refused: this one serves
+    /// its sockets, then that one ends. One without `--listen`, as `up` starts it, is taken over by one with `--listen`
+    /// in any case
+    #[arg(long)]
+    take_over: bool,
     /// How many seconds requests at hand may take once the proxy has been told to end.
     #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = sentence::seconds)]
     drain: u64,
@@ -74,7 +79,12 @@ impl ProxyArgs {
         settle(&data, false)?;
         let control = ProxyControl::of(&data);
         let drain = Duration::from_secs(self.drain);
-        let config = Config { drain, trusted_proxies, ..Config::new(data) };
+        let take_over = match (self.take_over, self.listen) {
+            (true, _) => TakeOver::Always,
+            (false, Some(_)) => TakeOver::Unwatched,
+            (false, None) => TakeOver::Never,
+        };
+        let config = Config { drain, trusted_proxies, watched: self.listen.is_some(), take_over, ..Config::new(data) };
         let ops = match self.listen {
             Some(address) => Some(Ops::listen(address).await.map_err(|error| miette!("{error}"))?),
             None => None,
@@ -85,7 +95,10 @@ impl ProxyArgs {
             tracing::info!(address = %ops.address(), "/healthz, /readyz and /metrics are here");
             tokio::spawn(ops.run(Arc::new(control), closing.clone()));
         }
-        signals.ended().await;
+        tokio::select! {
+            () = signals.ended() => {}
+            () = proxy.taken_over() => tracing::info!("another proxy has taken over"),
+        }
         closing.cancel();
         tracing::info!("the proxy ends when the requests at hand have been answered");
         match proxy.stop().await {

@@ -29,6 +29,8 @@ pub(super) struct Activity {
     /// Whether an answer broke off and its user, of HTTP/1.0, can tell only by a reset.
     cut: AtomicBool,
     half_closed: AtomicBool,
+    /// Whether the proxy is ending.
+    closing: AtomicBool,
     /// Told when the connection has something to do that its socket does not say.
     stirring: Notify,
     has_interim: AtomicBool,
@@ -69,6 +71,7 @@ impl Activity {
             fragment: AtomicBool::new(false),
             cut: AtomicBool::new(false),
             half_closed: AtomicBool::new(false),
+            closing: AtomicBool::new(false),
             stirring: Notify::new(),
             has_interim: AtomicBool::new(false),
             interim: Mutex::default(),
@@ -101,6 +104,11 @@ impl Activity {
     pub(super) fn note_half_closed(&self) {
         self.half_closed.store(true, Relaxed);
         self.stirring.notify_one();
+    }
+
+    /// Takes note that the proxy is ending, so that who watches is told of the next request.
+    pub(super) fn note_closing(&self) {
+        self.closing.store(true, Relaxed);
     }
 
     /// Takes note that all of the request at hand has come.
@@ -201,6 +209,9 @@ impl Busy {
         activity.busy.store(true, Relaxed);
         activity.head_since_ms.store(0, Relaxed);
         activity.unread.store(has_body, Relaxed);
+        if activity.closing.load(Relaxed) {
+            activity.stirring.notify_one();
+        }
         {
             let mut interim = activity.interim.lock().unwrap();
             *interim = Interim { request: interim.request + 1, open: may_have_interim, bytes: Vec::new() };

@@ -40,6 +40,9 @@ const PROBE_AFTER: Duration = Duration::from_secs(3);
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 const PROBE_EVERY: u32 = 20;
 
+/// How long a user without a request at hand is still waited for when the proxy is ending: one may be on its way.
+const LAST_CALL: Duration = Duration::from_secs(1);
+
 /// How long a user is waited for.
 #[derive(Clone, Copy, Debug)]
 pub struct Patience {
@@ -115,7 +118,7 @@ where
 {
     let mut look = interval(patience.look());
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let (mut told, mut probe, mut probes) = (false, None, 0_u32);
+    let (mut told, mut last_call, mut probe, mut probes) = (false, None, None, 0_u32);
     loop {
         tokio::select! {
             biased;
@@ -137,10 +140,16 @@ where
                 (probe, probes) = (Some(Instant::now() + LOOK_EVERY), probes + 1);
             }
             _ = look.tick() => if activity.is_overdue(now_ms(), patience) { return End::Overdue },
-            () = closing.cancelled(), if !told => {
-                told = true;
-                std::pin::Pin::new(&mut *connection).graceful_shutdown();
+            () = closing.cancelled(), if last_call.is_none() => {
+                activity.note_closing();
+                last_call = Some(Instant::now() + LAST_CALL);
             }
+            () = sleep_until(last_call.unwrap_or_else(Instant::now)), if last_call.is_some() && !told => {}
+        }
+        let is_time = |at: Instant| activity.is_busy() || Instant::now() >= at;
+        if !told && last_call.is_some_and(is_time) {
+            told = true;
+            std::pin::Pin::new(&mut *connection).graceful_shutdown();
         }
     }
 }

@@ -151,6 +151,7 @@ fn refused(error: &ChangeError) -> Answer {
         ChangeError::Refused(Refusal::Invalid { .. }) | ChangeError::Listen { .. } => {
             (StatusCode::UNPROCESSABLE_ENTITY, None)
         }
+        ChangeError::Ending => (StatusCode::SERVICE_UNAVAILABLE, None),
         ChangeError::Disk { .. } => (StatusCode::INTERNAL_SERVER_ERROR, None),
     };
     problem(status, error, held)

@@ -39,6 +39,7 @@ pub(super) struct House {
 #[derive(Debug)]
 pub(super) struct Listener {
     pub(super) address: SocketAddr,
+    pub(super) socket: Arc<TcpListener>,
     closing: CancellationToken,
     task: JoinHandle<()>,
 }
@@ -63,8 +64,9 @@ impl Listener {
     /// The socket has no address.
     pub(super) fn start(socket: TcpListener, deployment: Arc<Deployment>, house: &House) -> io::Result<Self> {
         let (address, closing) = (socket.local_addr()?, house.closing.child_token());
-        let task = house.listeners.spawn(accept(socket, deployment, house.clone(), closing.clone()));
-        Ok(Self { address, closing, task })
+        let socket = Arc::new(socket);
+        let task = house.listeners.spawn(accept(socket.clone(), deployment, house.clone(), closing.clone()));
+        Ok(Self { address, socket, closing, task })
     }
 
     /// Stops accepting; when this returns, the address is free.
@@ -80,7 +82,7 @@ impl Drop for Listener {
     }
 }
 
-async fn accept(socket: TcpListener, deployment: Arc<Deployment>, house: House, closing: CancellationToken) {
+async fn accept(socket: Arc<TcpListener>, deployment: Arc<Deployment>, house: House, closing: CancellationToken) {
     loop {
         let next = async {
             let permit = house.permits.clone().acquire_owned().await.ok()?;

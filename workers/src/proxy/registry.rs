@@ -8,10 +8,12 @@ use std::sync::{Arc, Mutex};
 
 use schemas::{DeploymentId, StreamVersion};
 use tokio::net::TcpListener;
+use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
 use uuid::Uuid;
 
 use super::deployment::Deployment;
 use super::disk;
+use super::handover::Sockets;
 use super::listener::{House, Listener, bind};
 use crate::traffic::measures::Measures;
 use crate::traffic::routes::{Admission, Entry, Held, Listening, Refusal, Routes, admit, admit_removal};
@@ -24,6 +26,8 @@ pub(super) struct Registry {
     epoch: Uuid,
     folder: PathBuf,
     house: House,
+    /// Held by every change that is being made, and alone by a handover.
+    stillness: Arc<RwLock<()>>,
     slots: Mutex<BTreeMap<DeploymentId, Arc<Slot>>>,
 }
 
@@ -50,17 +54,20 @@ pub(super) enum ChangeError {
     Refused(#[from] Refusal),
     #[error("cannot listen on {address} for {deployment}: {cause}; choose another address or end what holds it")]
     Listen { address: SocketAddr, deployment: DeploymentId, cause: String },
+    #[error("another proxy is taking over from this one; send it again")]
+    Ending,
     #[error("cannot store the routes of {deployment}: {cause}; see to the disk and send them again")]
     Disk { deployment: DeploymentId, cause: io::Error },
 }
 
 impl Registry {
-    /// Serves what is in `folder`. An address that is taken is tried again by [`Registry::listen_again`].
+    /// Serves what is in `folder`, on the `sockets` that were taken over where they are the right ones. An address that is
+    /// taken is tried again by [`Registry::listen_again`].
     ///
     /// # Errors
     ///
     /// The folder cannot be read.
-    pub(super) fn load(epoch: Uuid, folder: PathBuf, house: House) -> io::Result<Self> {
+    pub(super) fn load(epoch: Uuid, folder: PathBuf, house: House, mut sockets: Sockets) -> io::Result<Self> {
         let (entries, damaged) = disk::load(&folder)?;
         for disk::Damaged { aside, reason } in damaged {
             tracing::error!(file = %aside.display(), reason, "routes are damaged and not served; apply them again");
@@ -68,13 +75,18 @@ impl Registry {
         let slots = entries.into_iter().map(|(id, entry)| {
             let mut state = State::default();
             if let Entry::Routed(held) = &entry {
-                state.deployment = Some(Arc::new(Deployment::new(&held.routes)));
+                let deployment = Arc::new(Deployment::new(&held.routes));
+                let taken = sockets.remove(&id).and_then(|socket| TcpListener::from_std(socket).ok());
+                let taken = taken.filter(|socket| socket.local_addr().is_ok_and(|address| address == held.listening));
+                // Without it, it is listened again in a moment.
+                state.listener = taken.and_then(|socket| Listener::start(socket, deployment.clone(), &house).ok());
+                state.deployment = Some(deployment);
             }
             state.entry = Some(entry);
             (id, Arc::new(Slot { state: Mutex::new(state), ..Slot::default() }))
         });
         let slots = Mutex::new(slots.collect());
-        let registry = Self { epoch, folder, house, slots };
+        let registry = Self { epoch, folder, house, stillness: Arc::default(), slots };
         registry.listen_again();
         Ok(registry)
     }
@@ -83,6 +95,7 @@ impl Registry {
     ///
     /// Must run to its end: see the control socket, which gives it a task of its own.
     pub(super) async fn apply(&self, routes: Routes) -> Result<Held, ChangeError> {
+        let _moving = self.may_move().await?;
         let slot = self.slot(&routes.deployment);
         let _changing = slot.changing.lock().await;
         let entry = slot.state.lock().unwrap().entry.clone();
@@ -103,6 +116,7 @@ impl Registry {
 
     /// Ends serving `id`, for good unless routes of a higher generation come.
     pub(super) async fn remove(&self, id: &DeploymentId, generation: StreamVersion) -> Result<(), ChangeError> {
+        let _moving = self.may_move().await?;
         let slot = self.slot(id);
         let _changing = slot.changing.lock().await;
         let entry = slot.state.lock().unwrap().entry.clone();
@@ -116,6 +130,35 @@ impl Registry {
             listener.stop().await;
         }
         Ok(())
+    }
+
+    /// Lets go of the sockets that users connect to.
+    pub(super) fn close(&self) {
+        for slot in self.slots.lock().unwrap().values() {
+            slot.state.lock().unwrap().listener = None;
+        }
+    }
+
+    /// Waits until no change is being made, and keeps it so as long as what it returns lives.
+    pub(super) async fn still(&self) -> OwnedRwLockWriteGuard<()> {
+        self.stillness.clone().write_owned().await
+    }
+
+    /// Returns the sockets that users connect to.
+    pub(super) fn sockets(&self) -> Vec<(DeploymentId, SocketAddr, Arc<TcpListener>)> {
+        let slots = self.slots.lock().unwrap();
+        let sockets = slots.iter().filter_map(|(id, slot)| {
+            let state = slot.state.lock().unwrap();
+            let listener = state.listener.as_ref()?;
+            Some((id.clone(), listener.address, listener.socket.clone()))
+        });
+        sockets.collect()
+    }
+
+    /// Waits until a change may be made. What comes after a handover would be one behind the successor's back.
+    async fn may_move(&self) -> Result<OwnedRwLockReadGuard<()>, ChangeError> {
+        let moving = self.stillness.clone().read_owned().await;
+        if self.house.closing.is_cancelled() { Err(ChangeError::Ending) } else { Ok(moving) }
     }
 
     /// Returns what is held for `id`.
@@ -146,7 +189,7 @@ impl Registry {
         let slots = self.slots.lock().unwrap().clone();
         for (id, slot) in slots {
             // One that is being changed sees to it itself.
-            let Ok(_changing) = slot.changing.try_lock() else { continue };
+            let (Ok(_changing), Ok(_moving)) = (slot.changing.try_lock(), self.stillness.try_read()) else { continue };
             let Some((address, deployment)) = slot.state.lock().unwrap().deaf() else { continue };
             let heard = bind(address).and_then(|socket| Listener::start(socket, deployment, &self.house));
             // Said before the state is locked, as whoever looks for the holder locks the states of others.

@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 
 use http::StatusCode;
 use tokio::net::TcpListener;
-use workers::proxy::{Error, Proxy};
+use workers::proxy::{Config, Error, Proxy, TakeOver};
 use workers::traffic::ApplyError;
 
 use crate::stage::{BASELINE, Echo, Stage, User, config, get, routes, within};
@@ -90,4 +90,54 @@ async fn without_a_proxy_calls_say_that_it_is_unknown_what_holds() {
     let control = workers::traffic::ProxyControl::of(folder.path());
     let error = control.status().await.unwrap_err();
     assert!(matches!(error, ApplyError::Unreachable { .. }), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_proxy_takes_over_from_another_and_no_user_is_refused() {
+    let (stage, node) = (Stage::new().await, Echo::new("old").await);
+    let held = stage.apply(&routes(3, &[node.address], &[], 0)).await;
+    let before = stage.control.status().await.unwrap();
+    let done = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let users: Vec<_> = (0..4)
+        .map(|_| {
+            let (done, address) = (done.clone(), held.listening);
+            tokio::spawn(async move {
+                let mut asked = 0;
+                while !done.load(std::sync::atomic::Ordering::SeqCst) {
+                    assert_eq!(get(address).await, (StatusCode::OK, "old".to_owned()));
+                    asked += 1;
+                }
+                asked
+            })
+        })
+        .collect();
+    let Stage { proxy, data, control } = stage;
+    let ended = tokio::spawn(async move {
+        proxy.taken_over().await;
+        proxy.stop().await
+    });
+    let config = Config { take_over: TakeOver::Always, ..config(data.path()) };
+    let stage = Stage { proxy: Proxy::start(config).await.unwrap(), control, data };
+    assert_eq!(within("the first one ends", ended).await.unwrap(), 0);
+    assert_ne!(stage.control.status().await.unwrap().epoch, before.epoch);
+    stage.apply(&routes(4, &[node.address], &[], 0)).await;
+    done.store(true, std::sync::atomic::Ordering::SeqCst);
+    for user in users {
+        assert!(user.await.unwrap() > 0);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_proxy_is_taken_over_only_on_its_terms_and_serves_on_when_the_other_falls_silent() {
+    let (data, node) = (tempfile::tempdir().unwrap(), Echo::new("old").await);
+    let config = Config { watched: true, ..config(data.path()) };
+    let stage = Stage::with(data, config.clone()).await;
+    let held = stage.apply(&routes(3, &[node.address], &[], 0)).await;
+    for take_over in [TakeOver::Never, TakeOver::Unwatched] {
+        let second = Proxy::start(Config { take_over, ..config.clone() }).await;
+        assert!(matches!(second, Err(Error::AlreadyRuns(_))), "{take_over:?}: {second:?}");
+    }
+    drop(tokio::net::UnixStream::connect(&stage.proxy.files().handover).await.unwrap());
+    let held = stage.apply(&routes(4, &[node.address], &[], 0)).await.listening.max(held.listening);
+    assert_eq!(get(held).await.1, "old");
 }
