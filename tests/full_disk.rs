@@ -88,7 +88,10 @@ async fn a_full_disk_refuses_everything_but_a_rollback_and_loses_no_request() {
     load.stop().await.assert_none_lost();
 
     fs::remove_file(ballast).unwrap();
-    eventually("commands are taken again", || house.run(&["traffic", "api", "1.0.0", "50", "1.1.0", "50"]).code == 0);
+    eventually("commands are taken again", || {
+        let both = ["traffic", "api", "1.0.0", "50", "1.1.0", "50", "--again", "--reason", "there is room again"];
+        house.run(&both).code == 0
+    });
     house.ok(&["verify"]);
     house.take_down();
     drop(disk);

@@ -36,7 +36,8 @@ fn ship(house: &House) {
 }
 
 fn give_all_to(house: &House, version: &str) {
-    house.ok(&["traffic", "api", version, "100"]);
+    // A version that was rolled back from before is given traffic all the same.
+    house.ok(&["traffic", "api", version, "100", "--again", "--reason", "the test goes on with it"]);
     eventually("the weights are applied", || house.deployment()["weights_applied"] == true);
 }
 

@@ -34,7 +34,7 @@ const READ_MAX: Duration = Duration::from_secs(300);
 /// Returns a house with every part of its own process, in which 1.0.0 serves.
 fn serving(topic: &str) -> Services {
     let services = Services::start(Cluster::shared(), topic);
-    services.house.serving("[retention]\nwarm_for = \"1 second\"\ndrain = \"0 seconds\"\n");
+    services.house.serving("[retention]\nwarm_max = 5\ndrain = \"0 seconds\"\n");
     services
 }
 
@@ -49,7 +49,8 @@ fn shipped(topic: &str) -> Services {
 }
 
 fn give_all_to(services: &Services, version: &str) {
-    services.house.ok(&["traffic", "api", version, "100"]);
+    // A version that was left before is given traffic all the same.
+    services.house.ok(&["traffic", "api", version, "100", "--again", "--reason", "the test goes on with it"]);
     eventually("the weights are applied", || services.house.deployment()["weights_applied"] == true);
 }
 
@@ -240,7 +241,9 @@ fn a_collector_killed_while_it_takes_a_node_down_is_followed_by_another_that_fin
     );
     release_with(&services, "1.1.0", &script);
     services.house.new_stack("1.1.0");
-    // It never had traffic, so it is collected a second later.
+    // It never had traffic: it is collected once no stack is kept warm.
+    let colder = services.house.ok(&["show", "api"]).replace("warm_max = 5", "warm_max = 0");
+    services.house.ok(&["apply", &services.house.file("colder.toml", &colder)]);
     eventually("the node kills its collector", || !armed.exists());
     let killed = Instant::now();
     eventually("the stack is collected", || counted(&services.history(), "retention.collected").len() == 1);
@@ -294,8 +297,7 @@ fn a_worker_that_stood_still_for_ten_seconds_changes_nothing_when_it_goes_on() {
     std::thread::sleep(Duration::from_secs(10).saturating_sub(began.elapsed()));
     stopped.signal(Signal::CONT);
     eventually("it knows", || stopped.said().contains("was taken over"));
-    services.house.ok(&["traffic", "api", "1.1.0", "100"]);
-    eventually("the weights are applied", || services.house.deployment()["weights_applied"] == true);
+    give_all_to(&services, "1.1.0");
     assert_eq!(served(&services), "1.1.0");
     let later = services.history().into_iter().filter(|commit| commit["offset"].as_u64().unwrap() > taken_over);
     for commit in later.filter(|commit| commit["void"].is_null()) {
@@ -396,6 +398,7 @@ fn a_record_for_a_later_rule_halts_the_ledger_which_everything_says_first_and_th
     // Anybody's ten bytes are no commit, and change nothing.
     write("halted", br#"{"rule":2}"#, None);
     give_all_to(&services, "1.0.0");
+    give_all_to(&services, "1.1.0");
     let everything = services.house.json(&["history", "--voids"]);
     let malformed = |entry: &&Value| entry["void"] == "malformed";
     assert_eq!(everything["entries"].as_array().unwrap().iter().filter(malformed).count(), 1, "{everything:#}");
@@ -411,13 +414,13 @@ fn a_record_for_a_later_rule_halts_the_ledger_which_everything_says_first_and_th
     eventually("the API ends", || api.ended());
     let api = services.launch("api");
     services.running.push(api);
-    eventually("the API answers", || services.house.run(&["status"]).stderr.contains("halted"));
+    eventually("the API answers", || services.house.run(&["status"]).stderr.contains("has halted"));
     says_so_first(&services);
     let refused = services.house.run(&["worker", "collector", "--ledger", &services.place]);
     assert!(refused.code == 1 && refused.stderr.contains("follows rule 2"), "{refused:?}");
     let back = services.house.run(&["rollback", "api"]);
     assert!(back.code == 0 && back.stderr.starts_with("error: the ledger has halted"), "{back:?}");
-    assert_eq!(served(&services), "1.1.0", "an emergency needs no ledger: {back:?}");
+    assert_eq!(served(&services), "1.0.0", "an emergency needs no ledger: {back:?}");
 
     // The way out. Source: docs/kafka.md, "A record for another rule".
     let backup = services.house.path().join("backup");
@@ -432,9 +435,9 @@ fn a_record_for_a_later_rule_halts_the_ledger_which_everything_says_first_and_th
     for kind in ["api", "provisioner", "traffic-shifter", "collector"] {
         services.run(kind);
     }
-    let recorded = || services.house.ok(&["history", "api"]).contains("break-glass");
+    let recorded = || services.house.ok(&["history", "api"]).contains("glass broken");
     eventually("the rollback is in the ledger that goes on", recorded);
-    give_all_to(&services, "1.0.0");
+    give_all_to(&services, "1.1.0");
 }
 
 /// Every command says that the ledger has halted before it says anything else, answers what it knows, and fails.
@@ -451,7 +454,7 @@ fn says_so_first(services: &Services) {
         let first = said.stderr.lines().next().unwrap_or_default();
         assert!(first.starts_with("error: the ledger has halted"), "{arguments:?}: {said:?}");
         assert!(first.contains("follows rule 2") && said.code == 1, "{arguments:?}: {said:?}");
-        assert!(said.stdout.contains("1.0.0"), "{arguments:?}: {said:?}");
+        assert!(said.stdout.contains("1.1.0"), "{arguments:?}: {said:?}");
     }
     for arguments in [&["traffic", "api", "1.1.0", "100"][..], &["pause", "api"]] {
         let said = services.house.run(arguments);

@@ -273,7 +273,8 @@ async fn open(data: &Path) -> Outcome<Reader> {
     match segments::elsewhere(data).map_err(Failure::error)? {
         None => {
             let reader = Reader::open(data).await?;
-            if let Some(to) = reader.moved_to().await? {
+            // A log that cannot be read says so in the answer to what is asked.
+            if let Ok(Some(to)) = reader.moved_to().await {
                 halted::moved(&to);
             }
             Ok(reader)

@@ -23,13 +23,12 @@ pub(crate) enum Exit {
 /// The table that `ionledger help exit-codes` shows.
 pub(crate) const TABLE: &str = "\
 0  done: carried out, or already so; with --wait also complete
-1  error: it went wrong, or the ledger refused; nothing was changed unless the message says so. Also whatever is asked of
-   a ledger that has halted, but for a rollback that was carried out without it
+1  error: it went wrong, or the ledger refused or has halted; nothing was changed unless it says so
 2  usage: the command cannot be understood, or what it asks for cannot be (weights that sum to 90 %)
 4  not allowed: the one who asked may not
-5  rolled back: the release that was waited for came back, or was dropped for a newer one; `judge`: the canary is worse
+5  rolled back: what was waited for came back, or was dropped for a newer one; `judge`: it is worse
 6  inconclusive: the judge could not decide before the wait ended, or `judge` before the counts did
-8  still going: the wait ended first; it goes on by itself. `rollback`: set, and the router has not confirmed it";
+8  still going: the wait ended first; it goes on. `rollback`: set, not yet confirmed by the router";
 
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {

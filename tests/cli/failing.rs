@@ -23,11 +23,12 @@ fn a_version_that_crashes_says_so_at_once_and_is_remembered_until_it_is_dismisse
     let up = Up::new();
     up.serving("1.0.0", "");
     ship(&up, "2.1", "#!/bin/sh\nexec /no/such/program\n");
-    ship(&up, "2.2", "just text\n");
+    let run = up.beside("run-2.1").display().to_string();
+    up.done(&format!("release api 2.2 --artifact {run} --var KEY=from_env:NOBODY_SETS_THIS"));
     let cannot = up.say("new api 2.2 --wait --timeout 60s");
     assert_eq!(cannot.code, 1, "{cannot:?}");
     assert!(
-        cannot.stderr.contains("2.2 did not start: artifact ") && cannot.stderr.contains("is no program"),
+        cannot.stderr.contains("2.2 did not start: ") && cannot.stderr.contains("environment variable KEY"),
         "{cannot:?}"
     );
     let launches = |deployment: &Value| found(deployment, "2.2").map(|found| found["nodes"].as_array().unwrap().len());

@@ -263,7 +263,7 @@ impl JudgementPolicy {
         }
         let sum = self.weights.sum();
         check("judgement.weights", (1..=100).contains(&sum), || {
-            format!("weights sum to {sum} %; they must sum to 1-100 %: all metrics share one bound on false rollbacks")
+            format!("they sum to {sum} %; they must sum to 1-100 %: all metrics share one bound on false rollbacks")
         })?;
         for (field, ppm) in [("judgement.alpha", self.alpha_ppm), ("judgement.beta", self.beta_ppm)] {
             check(field, (1..=MILLION / 2).contains(&ppm), || {

@@ -74,10 +74,10 @@ impl Up {
         self.address
     }
 
-    /// Sends all traffic to `version` and waits until the router has confirmed it.
+    /// Sends all traffic to `version`, which may have been rolled back from, and waits until the router has confirmed it.
     pub async fn traffic(&self, version: &str) -> Result<(), Error> {
         let shares = vec![Share { version: version.parse()?, weight: Weight::FULL }];
-        let command = Command::Traffic { deployment: self.deployment.clone(), shares, supersede: false, again: false };
+        let command = Command::Traffic { deployment: self.deployment.clone(), shares, supersede: false, again: true };
         applied(&self.send(command).await?)
     }
 
@@ -106,7 +106,13 @@ impl Up {
 
     async fn send(&self, command: Command) -> Result<Answer, Error> {
         let id = CommandId(Uuid::now_v7());
-        let request = Request { id, command, fence: None, reason: None, effective_at: None };
+        let request = Request {
+            id,
+            command,
+            fence: None,
+            reason: Some("the bench goes on with it".to_owned()),
+            effective_at: None,
+        };
         Ok(self.client.execute(&request, Options { wait: Some(WAIT), ..Options::default() }).await?)
     }
 

@@ -128,7 +128,7 @@ fn name(outcome: &DeploymentOutcome) -> &'static str {
 }
 
 /// How many names [`name`] gives.
-const KINDS: usize = 23;
+const KINDS: usize = 24;
 
 fn nobody() -> (StackId, RolloutId) {
     (StackId(Uuid::from_u128(u128::MAX)), RolloutId(Uuid::from_u128(u128::MAX)))
