@@ -92,6 +92,8 @@ pub struct Stack {
     pub wanted: u16,
     pub requested_at: Timestamp,
     pub deadline_ms: u64,
+    /// Since when it is being taken down.
+    pub collecting_since: Option<Timestamp>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -236,6 +238,7 @@ impl Deployment {
                     wanted: requested.capacity.nodes,
                     requested_at: time,
                     deadline_ms: requested.run.start_deadline_ms,
+                    collecting_since: None,
                 };
                 self.stacks.insert(requested.stack, stack);
                 self.retired = false;
@@ -247,6 +250,9 @@ impl Deployment {
             Event::Stack(stack::Event::Dismissed(_)) => {}
             Event::Retention(retention::Event::CollectionStarted(started)) => {
                 self.phase(started.stack, Phase::Collecting);
+                if let Some(stack) = self.stacks.get_mut(&started.stack) {
+                    stack.collecting_since = Some(time);
+                }
             }
             Event::Retention(retention::Event::Collected(collected)) => drop(self.stacks.remove(&collected.stack)),
             Event::Node(event) => self.apply_node(event),

@@ -603,7 +603,7 @@ impl Checks {
                     }
                 }
             }
-            wrong.extend(self.stacks_wrong(id, of));
+            wrong.extend(self.stacks_wrong(id, of, now));
             let live = of.rollout.as_ref().is_some_and(|rollout| rollout.live);
             let free = of.set.as_ref().is_none_or(|set| set.sole().is_some()) && !live && !of.drifted_home;
             if let Some(stack) = of.waiting.filter(|_| free) {
@@ -620,7 +620,7 @@ impl Checks {
             let owned = self.book.owner(*effect).is_some();
             if !owned && node.runs(now) {
                 wrong.push((6, format!("node {effect} runs and belongs to nobody")));
-            } else if !owned && node.removed_at.is_none() {
+            } else if !owned && node.removed_at.is_none() && node.ended.is_none_or(|(at, _)| now - at > UNOWNED_MAX) {
                 wrong.push((6, format!("node {effect} left something behind that nobody cleaned up")));
             }
         }
@@ -632,10 +632,14 @@ impl Checks {
         }
     }
 
-    fn stacks_wrong(&self, id: &DeploymentId, of: &book::Deployment) -> Vec<(u8, String)> {
+    fn stacks_wrong(&self, id: &DeploymentId, of: &book::Deployment, now: Ms) -> Vec<(u8, String)> {
         let wrong = |stack: &StackId, found: &book::Stack| {
             let what = match found.phase {
                 Phase::Starting => "is still starting".to_owned(),
+                // What is collected by its age may have become old enough only now.
+                Phase::Collecting if found.collecting_since.is_some_and(|since| age(since, now) < UNOWNED_MAX) => {
+                    return None;
+                }
                 Phase::Collecting => "is still being taken down".to_owned(),
                 Phase::Failed => "failed and is still there".to_owned(),
                 Phase::Ready | Phase::Unhealthy if of.retired => "is still there after retiring".to_owned(),
