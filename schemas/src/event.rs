@@ -4,7 +4,7 @@
 //! `{"stream":"deployment/production/api","type":"stack.ready","v":1,"data":{...}}`.
 //!
 //! Each type has a version of its own. To change the payload of one event: change its struct; write a pure function that
-//! makes the new payload of the old one, and append it to the event's list in [`events!`]; store the schema and an
+//! makes the new payload of the old one, and append it to the list of its event in `events!`; store the schema and an
 //! example of the new version (`UPDATE_SCHEMAS=1 cargo test -p schemas`). Nothing else has to change.
 
 use serde_json::value::RawValue;
