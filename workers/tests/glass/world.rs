@@ -268,7 +268,7 @@ impl World {
 
     pub fn all_on(version: &str) -> Command {
         let shares = vec![Share { version: version.parse().unwrap(), weight: Weight::FULL }];
-        Command::Traffic { deployment: deployment(), shares, supersede: true, again: false }
+        Command::Traffic { deployment: deployment(), shares, supersede: true, again: true }
     }
 
     /// Gives a version all traffic, as the ledger and the router have it.
