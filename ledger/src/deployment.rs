@@ -109,14 +109,9 @@ impl Case<'_> {
         }
         let collecting = self.deployment.stacks.values().any(|stack| &stack.version == version);
         let what = if collecting { "its stack is being taken down" } else { "it has no stack" };
-        let env = self.env_flag();
+        let env = self.id.env_flag();
         let why = format!("{what}; make one with `ionledger new {} {version}{env}`", self.id.service);
         Err(Rejection::NotReady { deployment: self.id.clone(), version: version.clone(), why })
-    }
-
-    /// Returns what a command about the deployment says of its environment: nothing for production.
-    pub(crate) fn env_flag(&self) -> String {
-        env(self.id)
     }
 
     /// Returns the ready stack of `version`.
@@ -131,17 +126,6 @@ impl Case<'_> {
             Some(why) => Err(Rejection::NotReady { deployment: self.id.clone(), version: version.clone(), why }),
         }
     }
-}
-
-/// Returns what a command line says besides the service: nothing in production, else ` --env test`.
-fn env(id: &DeploymentId) -> String {
-    let production = id.environment == schemas::EnvironmentName::production();
-    if production { String::new() } else { format!(" --env {}", id.environment) }
-}
-
-/// Returns a deployment as a command line names it: `api`, or `api --env test`.
-fn place(id: &DeploymentId) -> String {
-    format!("{}{}", id.service, env(id))
 }
 
 impl Deployment {

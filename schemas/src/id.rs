@@ -120,6 +120,19 @@ pub struct DeploymentId {
     pub service: ServiceName,
 }
 
+impl DeploymentId {
+    /// Returns what a command line adds to name its environment: ` --env test`, and nothing for production.
+    pub fn env_flag(&self) -> String {
+        let production = self.environment == EnvironmentName::production();
+        if production { String::new() } else { format!(" --env {}", self.environment) }
+    }
+
+    /// Returns how a command line names it: `api`, or `api --env test`.
+    pub fn arguments(&self) -> String {
+        format!("{}{}", self.service, self.env_flag())
+    }
+}
+
 impl fmt::Display for DeploymentId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.environment, self.service)
@@ -390,6 +403,12 @@ mod tests {
     fn a_service_name_of_300_characters_is_refused_and_shown_cut_short() {
         let error = "a".repeat(300).parse::<ServiceName>().unwrap_err().to_string();
         assert!(error.starts_with(&format!("`{}...` is not", "a".repeat(40))), "{error}");
+    }
+
+    #[test]
+    fn a_command_line_names_every_environment_but_production() {
+        let arguments = |text: &str| text.parse::<DeploymentId>().unwrap().arguments();
+        assert_eq!([arguments("production/api"), arguments("test/api")], ["api", "api --env test"]);
     }
 
     #[test]

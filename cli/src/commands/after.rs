@@ -3,7 +3,7 @@
 use api::wire::Happened;
 use replay::answer::DeploymentStatus;
 use schemas::command::Command;
-use schemas::{DeploymentId, EnvironmentName, Offset, Weight};
+use schemas::{DeploymentId, Offset, Weight};
 
 use crate::render::words::percent;
 
@@ -26,14 +26,18 @@ pub(crate) fn after(command: &Command, before: &Before, happened: &[Happened]) -
         }),
         Command::Release { service, version, .. } => Some(format!("next: ionledger new {service} {version}")),
         Command::New { deployment, version, then_roll, .. } => {
-            let place = words(deployment);
+            let place = deployment.arguments();
             Some(match (then_roll, before.and_then(serving)) {
                 (Some(_), _) => format!("undo: ionledger abort {place}, once the rollout has begun"),
                 (None, Some(now)) => {
-                    format!("next: ionledger roll {} {now} {version} 24 hours{}", deployment.service, env(deployment))
+                    format!(
+                        "next: ionledger roll {} {now} {version} 24 hours{}",
+                        deployment.service,
+                        deployment.env_flag()
+                    )
                 }
                 (None, None) => {
-                    format!("next: ionledger traffic {} {version} 100{}", deployment.service, env(deployment))
+                    format!("next: ionledger traffic {} {version} 100{}", deployment.service, deployment.env_flag())
                 }
             })
         }
@@ -41,18 +45,22 @@ pub(crate) fn after(command: &Command, before: &Before, happened: &[Happened]) -
             let before = before.filter(|before| !goes_to_rejected(before, happened));
             before.and_then(|before| weights(deployment, before)).map(|words| format!("undo: {words}"))
         }
-        Command::Roll { deployment, .. } => Some(format!("undo: ionledger abort {}", words(deployment))),
-        Command::Pause { deployment } => Some(format!("undo: ionledger resume {}", words(deployment))),
-        Command::Resume { deployment } => Some(format!("undo: ionledger pause {}", words(deployment))),
+        Command::Roll { deployment, .. } => Some(format!("undo: ionledger abort {}", deployment.arguments())),
+        Command::Pause { deployment } => Some(format!("undo: ionledger resume {}", deployment.arguments())),
+        Command::Resume { deployment } => Some(format!("undo: ionledger pause {}", deployment.arguments())),
         Command::Promote { .. } if happened.iter().any(|event| event.kind == "traffic.rejected") => None,
-        Command::Promote { deployment } => Some(format!("undo: ionledger rollback {}", words(deployment))),
+        Command::Promote { deployment } => Some(format!("undo: ionledger rollback {}", deployment.arguments())),
         Command::Abort { deployment } => before.and_then(|before| {
             let rollout = before.rollout.as_ref()?;
             let (from, to) = (rollout.baseline.as_ref()?, rollout.canary.as_ref()?);
-            Some(format!("undo: ionledger roll {} {from} {to}{}", deployment.service, env(deployment)))
+            Some(format!("undo: ionledger roll {} {from} {to}{}", deployment.service, deployment.env_flag()))
         }),
         Command::Retire { deployment } => before.and_then(serving).map(|version| {
-            format!("undo: ionledger new {} {version}{}, then give it traffic", deployment.service, env(deployment))
+            format!(
+                "undo: ionledger new {} {version}{}, then give it traffic",
+                deployment.service,
+                deployment.env_flag()
+            )
         }),
         Command::Dismiss { .. } => None,
     };
@@ -82,16 +90,5 @@ fn weights(deployment: &DeploymentId, before: &DeploymentStatus) -> Option<Strin
         .map(|version| format!("{} {}", version.version, percent(version.weight_set)))
         .collect();
     (!shares.is_empty())
-        .then(|| format!("ionledger traffic {} {}{}", deployment.service, shares.join(" "), env(deployment)))
-}
-
-fn words(deployment: &DeploymentId) -> String {
-    format!("{}{}", deployment.service, env(deployment))
-}
-
-fn env(deployment: &DeploymentId) -> String {
-    match deployment.environment == EnvironmentName::production() {
-        true => String::new(),
-        false => format!(" --env {}", deployment.environment),
-    }
+        .then(|| format!("ionledger traffic {} {}{}", deployment.service, shares.join(" "), deployment.env_flag()))
 }

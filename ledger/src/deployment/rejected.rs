@@ -5,7 +5,7 @@
 //! release is the same, and is no better for being deployed again.
 
 use schemas::traffic::Rejected as RejectedEvent;
-use schemas::{EnvironmentName, Event, StackId, Timestamp, Version, Weight, Weights};
+use schemas::{Event, StackId, Timestamp, Version, Weight, Weights};
 use serde::{Deserialize, Serialize};
 
 use super::{Case, Deployment};
@@ -77,7 +77,8 @@ pub fn of_version<'a>(deployment: &'a Deployment, version: &Version) -> Option<&
     traffic.rejected.iter().rev().find(|rejected| rejected.version == *version)
 }
 
-fn own(deployment: &Deployment, stack: StackId) -> Option<&Rejected> {
+/// Returns what is held against `stack` itself, whatever is held against its version.
+pub(super) fn own(deployment: &Deployment, stack: StackId) -> Option<&Rejected> {
     deployment.traffic.rejected.iter().find(|rejected| rejected.stack == stack)
 }
 
@@ -185,11 +186,7 @@ impl Case<'_> {
     }
 
     fn overruling(&self, version: &Version, rejected: &Rejected) -> String {
-        let service = &self.id.service;
-        let env = match &self.id.environment {
-            env if *env == EnvironmentName::production() => String::new(),
-            env => format!(" --env {env}"),
-        };
+        let (service, env) = (&self.id.service, self.id.env_flag());
         let again = if rejected.needs_again() { " --again --reason WHY" } else { "" };
         let traffic = format!("`ionledger traffic {service} {version} 100{env}{again}`");
         let first = match self.deployment.stack_for(version) {

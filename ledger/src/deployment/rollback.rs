@@ -63,12 +63,9 @@ pub fn target(deployment: &Deployment) -> Option<Target> {
 fn warm<'a>(deployment: &'a Deployment, stack: StackId, version: &Version) -> Option<(StackId, &'a Phase)> {
     let fit = |stack: &Stack| matches!(stack.phase, Phase::Ready | Phase::Unhealthy);
     let own = deployment.stacks.get(&stack).filter(|own| fit(own)).map(|own| (stack, own));
-    let another = || deployment.stack_for(version).filter(|(id, other)| fit(other) && !is_marked(deployment, *id));
+    let another =
+        || deployment.stack_for(version).filter(|(id, other)| fit(other) && rejected::own(deployment, *id).is_none());
     own.or_else(another).map(|(id, stack)| (id, &stack.phase))
-}
-
-fn is_marked(deployment: &Deployment, stack: StackId) -> bool {
-    deployment.traffic.rejected.iter().any(|rejected| rejected.stack == stack)
 }
 
 fn live(deployment: &Deployment) -> Option<&Rollout> {
@@ -95,8 +92,11 @@ fn candidates(deployment: &Deployment) -> Vec<Candidate> {
     for holder in traffic.holders.iter().rev() {
         let (stack, version) = (holder.stack, &holder.version);
         let there = deployment.stacks.contains_key(&stack);
-        let rejected =
-            if there { is_marked(deployment, stack) } else { rejected::of_version(deployment, version).is_some() };
+        let rejected = if there {
+            rejected::own(deployment, stack).is_some()
+        } else {
+            rejected::of_version(deployment, version).is_some()
+        };
         // A version deployed again is no other.
         let is_left =
             left.iter().any(|left| *left == stack || (!there && deployment.version_of(*left) == Some(version)));

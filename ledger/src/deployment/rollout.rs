@@ -220,19 +220,6 @@ impl Rollout {
         let step = self.step.as_ref().and_then(|step| self.plan.steps.get(usize::from(step.number)));
         step.copied().unwrap_or(Weight::ZERO)
     }
-
-    /// Returns how its phase is called.
-    pub fn phase_name(&self) -> &'static str {
-        match self.phase {
-            Phase::Running => "running",
-            Phase::Paused { .. } => "paused",
-            Phase::Completed => "completed",
-            Phase::CameBack { .. } => "came back",
-            Phase::Aborted => "aborted",
-            Phase::Promoted => "promoted",
-            Phase::Superseded => "superseded",
-        }
-    }
 }
 
 /// Changes the deployment as an event of its rollout says.
@@ -424,7 +411,7 @@ fn check_serves(case: &Case<'_>, from: &Version, baseline: StackId) -> Result<()
     let Some(stack) = case.deployment.stacks.get(&baseline).filter(|stack| stack.ready_nodes() == 0) else {
         return Ok(());
     };
-    let env = case.env_flag();
+    let env = case.id.env_flag();
     let because = stack.last_failure.as_ref().map(|why| format!(" (the last one: {why})")).unwrap_or_default();
     Err(Rejection::Invalid(format!(
         "none of the nodes of {from} passes its check{because}, and a rollout would leave its users there step by step; move \
@@ -472,7 +459,7 @@ pub(super) fn decide_abort(case: &Case<'_>) -> Result<Decision, Rejection> {
     }
     let rollout = case.live_rollout(&format!(
         "`ionledger rollback {}` sends all traffic back to the version before",
-        case.id.service
+        case.id.arguments()
     ))?;
     let aborted = rollout::Aborted { rollout: rollout.id, reason: "asked for".to_owned() };
     let weights = Weights::all_on(rollout.baseline);

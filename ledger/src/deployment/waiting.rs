@@ -8,7 +8,7 @@ use schemas::traffic::{self, Purpose, WeightsSet};
 use schemas::{DeploymentId, Event, RolloutId, StackId, Stream, Timestamp, Version, Weight, Weights};
 use serde::{Deserialize, Serialize};
 
-use super::{Case, Deployment, Phase, place};
+use super::{Case, Deployment, Phase};
 use crate::decide::{Decision, Rejection};
 use crate::service::Service;
 use crate::state::At;
@@ -220,14 +220,11 @@ fn serving_obstacles(
     }
     if traffic.drift.as_ref().is_some_and(|drift| drift.towards_target) {
         let why = "the router serves the rollback target and nobody here asked for it";
-        add(ObstacleKind::Drift, why.to_owned(), Some(format!("ionledger rollback {}", place(id))));
+        add(ObstacleKind::Drift, why.to_owned(), Some(format!("ionledger rollback {}", id.arguments())));
     }
     let Some(set) = &traffic.set else { return };
     let to = deployment.waiting.as_ref().and_then(|waiting| deployment.version_of(waiting.stack));
-    let all_on = |version: &Version| {
-        let env = place(id)[id.service.as_str().len()..].to_owned();
-        format!("ionledger traffic {} {version} 100{env}", id.service)
-    };
+    let all_on = |version: &Version| format!("ionledger traffic {} {version} 100{}", id.service, id.env_flag());
     let Some(baseline) = set.weights.sole() else {
         let largest =
             set.weights.iter().max_by_key(|(_, weight)| *weight).and_then(|(stack, _)| deployment.version_of(stack));

@@ -7,7 +7,7 @@ use std::path::Path;
 use api::client::{self, Client};
 use replay::answer::{DeploymentStatus, StackPhase, VersionStatus};
 use replay::{Moment, Reader};
-use schemas::{DeploymentId, EnvironmentName, Weight};
+use schemas::{DeploymentId, Weight};
 use workers::traffic::{ProxyControl, Status};
 
 use super::Finding;
@@ -127,11 +127,7 @@ fn failed(status: &[DeploymentStatus]) -> Vec<Finding> {
     let versions = status.iter().flat_map(|deployment| deployment.versions.iter().map(move |of| (deployment, of)));
     let finding = |(deployment, of): (&DeploymentStatus, &VersionStatus)| {
         let (id, version) = (&deployment.deployment, &of.version);
-        let env = if id.environment == EnvironmentName::production() {
-            String::new()
-        } else {
-            format!(" --env {}", id.environment)
-        };
+        let env = id.env_flag();
         let why = of.reason.as_ref().or(of.last_failure.as_ref()).map(|why| format!(": {why}")).unwrap_or_default();
         match of.phase {
             StackPhase::Failed => Some(Finding::warn(
