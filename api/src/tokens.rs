@@ -1,7 +1,7 @@
 //! Tokens: who may come through the TCP door. The file holds only their hashes.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write as _};
+use std::io;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
@@ -9,6 +9,7 @@ use rand::TryRngCore as _;
 use schemas::{Actor, ActorKind, Hash, Timestamp};
 use serde::{Deserialize, Serialize};
 use subtle::ConstantTimeEq as _;
+use workers::durable;
 
 /// What every token begins with, so that scanners of code and logs can find one.
 const PREFIX: &str = "ion_";
@@ -196,12 +197,7 @@ impl Tokens {
     }
 
     fn write(&self, contents: &Contents) -> io::Result<()> {
-        let draft = self.path.with_extension("draft");
-        let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&draft)?;
-        file.write_all(&serde_json::to_vec_pretty(contents)?)?;
-        file.sync_all()?;
-        fs::rename(&draft, &self.path)?;
-        File::open(self.path.parent().expect("the file lies in the data folder"))?.sync_all()
+        durable::replace(&self.path, &serde_json::to_vec_pretty(contents)?)
     }
 
     fn at(&self, cause: io::Error) -> Error {

@@ -13,6 +13,7 @@ pub mod collector;
 pub mod runtime;
 pub mod telemetry;
 
+pub mod durable;
 pub mod identity;
 pub mod rights;
 pub mod nodes;

@@ -4,13 +4,14 @@
 //! each beside a `.why` that says why.
 
 use std::fs::{self, File};
-use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::io;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use schemas::glass::Intent;
 
 use super::key::Key;
+use crate::durable;
 
 /// Where a data folder keeps what was done without the ledger.
 #[derive(Clone, Debug)]
@@ -64,12 +65,7 @@ impl Folder {
     pub fn write(&self, intent: &Intent) -> io::Result<PathBuf> {
         let text = self.key()?.sign(intent);
         let file = self.path.join(format!("{}.json", intent.command.id));
-        let draft = file.with_extension("tmp");
-        let mut open = File::options().write(true).create(true).truncate(true).mode(0o600).open(&draft)?;
-        open.write_all(&text)?;
-        open.sync_all()?;
-        fs::rename(&draft, &file)?;
-        sync(&self.path)?;
+        durable::replace(&file, &text)?;
         Ok(file)
     }
 

@@ -5,14 +5,15 @@
 //! numbers are in `DATA/users.json`, and are never given to another service of the folder.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write as _};
+use std::fs::{self, OpenOptions};
+use std::io;
 use std::ops::Range;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use schemas::{Hash, ServiceName};
 
+use crate::durable;
 use crate::identity::{self, Identity};
 
 /// Numbers that no distribution gives to users, services or containers. Source: systemd, "Users, Groups, UIDs and GIDs".
@@ -70,12 +71,7 @@ impl Users {
     }
 
     fn write(&self, users: &BTreeMap<ServiceName, u32>) -> io::Result<()> {
-        let draft = self.file.with_extension("draft");
-        let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&draft)?;
-        file.write_all(&serde_json::to_vec_pretty(users)?)?;
-        file.sync_all()?;
-        fs::rename(&draft, &self.file)?;
-        File::open(self.file.parent().expect("it lies in the data folder"))?.sync_all()
+        durable::replace(&self.file, &serde_json::to_vec_pretty(users)?)
     }
 }
 
