@@ -26,7 +26,7 @@ pub const WEBHOOK: [&str; 3] = ["webhook-id", "webhook-timestamp", "webhook-sign
 /// How far a webhook's time may be from this server's clock, in seconds. Source: the libraries of Standard Webhooks.
 pub const TOLERANCE_S: i64 = 300;
 
-/// Base64, with the signs that fill it up or without them.
+/// Base64, with or without padding.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
     &alphabet::STANDARD,
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),

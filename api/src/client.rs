@@ -132,7 +132,7 @@ impl Client {
         Self { target: Target { place, on_halted: None } }
     }
 
-    /// Tells `heard`, with every answer, why the server follows its ledger no further, if it does not.
+    /// Calls `heard` with the reason for every answer of a server whose ledger has halted.
     #[must_use]
     pub fn on_halted(mut self, heard: OnHalted) -> Self {
         self.target.on_halted = Some(heard);

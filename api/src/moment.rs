@@ -32,14 +32,14 @@ pub enum NoMoment {
     /// It names a leap second, which no clock here tells from the second before or after it.
     #[error("`{0}` is no time: a leap second has no moment of its own here; write :59 or the next minute's :00")]
     LeapSecond(String),
-    /// Nobody knows its zone.
+    /// Its zone is unknown.
     #[error("`{text}`: unknown time zone `{zone}`; {next}")]
     UnknownZone {
         /// The text.
         text: String,
         /// The zone.
         zone: String,
-        /// What to write in its stead.
+        /// What to write instead.
         next: String,
     },
     /// It names no zone, and this machine's own is not known.
@@ -88,7 +88,7 @@ pub enum NoMoment {
 ///
 /// # Errors
 ///
-/// [`NoMoment`] says what is wrong with the text and what to write in its stead.
+/// [`NoMoment`] says what is wrong with the text and what to write instead.
 pub fn parse(text: &str, now: &Zoned) -> Result<Timestamp, NoMoment> {
     let text = text.trim();
     if text == "now" {
@@ -137,7 +137,7 @@ fn find(text: &str, annotation: &TimeZoneAnnotation<'_>) -> Result<TimeZone, NoM
     ZONES.get(zone).ok().filter(|found| !found.is_unknown()).ok_or_else(unknown)
 }
 
-/// Returns what to write in place of a zone that nobody knows.
+/// Returns the hint for an unknown time zone: the known zone with the most similar name, else the form of a zone.
 fn meant(zone: &str) -> String {
     let likeness = |name: &str| strsim::jaro_winkler(&name.to_lowercase(), &zone.to_lowercase());
     let known = ZONES.available().map(|name| (likeness(name.as_str()), name.as_str().to_owned()));

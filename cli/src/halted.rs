@@ -1,6 +1,5 @@
-//! A ledger that goes on no further: one that has halted, which every command says before anything else, and none ends well but a
-//! rollback that was carried out without it;
-//! and one that was moved, of which a folder still tells how it stood.
+//! Ledgers that take no more commits. Where one has halted, every command says so first and fails, except a rollback that
+//! was carried out without the ledger. Where one was moved elsewhere, a command that reads its old folder says so first.
 
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -13,23 +12,23 @@ use crate::render::words::plain;
 /// Why the ledger that was asked has halted, if it has.
 static WHY: OnceLock<String> = OnceLock::new();
 
-/// Whether it was said.
+/// Whether one of the two was said.
 static SAID: AtomicBool = AtomicBool::new(false);
 
-/// Where the ledger went that a folder's was moved to, if it was.
+/// Where the ledger of the folder was moved to, if it was.
 static MOVED: OnceLock<String> = OnceLock::new();
 
-/// Hears from a folder that its ledger was moved.
+/// Notes that the ledger of the folder was moved to `to`.
 pub(crate) fn moved(to: &str) {
     let _ = MOVED.set(to.to_owned());
 }
 
-/// Hears it from a server.
+/// Notes that a server says its ledger has halted, because of `why`.
 pub(crate) fn heard(why: &str) {
     let _ = WHY.set(why.to_owned()); // the first reason stands
 }
 
-/// Says it on stderr, also to who wants quiet, unless it was said before. Called before anything else is written.
+/// Says it on stderr, even with `--quiet`, unless it was said before. Called before anything else is written.
 pub(crate) fn say_first() {
     if let Some(why) = WHY.get()
         && !SAID.swap(true, Ordering::Relaxed)
@@ -55,12 +54,12 @@ pub(crate) fn sentence(why: &str) -> String {
 /// Whether what was asked for was carried out without the ledger.
 static CARRIED_OUT: AtomicBool = AtomicBool::new(false);
 
-/// Hears that what was asked for was carried out without the ledger: that is no failure, whatever the ledger does.
+/// Notes that the command was carried out without the ledger, so that it does not fail for the halt.
 pub(crate) fn carried_out() {
     CARRIED_OUT.store(true, Ordering::Relaxed);
 }
 
-/// Returns how a command ends that would end with `exit`.
+/// Returns the exit code of a command that would end with `exit`: a failure if its ledger has halted.
 pub(crate) fn ending(exit: ExitCode) -> ExitCode {
     let fails = WHY.get().is_some() && !CARRIED_OUT.load(Ordering::Relaxed);
     if fails && exit == ExitCode::SUCCESS { Exit::Error.into() } else { exit }

@@ -26,10 +26,10 @@ const ANSWER_BYTES_MAX: usize = 256 * 1024 * 1024;
 /// How long connecting may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Who hears that a server follows its ledger no further, and why.
+/// Called with the reason when a server answers that its ledger has halted.
 pub type OnHalted = fn(&str);
 
-/// A server, and who hears that it has halted.
+/// A server, and what to call when its ledger has halted.
 #[derive(Clone, Debug)]
 pub(super) struct Target {
     pub(super) place: Place,

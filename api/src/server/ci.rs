@@ -1,8 +1,7 @@
 //! `POST /v1/ci/releases`: a pipeline reports a release, signed; what the policy wants follows.
 //!
-//! This door is open to strangers: cap, authenticate, then parse, in this order. What was delivered once is known by what was
-//! signed of it ([`Delivery`]), so whoever has seen a delivery can repeat it and gets the first answer, whatever has become of
-//! the release since.
+//! This door is open to strangers: cap, authenticate, then parse, in this order. A delivery's id comes from
+//! its signed parts ([`Delivery`]). So a captured delivery that is sent again gets the first answer and starts nothing.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -237,8 +236,8 @@ async fn take(api: &Api, report: Report, delivery: &Delivery, actor: Actor, peer
     }
 }
 
-/// Says whether the release was recorded by the same report, when deliveries were still known by a header that nobody signs:
-/// such a report gets no second rollout.
+/// Says whether an older program, which took the delivery's id from an unsigned header, recorded the release from this same
+/// report. Such a report gets no second rollout.
 async fn known_by_header(api: &Api, service: &ServiceName, version: &Version, run: &str) -> Result<bool, Problem> {
     let Some(commit) = commit_of(api, service, version) else { return Ok(false) };
     let explained = api.reader.explain_commit(commit).await?;

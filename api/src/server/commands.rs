@@ -167,8 +167,8 @@ async fn lacks(api: &Api, command: &Command) -> Vec<String> {
     api.hooks.lacks(&run).await
 }
 
-/// Checks that a pipeline, which brings programs, gives them no secret but those that the service's declaration names:
-/// references are resolved with the rights of whoever runs this ledger.
+/// Refuses a pipeline's release that refers to a secret which the service's declaration does not name. ionledger reads the
+/// secret with its own rights, so a pipeline could else read any of ionledger's files.
 fn check_references(api: &Api, actor: &Actor, command: &Command) -> Result<(), Problem> {
     let (ActorKind::Pipeline, Command::Release { service, env, .. }) = (actor.kind, command) else { return Ok(()) };
     let view = api.ledger.view();

@@ -1,4 +1,4 @@
-//! `GET /v1/history`: told part by part, so that a long one needs no more memory than a short one.
+//! `GET /v1/history`: the answer is streamed page by page, so that a long history needs no more memory than a short one.
 
 use std::io;
 use std::sync::Arc;
@@ -25,7 +25,7 @@ const PAGE: usize = 256;
 /// About how much goes into a part of the body, in bytes.
 const PART_BYTES: usize = 32 * 1024;
 
-/// What is left to be told.
+/// The pages that are still to be read and sent.
 struct Telling {
     api: Arc<Api>,
     /// The rest, from where the last page ended.
@@ -75,7 +75,7 @@ impl Telling {
     }
 }
 
-/// Breaks the body off, so that nobody takes what came for all.
+/// Ends the body with an error, so that no client takes the part it has received for the whole answer.
 async fn broken(parts: &Sender<Part>, why: &str) {
     tracing::warn!(why, "an answer broke off");
     let _ = parts.send(Err(io::Error::other(why.to_owned()))).await;

@@ -67,7 +67,8 @@ Examples:
 /// Send all requests back to the version before, now.
 ///
 /// Within a rollout that is its baseline; else the latest version that held all traffic and is not rejected: judged
-/// worse, rolled back from, or left by hand for an older release. No gate, approval or freeze comes before it, and a second one changes nothing.
+/// worse, rolled back from, or left by hand for an older release. No gate, approval or freeze comes before it, and a
+/// second one changes nothing.
 ///
 /// If the ledger gives no verdict within 2 s, it goes on without ("break glass"): the intent is signed and kept in a
 /// file, the requests move, and the ledger hears of it when it answers again.

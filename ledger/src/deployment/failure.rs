@@ -10,16 +10,16 @@ use super::{Case, Deployment, Phase, Stack, retention};
 use crate::decide::{Decision, Rejection};
 use crate::state::At;
 
-/// After how many failed starts of one place in a row a stack is given up that nothing needs. Source: the first issue.
+/// A stack that nothing needs is given up when one of its places has failed to start this many times in a row.
 pub const FAILED_STARTS_MAX: u32 = 5;
 
-/// For how long a node must have been ready for the failures before it to count no longer.
+/// Once a node was ready for this long, the failed starts before it no longer count.
 pub const STEADY_AFTER: Duration = Duration::from_secs(5 * 60);
 
 /// The longest wait before a place is filled again. With the start itself a place is tried at least once a minute.
 pub const WAIT_MAX: Duration = Duration::from_secs(50);
 
-/// Of how many failed stacks a deployment keeps the record once their nodes are gone; the oldest go first.
+/// How many failed stacks a deployment remembers once their nodes are gone; the oldest are forgotten first.
 const KEPT_MAX: usize = 20;
 
 /// That a stack failed for good.

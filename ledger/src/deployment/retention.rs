@@ -69,8 +69,8 @@ pub fn needed(deployment: &Deployment, stack: StackId) -> Option<&'static str> {
 
 /// Returns when `stack` is to be taken down, and why: `None` while it is in use or being taken down already.
 ///
-/// A failed stack, one whose rollout was dropped, and every stack that was retired go at once; an unused one after the policy's time, or
-/// earlier if more than the policy's number are kept warm and it is the longest unused.
+/// A failed stack, one whose rollout was dropped, and every stack that was retired go at once. An unused one goes after the
+/// policy's time, or earlier if more than the policy's number are kept warm and it is the longest unused.
 pub fn due(deployment: &Deployment, stack: StackId, policy: &RetentionPolicy) -> Option<(Timestamp, &'static str)> {
     let found = deployment.stacks.get(&stack)?;
     if in_use(deployment, stack).is_some() {

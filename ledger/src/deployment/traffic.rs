@@ -290,8 +290,9 @@ pub(super) fn decide_retire(case: &Case<'_>) -> Result<Decision, Rejection> {
     Ok(Decision::on(case.stream(), events))
 }
 
-/// Decides what the router confirmed: none if it was known. A rollout whose last step that was is complete. Under a generation of broken glass that the ledger has not
-/// heard of, somebody sent traffic back to what is set: a running rollout waits until that is explained.
+/// Decides what the router confirmed: none if it was known. If it confirms the last step of a rollout, the rollout is
+/// complete. Under a generation of broken glass that the ledger has not heard of, somebody sent traffic back to what is
+/// set: a running rollout waits until that is explained.
 ///
 /// # Errors
 ///

@@ -1,8 +1,8 @@
 //! Records: the outcomes on their way into the ledger, in tasks of their own.
 //!
 //! A deployment's outcomes are recorded together, and what a later reaction says of it waits until they are; what sends its
-//! traffic back waits for none of them, and is not abandoned half way. What the ledger does not take is tried again, later
-//! and later (`backoff.rs`).
+//! traffic back waits for none of them, and is not abandoned half way. What the ledger refuses is tried again with
+//! growing waits (`backoff.rs`).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -32,11 +32,11 @@ pub(super) struct Records {
 
 /// What became of outcomes that were recorded together.
 enum Recorded {
-    /// Something was taken, or was so already.
+    /// All were recorded, or were already true.
     Taken,
-    /// The ledger took one of them not, and that may heal soon.
+    /// The ledger refused one of them; a later try may succeed.
     Refused(String),
-    /// It took one of them not, and will not before this program or the ledger is another.
+    /// It refused one of them, and will until the program is upgraded or the outcome is smaller.
     Closed(String),
 }
 
