@@ -134,7 +134,7 @@ impl Visit for Collect {
         }
         let about_it = self.history.as_ref().is_some_and(|query| is_about(query, decoded.envelope()));
         let (deployment, service) = match decoded.envelope().filter(|_| about_it) {
-            Some(envelope) => (deployment_in(envelope), service_in(envelope)),
+            Some(envelope) => subjects(envelope.extends.iter().map(|head| &*head.stream)),
             None => (None, None),
         };
         let before = self.deployment(deployment.as_ref());
@@ -181,18 +181,15 @@ pub(super) fn stream_is_about(query: &HistoryQuery, stream: &str) -> bool {
     }
 }
 
-/// Returns the deployment that a commit is about, if it is about one.
-pub(super) fn deployment_in(envelope: &Envelope<'_>) -> Option<DeploymentId> {
-    envelope.extends.iter().find_map(|head| match head.stream.parse() {
-        Ok(Stream::Deployment(id) | Stream::Judgement(id)) => Some(id),
-        _ => None,
-    })
-}
-
-/// Returns the service that a commit is about, if it is about one and no deployment.
-pub(super) fn service_in(envelope: &Envelope<'_>) -> Option<ServiceName> {
-    envelope.extends.iter().find_map(|head| match head.stream.parse() {
-        Ok(Stream::Service(name)) => Some(name),
-        _ => None,
-    })
+/// Returns the deployment and the service that a commit which extends these streams is about, as far as it is about one.
+pub(super) fn subjects<'a>(streams: impl IntoIterator<Item = &'a str>) -> (Option<DeploymentId>, Option<ServiceName>) {
+    let (mut deployment, mut service) = (None, None);
+    for stream in streams {
+        match stream.parse() {
+            Ok(Stream::Deployment(id) | Stream::Judgement(id)) => deployment = deployment.or(Some(id)),
+            Ok(Stream::Service(name)) => service = service.or(Some(name)),
+            _ => {}
+        }
+    }
+    (deployment, service)
 }

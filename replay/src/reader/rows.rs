@@ -7,10 +7,10 @@ use ledger::State;
 use ledger::log::{ReadError, Record};
 use ledger::rule::Judged;
 use ledger::view::{Decoded, Folded};
-use schemas::{DeploymentId, Offset, ServiceName, Stream, Version};
+use schemas::{DeploymentId, Offset, ServiceName, Version};
 
 use super::blocks;
-use super::collect::{Kept, is_about, stream_is_about};
+use super::collect::{Kept, is_about, stream_is_about, subjects};
 use super::origins::Places;
 use super::{Error, HistoryQuery, Reader, Seen, history};
 use crate::answer::{At, History, Names};
@@ -191,24 +191,9 @@ fn candidates(rows: &Projection, query: &HistoryQuery, max: usize) -> Option<Box
 
 /// Returns what ids stood for just before and just after a record, and what was declared before it.
 pub(super) fn names_of(rows: &Projection, folded: &Folded) -> Option<Names> {
-    let streams = folded.commit.iter().flat_map(|commit| &commit.extends);
-    let (mut deployment, mut service) = (None, None);
-    for (stream, _) in streams {
-        match stream.parse() {
-            Ok(Stream::Deployment(id) | Stream::Judgement(id)) => deployment = deployment.or(Some(id)),
-            Ok(Stream::Service(name)) => service = service.or(Some(name)),
-            _ => {}
-        }
-    }
-    names_at(rows, deployment, service, folded.offset)
-}
-
-fn names_at(
-    rows: &Projection,
-    deployment: Option<DeploymentId>,
-    service: Option<ServiceName>,
-    offset: Offset,
-) -> Option<Names> {
+    let extended = folded.commit.iter().flat_map(|commit| &commit.extends);
+    let (deployment, service) = subjects(extended.map(|(stream, _)| stream.as_str()));
+    let offset = folded.offset;
     let part = |name: String, offset| Some(rows.parts_at(offset, &[name])?.0);
     let before = |name: String| match offset.0.checked_sub(1) {
         Some(before) => part(name, Offset(before)),

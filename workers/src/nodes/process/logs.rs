@@ -3,7 +3,7 @@
 //! A node writes its log itself, so its lines bear no time. `log::note` marks how long the log was at which time, in the
 //! node's file `times`, about once a second while it grows; `since` begins at the last mark before it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, Read as _, Seek as _, SeekFrom};
@@ -58,6 +58,8 @@ pub struct Logs {
     nodes: PathBuf,
     wanted: Wanted,
     readers: BTreeMap<EffectId, Reader>,
+    /// Nodes that are not wanted, so that their folders are read once.
+    others: BTreeSet<EffectId>,
 }
 
 /// Returns where the log of a node of the data folder lies.
@@ -72,7 +74,7 @@ impl Logs {
     ///
     /// An I/O error if the nodes' folder cannot be listed.
     pub fn open(data: &Path, wanted: Wanted) -> io::Result<Self> {
-        let mut logs = Self { nodes: data.join("nodes"), wanted, readers: BTreeMap::new() };
+        let mut logs = Self { nodes: data.join("nodes"), wanted, readers: BTreeMap::new(), others: BTreeSet::new() };
         logs.find()?;
         Ok(logs)
     }
@@ -116,13 +118,15 @@ impl Logs {
             let Some(effect) = entry?.file_name().to_str().and_then(|name| name.parse::<EffectId>().ok()) else {
                 continue;
             };
-            if self.readers.contains_key(&effect) {
+            if self.readers.contains_key(&effect) || self.others.contains(&effect) {
                 continue;
             }
             let folder = Folder::of(&self.nodes, effect);
             let Ok(Some(launch)) = folder.launch() else { continue };
             if self.wanted.takes(&launch) {
                 self.readers.insert(effect, Reader::open(folder, launch, self.wanted.since));
+            } else {
+                self.others.insert(effect);
             }
         }
         Ok(())
