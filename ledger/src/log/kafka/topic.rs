@@ -213,12 +213,20 @@ async fn settings(
     let (mut topic, mut broker, mut refused) = (None, None, "the topic's settings were not told".to_owned());
     for answer in answers {
         match answer {
-            Ok(told) if matches!(told.specifier, OwnedResourceSpecifier::Topic(_)) => topic = Some(told),
+            Ok(told) if matches!(told.specifier, OwnedResourceSpecifier::Topic(_)) => {
+                topic = Some(told).filter(is_told)
+            }
             Ok(told) => broker = Some(told),
             Err(code) => refused = code.to_string(),
         }
     }
     Ok((topic.ok_or(refused)?, broker))
+}
+
+/// Says whether an answer tells settings at all. A broker that has not heard of a new topic yet answers without any: that
+/// is no word about them.
+fn is_told(resource: &ConfigResource) -> bool {
+    !resource.entries.is_empty()
 }
 
 /// Returns the settings with which a ledger could lose records.
@@ -235,7 +243,7 @@ pub(super) async fn look_again(clients: &Clients, dev: bool) -> Option<Vec<Strin
     let asked = [ResourceSpecifier::Topic(clients.topic())];
     let answers = admin.describe_configs(&asked, &AdminOptions::new().request_timeout(Some(ASK_MAX))).await;
     drop(Closing::begin("admin client", admin));
-    let topic = answers.ok()?.into_iter().next()?.ok()?;
+    let topic = answers.ok()?.into_iter().next()?.ok().filter(is_told)?;
     let weak = weaknesses(&topic, dev);
     let said = OpenError::Settings { topic: clients.topic().to_owned(), weak: weak.clone() };
     Some((!weak.is_empty()).then(|| said.to_string()).into_iter().collect())
@@ -286,4 +294,25 @@ pub(super) fn is_in_sync(clients: &Clients, asking: &Consumer) -> bool {
 pub(super) fn is_gone(error: &KafkaError) -> bool {
     use RDKafkaErrorCode::{UnknownPartition, UnknownTopic, UnknownTopicOrPartition};
     matches!(error.rdkafka_error_code(), Some(UnknownPartition | UnknownTopic | UnknownTopicOrPartition))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_without_settings_is_no_word_about_them() {
+        let specifier = OwnedResourceSpecifier::Topic("ionledger.commits".to_owned());
+        let mut topic = ConfigResource { specifier, entries: vec![] };
+        assert!(!is_told(&topic), "it is asked again");
+        topic.entries.push(rdkafka::admin::ConfigEntry {
+            name: "cleanup.policy".to_owned(),
+            value: Some("compact".to_owned()),
+            source: rdkafka::admin::ConfigSource::DynamicTopic,
+            is_read_only: false,
+            is_default: false,
+            is_sensitive: false,
+        });
+        assert!(is_told(&topic) && weaknesses(&topic, true).iter().any(|weak| weak.found == "compact"));
+    }
 }
