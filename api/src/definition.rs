@@ -25,7 +25,7 @@ mod schema;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-use schemas::policy::{Policy, RetentionPolicy, RolloutPolicy};
+use schemas::policy::{HoldAfter, Policy, RetentionPolicy, RolloutPolicy};
 use schemas::run::{Capacity, EnvValue, HttpCheck, RunSpec};
 use schemas::service::Definition;
 use schemas::{EnvironmentName, ServiceName, Weight, text};
@@ -215,12 +215,34 @@ fn rollout(mut section: Section<'_>) -> RolloutPolicy {
     let early = section.get("early").and_then(|item| {
         in_policy(&item, item.checked(early)?, |policy, after| policy.rollout.early_after_ms = *after)
     });
+    let bake = section
+        .get("bake")
+        .and_then(|item| in_policy(&item, item.duration_ms()?, |policy, ms| policy.rollout.bake_ms = *ms));
+    let control = section
+        .get("control")
+        .and_then(|item| in_policy(&item, item.percent(str::parse)?, |policy, share| policy.rollout.control = *share));
+    let rollback_past_target = section.get("rollback_past_target").and_then(|item| item.boolean());
+    let hold_after = section.get("hold_after").and_then(|item| item.checked(hold_after));
     section.end();
     RolloutPolicy {
         steps: steps.unwrap_or(default.steps),
         duration_ms: duration.unwrap_or(default.duration_ms),
         on_release: on_release.unwrap_or(default.on_release),
         early_after_ms: early.unwrap_or(default.early_after_ms),
+        bake_ms: bake.unwrap_or(default.bake_ms),
+        control: control.unwrap_or(default.control),
+        rollback_past_target: rollback_past_target.unwrap_or(default.rollback_past_target),
+        hold_after: hold_after.unwrap_or(default.hold_after),
+    }
+}
+
+/// Reads which rollbacks put a deployment on hold.
+fn hold_after(text: &str) -> Result<HoldAfter, String> {
+    match text.trim() {
+        "rollback" => Ok(HoldAfter::Rollback),
+        "any" => Ok(HoldAfter::Any),
+        "never" => Ok(HoldAfter::Never),
+        _ => Err(format!("`{}` is none of `rollback` (a person's), `any` and `never`", shown(text))),
     }
 }
 

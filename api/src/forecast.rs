@@ -1,12 +1,12 @@
 //! What a rollout of a service will be able to tell, by its policy and its traffic.
 
 use ledger::decide;
-use ledger::judgement::forecast::rollout::{Forecast, Known, MetricForecast, Stage, forecast, part};
+use ledger::judgement::forecast::rollout::{Forecast, Known, MetricForecast, Stage, end_seconds, forecast, part};
 use ledger::judgement::policy;
 use schemas::command::PlanAsked;
 use schemas::policy::{Deadline, Policy};
 use schemas::rollout::Plan;
-use schemas::{DeploymentId, StackId, Weight};
+use schemas::{DeploymentId, StackId, Timestamp, Version, Weight};
 use serde::{Deserialize, Serialize};
 use workers::measures::{Measured, ticks};
 
@@ -71,10 +71,27 @@ pub struct Answer {
     /// What it will be able to tell.
     #[serde(flatten)]
     pub forecast: Forecast,
+    /// After how many seconds a good newcomer is expected to have all traffic; none if it waits for ever.
+    #[serde(default)]
+    pub end_seconds: Option<f64>,
+    /// The rollout that is under way there.
+    #[serde(default)]
+    pub under_way: Option<UnderWay>,
     /// The same in a sentence.
     pub sentence: String,
     /// What it will not be able to do, and what would help; empty for a rollout that sees well.
     pub warnings: Vec<String>,
+}
+
+/// A rollout under way.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnderWay {
+    /// The newcomer.
+    pub canary: Option<Version>,
+    /// When its next step may be taken.
+    pub next_at: Timestamp,
+    /// When it is expected to end.
+    pub expected_end_at: Timestamp,
 }
 
 /// Returns the least that a measurement must have lasted to tell a rate, in seconds.
@@ -118,6 +135,8 @@ pub fn answer(
         all if all > 0.0 => forecast.requests_canary / all,
         _ => rollout.steps.first().copied().map_or(0.0, part),
     };
+    let until_accepted = policy::ramp(&policy.judgement).until_accepted;
+    let end_seconds = end_seconds(&rollout, &policy.judgement, until_accepted, per_minute / 60.0, &forecast);
     let mut answer = Answer {
         schema_version: SCHEMA_VERSION,
         deployment,
@@ -127,6 +146,8 @@ pub fn answer(
         unmeasured: traffic.err(),
         share,
         forecast,
+        end_seconds,
+        under_way: None,
         sentence: String::new(),
         warnings: vec![],
     };
@@ -176,11 +197,18 @@ fn sentence(answer: &Answer) -> String {
         Some(errors) => match errors.smallest_rate {
             Some(rate) => {
                 let rate = words::percent(rate);
-                format!("{at}, the smallest error rate this rollout can see in {time} is {rate}")
+                format!("{at}, the smallest error rate this rollout can see in {time} is {rate}{}", bake(answer))
             }
-            None => format!("{at}, this rollout cannot see any error rate in {time}"),
+            None => format!("{at}, this rollout cannot see any error rate in {time}{}", bake(answer)),
         },
     }
+}
+
+/// What comes after the plan's duration, if something does.
+fn bake(answer: &Answer) -> String {
+    let Some(step) = answer.plan.bake_step() else { return String::new() };
+    let share = answer.plan.steps.get(usize::from(step)).copied().unwrap_or(Weight::FULL);
+    format!("; then it is judged for {} more at {share}", words::length(answer.plan.bake_ms as f64 / 1_000.0))
 }
 
 fn warnings(answer: &Answer, policy: &Policy) -> Vec<String> {
@@ -218,6 +246,13 @@ fn warnings(answer: &Answer, policy: &Policy) -> Vec<String> {
             }
         ));
     }
+    if let Some(late) = answer.end_seconds.filter(|end| *end > answer.plan.all_ms() as f64 / 1_000.0 + 1.0) {
+        let planned = words::length(answer.plan.all_ms() as f64 / 1_000.0);
+        let late = words::length((late / 60.0).ceil() * 60.0);
+        warnings.push(format!(
+            "a good newcomer has all traffic after about {late}, not {planned}: late steps delay the later ones"
+        ));
+    }
     warnings
 }
 
@@ -231,7 +266,6 @@ impl Answer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use schemas::Timestamp;
     use std::collections::BTreeMap;
     use workers::measures::{Latency, NodeMeasured, Span};
     use workers::traffic::Histogram;
@@ -277,9 +311,19 @@ mod tests {
         assert_eq!(answer.sentence, sentence);
         assert!(answer.is_poor() && answer.warnings[0].starts_with("it sees little"), "{answer:?}");
         let late = "by errors that takes 34,607 of its requests, and about 30 are expected; it then goes on";
-        assert!(answer.warnings.len() == 3 && answer.warnings[2].contains(late), "{answer:?}");
+        assert!(answer.warnings.len() == 4 && answer.warnings[2].contains(late), "{answer:?}");
         assert!(answer.warnings[1].starts_with("it will hold: about 30 requests of the newcomer"), "{answer:?}");
         assert_eq!((answer.requests_measured, answer.unmeasured.as_deref()), (false, Some("nothing runs")));
+    }
+
+    #[test]
+    fn a_bake_is_said_and_its_time_comes_after_the_plan() {
+        let mut policy = Policy::default();
+        policy.rollout.bake_ms = 7_200_000;
+        let answer = answer(id(), &policy, &assumed(60_000.0, 10, 3_600_000), unknown()).unwrap();
+        assert!(answer.sentence.ends_with("; then it is judged for 2 hours more at 95 %"), "{answer:?}");
+        assert_eq!(answer.end_seconds, Some(3.0 * 3_600.0));
+        assert!(!answer.warnings.iter().any(|warning| warning.contains("late steps")), "{answer:?}");
     }
 
     #[test]

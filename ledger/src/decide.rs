@@ -328,8 +328,8 @@ pub fn plan(asked: &schemas::command::PlanAsked, policy: &schemas::policy::Polic
     if duration_ms > 52 * 7 * 24 * 3_600_000 {
         return Err(Rejection::Invalid("a rollout takes at most 52 weeks".to_owned()));
     }
-    let plan = Plan { steps, duration_ms };
-    let (soak_ms, all_ms) = (policy.judgement.soak_ms, plan.due_ms(plan.steps.len().saturating_sub(1) as u16));
+    let plan = with_bake(Plan { steps, duration_ms, bake_ms: 0 }, &policy.rollout);
+    let (soak_ms, all_ms) = (policy.judgement.soak_ms, plan.all_ms());
     if soak_ms > all_ms {
         let length = |ms: u64| jiff::SignedDuration::from_millis(ms.try_into().unwrap_or(i64::MAX));
         return Err(Rejection::Invalid(format!(
@@ -340,4 +340,22 @@ pub fn plan(asked: &schemas::command::PlanAsked, policy: &schemas::policy::Polic
         )));
     }
     Ok(plan)
+}
+
+/// Puts the policy's bake before a plan's last step: a step of all but the control's share, in the place of those that leave
+/// the old version no more. A plan of one step has none: with nothing judged before, there is nothing to go on with.
+fn with_bake(mut plan: Plan, policy: &schemas::policy::RolloutPolicy) -> Plan {
+    let most = Weight::FULL.basis_points() - policy.control.basis_points().min(Weight::FULL.basis_points());
+    let (Ok(most), true) = (Weight::from_basis_points(most), policy.bake_ms > 0 && plan.steps.len() > 1) else {
+        return plan;
+    };
+    plan.steps.retain(|step| *step < most);
+    plan.steps.extend([most, Weight::FULL]);
+    Plan { bake_ms: policy.bake_ms, ..plan }
+}
+
+/// Says what a plan does not do that its policy asks for, if there is such a thing.
+pub fn unbaked(plan: &Plan, policy: &schemas::policy::Policy) -> Option<String> {
+    let unbaked = policy.rollout.bake_ms > 0 && plan.bake_ms == 0;
+    unbaked.then(|| "a plan of one step gets no bake, although the policy has one".to_owned())
 }

@@ -6,7 +6,7 @@ use toml::{Table, Value};
 
 use crate::ServiceName;
 use crate::policy::{
-    Deadline, JudgementPolicy, MetricWeights, Policy, Prometheus, Queries, RetentionPolicy, RolloutPolicy,
+    Deadline, HoldAfter, JudgementPolicy, MetricWeights, Policy, Prometheus, Queries, RetentionPolicy, RolloutPolicy,
 };
 use crate::run::{Capacity, EnvValue, HttpCheck, RunSpec};
 use crate::service::Definition;
@@ -105,12 +105,30 @@ impl Keys {
     }
 
     fn rollout(&mut self, rollout: &RolloutPolicy) {
-        let RolloutPolicy { steps, duration_ms, on_release, early_after_ms } = rollout;
+        let RolloutPolicy {
+            steps,
+            duration_ms,
+            on_release,
+            early_after_ms,
+            bake_ms,
+            control,
+            rollback_past_target,
+            hold_after,
+        } = rollout;
         self.add("rollout", "steps", steps.iter().map(ToString::to_string).collect::<Vec<_>>());
         self.add("rollout", "duration", duration(*duration_ms));
         self.add("rollout", "on_release", *on_release);
         let early = early_after_ms.map_or("never".to_owned(), |ms| format!("after {}", duration(ms)));
         self.add("rollout", "early", early);
+        self.add("rollout", "bake", duration(*bake_ms));
+        self.add("rollout", "control", control.to_string());
+        self.add("rollout", "rollback_past_target", *rollback_past_target);
+        let hold_after = match hold_after {
+            HoldAfter::Rollback => "rollback",
+            HoldAfter::Any => "any",
+            HoldAfter::Never => "never",
+        };
+        self.add("rollout", "hold_after", hold_after);
     }
 
     fn judgement(&mut self, judgement: &JudgementPolicy) {

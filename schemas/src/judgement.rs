@@ -9,6 +9,7 @@ use crate::event::events;
 use crate::id::{EffectId, RolloutId};
 use crate::policy::JudgementPolicy;
 use crate::rollout::Plan;
+use crate::upcast::unchanged;
 use crate::weight::Weight;
 
 /// Requests that ended and those of them that failed.
@@ -242,7 +243,7 @@ pub struct Tick {
 
 events! {
     /// What happens at the judge's.
-    Begun = "judgement.begun",
+    Begun = "judgement.begun" [unchanged],
     Counted = "judgement.counted",
     Judged = "judgement.judged",
 }

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::weight::Weight;
 
 pub mod judgement;
+mod queries;
 
 pub use judgement::{Deadline, JudgementPolicy, MetricWeights, Prometheus, Queries};
 
@@ -42,6 +43,60 @@ pub struct RolloutPolicy {
     /// come to its end, in milliseconds. Left out: not before it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub early_after_ms: Option<u64>,
+    /// How long, after the plan's duration, the old version keeps a small share, in milliseconds: the bake, in which the
+    /// newcomer is judged on. 0: not at all.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub bake_ms: u64,
+    /// The share that the old version keeps meanwhile, in basis points.
+    #[serde(default = "default_control", skip_serializing_if = "is_default_control")]
+    pub control: Weight,
+    /// Whether a rollback whose target does not pass its check goes to an older version that does. If not, the target is
+    /// started again while users stay where they are.
+    #[serde(default = "yes", skip_serializing_if = "is_yes")]
+    pub rollback_past_target: bool,
+    /// Which rollbacks put the deployment on hold.
+    #[serde(default, skip_serializing_if = "HoldAfter::is_default")]
+    pub hold_after: HoldAfter,
+}
+
+/// Which rollbacks put a deployment on hold: pipelines' releases are then prepared and not rolled out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum HoldAfter {
+    /// A person's, and a person's abort.
+    #[default]
+    Rollback,
+    /// The judge's, too.
+    Any,
+    /// None.
+    Never,
+}
+
+impl HoldAfter {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+fn yes() -> bool {
+    true
+}
+
+fn is_yes(value: &bool) -> bool {
+    *value
+}
+
+fn is_zero(ms: &u64) -> bool {
+    *ms == 0
+}
+
+/// Source: "Judging a canary", zero traffic: keep 1 to 5 % on the old version until the soak ends.
+fn default_control() -> Weight {
+    Weight::from_percent(5)
+}
+
+fn is_default_control(control: &Weight) -> bool {
+    *control == default_control()
 }
 
 /// Source: design, "Rollouts": 1, 2, 5, 10, 25, 50, 100 %.
@@ -55,7 +110,16 @@ fn default_duration_ms() -> u64 {
 
 impl Default for RolloutPolicy {
     fn default() -> Self {
-        Self { steps: default_steps(), duration_ms: default_duration_ms(), on_release: false, early_after_ms: None }
+        Self {
+            steps: default_steps(),
+            duration_ms: default_duration_ms(),
+            on_release: false,
+            early_after_ms: None,
+            bake_ms: 0,
+            control: default_control(),
+            rollback_past_target: true,
+            hold_after: HoldAfter::default(),
+        }
     }
 }
 
@@ -126,9 +190,18 @@ impl Policy {
         if self.rollout.duration_ms > WEEKS_52_MS {
             return fail("rollout.duration", "it must be at most 52 weeks");
         }
+        if self.rollout.bake_ms > WEEKS_52_MS {
+            return fail("rollout.bake", "it must be at most 52 weeks");
+        }
+        if self.rollout.control == Weight::ZERO || self.rollout.control > Weight::from_percent(50) {
+            return fail("rollout.control", "it must be above 0 and at most 50 %: it is what the old version keeps");
+        }
         self.judgement.validate()?;
-        if self.judgement.soak_ms > self.rollout.duration_ms {
-            return fail("judgement.soak", "it must be at most the rollout's duration: no canary could end it before");
+        if self.judgement.soak_ms > self.rollout.duration_ms.saturating_add(self.rollout.bake_ms) {
+            return fail(
+                "judgement.soak",
+                "it must be at most the rollout's duration, with its bake: no canary could end it before",
+            );
         }
         if self.rollout.early_after_ms.is_some_and(|after| after < self.judgement.soak_ms) {
             return fail("rollout.early", "it must be at least the judgement's soak");

@@ -7,6 +7,7 @@ use crate::event::events;
 use crate::id::{RolloutId, StackId};
 use crate::judgement::Measured;
 use crate::policy::Policy;
+use crate::upcast::unchanged;
 use crate::weight::Weight;
 
 /// The canary's weights over time.
@@ -14,16 +15,39 @@ use crate::weight::Weight;
 pub struct Plan {
     /// The weights, rising, the last of them 100 %, at even times from the start to the end.
     pub steps: Vec<Weight>,
-    /// The time from the first step to the last, in milliseconds.
+    /// The time from the first step to the last, in milliseconds; with a bake, to the last but one.
     pub duration_ms: u64,
+    /// How long the last step but one is held after that, in milliseconds: the bake, with a small share left to the old
+    /// version. 0 if there is none.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub bake_ms: u64,
+}
+
+fn is_zero(ms: &u64) -> bool {
+    *ms == 0
 }
 
 impl Plan {
-    /// Returns when `step` is due, in milliseconds from the start.
+    /// Returns when `step` is due, in milliseconds from the start, if all before it are taken when they are due.
     pub fn due_ms(&self, step: u16) -> u64 {
-        let last = self.steps.len().saturating_sub(1) as u128;
+        let last = self.steps.len().saturating_sub(1);
+        if self.bake_ms > 0 && usize::from(step) >= last {
+            return self.duration_ms.saturating_add(self.bake_ms);
+        }
+        let even = if self.bake_ms > 0 { last.saturating_sub(1) } else { last };
         let due = u128::from(self.duration_ms) * u128::from(step);
-        due.checked_div(last).map_or(0, |due| u64::try_from(due).unwrap_or(u64::MAX))
+        due.checked_div(even as u128).map_or(0, |due| u64::try_from(due).unwrap_or(u64::MAX))
+    }
+
+    /// Returns the step that is the bake, if there is one: the last but one.
+    pub fn bake_step(&self) -> Option<u16> {
+        let step = self.steps.len().checked_sub(2).filter(|_| self.bake_ms > 0)?;
+        u16::try_from(step).ok()
+    }
+
+    /// Returns the time from the first step to the last, in milliseconds.
+    pub fn all_ms(&self) -> u64 {
+        self.due_ms(u16::try_from(self.steps.len().saturating_sub(1)).unwrap_or(u16::MAX))
     }
 
     /// Returns how long after `from` the later step `to` is taken at the earliest, in milliseconds; 0 if it is not later.
@@ -209,9 +233,11 @@ pub struct Superseded {
 
 events! {
     /// What happens to a rollout.
-    Requested = "rollout.requested",
+    // Version 2: the plan may have a bake.
+    Requested = "rollout.requested" [unchanged],
     RequestDropped = "rollout.request_dropped",
-    Started = "rollout.started",
+    // Version 2: the plan may have a bake, the policy more keys.
+    Started = "rollout.started" [unchanged],
     StepTaken = "rollout.step_taken",
     Held = "rollout.held" [with_kind],
     DrivenAgain = "rollout.driven_again",
@@ -230,9 +256,23 @@ mod tests {
 
     #[test]
     fn steps_are_due_at_even_times_and_the_last_at_the_end() {
-        let plan = Plan { steps: [1, 10, 50, 100].map(Weight::from_percent).to_vec(), duration_ms: 1_000 };
+        let plan = Plan { steps: [1, 10, 50, 100].map(Weight::from_percent).to_vec(), duration_ms: 1_000, bake_ms: 0 };
         assert_eq!([0, 1, 2, 3].map(|step| plan.due_ms(step)), [0, 333, 666, 1_000]);
-        let at_once = Plan { steps: vec![Weight::FULL], duration_ms: 1_000 };
-        assert_eq!(at_once.due_ms(0), 0);
+        let at_once = Plan { steps: vec![Weight::FULL], duration_ms: 1_000, bake_ms: 0 };
+        assert_eq!((at_once.due_ms(0), at_once.bake_step()), (0, None));
+    }
+
+    #[test]
+    fn a_bake_begins_at_the_plans_end_and_its_time_comes_after() {
+        let plan = |steps: &[u16]| Plan {
+            steps: steps.iter().copied().map(Weight::from_percent).collect(),
+            duration_ms: 1_000,
+            bake_ms: 5_000,
+        };
+        let usual = plan(&[10, 50, 95, 100]);
+        assert_eq!([0, 1, 2, 3].map(|step| usual.due_ms(step)), [0, 500, 1_000, 6_000]);
+        assert_eq!((usual.bake_step(), usual.all_ms()), (Some(2), 6_000));
+        let short = plan(&[95, 100]);
+        assert_eq!((short.due_ms(0), short.due_ms(1), short.bake_step()), (0, 6_000, Some(0)));
     }
 }

@@ -62,6 +62,6 @@ pub struct Applied {
 
 events! {
     /// What happens to a service.
-    // Version 2: `run` may name a user.
-    Applied = "service.applied" [unchanged],
+    // Version 2: `run` may name a user. Version 3: the policy has more keys.
+    Applied = "service.applied" [unchanged, unchanged],
 }

@@ -69,8 +69,8 @@ pub struct Dismissed {
 
 events! {
     /// What happens to a stack.
-    // Version 2: `run` may name a user.
-    Requested = "stack.requested" [unchanged],
+    // Version 2: `run` may name a user. Version 3: the plan may have a bake.
+    Requested = "stack.requested" [unchanged, unchanged],
     Ready = "stack.ready",
     Failed = "stack.failed",
     Unhealthy = "stack.unhealthy",

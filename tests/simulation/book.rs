@@ -336,7 +336,7 @@ impl Deployment {
                 held: false,
                 requests_min: started.policy.judgement.requests_min,
                 started_at: time,
-                interval_ms: started.plan.duration_ms / steps,
+                interval_ms: (started.plan.duration_ms / steps).max(started.plan.bake_ms),
                 heard_at: time,
                 step_at: None,
                 plan: started.plan.clone(),

@@ -81,6 +81,8 @@ pub struct Checks {
     pub rollbacks: u64,
     /// Steps that followed one that had been taken late.
     pub late_steps: u64,
+    /// Bakes that came to their end.
+    pub bakes: u64,
 }
 
 impl Checks {

@@ -370,6 +370,10 @@ impl World {
         policy.rollout.steps = [1, 10, 50, 100].map(Weight::from_percent).to_vec();
         policy.rollout.duration_ms = self.dice.range(MINUTE, 6 * MINUTE);
         policy.rollout.early_after_ms = self.dice.chance(300).then(|| self.dice.range(0, MINUTE));
+        if self.dice.chance(400) {
+            policy.rollout.bake_ms = self.dice.range(20 * SECOND, 4 * MINUTE);
+            policy.rollout.control = Weight::from_percent(u16::try_from(self.dice.range(5, 31)).unwrap_or(5));
+        }
         policy.judgement.requests_min = self.dice.range(5, 60);
         policy.retention.serving_max = u16::try_from(self.dice.range(2, 4)).unwrap_or(2);
         policy.retention.warm_for_ms = self.dice.range(2 * MINUTE, 20 * MINUTE);

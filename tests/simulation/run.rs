@@ -32,7 +32,7 @@ fn outcome(world: &World) -> Outcome {
     let mut tally = world.tally.clone();
     (tally.commits, tally.voids) = (checks.commits, checks.voids);
     (tally.rollouts, tally.rollbacks) = (checks.rollouts, checks.rollbacks);
-    tally.late_steps = checks.late_steps;
+    (tally.late_steps, tally.bakes) = (checks.late_steps, checks.bakes);
     tally.hours = world.now / HOUR;
     Outcome { hash: world.trace.hash(), tally, broken: checks.broken.clone() }
 }

@@ -32,6 +32,8 @@ pub struct Tally {
     pub rollbacks: u64,
     /// Steps that followed one that had been taken late.
     pub late_steps: u64,
+    /// Bakes that came to their end.
+    pub bakes: u64,
     /// Rollbacks without the ledger.
     pub glass: u64,
     /// Clocks that were set wrong.
@@ -54,6 +56,7 @@ impl Tally {
         self.rollouts += other.rollouts;
         self.rollbacks += other.rollbacks;
         self.late_steps += other.late_steps;
+        self.bakes += other.bakes;
         self.glass += other.glass;
         self.clocks += other.clocks;
         self.effects += other.effects;
@@ -75,11 +78,12 @@ impl Tally {
             glass,
             late_steps,
             clocks,
+            bakes,
             ..
         } = self;
         format!(
             "{hours} virtual hours, {commits} commits that count and {voids} that do not, {reactions} reactions, \
-             {effects} effects, {crashes} kills, {rollouts} rollouts, {late_steps} steps after late ones, \
+             {effects} effects, {crashes} kills, {rollouts} rollouts, {late_steps} steps after late ones, {bakes} bakes, \
              {rollbacks} rollbacks, {glass} without the ledger, {clocks} clocks set wrong"
         )
     }

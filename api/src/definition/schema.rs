@@ -44,7 +44,10 @@ pub fn json_schema() -> Value {
             "rollout": object(json!({
                 "steps": {"type": "array", "minItems": 1, "maxItems": 100, "items": percent},
                 "duration": duration, "on_release": {"type": "boolean"},
-                "early": {"type": "string", "pattern": "^(never|after .+)$", "description": "`never`, or `after 30 minutes`"}
+                "early": {"type": "string", "pattern": "^(never|after .+)$", "description": "`never`, or `after 30 minutes`"},
+                "bake": duration, "control": percent,
+                "rollback_past_target": {"type": "boolean"},
+                "hold_after": {"enum": ["rollback", "any", "never"]}
             }), &[]),
             "judgement": judgement(&duration, &percent),
             "retention": object(json!({

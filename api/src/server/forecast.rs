@@ -6,13 +6,14 @@ use std::sync::Arc;
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
 use axum::response::Response;
+use ledger::deployment::step;
 use schemas::policy::Policy;
 use schemas::{DeploymentId, EnvironmentName, ServiceName, StackId, Timestamp, Version, Weight};
 use workers::measures::Asked;
 
 use super::peer::Caller;
 use super::{Api, respond};
-use crate::forecast::{MEASURED_SECONDS_MIN, Question, Traffic, answer};
+use crate::forecast::{Answer, MEASURED_SECONDS_MIN, Question, Traffic, UnderWay, answer};
 use crate::problem::{Code, Problem};
 
 /// Answers from the policy that is declared and the traffic that was measured lately.
@@ -26,11 +27,23 @@ pub(super) async fn get(
     let question = respond::query(question)?;
     let deployment = DeploymentId { environment, service };
     let (policy, serving) = known(&api, &deployment)?;
+    let under_way = under_way(&api, &deployment);
     let traffic = match serving {
         Some(serving) => measured(&api, &deployment, &policy, serving).await,
         None => Err("no version of it serves".to_owned()),
     };
-    Ok(respond::json(&answer(deployment, &policy, &question, traffic)?))
+    Ok(respond::json(&Answer { under_way, ..answer(deployment, &policy, &question, traffic)? }))
+}
+
+/// Returns the rollout that is under way, if one is, and when it is expected to end.
+fn under_way(api: &Api, id: &DeploymentId) -> Option<UnderWay> {
+    let view = api.ledger.view();
+    let deployment = view.state().deployment(id)?;
+    let rollout = deployment.rollout.as_ref()?;
+    let hearing = view.state().judgements.get(id).and_then(|judgements| judgements.of(rollout.id));
+    let expected = step::expected(&deployment.traffic, rollout, hearing, api.ledger.clock().now())?;
+    let canary = deployment.version_of(rollout.canary).cloned();
+    Some(UnderWay { canary, next_at: expected.next_at, expected_end_at: expected.end_at() })
 }
 
 /// The version with the largest share.

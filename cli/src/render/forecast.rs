@@ -33,6 +33,15 @@ pub(crate) fn eyes(answer: &Answer) -> String {
     for line in table::lines(&rows) {
         text.push_str(&format!("  {line}\n"));
     }
+    if let Some(end) = answer.end_seconds.filter(|_| answer.forecast.seconds > 0.0) {
+        text.push_str(&format!("a good newcomer has all traffic after about {}\n", time(end)));
+    }
+    if let Some(live) = &answer.under_way {
+        let canary = live.canary.as_ref().map_or("a gone stack".to_owned(), ToString::to_string);
+        let next = live.next_at.strftime("%Y-%m-%d %H:%M:%S");
+        let end = live.expected_end_at.strftime("%Y-%m-%d %H:%M:%S");
+        text.push_str(&format!("the rollout of {canary} under way: next step at {next} UTC, ends about {end} UTC\n"));
+    }
     for warning in &answer.warnings {
         text.push_str(&format!("{} {warning}\n", paint(BUSY, style_of(BUSY))));
     }

@@ -136,6 +136,7 @@ fn rollout_headline(rollout: &RolloutStatus) -> (&'static str, String) {
     match (rollout.phase, &rollout.held) {
         (RolloutPhase::Paused, _) => (STILL, format!("{rolling} is paused at {step}, {}", rollout.weight)),
         (_, Some(_)) => (WARN, format!("{rolling} holds at {step}, {}", rollout.weight)),
+        (_, None) if rollout.baking => (BUSY, format!("{rolling} bakes at {}, {step}", rollout.weight)),
         (_, None) if rollout.next.is_none() => {
             (BUSY, format!("rolling {rolling}, {step}, {}; the router has yet to confirm it", rollout.weight))
         }

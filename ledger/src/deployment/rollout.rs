@@ -185,7 +185,19 @@ impl Rollout {
         let Some(last) = &self.step else {
             return later(self.started_at, self.plan.due_ms(step).saturating_add(self.still.paused_ms));
         };
-        later(last.at, self.plan.distance_ms(last.number, step).saturating_add(self.paused_ms_since(last)))
+        // A bake is time in which the canary is judged: without anybody who judges it does not pass.
+        let still_ms = if self.plan.bake_step() == Some(last.number) {
+            self.still.all_ms().saturating_sub(last.still.all_ms())
+        } else {
+            self.paused_ms_since(last)
+        };
+        later(last.at, self.plan.distance_ms(last.number, step).saturating_add(still_ms))
+    }
+
+    /// Says whether it bakes: the old version keeps a small share, and the canary is judged on.
+    pub fn is_baking(&self) -> bool {
+        let step = self.step.as_ref().map(|step| step.number);
+        self.is_live() && step.is_some() && step == self.plan.bake_step()
     }
 
     /// Returns for how long it was paused since `step` was taken, in milliseconds.
@@ -383,12 +395,13 @@ pub(super) fn decide_roll(
     case.check_again(to, canary, again)?;
     check_baseline(case, from, baseline)?;
     let rollout: RolloutId = case.now.commit.into();
-    let unjudged = plan.steps.len() == 1;
+    let (unjudged, unbaked) = (plan.steps.len() == 1, decide::unbaked(&plan, &definition.policy));
     events.push(rollout::Started { rollout, baseline, canary, plan, policy: definition.policy.clone() }.into());
     let mut decision = Decision::on(case.stream(), events).requiring(Stream::Service(case.id.service.clone()));
     if unjudged {
         decision.notes.push(format!("the plan's only step is 100 %: {to} gets all traffic at once and is not judged"));
     }
+    decision.notes.extend(unbaked);
     Ok(decision)
 }
 

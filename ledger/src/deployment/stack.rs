@@ -380,8 +380,10 @@ pub(super) fn decide_new(
         capacity: definition.capacity,
         then_roll: None,
     };
+    let unbaked = requested.then_roll.as_ref().and_then(|plan| decide::unbaked(plan, &definition.policy));
     let events = [requested.into()].into_iter().chain(rolling.into_iter().flatten()).collect();
-    let decision = Decision::on(case.stream(), events).requiring(Stream::Service(id.service.clone()));
+    let mut decision = Decision::on(case.stream(), events).requiring(Stream::Service(id.service.clone()));
+    decision.notes.extend(unbaked);
     Ok(waiting::noted(case, decision))
 }
 

@@ -81,15 +81,20 @@ pub fn gate(traffic: &Traffic, rollout: &Rollout, hearing: Option<&Hearing>, now
     }
 }
 
-/// When the step is due: as planned, or, with `early`, as soon as the judgement lets it. All traffic waits for the soak.
+/// When the step is due: as planned, or, with `early`, as soon as the judgement lets it; a bake is not shortened. All traffic
+/// waits for the soak.
 fn due(traffic: &Traffic, rollout: &Rollout, hearing: &Hearing, last: &Step, next: u16, weight: Weight) -> Timestamp {
     let (policy, planned) = (&rollout.policy, rollout.due_at(next));
     let soaked = if weight == Weight::FULL { rollout.after_ms(policy.judgement.soak_ms) } else { planned };
-    let Some(after_ms) = policy.rollout.early_after_ms else { return planned.max(soaked) };
+    let Some(after_ms) = policy.rollout.early_after_ms.filter(|_| !rollout.is_baking()) else {
+        return planned.max(soaked);
+    };
     let accepted = hearing.judge().verdict() == Verdict::NotWorse;
+    // The bake gives the canary nearly all traffic, so it begins when all of it would be given without one.
+    let is_all = weight == Weight::FULL || rollout.plan.bake_step() == Some(next);
     let early = match weight {
-        Weight::FULL if accepted => rollout.after_ms(after_ms),
-        Weight::FULL => planned,
+        _ if is_all && accepted => rollout.after_ms(after_ms),
+        _ if is_all => planned,
         _ if weight <= weight_max(rollout, hearing) => last.at,
         _ => planned,
     };
@@ -207,8 +212,8 @@ pub fn expected(traffic: &Traffic, rollout: &Rollout, hearing: Option<&Hearing>,
         }
         Gate::Open | Gate::Held(_) => later(rollout.due_at(next), paused_ms),
     };
-    let last = u16::try_from(rollout.plan.steps.len().saturating_sub(1)).unwrap_or(u16::MAX);
-    Some(Expected { next_at: next_at.max(now), then_ms: rollout.plan.distance_ms(next, last) })
+    let then_ms = rollout.plan.all_ms().saturating_sub(rollout.plan.due_ms(next));
+    Some(Expected { next_at: next_at.max(now), then_ms })
 }
 
 /// Returns when somebody last gave a sign of driving a rollout.

@@ -38,7 +38,7 @@ pub fn plan(policy: &JudgementPolicy, rollout: &rollout::Plan) -> Plan {
         burst_cap: policy.burst_cap,
         warm_up_seconds: policy.warm_up_ms as f64 / 1_000.0,
         metrics: metrics.into_iter().filter(|(weight, _)| *weight > 0).map(weighted).collect(),
-        ..Plan::new((rollout.duration_ms as f64 / 1_000.0).max(PLAN_SECONDS_MIN))
+        ..Plan::new((rollout.duration_ms.saturating_add(rollout.bake_ms) as f64 / 1_000.0).max(PLAN_SECONDS_MIN))
     }
 }
 
@@ -78,7 +78,7 @@ mod tests {
     use schemas::policy::MetricWeights;
 
     fn rollout(duration_ms: u64) -> rollout::Plan {
-        rollout::Plan { steps: vec![Weight::from_percent(10), Weight::FULL], duration_ms }
+        rollout::Plan { steps: vec![Weight::from_percent(10), Weight::FULL], duration_ms, bake_ms: 0 }
     }
 
     #[test]

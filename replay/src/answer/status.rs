@@ -237,6 +237,9 @@ pub struct RolloutStatus {
     pub phase: RolloutPhase,
     /// Whether it is running or paused.
     pub live: bool,
+    /// Whether it bakes: the old version keeps a small share, and the newcomer is judged on.
+    #[serde(default)]
+    pub baking: bool,
     /// Why it is paused or came back.
     pub reason: Option<String>,
     /// How many steps were taken.
@@ -636,6 +639,7 @@ fn rollout_status(
         canary_stack: rollout.canary,
         phase,
         live: rollout.is_live(),
+        baking: rollout.is_baking(),
         reason,
         steps_taken: rollout.step.as_ref().map_or(0, |step| step.number + 1),
         steps: u16::try_from(rollout.plan.steps.len()).unwrap_or(u16::MAX),

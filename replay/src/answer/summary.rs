@@ -297,6 +297,10 @@ fn of_retention(event: &retention::Event, names: &Names) -> String {
 fn planned(plan: &Plan) -> String {
     match plan.steps.len() {
         0 | 1 => "at once".to_owned(),
+        steps if plan.bake_ms > 0 => {
+            let (over, bake) = (duration(plan.duration_ms), duration(plan.bake_ms));
+            format!("in {steps} steps over {over}, then a bake of {bake}")
+        }
         steps => format!("in {steps} steps over {}", duration(plan.duration_ms)),
     }
 }

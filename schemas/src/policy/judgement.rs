@@ -6,7 +6,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::InvalidPolicy;
+use super::{InvalidPolicy, queries};
 use crate::run::EnvValue;
 use crate::text;
 
@@ -310,14 +310,7 @@ impl Prometheus {
             check(field, query.contains("{version}"), || {
                 "it must tell the versions apart: write `{version}` where a version's name stands".to_owned()
             })?;
-            if let Some(name) = no_counter(query) {
-                return check(field, false, || {
-                    format!(
-                        "`{name}` gives no counters; write the counters' own selector, a series a node: rises are counted \
-                         here, and a sum hides the restart of a node"
-                    )
-                });
-            }
+            queries::check(query).or_else(|rule| check(field, false, || rule))?;
         }
         Ok(())
     }
@@ -337,33 +330,6 @@ fn check_line(field: &'static str, tolerance_ppm: u32, ratio_percent: u32) -> Re
          give it more than 0 %, or a ratio above 1"
             .to_owned()
     })
-}
-
-/// Functions and aggregations of PromQL that people write around a counter, and that give none.
-const NO_COUNTERS: [&str; 10] =
-    ["rate", "irate", "increase", "delta", "idelta", "sum", "avg", "max", "count", "histogram_quantile"];
-
-/// Returns what a query makes of its counters, if that is no counter any more.
-fn no_counter(query: &str) -> Option<&'static str> {
-    let mut quote = None;
-    let is_outside = |c: &char| {
-        let was_outside = quote.is_none();
-        match quote {
-            Some(open) if open == *c => quote = None,
-            None if "\"'`".contains(*c) => quote = Some(*c),
-            _ => return was_outside,
-        }
-        false
-    };
-    let unquoted: String = query.chars().filter(is_outside).collect();
-    let is_word = |c: char| c.is_ascii_alphanumeric() || "_:".contains(c);
-    let is_called = |name: &&str| {
-        unquoted.match_indices(*name).any(|(at, _)| {
-            let (before, after) = (unquoted[..at].chars().next_back(), unquoted[at + name.len()..].trim_start());
-            !before.is_some_and(is_word) && ["(", "by", "without"].iter().any(|next| after.starts_with(next))
-        })
-    };
-    NO_COUNTERS.into_iter().find(is_called)
 }
 
 /// Checks an address without repeating it: a password may stand in it.

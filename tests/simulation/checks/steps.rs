@@ -13,7 +13,7 @@ const EARLY_MIN: Ms = 2 * SECOND;
 
 impl Checks {
     /// 17: a step is taken the plan's distance after the one before it at the earliest, pauses not counted; with `early` two
-    /// seconds after it.
+    /// seconds after it, and after a bake all the same.
     pub(super) fn check_distance(
         &mut self,
         offset: Offset,
@@ -24,9 +24,11 @@ impl Checks {
         let Some(of) = self.book.deployments.get(id).and_then(|of| of.rollout.as_ref()) else { return };
         let Some((last, at)) = of.step_at else { return };
         let planned = of.plan.due_ms(taken.step) - of.plan.due_ms(last);
-        let least = if of.early { planned.min(EARLY_MIN) } else { planned };
+        let baked = of.plan.bake_step() == Some(last);
+        let least = if of.early && !baked { planned.min(EARLY_MIN) } else { planned };
         let (passed, late) = (book::ms_between(at, time).saturating_sub(of.paused_ms), of.is_late(last, at));
         self.late_steps += u64::from(late);
+        self.bakes += u64::from(baked);
         let step = taken.step;
         self.must(17, passed >= least, || {
             format!("#{offset}: {id} takes step {step} {passed} ms after the one before it, the plan has {least} ms")

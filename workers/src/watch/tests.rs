@@ -39,7 +39,8 @@ fn at_step_under(change: impl FnOnce(&mut Policy)) -> State {
     policy.judgement.weights = MetricWeights { errors: 100, status_4xx: 0, p50: 0, p99: 0 };
     policy.judgement.burst_cap = false;
     change(&mut policy);
-    let plan = rollout::Plan { steps: [10, 100].map(Weight::from_percent).to_vec(), duration_ms: 86_400_000 };
+    let plan =
+        rollout::Plan { steps: [10, 100].map(Weight::from_percent).to_vec(), duration_ms: 86_400_000, bake_ms: 0 };
     let requested = |stack, version: &str| stack::Requested {
         stack,
         version: version.parse().unwrap(),

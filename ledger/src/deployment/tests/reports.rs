@@ -176,7 +176,7 @@ fn counted_of_another() -> Counted {
 
 fn begun_of_another() -> Begun {
     let policy = definition().policy;
-    let plan = Plan { steps: policy.rollout.steps, duration_ms: policy.rollout.duration_ms };
+    let plan = Plan { steps: policy.rollout.steps, duration_ms: policy.rollout.duration_ms, bake_ms: 0 };
     let (rollout, rule) = (nobody().1, RULE.to_owned());
     Begun { rollout, rule, plan, policy: policy.judgement, half_life_s: 600, history: vec![None] }
 }

@@ -1,7 +1,7 @@
 //! What a planned rollout will be able to tell, metric by metric, from its baseline's traffic.
 
-use schemas::Weight;
-use schemas::rollout;
+use schemas::policy::{Deadline, JudgementPolicy};
+use schemas::{Weight, rollout};
 use serde::{Deserialize, Serialize};
 
 use super::{requests_to_accept, smallest_detectable};
@@ -75,15 +75,51 @@ pub struct MetricForecast {
 }
 
 impl Stage {
-    /// Returns the stages of a plan until its step to all traffic.
+    /// Returns the stages of a plan until its step to all traffic, or to its bake.
     pub fn of(plan: &rollout::Plan) -> Vec<Self> {
         let of = |(step, weight): (usize, &Weight)| {
             let due = |step: usize| plan.due_ms(u16::try_from(step).unwrap_or(u16::MAX));
             Self { share: part(*weight), seconds: (due(step + 1) - due(step)) as f64 / 1_000.0 }
         };
-        let judged = plan.steps.iter().enumerate().filter(|(_, weight)| **weight < Weight::FULL);
+        let until = plan.bake_step().map_or(plan.steps.len(), usize::from);
+        let judged = plan.steps.iter().enumerate().take(until).filter(|(_, weight)| **weight < Weight::FULL);
         judged.map(of).filter(|stage| stage.share > 0.0 && stage.seconds > 0.0).collect()
     }
+}
+
+/// Returns after how many seconds a canary like its baseline is expected to have all traffic, by the steps of `plan` and
+/// what `forecast` says of them; none if it waits for requests that do not come, or for ever to be accepted.
+///
+/// It gets no more than `until_accepted` before it is accepted, or the plan ends and the policy says go on; each step keeps
+/// the plan's distance from the one before it, however late that was.
+pub fn end_seconds(
+    plan: &rollout::Plan,
+    policy: &JudgementPolicy,
+    until_accepted: Weight,
+    requests_per_second: f64,
+    forecast: &Forecast,
+) -> Option<f64> {
+    let needed = forecast.metrics.iter().map(|metric| metric.requests_to_accept);
+    let accepted = needed.map(|requests| requests.unwrap_or(f64::INFINITY)).fold(0.0, f64::max);
+    let deadline = match policy.deadline {
+        Deadline::GoOn => plan.duration_ms as f64 / 1_000.0,
+        Deadline::Hold => f64::INFINITY,
+    };
+    let (mut now, mut requests) = (0.0, 0.0);
+    for (step, pair) in (1_u16..).zip(plan.steps.windows(2)) {
+        let rate = requests_per_second * part(pair[0]);
+        let after = |wanted: f64| if wanted <= requests { 0.0 } else { (wanted - requests) / rate };
+        let mut wait = (plan.distance_ms(step - 1, step) as f64 / 1_000.0).max(after(policy.requests_min as f64));
+        if pair[1] > until_accepted {
+            wait = wait.max(after(accepted).min((deadline - now).max(0.0)));
+        }
+        if !wait.is_finite() {
+            return None;
+        }
+        now += wait;
+        requests += rate * wait;
+    }
+    Some(now)
 }
 
 /// Returns a weight as a part of 1.
@@ -257,13 +293,39 @@ mod tests {
         let plan = |steps: &[u16], duration_ms| rollout::Plan {
             steps: steps.iter().map(|step| percent(*step)).collect(),
             duration_ms,
+            bake_ms: 0,
         };
         let stages = Stage::of(&plan(&[10, 50, 100], 60_000));
         assert_eq!(stages, [Stage { share: 0.1, seconds: 30.0 }, Stage { share: 0.5, seconds: 30.0 }]);
+        let baking = rollout::Plan { bake_ms: 600_000, ..plan(&[10, 50, 95, 100], 60_000) };
+        assert_eq!(Stage::of(&baking), stages);
         assert_eq!(Stage::of(&plan(&[100], 60_000)), []);
         assert_eq!(Stage::of(&plan(&[10, 100], 0)), []);
         let nothing = forecast(&Plan::new(1.0), &[], 100.0, &Known::default());
         assert_eq!((nothing.requests_canary, errors(&nothing).smallest_rate), (0.0, None));
+    }
+
+    /// Source: the issue on steps: a service with little traffic went from 20 to 100 % at its plan's end.
+    #[test]
+    fn a_rollout_with_little_traffic_is_expected_to_end_later_than_its_plan() {
+        let plan = rollout::Plan {
+            steps: [1, 2, 5, 10, 25, 50, 100].map(Weight::from_percent).to_vec(),
+            duration_ms: 86_400_000,
+            bake_ms: 0,
+        };
+        let policy = JudgementPolicy::default();
+        let end = |plan: &rollout::Plan, policy: &JudgementPolicy, rps: f64| {
+            let found = forecast(&Plan::new(86_400.0), &Stage::of(plan), rps, &Known::default());
+            end_seconds(plan, policy, Weight::from_percent(20), rps, &found)
+        };
+        assert_eq!(end(&plan, &policy, 1_000.0), Some(86_400.0), "much traffic keeps the plan");
+        assert_eq!(end(&plan, &policy, 0.5), Some(86_400.0 + 2.0 * 14_400.0), "two distances after the deadline");
+        assert_eq!(end(&plan, &policy, 0.0), None, "without a request nothing is taken");
+        let holds = JudgementPolicy { deadline: Deadline::Hold, ..policy.clone() };
+        assert!(end(&plan, &holds, 0.5).unwrap() > 2.0 * 86_400.0, "it waits to be accepted");
+        let baking = rollout::Plan { bake_ms: 3_600_000, ..plan.clone() };
+        let steps = [1, 2, 5, 10, 25, 50, 95, 100].map(Weight::from_percent).to_vec();
+        assert_eq!(end(&rollout::Plan { steps, ..baking }, &policy, 1_000.0), Some(90_000.0));
     }
 
     #[test]

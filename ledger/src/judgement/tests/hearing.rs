@@ -24,7 +24,7 @@ fn begun() -> Begun {
     Begun {
         rollout: rollout(),
         rule: RULE.to_owned(),
-        plan: Plan { steps: [10, 100].map(Weight::from_percent).to_vec(), duration_ms: 86_400_000 },
+        plan: Plan { steps: [10, 100].map(Weight::from_percent).to_vec(), duration_ms: 86_400_000, bake_ms: 0 },
         policy: JudgementPolicy::default(),
         half_life_s: 600,
         history: [[60_000, 60, 60], [60_000, 30_000, 25_000], [60_000, 600, 400]]
