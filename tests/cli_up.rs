@@ -12,6 +12,8 @@ mod cli {
     mod failing;
     #[path = "forecast.rs"]
     mod forecast;
+    #[path = "holds.rs"]
+    mod holds;
     #[path = "refusals.rs"]
     mod refusals;
     #[path = "sentences.rs"]

@@ -102,6 +102,7 @@ impl Stage {
                 args: None,
                 env: BTreeMap::new(),
                 source: Default::default(),
+                fixes: None,
             });
             stage.ask(Command::New { deployment: id(), version: version(text), then_roll: None, again: false });
             stage.bring_up(text);

@@ -51,7 +51,12 @@ fn pipeline_may(act: Act<'_>) -> bool {
             | Command::Pause { .. }
             | Command::Resume { .. }
             | Command::Abort { .. } => true,
-            Command::Apply { .. } | Command::Promote { .. } | Command::Retire { .. } | Command::Dismiss { .. } => false,
+            Command::Apply { .. }
+            | Command::Promote { .. }
+            | Command::Hold { .. }
+            | Command::LiftHold { .. }
+            | Command::Retire { .. }
+            | Command::Dismiss { .. } => false,
         },
     }
 }
@@ -75,6 +80,8 @@ impl Act<'_> {
                 Command::Resume { .. } => "resume",
                 Command::Abort { .. } => "abort",
                 Command::Promote { .. } => "promote",
+                Command::Hold { .. } => "hold",
+                Command::LiftHold { .. } => "hold --lift",
                 Command::Retire { .. } => "retire",
                 Command::Dismiss { .. } => "dismiss",
             },

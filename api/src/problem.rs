@@ -51,7 +51,7 @@ macro_rules! codes {
                 match self { $(Code::$variant => StatusCode::$status,)+ Code::Other => StatusCode::INTERNAL_SERVER_ERROR }
             }
 
-            /// Returns the exit code of a command line that ends with it: 1 error, 2 usage, 4 not allowed.
+            /// Returns the exit code of a command line that ends with it: 1 error, 2 usage, 4 not allowed, 8 on hold.
             pub fn exit(self) -> u8 {
                 match self { $(Code::$variant => $exit,)+ Code::Other => 1 }
             }
@@ -115,6 +115,8 @@ codes! {
     NoTarget = "no_target", UNPROCESSABLE_ENTITY, 1;
     /// The version was rolled back from, or left by hand for an older release.
     Rejected = "rejected", UNPROCESSABLE_ENTITY, 1;
+    /// The deployment is on hold, and no person asks.
+    OnHold = "on_hold", CONFLICT, 8;
     /// What was asked for is not possible in itself.
     Invalid = "invalid", UNPROCESSABLE_ENTITY, 2;
     /// The caller, or everyone together, has as many connections as the server takes.
@@ -192,6 +194,7 @@ fn code_of(rejection: &Rejection) -> Code {
         Rejection::NoRollout { .. } => Code::NoRollout,
         Rejection::NoTarget { .. } | Rejection::AllRejected { .. } => Code::NoTarget,
         Rejection::Rejected { .. } => Code::Rejected,
+        Rejection::OnHold { .. } => Code::OnHold,
         Rejection::Fenced { .. } => Code::Fenced,
         Rejection::Invalid(_) => Code::Invalid,
         Rejection::Outdated(_) => Code::Outdated,

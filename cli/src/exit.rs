@@ -16,7 +16,7 @@ pub(crate) enum Exit {
     RolledBack = 5,
     /// The wait ended while the judge could not decide, or it cannot.
     Inconclusive = 6,
-    /// The wait ended while it was still going on, or the router has not confirmed what was set.
+    /// The wait ended while it was still going on, a hold is in the way, or the router has not confirmed what was set.
     StillGoing = 8,
 }
 
@@ -28,7 +28,7 @@ pub(crate) const TABLE: &str = "\
 4  not allowed: the one who asked may not
 5  rolled back: what was waited for came back, or was dropped for a newer one; `judge`: it is worse
 6  inconclusive: the judge could not decide before the wait ended, or `judge` before the counts did
-8  still going: the wait ended first; it goes on. `rollback`: set, not yet confirmed by the router";
+8  still going: the wait ended first, or a hold is in the way; `rollback`: not yet confirmed";
 
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {

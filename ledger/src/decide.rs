@@ -160,6 +160,16 @@ pub enum Rejection {
         /// What is held against it, after its name.
         why: String,
     },
+    /// A pipeline would give a version traffic, and the deployment is on hold.
+    #[error("{deployment} is {why}; its pipelines wait until `{lift}`, or until a person rolls out a version")]
+    OnHold {
+        /// The deployment.
+        deployment: DeploymentId,
+        /// Which hold, since when and why.
+        why: String,
+        /// The command that ends it.
+        lift: String,
+    },
     /// A rollback came in between.
     #[error(
         "{deployment} was rolled back since this was asked for (fence {now}, asked under {asked}); look at `ionledger status` and ask again"
@@ -246,6 +256,8 @@ pub fn decide(
         | Command::Resume { .. }
         | Command::Abort { .. }
         | Command::Promote { .. }
+        | Command::Hold { .. }
+        | Command::LiftHold { .. }
         | Command::Retire { .. }
         | Command::Dismiss { .. } => deployment::decide(state, command, by, fence, now),
     }

@@ -5,6 +5,7 @@
 pub mod failure;
 pub mod generation;
 pub mod glass;
+pub mod hold;
 pub mod rejected;
 pub mod retention;
 pub mod rollback;
@@ -50,6 +51,9 @@ pub struct Deployment {
     /// Rollouts that were asked for so and will not begin, the latest last.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub dropped: Vec<Dropped>,
+    /// Its holds, while it is on hold.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub holds: hold::Holds,
     /// How many commits its stream holds.
     pub version: StreamVersion,
     /// How often the glass was broken, as far as the ledger has heard.
@@ -72,6 +76,7 @@ pub fn evolve(mut deployment: Deployment, event: &Event, at: &At) -> Deployment 
             waiting::evolve(&mut deployment, event, at);
             rollout::evolve(&mut deployment, event, at);
         }
+        Event::Hold(event) => hold::evolve(&mut deployment, event, at),
         Event::Retention(event) => retention::evolve(&mut deployment, event, at),
         // These have streams of their own and mean nothing here.
         Event::Ledger(_) | Event::Service(_) | Event::Release(_) | Event::Judgement(_) | Event::Lease(_) => {}
@@ -201,16 +206,23 @@ pub fn decide(
         Command::Roll { from, to, plan, supersede, again, .. } => {
             rollout::decide_roll(&case, from, to, plan, rollout::Roll { supersede: *supersede, again: *again })
         }
-        Command::Rollback { .. } => rollback::decide(&case).map(|decision| waiting::ended_by_rollback(&case, decision)),
+        Command::Rollback { .. } => rollback::decide(&case).map(|decision| went_back(&case, decision)),
         Command::Pause { .. } => rollout::decide_pause(&case),
         Command::Resume { .. } => rollout::decide_resume(&case),
-        Command::Abort { .. } => rollout::decide_abort(&case),
+        Command::Abort { .. } => rollout::decide_abort(&case).map(|decision| went_back(&case, decision)),
         Command::Promote { .. } => rollout::decide_promote(&case),
+        Command::Hold { for_ms, .. } => hold::decide_hold(&case, *for_ms),
+        Command::LiftHold { .. } => hold::decide_lift(&case),
         Command::Retire { .. } => traffic::decide_retire(&case),
         Command::Dismiss { version, .. } => failure::decide_dismiss(&case, version),
         Command::Apply { .. } | Command::Release { .. } => Ok(Decision::default()),
     };
     decision.map(|decision| waiting::settled(&case, decision, false))
+}
+
+/// Adds to a decision that takes users back what follows from it for releases that are under way.
+fn went_back(case: &Case<'_>, decision: Decision) -> Decision {
+    waiting::ended_by_rollback(case, hold::after_going_back(case, decision))
 }
 
 fn check_fence(id: &DeploymentId, deployment: &Deployment, asked: Option<Fence>) -> Result<(), Rejection> {
@@ -255,6 +267,7 @@ pub fn decide_outcome(
         }
         DeploymentOutcome::DriftSeen { seen, generation } => traffic::decide_drift(&case, seen, *generation),
         DeploymentOutcome::StartRequestedRollout { stack } => waiting::decide_start(&case, *stack),
+        DeploymentOutcome::EndHold { cause } => hold::decide_end(&case, *cause),
         DeploymentOutcome::DropRequest { stack } => waiting::decide_drop(&case, *stack),
         DeploymentOutcome::BeginJudging { begun } => step::decide_begin(&case, begun),
         DeploymentOutcome::Count { counted, judged } => step::decide_count(&case, counted, judged.as_ref()),
@@ -263,6 +276,7 @@ pub fn decide_outcome(
         DeploymentOutcome::DriveAgain { rollout } => step::decide_drive_again(&case, *rollout),
         DeploymentOutcome::SendBack { rollout, reason, counted, judged } => {
             rollback::decide_send_back(&case, *rollout, reason, counted.as_ref(), judged.as_ref())
+                .map(|decision| hold::after_going_back(&case, decision))
         }
         DeploymentOutcome::StartCollection { stack, reason } => retention::decide_start(&case, *stack, reason),
         DeploymentOutcome::Collected { stack } => retention::decide_collected(&case, *stack),
@@ -308,10 +322,11 @@ pub fn decide_glass(
     let judgements = state.judgements.get(id).map(AsRef::as_ref);
     let by = By { kind: intent.actor.kind, reason: intent.reason.as_deref() };
     let case = Case { id, deployment, service, judgements, by, now };
-    let mut decision = glass::decide(&case, state, intent, generation)?;
-    if case.by.kind != ActorKind::Worker {
-        decision = waiting::ended_by_rollback(&case, decision);
-    }
+    let decision = glass::decide(&case, state, intent, generation)?;
+    let decision = match case.by.kind {
+        ActorKind::Worker => hold::after_going_back(&case, decision),
+        _ => went_back(&case, decision),
+    };
     Ok(waiting::settled(&case, decision, false))
 }
 

@@ -92,6 +92,7 @@ pub(crate) fn release_of(text: &str, content: &str) -> Command {
         args: None,
         env: BTreeMap::new(),
         source: Default::default(),
+        fixes: None,
     }
 }
 
@@ -101,6 +102,14 @@ pub(crate) fn new(text: &str) -> Command {
 
 pub(crate) fn new_then_roll(text: &str) -> Command {
     Command::New { deployment: id(), version: version(text), then_roll: Some(PlanAsked::default()), again: false }
+}
+
+pub(crate) fn hold(for_ms: Option<u64>) -> Command {
+    Command::Hold { deployment: id(), for_ms }
+}
+
+pub(crate) fn lift_hold() -> Command {
+    Command::LiftHold { deployment: id() }
 }
 
 pub(crate) fn traffic(shares: &[(&str, u16)], supersede: bool) -> Command {
@@ -200,7 +209,8 @@ impl World {
 
     /// Decides a command as it would be now.
     pub(crate) fn decide(&self, command: &Command) -> Result<Decision, Rejection> {
-        decide::decide(&self.state, command, By::PERSON, None, self.now())
+        let reason = matches!(command, Command::Hold { .. }).then_some("nobody is on call");
+        decide::decide(&self.state, command, By { reason, ..By::PERSON }, None, self.now())
     }
 
     /// Decides a command of another kind of actor than a person.
@@ -216,6 +226,13 @@ impl World {
     /// Carries a command out that must be possible.
     pub(crate) fn ask(&mut self, command: Command) -> Decision {
         let decision = self.decide(&command).unwrap_or_else(|no| panic!("{command:?}: {no}"));
+        self.commit(decision.clone());
+        decision
+    }
+
+    /// Carries a pipeline's command out that must be possible.
+    pub(crate) fn ask_by_pipeline(&mut self, command: &Command) -> Decision {
+        let decision = self.decide_by(ActorKind::Pipeline, command).unwrap_or_else(|no| panic!("{command:?}: {no}"));
         self.commit(decision.clone());
         decision
     }

@@ -92,7 +92,7 @@ pub fn decide_release(
     service: &Service,
     command: &Command,
 ) -> Result<Vec<schemas::Event>, Rejection> {
-    let Command::Release { version, artifact, args, env, source, .. } = command else { return Ok(vec![]) };
+    let Command::Release { version, artifact, args, env, source, fixes, .. } = command else { return Ok(vec![]) };
     let definition = service.definition.as_ref().ok_or_else(|| Rejection::unknown_service(name, []))?;
     let mut run = definition.run.clone();
     if let Some(args) = args {
@@ -112,9 +112,23 @@ pub fn decide_release(
         };
         return Err(Rejection::Immutable { service: name.clone(), version: version.clone(), what });
     }
-    let source = source.clone().without_blanks();
-    let recorded = release::Recorded { version: version.clone(), artifact: artifact.clone(), run, source };
+    if let Some(fixed) = fixes {
+        check_fixed(name, service, version, fixed)?;
+    }
+    let (source, fixes) = (source.clone().without_blanks(), fixes.clone());
+    let recorded = release::Recorded { version: version.clone(), artifact: artifact.clone(), run, source, fixes };
     Ok(vec![recorded.into()])
+}
+
+/// Checks that `version` may say that it fixes `fixed`.
+fn check_fixed(name: &ServiceName, service: &Service, version: &Version, fixed: &Version) -> Result<(), Rejection> {
+    if fixed == version {
+        return Err(Rejection::Invalid(format!("{name} {version} cannot fix itself; name the version that it mends")));
+    }
+    match service.releases.contains_key(fixed) {
+        true => Ok(()),
+        false => Err(Rejection::unknown_release(name, fixed, service.releases.keys())),
+    }
 }
 
 #[cfg(test)]

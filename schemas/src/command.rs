@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::hold::Cause;
 use crate::id::{
     CommandId, DeploymentId, EffectId, Fence, Hash, RolloutId, ServiceName, StackId, StreamVersion, Version,
 };
@@ -47,6 +48,9 @@ pub enum Command {
         /// Where it comes from.
         #[serde(default)]
         source: release::Source,
+        /// The version whose fault it mends: it ends the hold that the rollback of that version set.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        fixes: Option<Version>,
     },
     /// Ask for a stack of a release.
     New {
@@ -113,6 +117,19 @@ pub enum Command {
     },
     /// Give a rollout's canary all traffic over the judgement.
     Promote {
+        /// The deployment.
+        deployment: DeploymentId,
+    },
+    /// Put a deployment on hold: what pipelines release is prepared and not rolled out. A reason must be given.
+    Hold {
+        /// The deployment.
+        deployment: DeploymentId,
+        /// After how many milliseconds it ends by itself; left out: once somebody lifts it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        for_ms: Option<u64>,
+    },
+    /// End every hold of a deployment.
+    LiftHold {
         /// The deployment.
         deployment: DeploymentId,
     },
@@ -201,6 +218,8 @@ impl Command {
             | Command::Resume { deployment }
             | Command::Abort { deployment }
             | Command::Promote { deployment }
+            | Command::Hold { deployment, .. }
+            | Command::LiftHold { deployment }
             | Command::Retire { deployment }
             | Command::Dismiss { deployment, .. } => Some(deployment),
         }
@@ -225,6 +244,8 @@ impl Command {
             | Command::Resume { .. }
             | Command::Abort { .. }
             | Command::Promote { .. }
+            | Command::Hold { .. }
+            | Command::LiftHold { .. }
             | Command::Retire { .. }
             | Command::Dismiss { .. } => false,
         }
@@ -375,6 +396,11 @@ pub enum DeploymentOutcome {
         /// The stack.
         stack: StackId,
     },
+    /// The time of a hold is over.
+    EndHold {
+        /// Which.
+        cause: Cause,
+    },
     /// The rollout that waits has nothing left to do.
     DropRequest {
         /// The stack.
@@ -469,6 +495,7 @@ impl DeploymentOutcome {
             | DeploymentOutcome::WeightsApplied { .. }
             | DeploymentOutcome::DriftSeen { .. }
             | DeploymentOutcome::StartRequestedRollout { .. }
+            | DeploymentOutcome::EndHold { .. }
             | DeploymentOutcome::DropRequest { .. }
             | DeploymentOutcome::BeginJudging { .. }
             | DeploymentOutcome::Count { .. }

@@ -10,7 +10,7 @@
 use serde_json::value::RawValue;
 
 use crate::upcast::Upcaster;
-use crate::{genesis, judgement, lease, node, release, retention, rollout, service, stack, traffic};
+use crate::{genesis, hold, judgement, lease, node, release, retention, rollout, service, stack, traffic};
 
 /// Why an event on the wire could not be understood.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -190,6 +190,8 @@ concepts! {
     traffic::Traffic,
     /// Of a rollout.
     rollout::Rollout,
+    /// Of a hold.
+    hold::Hold,
     /// Of the judge.
     judgement::Judgement,
     /// Of keeping and removing.

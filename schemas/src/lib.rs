@@ -15,6 +15,7 @@ pub mod weight;
 
 pub mod event;
 pub mod genesis;
+pub mod hold;
 pub mod judgement;
 pub mod lease;
 pub mod node;

@@ -51,10 +51,13 @@ pub struct Recorded {
     /// Where it comes from.
     #[serde(default)]
     pub source: Source,
+    /// The version whose fault it mends, if it was made for that: it ends the hold that the rollback of that version set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fixes: Option<Version>,
 }
 
 events! {
     /// What happens to a release.
-    // Version 2: `run` may name a user.
-    Recorded = "release.recorded" [unchanged],
+    // Version 2: `run` may name a user. Version 3: it may name the version that it fixes.
+    Recorded = "release.recorded" [unchanged, unchanged],
 }

@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::event::events;
-use crate::id::{RolloutId, StackId};
+use crate::id::{RolloutId, StackId, Version};
 use crate::judgement::Measured;
 use crate::policy::Policy;
 use crate::upcast::unchanged;
@@ -65,6 +65,9 @@ pub struct Requested {
     pub plan: Plan,
     /// Whether a person asked. What a pipeline asks for begins only while the deployment is not on hold.
     pub by_hand: bool,
+    /// The version that the release fixes, if it says so. A rollout to that version which bakes gives way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fixes: Option<Version>,
 }
 
 /// The rollout that waited will not begin.
@@ -233,7 +236,7 @@ pub struct Superseded {
 
 events! {
     /// What happens to a rollout.
-    // Version 2: the plan may have a bake.
+    // Version 2: the plan may have a bake, and the release fix a version.
     Requested = "rollout.requested" [unchanged],
     RequestDropped = "rollout.request_dropped",
     // Version 2: the plan may have a bake, the policy more keys.

@@ -1,6 +1,7 @@
 //! What CI reports: believed only when it is signed, taken once, and rolled out if the policy says so.
 
 use api::ci::Secrets;
+use api::client::Options;
 use api::wire::Reported;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -11,7 +12,7 @@ use schemas::{Actor, ActorKind, CommandId, DeploymentId, Offset};
 use sha2::Sha256;
 
 use crate::raw::{self, Raw};
-use crate::world::World;
+use crate::world::{World, request};
 
 const SECRET: &str = "It's a Secret to Everybody";
 const OLD_SECRET: &str = "the secret of last year";
@@ -223,6 +224,30 @@ async fn of_several_releases_the_one_that_was_recorded_last_waits_and_an_overtak
     let rollout = late.rollout.unwrap();
     assert_eq!((rollout.commit, rollout.events.len()), (None, 0));
     assert!(rollout.notes[0].contains("2.0.0 was recorded later and waits to be"), "{:?}", rollout.notes);
+}
+
+#[tokio::test]
+async fn on_hold_a_release_is_prepared_and_the_answer_says_why_it_waits_and_a_fix_is_recorded() {
+    let world = open().await;
+    declare(&world, true).await;
+    let artifact = world.upload(b"program").await;
+    reported(&deliver(&world, SECRET, "d-1", &body("1.0.0", &artifact)).await);
+    let mut hold = request(r#"{"command":"hold","deployment":"production/api"}"#);
+    hold.reason = Some("the database is being moved".to_owned());
+    world.client.execute(&hold, Options::default()).await.unwrap();
+    let held = reported(&deliver(&world, SECRET, "d-2", &body("1.1.0", &artifact)).await).rollout.unwrap();
+    assert!(held.events.iter().any(|event| event.kind == "stack.requested"), "{held:?}");
+    let note = &held.notes[0];
+    assert!(note.contains("on hold since") && note.contains("the database is being moved"), "{note}");
+    assert!(note.contains("`ionledger hold api --lift`"), "{note}");
+
+    let fix = String::from_utf8(body("1.2.0", &artifact)).unwrap();
+    let fix = fix.replacen('{', r#"{"fixes":"1.1.0","#, 1);
+    let fixed = reported(&deliver(&world, SECRET, "d-3", fix.as_bytes()).await);
+    assert_eq!(fixed.release.events[0].data["fixes"], "1.1.0");
+    let unknown = fix.replace("1.2.0", "1.3.0").replace("\"fixes\":\"1.1.0\"", "\"fixes\":\"0.9.0\"");
+    let refused = deliver(&world, SECRET, "d-4", unknown.as_bytes()).await;
+    assert!(refused.status == 404 && refused.body.contains("release api 0.9.0 is unknown"), "{refused:?}");
 }
 
 async fn join_all<F: Future>(futures: impl Iterator<Item = F>) -> Vec<F::Output> {

@@ -4,10 +4,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use schemas::envelope::About;
+use schemas::policy::HoldAfter;
 use schemas::traffic::Purpose;
 use schemas::{
     CommandId, CommitId, DeploymentId, EffectId, Event, Fence, Hash, RolloutId, ServiceName, StackId, Timestamp,
-    Version, Weight, Weights, node, release, retention, rollout, service, stack, traffic,
+    Version, Weight, Weights, hold, node, release, retention, rollout, service, stack, traffic,
 };
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
@@ -50,6 +51,8 @@ pub struct Book {
 #[derive(Default)]
 pub struct Service {
     pub serving_max: u16,
+    /// Which rollbacks put it on hold.
+    pub hold_after: HoldAfter,
     pub releases: BTreeMap<Version, Value>,
     /// Its releases in the order in which they were recorded.
     order: Vec<Version>,
@@ -79,6 +82,10 @@ pub struct Deployment {
     pub rollout: Option<Rollout>,
     /// The stack whose rollout was asked for with it and has not begun.
     pub waiting: Option<StackId>,
+    /// Since when a person has asked for it, if a person did.
+    pub waiting_by_hand: Option<Timestamp>,
+    /// Since when it is on hold, for what.
+    pub holds: BTreeMap<hold::Cause, Timestamp>,
     pub retired: bool,
     /// Every launch there was.
     pub launches: BTreeMap<EffectId, node::LaunchStarted>,
@@ -187,6 +194,7 @@ impl Book {
             Event::Service(service::Event::Applied(applied)) => {
                 let service = self.services.entry(service_of(stream)).or_default();
                 service.serving_max = applied.definition.policy.retention.serving_max;
+                service.hold_after = applied.definition.policy.rollout.hold_after;
             }
             Event::Release(release::Event::Recorded(recorded)) => {
                 let service = self.services.entry(service_of(stream)).or_default();
@@ -258,6 +266,8 @@ impl Deployment {
             Event::Node(event) => self.apply_node(event),
             Event::Traffic(event) => self.apply_traffic(event),
             Event::Rollout(event) => self.apply_rollout(event, time),
+            Event::Hold(hold::Event::Set(set)) => drop(self.holds.insert(set.cause, time)),
+            Event::Hold(hold::Event::Lifted(lifted)) => drop(self.holds.remove(&lifted.cause)),
             _ => {}
         }
     }
@@ -313,6 +323,7 @@ impl Deployment {
             traffic::Event::Retired(retired) => {
                 self.fence = retired.fence;
                 (self.set, self.applied, self.purpose) = (None, None, None);
+                self.holds.clear();
                 self.sets.push((self.version, None));
                 (self.retired, self.drifted_home, self.awaited) = (true, false, None);
             }
@@ -321,7 +332,9 @@ impl Deployment {
 
     fn apply_rollout(&mut self, event: &rollout::Event, time: Timestamp) {
         match event {
-            rollout::Event::Requested(requested) => self.waiting = Some(requested.stack),
+            rollout::Event::Requested(requested) => {
+                (self.waiting, self.waiting_by_hand) = (Some(requested.stack), requested.by_hand.then_some(time));
+            }
             rollout::Event::RequestDropped(dropped) => drop(self.waiting.take_if(|stack| *stack == dropped.stack)),
             rollout::Event::Started(started) => drop(self.waiting.take_if(|stack| *stack == started.canary)),
             _ => {}

@@ -470,6 +470,28 @@ fn a_rollout_that_goes_back_by_itself_is_found() {
 }
 
 #[test]
+fn a_rollout_that_begins_on_hold_is_found() {
+    fn without_holds(state: &mut State) {
+        for deployment in state.deployments.values_mut() {
+            Arc::make_mut(deployment).holds.clear();
+        }
+    }
+    fn react(state: &State, facts: &Facts, now: Timestamp) -> Reaction {
+        let mut state = state.clone();
+        without_holds(&mut state);
+        traffic_shifter::react(&state, facts, now)
+    }
+    find(
+        16,
+        Rules {
+            react: |role| if role == Role::TrafficShifter { react as React } else { (REAL.react)(role) },
+            prepare: |v, a, n, r| on_another_state(v, a, n, r, without_holds),
+            ..REAL
+        },
+    );
+}
+
+#[test]
 fn a_rollback_without_the_ledger_that_is_recorded_by_who_found_its_file_is_found() {
     fn prepare_as_finder(view: &View, asked: &Asked, now: Now, rollback: bool) -> Prepare {
         let mut asked = asked.clone();

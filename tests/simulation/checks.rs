@@ -247,10 +247,14 @@ impl Checks {
             }
             (Event::Traffic(traffic::Event::WeightsSet(set)), Some(id)) => {
                 self.check_weights(offset, &id, set);
+                if let (Purpose::Asked, Some(stack)) = (&set.purpose, set.weights.sole()) {
+                    self.check_hold(offset, &id, commit, stack);
+                }
                 self.check_fence(offset, &id, commit, "sets weights");
             }
             (Event::Traffic(traffic::Event::RolledBack(back)), Some(id)) => {
                 self.check_rollback(offset, &id, back);
+                self.check_held(offset, &id, commit);
             }
             (Event::Traffic(traffic::Event::DriftSeen(drift)), Some(id)) => self.check_drift(offset, &id, &drift.seen),
             (Event::Traffic(traffic::Event::WeightsApplied(_)), Some(id)) => {
@@ -608,6 +612,7 @@ impl Checks {
             wrong.extend(self.stacks_wrong(id, of, now));
             let live = of.rollout.as_ref().is_some_and(|rollout| rollout.live);
             let free = of.set.as_ref().is_none_or(|set| set.sole().is_some()) && !live && !of.drifted_home;
+            let free = free && of.holds.is_empty();
             if let Some(stack) = of.waiting.filter(|_| free) {
                 wrong.push((9, format!("the rollout of {stack} of {id} waits for nothing")));
             }

@@ -1,6 +1,7 @@
-//! Invariant 16: what begins by itself goes forward, and one at most waits to.
+//! Invariant 16: what begins by itself goes forward and not while there is a hold, and one at most waits to.
 
-use schemas::{ActorKind, DeploymentId, Offset, StackId, rollout};
+use schemas::policy::HoldAfter;
+use schemas::{ActorKind, DeploymentId, Event, Offset, StackId, hold, rollout};
 
 use crate::book::Counted;
 use crate::checks::Checks;
@@ -10,6 +11,26 @@ impl Checks {
     pub(super) fn check_request(&mut self, offset: Offset, id: &DeploymentId, requested: &rollout::Requested) {
         let waiting = self.book.deployments.get(id).and_then(|of| of.waiting);
         self.must(16, waiting.is_none(), || format!("#{offset}: {} waits and so does {waiting:?}", requested.stack));
+    }
+
+    /// What a person does not begin by hand, and nobody has asked for since, does not begin on hold.
+    pub(super) fn check_hold(&mut self, offset: Offset, id: &DeploymentId, commit: &Counted, stack: StackId) {
+        let by = commit.about.actor.clone();
+        let Some(of) = self.book.deployments.get(id).filter(|_| by.kind != ActorKind::Person) else { return };
+        let asked_at = of.waiting_by_hand.filter(|_| of.waiting == Some(stack));
+        let against = of.holds.iter().find(|(_, since)| asked_at.is_none_or(|asked_at| asked_at <= **since));
+        let against = against.map(|(cause, since)| (*cause, *since));
+        self.must(16, against.is_none(), || format!("#{offset}: {by} begins {stack} of {id} on hold, {against:?}"));
+    }
+
+    /// A person's rollback puts the deployment on hold, unless the policy says never.
+    pub(super) fn check_held(&mut self, offset: Offset, id: &DeploymentId, commit: &Counted) {
+        let never = self.book.services.get(&id.service).is_none_or(|service| service.hold_after == HoldAfter::Never);
+        let sets = commit.events.iter().any(|(_, event)| matches!(event, Ok(Event::Hold(hold::Event::Set(_)))));
+        let by = commit.about.actor.clone();
+        self.must(16, never || sets || by.kind != ActorKind::Person, || {
+            format!("#{offset}: {by} rolls {id} back, and pipelines go on")
+        });
     }
 
     /// What a person does not begin by hand never goes back to an older release.
@@ -31,6 +52,7 @@ impl Checks {
             _ => false,
         };
         let by = commit.about.actor.clone();
+        self.check_hold(offset, id, commit, started.canary);
         self.must(16, !back, || format!("#{offset}: {by} takes {id} back from {from:?} to {to:?}"));
     }
 }

@@ -8,7 +8,7 @@ use ledger::deployment::{Deployment, Phase};
 use ledger::execute::{Asked, Refusal, What};
 use schemas::command::{Command, PlanAsked, Share};
 use schemas::envelope::{About, CommandRef};
-use schemas::policy::Policy;
+use schemas::policy::{HoldAfter, Policy};
 use schemas::run::{Artifact, Capacity, HttpCheck, RunSpec};
 use schemas::service::Definition;
 use schemas::{
@@ -163,7 +163,8 @@ impl World {
         let here = || command.deployment().map(|of| view.state().deployment(of).map_or(Fence(0), |d| d.traffic.fence));
         let fence = fence.or_else(here);
         self.checks.asked(id, &command, fence.unwrap_or_default());
-        let reason = command.asks_again().then(|| "it was mended".to_owned());
+        let needs_reason = command.asks_again() || matches!(command, Command::Hold { .. });
+        let reason = needs_reason.then(|| "it was mended".to_owned());
         let about = About { actor, cause: None, correlation: None, reason, traceparent: None, effective_at: None };
         let reference = CommandRef { id, hash: command.hash() };
         let rollback = is_rollback(&command);
@@ -276,6 +277,9 @@ impl World {
             .collect();
         let live = of.rollout.as_ref().filter(|rollout| rollout.is_live());
         let deployment = id.clone();
+        if !of.holds.is_empty() && self.dice.chance(120) {
+            return Some(Command::LiftHold { deployment });
+        }
         let dice = self.dice.range(0, 100);
         if let Some(rollout) = live {
             let paused = !rollout.is_running();
@@ -290,6 +294,7 @@ impl World {
                 56..64 => Some(self.release(&id.service)),
                 64..68 => Some(self.apply(&id.service)),
                 68..80 => self.delivered(id, of, all, newest),
+                80..84 => Some(self.hold(id)),
                 _ => None,
             };
         }
@@ -314,8 +319,14 @@ impl World {
                 Some(Command::New { deployment, version, then_roll: None, again: false })
             }
             85..92 => self.delivered(id, of, all, newest),
+            92..95 => Some(self.hold(id)),
             _ => None,
         }
+    }
+
+    fn hold(&mut self, id: &DeploymentId) -> Command {
+        let for_ms = self.dice.chance(700).then(|| self.dice.range(SECOND, 5 * MINUTE));
+        Command::Hold { deployment: id.clone(), for_ms }
     }
 
     /// A pipeline asks for the rollout of what was merged last, or comes late with what was merged before.
@@ -374,6 +385,8 @@ impl World {
             policy.rollout.bake_ms = self.dice.range(20 * SECOND, 4 * MINUTE);
             policy.rollout.control = Weight::from_percent(u16::try_from(self.dice.range(5, 31)).unwrap_or(5));
         }
+        // The same for good, so that whoever rolls back knows it.
+        policy.rollout.hold_after = if service.as_str() == "web" { HoldAfter::Any } else { HoldAfter::Rollback };
         policy.judgement.requests_min = self.dice.range(5, 60);
         policy.retention.serving_max = u16::try_from(self.dice.range(2, 4)).unwrap_or(2);
         policy.retention.warm_for_ms = self.dice.range(2 * MINUTE, 20 * MINUTE);
@@ -408,7 +421,14 @@ impl World {
         };
         self.cloud.natures.insert(artifact(service, &version, "a").sha256, nature);
         self.trace.add(self.now, format_args!("{service} {version} is {nature:?}"));
-        released(service, version, "a")
+        let mut release = released(service, version, "a");
+        if let Command::Release { fixes, version, .. } = &mut release
+            && self.dice.chance(300)
+        {
+            let before = self.people.released.get(service).copied().unwrap_or(0).saturating_sub(1);
+            *fixes = format!("1.{before}.0").parse().ok().filter(|fixed| fixed != version && before > 0);
+        }
+        release
     }
 
     /// Returns a command that can only be refused.
@@ -439,7 +459,7 @@ impl World {
 fn released(service: &ServiceName, version: Version, content: &str) -> Command {
     let artifact = artifact(service, &version, content);
     let (args, env, source) = (None, BTreeMap::new(), release::Source::default());
-    Command::Release { service: service.clone(), version, artifact, args, env, source }
+    Command::Release { service: service.clone(), version, artifact, args, env, source, fixes: None }
 }
 
 fn artifact(service: &ServiceName, version: &Version, content: &str) -> Artifact {

@@ -28,6 +28,7 @@ pub fn react(state: &State, facts: &Facts, now: Timestamp) -> Reaction {
             continue;
         }
         follow_rollout(state, facts, id, deployment, now, &mut reaction);
+        end_holds(id, deployment, now, &mut reaction);
         follow_request(state, id, deployment, &mut reaction);
     }
     reaction
@@ -326,6 +327,17 @@ fn canary_trouble(deployment: &Deployment, rollout: &Rollout) -> Option<String> 
             Phase::Failed { reason } => Some(format!("the canary failed: {reason}")),
             Phase::Starting | Phase::Collecting { .. } => Some("the canary is not running".to_owned()),
         },
+    }
+}
+
+/// Ends the holds whose time is over.
+fn end_holds(id: &DeploymentId, deployment: &Deployment, now: Timestamp, reaction: &mut Reaction) {
+    for (cause, hold) in &deployment.holds {
+        match hold.until {
+            Some(_) if hold.is_over(now) => reaction.record(id, DeploymentOutcome::EndHold { cause: *cause }),
+            Some(until) => reaction.wake(until),
+            None => {}
+        }
     }
 }
 

@@ -45,6 +45,9 @@ struct Report {
     #[serde(default)]
     source: Option<release::Source>,
     pipeline: Pipeline,
+    /// The version whose fault the release mends.
+    #[serde(default)]
+    fixes: Option<Version>,
     /// Where it is rolled out if the policy says so; production if nothing is said.
     #[serde(default)]
     environment: Option<EnvironmentName>,
@@ -184,7 +187,7 @@ fn actor(pipeline: &Pipeline, key: &str) -> Result<Actor, Problem> {
 async fn take(api: &Api, report: Report, delivery: &Delivery, actor: Actor, peer: Peer) -> Result<Reported, Problem> {
     let ledger = api.ledger.id();
     let (release_id, new_id) = (delivery.command_id(ledger, "release"), delivery.command_id(ledger, "new"));
-    let Report { service, version, artifact, args, env, source, pipeline, environment } = report;
+    let Report { service, version, artifact, args, env, source, pipeline, fixes, environment } = report;
     let (env, source) = (env.unwrap_or_default(), source.unwrap_or_default());
     let environment = environment.unwrap_or_else(EnvironmentName::production);
     let artifact = found(api, artifact, peer).await?;
@@ -197,7 +200,7 @@ async fn take(api: &Api, report: Report, delivery: &Delivery, actor: Actor, peer
         effective_at: None,
     };
     let name = service.clone();
-    let command = Command::Release { service: name, version: version.clone(), artifact, args, env, source };
+    let command = Command::Release { service: name, version: version.clone(), artifact, args, env, source, fixes };
     let how = How { wait: api.limits.applied_wait, no_break_glass: false };
     let release = carry_out(api, actor.clone(), request(release_id, command), None, how).await?;
     let told_before = matches!(delivery, Delivery::Body(_))

@@ -210,6 +210,8 @@ async fn check_outside(api: &Api, command: &Command, dry: bool) -> Result<Vec<St
         | Command::Resume { .. }
         | Command::Abort { .. }
         | Command::Promote { .. }
+        | Command::Hold { .. }
+        | Command::LiftHold { .. }
         | Command::Retire { .. }
         | Command::Dismiss { .. } => Ok(vec![]),
     }

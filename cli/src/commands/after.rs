@@ -50,6 +50,7 @@ pub(crate) fn after(command: &Command, before: &Before, happened: &[Happened]) -
         Command::Resume { deployment } => Some(format!("undo: ionledger pause {}", deployment.arguments())),
         Command::Promote { .. } if happened.iter().any(|event| event.kind == "traffic.rejected") => None,
         Command::Promote { deployment } => Some(format!("undo: ionledger rollback {}", deployment.arguments())),
+        Command::Hold { deployment, .. } => Some(format!("undo: ionledger hold {} --lift", deployment.arguments())),
         Command::Abort { deployment } => before.and_then(|before| {
             let rollout = before.rollout.as_ref()?;
             let (from, to) = (rollout.baseline.as_ref()?, rollout.canary.as_ref()?);
@@ -62,7 +63,7 @@ pub(crate) fn after(command: &Command, before: &Before, happened: &[Happened]) -
                 deployment.env_flag()
             )
         }),
-        Command::Dismiss { .. } => None,
+        Command::LiftHold { .. } | Command::Dismiss { .. } => None,
     };
     said.into_iter().collect()
 }

@@ -15,6 +15,7 @@ mod exit_codes;
 mod explain;
 mod forecast;
 mod history;
+mod hold;
 mod judge;
 mod logs;
 mod new;
@@ -60,6 +61,7 @@ pub(crate) enum Command {
     Resume(steer::Resume),
     Abort(steer::Abort),
     Promote(steer::Promote),
+    Hold(hold::Hold),
     Retire(steer::Retire),
     Dismiss(dismiss::Dismiss),
     Status(status::Status),
@@ -103,6 +105,7 @@ impl Command {
             Command::Resume(resume) => resume.run(session),
             Command::Abort(abort) => abort.run(session),
             Command::Promote(promote) => promote.run(session),
+            Command::Hold(hold) => hold.run(session),
             Command::Retire(retire) => retire.run(session),
             Command::Dismiss(dismiss) => dismiss.run(session),
             Command::Status(status) => status.run(session),

@@ -35,6 +35,7 @@ Examples:
   ionledger release api 1.2.3 --artifact ./target/release/api
   ionledger release api 1.2.3 --artifact ./api --arg serve --arg --port={port}
   ionledger release api 1.2.3 --artifact ./api --var DB_PASSWORD=from_env:API_DB_PASSWORD
+  ionledger release api 1.2.4 --artifact ./api --fixes 1.2.3      # lifts the hold of 1.2.3's rollback
   ionledger release api 1.2.3 --artifact ./api --commit 4f2a91c --run-url https://ci/8812")]
 pub(crate) struct Release {
     /// The service, as `api`
@@ -52,6 +53,9 @@ pub(crate) struct Release {
     /// A variable beside the service's: NAME=value, NAME=from_env:OTHER or NAME=from_file:PATH (more than once)
     #[arg(long = "var", alias = "env", value_name = "NAME=VALUE", value_parser = sentence::variable)]
     variables: Vec<(String, EnvValue)>,
+    /// The version whose fault it mends: its rollout is not held because that one was rolled back
+    #[arg(long, value_name = "VERSION")]
+    fixes: Option<Version>,
     /// The commit it was built from
     #[arg(long, value_name = "SHA")]
     commit: Option<String>,
@@ -85,7 +89,15 @@ impl Release {
         let env: BTreeMap<String, EnvValue> = self.variables.into_iter().collect();
         let args = (!self.args.is_empty()).then_some(self.args);
         let source = Source { commit: self.commit, run_url: self.run_url };
-        Command::Release { service: self.service, version: self.version, artifact, args, env, source }
+        Command::Release {
+            service: self.service,
+            version: self.version,
+            artifact,
+            args,
+            env,
+            source,
+            fixes: self.fixes,
+        }
     }
 }
 

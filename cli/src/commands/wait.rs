@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::time::Duration;
 
 use clap::Args;
-use replay::answer::{DeploymentStatus, RolloutPhase, StackPhase, VersionStatus};
+use replay::answer::{DeploymentStatus, ObstacleKind, RolloutPhase, StackPhase, VersionStatus};
 use schemas::judgement::Verdict;
 use schemas::{DeploymentId, Version, Weight};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -106,8 +106,17 @@ pub(crate) async fn requested_rollout_ended(
 fn look_at_request(status: &DeploymentStatus, version: &Version) -> Look {
     if let Some(waiting) = status.waiting.as_ref().filter(|waiting| waiting.version.as_ref() == Some(version)) {
         let waits_for: Vec<&str> = waiting.waits_for.iter().map(|obstacle| obstacle.why.as_str()).collect();
+        let is = |kind| waiting.waits_for.iter().any(|obstacle| obstacle.kind == Some(kind));
         return match waits_for[..] {
             [] => Look::On(format!("the rollout of {version} is about to begin"), Exit::StillGoing),
+            // It is prepared; how long a hold lasts is up to people.
+            _ if is(ObstacleKind::Hold) && !is(ObstacleKind::Stack) => {
+                let next: Vec<&str> =
+                    waiting.waits_for.iter().filter_map(|obstacle| obstacle.next.as_deref()).collect();
+                let lift = next.first().map(|next| format!("; `{next}` ends the hold")).unwrap_or_default();
+                let what = format!("{version} is prepared, and its rollout waits: {}{lift}", waits_for.join("; "));
+                Look::Ended(Exit::StillGoing, what)
+            }
             _ => Look::On(format!("{version} waits: {}", waits_for.join("; ")), Exit::StillGoing),
         };
     }
@@ -266,6 +275,23 @@ mod tests {
         );
         let about = Look::On("the rollout of 1.2.5 is about to begin".into(), Exit::StillGoing);
         assert_eq!(waiting(json!([])), about);
+    }
+
+    #[test]
+    fn what_waits_for_a_hold_alone_ends_with_8_once_its_stack_is_prepared() {
+        let waiting = |obstacles: Value| {
+            look("1.2.5", |deployment| {
+                deployment["waiting"] = json!({"version": "1.2.5", "stack": STACK, "asked_at": "2026-11-22T13:30:00Z",
+                    "plan": {"steps": [10_000], "duration_ms": 0}, "waits_for": obstacles});
+            })
+        };
+        let hold = json!({"kind": "hold", "why": "the deployment is on hold since T (1.2.4 was rolled back)",
+            "next": "ionledger hold api --lift"});
+        let stack = json!({"kind": "stack", "why": "its stack is starting, 0 of 1 nodes are ready"});
+        assert!(matches!(waiting(json!([hold, stack])), Look::On(_, Exit::StillGoing)));
+        let said = "1.2.5 is prepared, and its rollout waits: the deployment is on hold since T (1.2.4 was rolled back); \
+                    `ionledger hold api --lift` ends the hold";
+        assert_eq!(waiting(json!([hold])), Look::Ended(Exit::StillGoing, said.into()));
     }
 
     #[test]

@@ -3,8 +3,8 @@
 use jiff::{SignedDuration, Zoned};
 use ledger::log::Ahead;
 use replay::answer::{
-    DeploymentStatus, NodePhase, NodeStatus, ObstacleStatus, RolloutPhase, RolloutStatus, ServiceStatus, StackPhase,
-    Status, VerdictStatus, VersionStatus, WaitingStatus,
+    DeploymentStatus, HoldStatus, NodePhase, NodeStatus, ObstacleStatus, RolloutPhase, RolloutStatus, ServiceStatus,
+    StackPhase, Status, VerdictStatus, VersionStatus, WaitingStatus,
 };
 use schemas::judgement::{Counts, Verdict};
 use schemas::{Timestamp, Version, Weight};
@@ -166,6 +166,7 @@ fn facts(deployment: &DeploymentStatus, now: &Zoned) -> Vec<(&'static str, Strin
     if let Some(rollout) = &deployment.rollout {
         rollout_facts(&mut facts, rollout, now);
     }
+    facts.extend(deployment.holds.iter().map(|hold| hold_fact(deployment, hold, now)));
     if let Some(waiting) = &deployment.waiting {
         facts.extend(waiting_facts(waiting));
     }
@@ -182,6 +183,14 @@ fn facts(deployment: &DeploymentStatus, now: &Zoned) -> Vec<(&'static str, Strin
         _ => {}
     }
     facts
+}
+
+/// Since when, why and until when pipelines' releases are held, and what ends that.
+fn hold_fact(deployment: &DeploymentStatus, hold: &HoldStatus, now: &Zoned) -> (&'static str, String) {
+    let until = hold.until.map(|until| format!(", until {}", moment(until, now))).unwrap_or_default();
+    let lift = format!("ionledger hold {} --lift", deployment.deployment.arguments());
+    let text = format!("since {}{until}: {}; pipelines' releases wait; `{lift}`", moment(hold.since, now), hold.reason);
+    ("on hold", text)
 }
 
 /// Which rollout waits, for what, and what to do about it.

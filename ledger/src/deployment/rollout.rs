@@ -12,7 +12,7 @@ use schemas::{Event, RolloutId, StackId, Stream, Timestamp, Version, Weight, Wei
 use serde::{Deserialize, Serialize};
 
 use super::rejected::{self, How};
-use super::{Case, Deployment};
+use super::{Case, Deployment, hold};
 use crate::decide::{self, Decision, Rejection};
 use crate::state::At;
 
@@ -200,6 +200,11 @@ impl Rollout {
         self.is_live() && step.is_some() && step == self.plan.bake_step()
     }
 
+    /// Returns the version that it bakes, if `fixes` says that another release fixes it: the rollout gives way to that.
+    pub fn gives_way<'a>(&self, deployment: &Deployment, fixes: Option<&'a Version>) -> Option<&'a Version> {
+        fixes.filter(|fixes| self.is_baking() && deployment.version_of(self.canary) == Some(fixes))
+    }
+
     /// Returns for how long it was paused since `step` was taken, in milliseconds.
     pub fn paused_ms_since(&self, step: &Step) -> u64 {
         self.still.paused_ms.saturating_sub(step.still.paused_ms)
@@ -380,20 +385,20 @@ pub(super) fn decide_roll(
         if live.baseline == baseline && live.canary == canary && live.plan == plan {
             return Ok(Decision::default());
         }
-        if !supersede {
-            return Err(case.rollout_running(live));
-        }
-        let rule = "--supersede: a new rollout takes the place of the one under way".to_owned();
-        events.push(rollout::Superseded { rollout: live.id, rule }.into());
-        if live.baseline == baseline && case.deployment.traffic.set_weight(baseline) != Weight::FULL {
-            let purpose = Purpose::Abort { rollout: live.id };
-            events.push(WeightsSet { weights: Weights::all_on(baseline), purpose }.into());
-        }
+        let fixes = case.service.releases.get(to).and_then(|release| release.recorded.fixes.as_ref());
+        let rule = match live.gives_way(case.deployment, fixes) {
+            _ if supersede => "--supersede: a new rollout takes the place of the one under way".to_owned(),
+            Some(fixed) => given_way(to, fixed),
+            None => return Err(case.rollout_running(live)),
+        };
+        events.extend(taken_over(case.deployment, live, baseline, rule));
     } else if case.deployment.traffic.set_weight(canary) == Weight::FULL {
         return Ok(Decision::nothing(format!("{to} has all the traffic of {} already", case.id)));
     }
+    hold::check(case, to)?;
     case.check_again(to, canary, again)?;
     check_baseline(case, from, baseline)?;
+    events.extend(ended_holds(case, to));
     let rollout: RolloutId = case.now.commit.into();
     let (unjudged, unbaked) = (plan.steps.len() == 1, decide::unbaked(&plan, &definition.policy));
     events.push(rollout::Started { rollout, baseline, canary, plan, policy: definition.policy.clone() }.into());
@@ -403,6 +408,29 @@ pub(super) fn decide_roll(
     }
     decision.notes.extend(unbaked);
     Ok(decision)
+}
+
+/// The events that end the holds that a rollout to `to` ends: all of them if a person begins it.
+fn ended_holds(case: &Case<'_>, to: &Version) -> Vec<Event> {
+    match case.by.is_person() {
+        true => hold::lifted(case.deployment, &format!("a person began a rollout to {to}")),
+        false => hold::lifted_by_fix(case, to).into_iter().collect(),
+    }
+}
+
+/// The events that end `live` for a rollout from `baseline`: if that is its own, its canary's traffic goes back first.
+pub(super) fn taken_over(deployment: &Deployment, live: &Rollout, baseline: StackId, rule: String) -> Vec<Event> {
+    let mut events: Vec<Event> = vec![rollout::Superseded { rollout: live.id, rule }.into()];
+    if live.baseline == baseline && deployment.traffic.set_weight(baseline) != Weight::FULL {
+        let purpose = Purpose::Abort { rollout: live.id };
+        events.push(WeightsSet { weights: Weights::all_on(baseline), purpose }.into());
+    }
+    events
+}
+
+/// Why a rollout that bakes ended for one to a release that fixes its version.
+pub(super) fn given_way(to: &Version, fixed: &Version) -> String {
+    format!("{to} fixes {fixed}, which was baking")
 }
 
 /// A baseline holds all traffic, or will once a rollout of its own gives its canary's back.
@@ -503,6 +531,7 @@ pub(super) fn decide_promote(case: &Case<'_>) -> Result<Decision, Rejection> {
     if let Some(why) = canary.not_ready() {
         return Err(Rejection::NotReady { deployment: case.id.clone(), version: canary.version.clone(), why });
     }
+    hold::check(case, &canary.version)?;
     let reason = "asked for, over the judgement".to_owned();
     let promoted = rollout::Promoted { rollout: rollout.id, reason };
     let weights = Weights::all_on(rollout.canary);

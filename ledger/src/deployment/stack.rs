@@ -11,7 +11,7 @@ use schemas::{EffectId, StackId, Stream, Timestamp, Version, Weight, Weights, no
 use serde::{Deserialize, Serialize};
 
 use super::failure::{self, Failure};
-use super::{Case, Deployment, Waiting, waiting};
+use super::{Case, Deployment, Waiting, hold, waiting};
 use crate::decide::{self, Decision, Rejection};
 use crate::state::At;
 
@@ -208,7 +208,10 @@ pub(super) fn evolve(deployment: &mut Deployment, event: &stack::Event, at: &At)
             deployment.stacks.insert(requested.stack, Stack::requested(requested, at));
             if let Some(plan) = requested.then_roll.clone() {
                 let (stack, at) = (requested.stack, at.time);
-                waiting::wait(deployment, Waiting { stack, plan, at, by_hand: false, until_rollback: true });
+                waiting::wait(
+                    deployment,
+                    Waiting { stack, plan, at, by_hand: false, fixes: None, until_rollback: true },
+                );
             }
         }
         stack::Event::Ready(ready) => {
@@ -381,7 +384,8 @@ pub(super) fn decide_new(
         then_roll: None,
     };
     let unbaked = requested.then_roll.as_ref().and_then(|plan| decide::unbaked(plan, &definition.policy));
-    let events = [requested.into()].into_iter().chain(rolling.into_iter().flatten()).collect();
+    let lifted = rolling.as_ref().and_then(|_| hold::lifted_by_fix(case, version));
+    let events = [requested.into()].into_iter().chain(rolling.into_iter().flatten()).chain(lifted).collect();
     let mut decision = Decision::on(case.stream(), events).requiring(Stream::Service(id.service.clone()));
     decision.notes.extend(unbaked);
     Ok(waiting::noted(case, decision))

@@ -9,6 +9,7 @@ mod reports;
 
 mod failure;
 mod glass;
+mod hold;
 mod retention;
 mod rollback;
 mod rollout;

@@ -9,7 +9,7 @@ use schemas::{CommitId, Event, Fence, StackId, StreamVersion, Timestamp, Version
 use serde::{Deserialize, Serialize};
 
 use super::rejected::{self, How, Rejected};
-use super::{Case, Deployment, Phase, generation, waiting};
+use super::{Case, Deployment, Phase, generation, hold, waiting};
 use crate::decide::{Decision, Rejection};
 use crate::state::At;
 
@@ -150,6 +150,7 @@ pub(super) fn evolve(deployment: &mut Deployment, event: &traffic::Event, at: &A
             traffic.drift = None;
             traffic.retired_at = Some(at.time);
             deployment.failed.clear();
+            deployment.holds.clear();
             for stack in deployment.stacks.values_mut() {
                 stack.failure = None;
                 stack.unused_since.get_or_insert(at.time);
@@ -259,6 +260,7 @@ pub(super) fn decide(case: &Case<'_>, shares: &[Share], supersede: bool, again: 
         // Users who still wait for a rollback's target have not been given back.
         let gains = weight > case.deployment.traffic.set_weight(stack) || case.deployment.traffic.awaited.is_some();
         if gains && let Some(version) = case.deployment.version_of(stack) {
+            hold::check(case, version)?;
             case.check_again(version, stack, again)?;
         }
     }

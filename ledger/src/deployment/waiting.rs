@@ -8,7 +8,8 @@ use schemas::traffic::{self, Purpose, WeightsSet};
 use schemas::{DeploymentId, Event, RolloutId, StackId, Stream, Timestamp, Version, Weight, Weights};
 use serde::{Deserialize, Serialize};
 
-use super::{Case, Deployment, Phase};
+use super::rollout::{given_way, taken_over};
+use super::{Case, Deployment, Phase, Rollout, hold};
 use crate::decide::{Decision, Rejection};
 use crate::service::Service;
 use crate::state::At;
@@ -27,6 +28,9 @@ pub struct Waiting {
     pub at: Timestamp,
     /// Whether a person asked.
     pub by_hand: bool,
+    /// The version that its release fixes, if it says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fixes: Option<Version>,
     /// Whether a rollback ends it. So it is with what was asked for before there was `rollout.requested`.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub until_rollback: bool,
@@ -57,7 +61,8 @@ pub struct Obstacle {
 }
 
 /// What kind of thing a rollout waits for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum ObstacleKind {
     /// Another rollout is under way.
     Rollout,
@@ -69,6 +74,8 @@ pub enum ObstacleKind {
     Shared,
     /// The version that serves has no node that passes its check.
     Baseline,
+    /// The deployment is on hold.
+    Hold,
     /// Its own stack is not ready.
     Stack,
 }
@@ -107,8 +114,8 @@ pub(super) fn drop_request(deployment: &mut Deployment, stack: StackId, reason: 
 pub(super) fn evolve(deployment: &mut Deployment, event: &rollout::Event, at: &At) {
     match event {
         rollout::Event::Requested(requested) => {
-            let rollout::Requested { stack, plan, by_hand } = requested.clone();
-            wait(deployment, Waiting { stack, plan, at: at.time, by_hand, until_rollback: false });
+            let rollout::Requested { stack, plan, by_hand, fixes } = requested.clone();
+            wait(deployment, Waiting { stack, plan, at: at.time, by_hand, fixes, until_rollback: false });
         }
         rollout::Event::RequestDropped(dropped) => drop_request(deployment, dropped.stack, &dropped.reason, at.time),
         rollout::Event::Started(started) => fulfil(deployment, started.canary),
@@ -148,7 +155,8 @@ pub(super) fn request(case: &Case<'_>, stack: StackId, version: &Version, plan: 
         let reason = format!("a rollout of {version} was asked for after it");
         rollout::RequestDropped { stack, reason }.into()
     });
-    let requested = rollout::Requested { stack, plan, by_hand: case.by.is_person() }.into();
+    let fixes = case.service.releases.get(version).and_then(|release| release.recorded.fixes.clone());
+    let requested = rollout::Requested { stack, plan, by_hand: case.by.is_person(), fixes }.into();
     Ok(replaced.into_iter().chain([requested]).collect())
 }
 
@@ -187,12 +195,17 @@ pub fn obstacles(deployment: &Deployment, id: &DeploymentId) -> Vec<Obstacle> {
     let Some(waiting) = &deployment.waiting else { return vec![] };
     let mut obstacles = Vec::new();
     let mut add = |kind, why: String, next: Option<String>| obstacles.push(Obstacle { kind, why, next });
-    if let Some(live) = deployment.rollout.as_ref().filter(|rollout| rollout.is_live()) {
-        let name = |stack| deployment.version_of(stack).map_or("a gone stack".to_owned(), ToString::to_string);
-        let why = format!("the rollout {} -> {} is under way", name(live.baseline), name(live.canary));
-        add(ObstacleKind::Rollout, why, None);
-    } else {
-        serving_obstacles(deployment, id, &mut add);
+    for hold in hold::against(deployment, waiting) {
+        add(ObstacleKind::Hold, format!("the deployment is {}", hold.told()), Some(hold::lift(id)));
+    }
+    match live(deployment) {
+        Some(live) if live.gives_way(deployment, waiting.fixes.as_ref()).is_none() => {
+            let name = |stack| deployment.version_of(stack).map_or("a gone stack".to_owned(), ToString::to_string);
+            let why = format!("the rollout {} -> {} is under way", name(live.baseline), name(live.canary));
+            add(ObstacleKind::Rollout, why, None);
+        }
+        Some(live) => baseline_obstacle(deployment, id, live.baseline, &mut add),
+        None => serving_obstacles(deployment, id, &mut add),
     }
     let stack = deployment.stacks.get(&waiting.stack);
     match stack.map(|stack| (stack, stack.not_ready())) {
@@ -206,6 +219,10 @@ pub fn obstacles(deployment: &Deployment, id: &DeploymentId) -> Vec<Obstacle> {
         Some((_, Some(why))) => add(ObstacleKind::Stack, format!("its stack is not ready: {why}"), None),
     }
     obstacles
+}
+
+fn live(deployment: &Deployment) -> Option<&Rollout> {
+    deployment.rollout.as_ref().filter(|rollout| rollout.is_live())
 }
 
 /// What stands against a rollout that would begin from what serves now.
@@ -223,18 +240,32 @@ fn serving_obstacles(
         add(ObstacleKind::Drift, why.to_owned(), Some(format!("ionledger rollback {}", id.arguments())));
     }
     let Some(set) = &traffic.set else { return };
-    let to = deployment.waiting.as_ref().and_then(|waiting| deployment.version_of(waiting.stack));
-    let all_on = |version: &Version| format!("ionledger traffic {} {version} 100{}", id.service, id.env_flag());
     let Some(baseline) = set.weights.sole() else {
         let largest =
             set.weights.iter().max_by_key(|(_, weight)| *weight).and_then(|(stack, _)| deployment.version_of(stack));
-        add(ObstacleKind::Shared, "more than one version serves".to_owned(), largest.map(all_on));
+        let next = largest.map(|version| all_on(id, version));
+        add(ObstacleKind::Shared, "more than one version serves".to_owned(), next);
         return;
     };
+    baseline_obstacle(deployment, id, baseline, add);
+}
+
+fn all_on(id: &DeploymentId, version: &Version) -> String {
+    format!("ionledger traffic {} {version} 100{}", id.service, id.env_flag())
+}
+
+/// What stands against a rollout that would begin from `baseline`.
+fn baseline_obstacle(
+    deployment: &Deployment,
+    id: &DeploymentId,
+    baseline: StackId,
+    add: &mut impl FnMut(ObstacleKind, String, Option<String>),
+) {
+    let to = deployment.waiting.as_ref().and_then(|waiting| deployment.version_of(waiting.stack));
     let passing = deployment.stacks.get(&baseline).is_some_and(|stack| stack.ready_nodes() > 0);
     if let (false, Some(version)) = (passing, deployment.version_of(baseline)) {
         let why = format!("{version} serves and none of its nodes passes its check");
-        add(ObstacleKind::Baseline, why, to.map(all_on));
+        add(ObstacleKind::Baseline, why, to.map(|version| all_on(id, version)));
     }
 }
 
@@ -271,8 +302,12 @@ fn starts(event: &Event, stack: StackId) -> bool {
     matches!(event, Event::Rollout(rollout::Event::Started(started)) if started.canary == stack)
 }
 
-/// Adds to a person's rollback that the rollout that waits is dropped: nothing older than a rollback undoes it.
+/// Adds to a person's rollback that the rollout that waits is dropped, unless there is a hold for which it waits: nothing older
+/// than a rollback undoes it.
 pub(super) fn ended_by_rollback(case: &Case<'_>, mut decision: Decision) -> Decision {
+    if hold::holds_after(case, &decision) {
+        return decision;
+    }
     let goes_back = |(_, event): &(Stream, Event)| matches!(event, Event::Traffic(traffic::Event::RolledBack(_)));
     if let Some(waiting) = case.deployment.waiting.as_ref().filter(|_| decision.events.iter().any(goes_back)) {
         let reason = format!("{} was rolled back after it was asked for", case.id);
@@ -324,10 +359,17 @@ pub(super) fn decide_start(case: &Case<'_>, canary: StackId) -> Result<Decision,
         let weights = Weights::all_on(canary);
         return Ok(Decision::on(case.stream(), vec![WeightsSet { weights, purpose: Purpose::Asked }.into()]));
     };
-    let baseline = set.weights.sole().ok_or_else(|| outdated("more than one version serves"))?;
+    let live = live(case.deployment);
+    let baseline = live.map(|live| live.baseline).or_else(|| set.weights.sole());
+    let baseline = baseline.ok_or_else(|| outdated("more than one version serves"))?;
+    let mut events = match (live, &waiting.fixes, case.deployment.version_of(canary)) {
+        (Some(live), Some(fixed), Some(to)) => taken_over(case.deployment, live, baseline, given_way(to, fixed)),
+        _ => vec![],
+    };
     let (rollout, plan): (RolloutId, _) = (case.now.commit.into(), waiting.plan.clone());
     let started = rollout::Started { rollout, baseline, canary, plan, policy: definition.policy.clone() };
-    Ok(Decision::on(case.stream(), vec![started.into()]).requiring(Stream::Service(case.id.service.clone())))
+    events.push(started.into());
+    Ok(Decision::on(case.stream(), events).requiring(Stream::Service(case.id.service.clone())))
 }
 
 /// Decides to drop the rollout that waits.

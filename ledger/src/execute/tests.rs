@@ -314,7 +314,7 @@ mod a_conflict {
         house.ask(kit::traffic(&[(V2, 100)], false)).await.unwrap();
         let house = contested(house, &asked(kit::traffic(&[(V3, 100)], false))).await;
         let back = house.ask(kit::rollback()).await.unwrap();
-        assert_eq!(kinds(&back), ["traffic.rolled_back", "traffic.weights_set"]);
+        assert_eq!(kinds(&back), ["traffic.rolled_back", "traffic.weights_set", "hold.set"]);
         assert!(house.serves(V2), "the target before the third version, not the one it was decided on first");
         assert_eq!(house.ledger.view().voids(), 1);
     }

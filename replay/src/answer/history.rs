@@ -238,7 +238,12 @@ fn implied_cause(event: &Event) -> Option<CommitId> {
             retention::Event::CollectionStarted(started) => of_stack(&started.stack),
             retention::Event::Collected(collected) => of_stack(&collected.stack),
         },
-        Event::Node(_) | Event::Ledger(_) | Event::Service(_) | Event::Release(_) | Event::Lease(_) => None,
+        Event::Node(_)
+        | Event::Hold(_)
+        | Event::Ledger(_)
+        | Event::Service(_)
+        | Event::Release(_)
+        | Event::Lease(_) => None,
     }
 }
 

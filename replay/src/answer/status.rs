@@ -4,18 +4,22 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use ledger::State;
+use ledger::deployment::hold::Hold;
 use ledger::deployment::{self, Deployment, Dropped, Waiting, rejected, rollback, rollout, stack, step, waiting};
 use ledger::execute::ClockTrouble;
 use ledger::judgement::Judgements;
 use ledger::judgement::hearing::Hearing;
 use ledger::log::Ahead;
 use schemas::glass::Unrecorded;
+use schemas::hold::Cause;
 use schemas::judgement::{Counts, Evidence, Verdict};
 use schemas::rollout::{HoldKind, Plan};
 use schemas::{
     DeploymentId, EffectId, EnvironmentName, Fence, RolloutId, ServiceName, StackId, Timestamp, Version, Weight,
 };
 use serde::{Deserialize, Serialize};
+
+pub use ledger::deployment::waiting::ObstacleKind;
 
 use super::{At, SCHEMA_VERSION};
 
@@ -90,6 +94,9 @@ pub struct DeploymentStatus {
     pub rolling_back_to: Option<Version>,
     /// The number that every rollback raises.
     pub fence: Fence,
+    /// Its holds: while there is one, what pipelines release is prepared and not rolled out.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub holds: Vec<HoldStatus>,
     /// The rollout that was asked for with its stack and has not begun.
     #[serde(default)]
     pub waiting: Option<WaitingStatus>,
@@ -379,9 +386,29 @@ pub struct WaitingStatus {
     pub waits_for: Vec<ObstacleStatus>,
 }
 
+/// A hold.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HoldStatus {
+    /// What it was set for.
+    pub cause: Cause,
+    /// Why.
+    pub reason: String,
+    /// The versions that were rolled back from or aborted: a release that fixes one of them ends the hold.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub versions: Vec<Version>,
+    /// Since when.
+    pub since: Timestamp,
+    /// When it ends by itself; none if somebody must lift it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<Timestamp>,
+}
+
 /// Something that a rollout waits for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ObstacleStatus {
+    /// What kind of thing it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kind: Option<ObstacleKind>,
     /// What it is.
     pub why: String,
     /// The command that removes it, where one does.
@@ -506,6 +533,7 @@ fn deployment_status(
         rollback_target: rollback::target(deployment).map(|target| target_status(deployment, &target)),
         fence: traffic.fence,
         rolling_back_to: traffic.awaited.and_then(|id| Some(deployment.stacks.get(&id)?.version.clone())),
+        holds: deployment.holds.iter().map(hold_status).collect(),
         waiting: deployment.waiting.as_ref().map(|waiting| waiting_status(id, deployment, waiting)),
         dropped: deployment.dropped.iter().map(dropped_status).collect(),
         drift: drift.map(|drift| DriftStatus {
@@ -524,8 +552,17 @@ fn waiting_status(id: &DeploymentId, deployment: &Deployment, waiting: &Waiting)
         stack: waiting.stack,
         plan: waiting.plan.clone(),
         asked_at: waiting.at,
-        waits_for: obstacles.map(|waiting::Obstacle { why, next, .. }| ObstacleStatus { why, next }).collect(),
+        waits_for: obstacles.map(obstacle_status).collect(),
     }
+}
+
+fn obstacle_status(waiting::Obstacle { kind, why, next }: waiting::Obstacle) -> ObstacleStatus {
+    ObstacleStatus { kind: Some(kind), why, next }
+}
+
+fn hold_status((cause, hold): (&Cause, &Hold)) -> HoldStatus {
+    let Hold { reason, versions, since, until, .. } = hold.clone();
+    HoldStatus { cause: *cause, reason, versions, since, until }
 }
 
 fn dropped_status(dropped: &Dropped) -> DroppedStatus {

@@ -10,8 +10,8 @@ use schemas::rollout::Plan;
 use schemas::service::Definition;
 use schemas::traffic::Purpose;
 use schemas::{
-    EffectId, Event, RolloutId, StackId, Stream, Weight, Weights, genesis, judgement, lease, node, release, retention,
-    rollout, service, stack, traffic,
+    EffectId, Event, RolloutId, StackId, Stream, Weight, Weights, genesis, hold, judgement, lease, node, release,
+    retention, rollout, service, stack, traffic,
 };
 
 /// What a commit's summary needs besides it: what ids stand for, and what was declared before it.
@@ -98,6 +98,7 @@ pub fn summary(stream: &Stream, event: &Event, names: &Names) -> String {
         Event::Traffic(event) => of_traffic(event, names),
         Event::Rollout(event) => of_rollout(event, names),
         Event::Judgement(event) => of_judgement(event, names),
+        Event::Hold(event) => of_hold(event),
         Event::Retention(event) => of_retention(event, names),
         Event::Lease(lease::Event::Taken(taken)) => {
             format!("{} acts as {}: {}", taken.holder, taken.role, taken.reason)
@@ -281,6 +282,16 @@ fn of_rollout(event: &rollout::Event, names: &Names) -> String {
         rollout::Event::Superseded(superseded) => {
             format!("{} was superseded ({})", names.rolling(superseded.rollout), superseded.rule)
         }
+    }
+}
+
+fn of_hold(event: &hold::Event) -> String {
+    match event {
+        hold::Event::Set(hold::Set { reason, until, .. }) => {
+            let until = until.map(|until| format!(" until {until:.0}")).unwrap_or_default();
+            format!("was put on hold{until}: {reason}")
+        }
+        hold::Event::Lifted(lifted) => format!("a hold was lifted: {}", lifted.reason),
     }
 }
 

@@ -223,6 +223,7 @@ impl Busy {
                 commit: Some(Hash::of(&n.to_le_bytes()).to_string()[..40].to_owned()),
                 run_url: Some(format!("https://ci.example/runs/{n}")),
             },
+            fixes: None,
         }
     }
 

@@ -18,7 +18,9 @@ const LABELS_ONLY: [&str; 2] = ["label_replace", "label_join"];
 /// The rule that it breaks, with the next step.
 pub(super) fn check(query: &str) -> Result<(), String> {
     if let Some(name) = unexpanded(query) {
-        return Err(format!("`{name}` was never replaced; write what it stands for, or correct what fills this file in"));
+        return Err(format!(
+            "`{name}` was never replaced; write what it stands for, or correct what fills this file in"
+        ));
     }
     let filled = query
         .replace("{service}", "service")
@@ -62,7 +64,8 @@ fn counters(expression: &Expr) -> Result<(), String> {
             call.args.args.iter().filter(|of| !matches!(***of, Expr::StringLiteral(_))).try_for_each(|of| counters(of))
         }
         Expr::Call(call) if call.func.name == "vector" => {
-            Err("`vector(...)` is a series of its own that never rises; leave it out: no series is no requests".to_owned())
+            Err("`vector(...)` is a series of its own that never rises; leave it out: no series is no requests"
+                .to_owned())
         }
         Expr::Call(call) => Err(no_counters(call.func.name)),
         Expr::Aggregate(aggregate) => Err(no_counters(&aggregate.op.to_string())),

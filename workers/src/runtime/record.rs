@@ -202,6 +202,7 @@ pub fn cause_of(state: &State, outcome: &Outcome) -> Option<CommitId> {
         | O::Hold { rollout, .. }
         | O::DriveAgain { rollout }
         | O::SendBack { rollout, .. } => Some(CommitId(rollout.0)),
+        O::EndHold { cause } => deployment.holds.get(cause).map(|hold| hold.commit),
         O::WeightsApplied { .. } | O::DriftSeen { .. } => deployment.traffic.set.as_ref().map(|set| set.commit),
     }
 }
@@ -239,7 +240,7 @@ mod tests {
         let (args, env, source) = (None, BTreeMap::new(), Default::default());
         let commands = [
             Command::Apply { service: service.clone(), definition: Box::new(definition) },
-            Command::Release { service, version, artifact, args, env, source },
+            Command::Release { service, version, artifact, args, env, source, fixes: None },
             Command::New {
                 deployment: deployment.clone(),
                 version: "1.0.0".parse().unwrap(),

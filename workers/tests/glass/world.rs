@@ -225,7 +225,9 @@ impl World {
             let artifact = Artifact { sha256: Hash::of(version.as_bytes()), name: "api".to_owned(), size_bytes: 1 };
             let (args, env, source) = (None, BTreeMap::new(), Default::default());
             let version: Version = version.parse().unwrap();
-            world.ask(Command::Release { service: service.clone(), version, artifact, args, env, source }).await;
+            world
+                .ask(Command::Release { service: service.clone(), version, artifact, args, env, source, fixes: None })
+                .await;
         }
         for version in [V1, V2] {
             world.bring_up(version).await;

@@ -145,7 +145,8 @@ impl Up {
         for name in [OLD, NEW] {
             let (service, artifact, version) = (service.clone(), artifact.clone(), name.parse::<Version>()?);
             let (args, env, source) = (None, BTreeMap::new(), schemas::release::Source::default());
-            self.send(Command::Release { service, version: version.clone(), artifact, args, env, source }).await?;
+            self.send(Command::Release { service, version: version.clone(), artifact, args, env, source, fixes: None })
+                .await?;
             let deployment = self.deployment.clone();
             let answer = self.send(Command::New { deployment, version, then_roll: None, again: false }).await?;
             self.stacks.insert(name, answer.commit.ok_or("no stack was asked for")?.into());

@@ -60,7 +60,8 @@ fn it_is_recorded_as_the_rollback_that_it_was() {
     let mut world = rolling();
     let intent = intent(&world, V1);
     let decision = record(&mut world, &intent);
-    let expected = ["traffic.glass_broken", "traffic.rolled_back", "traffic.weights_set", "rollout.came_back"];
+    let expected =
+        ["traffic.glass_broken", "traffic.rolled_back", "traffic.weights_set", "rollout.came_back", "hold.set"];
     assert_eq!(kinds(&decision), expected);
     assert_eq!(world.weights(), [(V1.to_owned(), 100)].into());
     assert_eq!(world.deployment().traffic.fence, intent.fence.next());

@@ -49,6 +49,8 @@ asked! {
     Resume = resume(),
     Abort = abort(),
     Promote = promote(),
+    Hold = hold(None),
+    LiftHold = lift_hold(),
     Retire = retire(),
     Dismiss = dismiss(V1),
 }
@@ -66,6 +68,7 @@ fn rejection(rejection: &Rejection) -> &'static str {
         Rejection::NoTarget { .. } => "NoTarget",
         Rejection::AllRejected { .. } => "AllRejected",
         Rejection::Rejected { .. } => "Rejected",
+        Rejection::OnHold { .. } => "OnHold",
         Rejection::Fenced { .. } => "Fenced",
         Rejection::Invalid(_) => "Invalid",
         Rejection::Outdated(_) => "Outdated",
@@ -90,7 +93,7 @@ const CELLS: &[(Asked, Results)] = {
         (Asked::ApplySame, &[
             ("service.applied", &[Undeclared]),
             ("nothing", &[
-                Declared, Released, Starting, Launching, Launched, Up, Failed, Ready, Serving, Warm, Waiting, Split,
+                Declared, Released, Starting, Launching, Launched, Up, Failed, Ready, Serving, Warm, OnHold, Waiting, Split,
                 Sick, Unhealthy, Mended, Collecting, Emptied, Started, StartedAfterRollback, AtStep, Paused, Held,
                 CanaryIll, Completed, CameBack, Aborted, Promoted, Superseded, RolledBack, Awaiting, DriftedOff,
                 DriftedBack, DriftedToTarget, Retired,
@@ -98,7 +101,7 @@ const CELLS: &[(Asked, Results)] = {
         ]),
         (Asked::ApplyOther, &[
             ("service.applied", &[
-                Undeclared, Declared, Released, Starting, Launching, Launched, Up, Failed, Ready, Serving, Warm,
+                Undeclared, Declared, Released, Starting, Launching, Launched, Up, Failed, Ready, Serving, Warm, OnHold,
                 Waiting, Split, Sick, Unhealthy, Mended, Collecting, Emptied, Started, StartedAfterRollback, AtStep,
                 Paused, Held, CanaryIll, Completed, CameBack, Aborted, Promoted, Superseded, RolledBack, Awaiting,
                 DriftedOff, DriftedBack, DriftedToTarget, Retired,
@@ -108,7 +111,7 @@ const CELLS: &[(Asked, Results)] = {
             ("Unknown", &[Undeclared]),
             ("release.recorded", &[Declared]),
             ("nothing", &[
-                Released, Starting, Launching, Launched, Up, Failed, Ready, Serving, Warm, Waiting, Split, Sick,
+                Released, Starting, Launching, Launched, Up, Failed, Ready, Serving, Warm, OnHold, Waiting, Split, Sick,
                 Unhealthy, Mended, Collecting, Emptied, Started, StartedAfterRollback, AtStep, Paused, Held,
                 CanaryIll, Completed, CameBack, Aborted, Promoted, Superseded, RolledBack, Awaiting, DriftedOff,
                 DriftedBack, DriftedToTarget, Retired,
@@ -118,7 +121,7 @@ const CELLS: &[(Asked, Results)] = {
             ("Unknown", &[Undeclared]),
             ("release.recorded", &[Declared]),
             ("Immutable", &[
-                Released, Starting, Launching, Launched, Up, Failed, Ready, Serving, Warm, Waiting, Split, Sick,
+                Released, Starting, Launching, Launched, Up, Failed, Ready, Serving, Warm, OnHold, Waiting, Split, Sick,
                 Unhealthy, Mended, Collecting, Emptied, Started, StartedAfterRollback, AtStep, Paused, Held,
                 CanaryIll, Completed, CameBack, Aborted, Promoted, Superseded, RolledBack, Awaiting, DriftedOff,
                 DriftedBack, DriftedToTarget, Retired,
@@ -127,7 +130,7 @@ const CELLS: &[(Asked, Results)] = {
         (Asked::ReleaseNext, &[
             ("Unknown", &[Undeclared]),
             ("release.recorded", &[
-                Declared, Released, Starting, Launching, Launched, Up, Failed, Ready, Serving, Warm, Waiting, Split,
+                Declared, Released, Starting, Launching, Launched, Up, Failed, Ready, Serving, Warm, OnHold, Waiting, Split,
                 Sick, Unhealthy, Mended, Collecting, Emptied, Started, StartedAfterRollback, AtStep, Paused, Held,
                 CanaryIll, Completed, CameBack, Aborted, Promoted, Superseded, RolledBack, Awaiting, DriftedOff,
                 DriftedBack, DriftedToTarget, Retired,
@@ -137,7 +140,7 @@ const CELLS: &[(Asked, Results)] = {
             ("Unknown", &[Undeclared, Declared]),
             ("stack.requested", &[Released, Failed, Retired]),
             ("nothing", &[
-                Starting, Launching, Launched, Up, Ready, Serving, Warm, Waiting, Split, Sick, Unhealthy, Mended,
+                Starting, Launching, Launched, Up, Ready, Serving, Warm, OnHold, Waiting, Split, Sick, Unhealthy, Mended,
                 Collecting, Emptied, Started, StartedAfterRollback, AtStep, Paused, Held, CanaryIll, Completed,
                 CameBack, Aborted, Promoted, Superseded, RolledBack, Awaiting, DriftedOff, DriftedBack,
                 DriftedToTarget,
@@ -146,7 +149,7 @@ const CELLS: &[(Asked, Results)] = {
         (Asked::NewThird, &[
             ("Unknown", &[Undeclared, Declared]),
             ("stack.requested", &[
-                Released, Starting, Launching, Launched, Up, Failed, Ready, Serving, Warm, Waiting, Split, Sick,
+                Released, Starting, Launching, Launched, Up, Failed, Ready, Serving, Warm, OnHold, Waiting, Split, Sick,
                 Unhealthy, Mended, Collecting, Emptied, Started, StartedAfterRollback, AtStep, Paused, Held,
                 CanaryIll, Completed, CameBack, Aborted, Promoted, Superseded, RolledBack, Awaiting, DriftedOff,
                 DriftedBack, DriftedToTarget, Retired,
@@ -155,7 +158,7 @@ const CELLS: &[(Asked, Results)] = {
         (Asked::NewThirdThenRoll, &[
             ("Unknown", &[Undeclared, Declared]),
             ("stack.requested + rollout.requested", &[
-                Released, Starting, Launching, Launched, Up, Failed, Ready, Serving, Warm, Split, Sick, Unhealthy,
+                Released, Starting, Launching, Launched, Up, Failed, Ready, Serving, Warm, OnHold, Split, Sick, Unhealthy,
                 Mended, Collecting, Emptied, Started, StartedAfterRollback, AtStep, Paused, Held, CanaryIll, Completed,
                 CameBack, Aborted, Promoted, Superseded, RolledBack, DriftedOff, DriftedBack, DriftedToTarget, Retired,
             ]),
@@ -164,7 +167,7 @@ const CELLS: &[(Asked, Results)] = {
         ]),
         (Asked::NewSecondThenRoll, &[
             ("Unknown", &[Undeclared, Declared]),
-            ("Invalid", &[Warm, Split, Sick, Unhealthy, Mended, CameBack, Aborted, Superseded, RolledBack]),
+            ("Invalid", &[Warm, OnHold, Split, Sick, Unhealthy, Mended, CameBack, Aborted, Superseded, RolledBack]),
             ("nothing", &[
                 Waiting, Started, StartedAfterRollback, AtStep, Paused, Held, CanaryIll, Completed, Promoted, Awaiting,
                 DriftedOff, DriftedBack, DriftedToTarget,
@@ -178,7 +181,7 @@ const CELLS: &[(Asked, Results)] = {
             ("NotReady", &[Starting, Launching, Launched, Up, Failed, Awaiting]),
             ("traffic.weights_set", &[Ready, Retired]),
             ("nothing", &[
-                Serving, Warm, Waiting, Sick, Unhealthy, Mended, Collecting, Emptied, CameBack, Aborted, RolledBack,
+                Serving, Warm, OnHold, Waiting, Sick, Unhealthy, Mended, Collecting, Emptied, CameBack, Aborted, RolledBack,
             ]),
             ("rollout.aborted + traffic.weights_set", &[Started, StartedAfterRollback]),
             ("traffic.rejected + traffic.weights_set", &[Split, Completed, Promoted, Superseded, DriftedOff, DriftedToTarget]),
@@ -188,7 +191,7 @@ const CELLS: &[(Asked, Results)] = {
             ("Unknown", &[Undeclared, Declared, Released]),
             ("NotReady", &[Starting, Launching, Launched, Up, Failed, Ready, Serving, Collecting, Emptied, CanaryIll]),
             ("traffic.weights_set", &[
-                Warm, Split, Sick, Unhealthy, Mended, Aborted, Superseded, DriftedToTarget, Retired,
+                Warm, OnHold, Split, Sick, Unhealthy, Mended, Aborted, Superseded, DriftedToTarget, Retired,
             ]),
             ("RolloutRunning", &[Started, StartedAfterRollback, AtStep, Paused, Held, DriftedBack]),
             ("nothing", &[Completed, Promoted, DriftedOff]),
@@ -199,7 +202,7 @@ const CELLS: &[(Asked, Results)] = {
             ("Unknown", &[Undeclared, Declared, Released]),
             ("NotReady", &[Starting, Launching, Launched, Up, Failed, Ready, Serving, Collecting, Emptied, Awaiting]),
             ("traffic.weights_set", &[
-                Warm, Sick, Unhealthy, Mended, Completed, Aborted, Promoted, Superseded, DriftedOff, DriftedToTarget,
+                Warm, OnHold, Sick, Unhealthy, Mended, Completed, Aborted, Promoted, Superseded, DriftedOff, DriftedToTarget,
                 Retired,
             ]),
             ("nothing", &[Split]),
@@ -211,7 +214,7 @@ const CELLS: &[(Asked, Results)] = {
             ("Unknown", &[Undeclared, Declared, Released]),
             ("NotReady", &[Starting, Launching, Launched, Up, Failed, Ready, Serving, Collecting, Emptied, CanaryIll]),
             ("traffic.weights_set", &[
-                Warm, Split, Sick, Unhealthy, Mended, Aborted, Superseded, DriftedToTarget, Retired,
+                Warm, OnHold, Split, Sick, Unhealthy, Mended, Aborted, Superseded, DriftedToTarget, Retired,
             ]),
             ("rollout.superseded + traffic.weights_set", &[Started, AtStep, Paused, Held, DriftedBack]),
             ("nothing", &[Completed, Promoted, DriftedOff]),
@@ -223,7 +226,8 @@ const CELLS: &[(Asked, Results)] = {
             ("NotReady", &[
                 Starting, Launching, Launched, Up, Failed, Ready, Serving, Collecting, Emptied, CanaryIll,
             ]),
-            ("rollout.started", &[Warm, Waiting, Mended, Aborted]),
+            ("rollout.started", &[Warm, Waiting, Mended]),
+            ("hold.lifted + rollout.started", &[OnHold, Aborted]),
             ("Invalid", &[Split, Sick, Unhealthy, Superseded, Awaiting, Retired]),
             ("nothing", &[
                 Started, StartedAfterRollback, AtStep, Paused, Held, Completed, Promoted, DriftedOff, DriftedBack,
@@ -236,7 +240,8 @@ const CELLS: &[(Asked, Results)] = {
             ("NotReady", &[
                 Starting, Launching, Launched, Up, Failed, Ready, Serving, Collecting, Emptied, CanaryIll,
             ]),
-            ("rollout.started", &[Warm, Waiting, Mended, Aborted]),
+            ("rollout.started", &[Warm, Waiting, Mended]),
+            ("hold.lifted + rollout.started", &[OnHold, Aborted]),
             ("Invalid", &[Split, Sick, Unhealthy, Superseded, Awaiting, Retired]),
             ("rollout.superseded + rollout.started", &[Started]),
             ("rollout.superseded + traffic.weights_set + rollout.started", &[AtStep, Paused, Held, DriftedBack]),
@@ -246,7 +251,7 @@ const CELLS: &[(Asked, Results)] = {
         (Asked::RollOn, &[
             ("Unknown", &[Undeclared, Declared, Released]),
             ("NotReady", &[
-                Starting, Launching, Launched, Up, Failed, Ready, Serving, Warm, Waiting, Split, Sick, Unhealthy,
+                Starting, Launching, Launched, Up, Failed, Ready, Serving, Warm, OnHold, Waiting, Split, Sick, Unhealthy,
                 Mended, Collecting, Emptied, Started, StartedAfterRollback, AtStep, Paused, Held, CanaryIll,
                 Completed, CameBack, Aborted, Promoted, Superseded, RolledBack, DriftedOff, DriftedBack,
                 DriftedToTarget, Retired,
@@ -258,7 +263,7 @@ const CELLS: &[(Asked, Results)] = {
             ("NotReady", &[
                 Starting, Launching, Launched, Up, Failed, Ready, Serving, Unhealthy, Mended, Collecting, Emptied,
             ]),
-            ("nothing", &[Warm, Waiting, Sick, CameBack, Aborted, RolledBack]),
+            ("nothing", &[Warm, OnHold, Waiting, Sick, CameBack, Aborted, RolledBack]),
             ("Invalid", &[Split, Superseded, Awaiting, Retired]),
             ("RolloutRunning", &[Started, StartedAfterRollback, AtStep, Paused, Held, CanaryIll, DriftedBack]),
             ("rollout.started", &[Completed, Promoted, DriftedOff, DriftedToTarget]),
@@ -266,21 +271,22 @@ const CELLS: &[(Asked, Results)] = {
         (Asked::Rollback, &[
             ("Unknown", &[Undeclared, Declared, Released]),
             ("NoTarget", &[
-                Starting, Launching, Launched, Up, Failed, Ready, Serving, Warm, Waiting, Sick, Unhealthy, Mended,
+                Starting, Launching, Launched, Up, Failed, Ready, Serving, Warm, OnHold, Waiting, Sick, Unhealthy, Mended,
                 Collecting, Emptied, Aborted,
             ]),
-            ("traffic.rolled_back + traffic.weights_set", &[
+            ("traffic.rolled_back + traffic.weights_set + hold.set", &[
                 Split, Completed, Promoted, Superseded, DriftedOff, DriftedToTarget, Retired,
             ]),
-            ("traffic.rolled_back + traffic.weights_set + rollout.came_back", &[
+            ("traffic.rolled_back + traffic.weights_set + rollout.came_back + hold.set", &[
                 Started, StartedAfterRollback, AtStep, Paused, Held, CanaryIll, DriftedBack,
             ]),
-            ("nothing", &[CameBack, RolledBack, Awaiting]),
+            ("hold.set", &[CameBack]),
+            ("nothing", &[RolledBack, Awaiting]),
         ]),
         (Asked::Pause, &[
             ("Unknown", &[Undeclared, Declared, Released]),
             ("NoRollout", &[
-                Starting, Launching, Launched, Up, Failed, Ready, Serving, Warm, Waiting, Split, Sick, Unhealthy,
+                Starting, Launching, Launched, Up, Failed, Ready, Serving, Warm, OnHold, Waiting, Split, Sick, Unhealthy,
                 Mended, Collecting, Emptied, Completed, CameBack, Aborted, Promoted, Superseded, RolledBack, Awaiting,
                 DriftedOff, DriftedToTarget, Retired,
             ]),
@@ -290,7 +296,7 @@ const CELLS: &[(Asked, Results)] = {
         (Asked::Resume, &[
             ("Unknown", &[Undeclared, Declared, Released]),
             ("NoRollout", &[
-                Starting, Launching, Launched, Up, Failed, Ready, Serving, Warm, Waiting, Split, Sick, Unhealthy,
+                Starting, Launching, Launched, Up, Failed, Ready, Serving, Warm, OnHold, Waiting, Split, Sick, Unhealthy,
                 Mended, Collecting, Emptied, Completed, CameBack, Aborted, Promoted, Superseded, RolledBack, Awaiting,
                 DriftedOff, DriftedToTarget, Retired,
             ]),
@@ -300,11 +306,11 @@ const CELLS: &[(Asked, Results)] = {
         (Asked::Abort, &[
             ("Unknown", &[Undeclared, Declared, Released]),
             ("NoRollout", &[
-                Starting, Launching, Launched, Up, Failed, Ready, Serving, Warm, Waiting, Split, Sick, Unhealthy,
+                Starting, Launching, Launched, Up, Failed, Ready, Serving, Warm, OnHold, Waiting, Split, Sick, Unhealthy,
                 Mended, Collecting, Emptied, Completed, CameBack, Promoted, Superseded, RolledBack, Awaiting,
                 DriftedOff, DriftedToTarget, Retired,
             ]),
-            ("rollout.aborted + traffic.weights_set", &[
+            ("rollout.aborted + traffic.weights_set + hold.set", &[
                 Started, StartedAfterRollback, AtStep, Paused, Held, CanaryIll, DriftedBack,
             ]),
             ("nothing", &[Aborted]),
@@ -312,7 +318,7 @@ const CELLS: &[(Asked, Results)] = {
         (Asked::Promote, &[
             ("Unknown", &[Undeclared, Declared, Released]),
             ("NoRollout", &[
-                Starting, Launching, Launched, Up, Failed, Ready, Serving, Warm, Waiting, Split, Sick, Unhealthy,
+                Starting, Launching, Launched, Up, Failed, Ready, Serving, Warm, OnHold, Waiting, Split, Sick, Unhealthy,
                 Mended, Collecting, Emptied, CameBack, Aborted, Superseded, RolledBack, Awaiting, Retired,
             ]),
             ("rollout.promoted + traffic.weights_set", &[
@@ -321,10 +327,28 @@ const CELLS: &[(Asked, Results)] = {
             ("NotReady", &[CanaryIll]),
             ("nothing", &[Completed, Promoted, DriftedOff, DriftedToTarget]),
         ]),
+        (Asked::Hold, &[
+            ("Unknown", &[Undeclared, Declared, Released]),
+            ("hold.set", &[
+                Starting, Launching, Launched, Up, Failed, Ready, Serving, Warm, OnHold, Waiting, Split, Sick, Unhealthy,
+                Mended, Collecting, Emptied, Started, StartedAfterRollback, AtStep, Paused, Held, CanaryIll, Completed,
+                CameBack, Aborted, Promoted, Superseded, RolledBack, Awaiting, DriftedOff, DriftedBack,
+                DriftedToTarget, Retired,
+            ]),
+        ]),
+        (Asked::LiftHold, &[
+            ("Unknown", &[Undeclared, Declared, Released]),
+            ("nothing", &[
+                Starting, Launching, Launched, Up, Failed, Ready, Serving, Warm, Waiting, Split, Sick, Unhealthy,
+                Mended, Collecting, Emptied, Started, StartedAfterRollback, AtStep, Paused, Held, CanaryIll, Completed, CameBack, Promoted,
+                Superseded, DriftedOff, DriftedBack, DriftedToTarget, Retired,
+            ]),
+            ("hold.lifted", &[OnHold, Aborted, RolledBack, Awaiting]),
+        ]),
         (Asked::Retire, &[
             ("Unknown", &[Undeclared, Declared, Released]),
             ("traffic.retired", &[
-                Starting, Launching, Launched, Up, Failed, Ready, Serving, Warm, Split, Sick, Unhealthy, Mended,
+                Starting, Launching, Launched, Up, Failed, Ready, Serving, Warm, OnHold, Split, Sick, Unhealthy, Mended,
                 Collecting, Emptied, Completed, CameBack, Aborted, Promoted, Superseded, RolledBack, Awaiting,
                 DriftedOff, DriftedToTarget,
             ]),
@@ -338,7 +362,7 @@ const CELLS: &[(Asked, Results)] = {
             ("Unknown", &[Undeclared, Declared, Released]),
             ("stack.dismissed", &[Failed]),
             ("nothing", &[
-                Starting, Launching, Launched, Up, Ready, Serving, Warm, Waiting, Split, Sick, Unhealthy, Mended,
+                Starting, Launching, Launched, Up, Ready, Serving, Warm, OnHold, Waiting, Split, Sick, Unhealthy, Mended,
                 Collecting, Emptied, Started, StartedAfterRollback, AtStep, Paused, Held, CanaryIll, Completed,
                 CameBack, Aborted, Promoted, Superseded, RolledBack, Awaiting, DriftedOff, DriftedBack,
                 DriftedToTarget, Retired,

@@ -45,6 +45,8 @@ states! {
     Serving,
     /// The second stands warm beside it.
     Warm,
+    /// The same, and a person has put it on hold, for a time that is over.
+    OnHold,
     /// The second stands warm beside it, and a rollout of it was asked for with it.
     Waiting,
     /// Both have traffic, set by hand, 90 and 10 %.
@@ -114,6 +116,10 @@ pub(super) fn given(named: Named) -> World {
             world.serve(&[(V1, 100)]);
         }),
         Named::Warm => World::serving_one_warm_one(),
+        Named::OnHold => and(Named::Warm, |world| {
+            world.ask(hold(Some(1_000)));
+            world.pass_ms(2_000);
+        }),
         Named::Waiting => and(Named::Serving, |world| {
             world.ask(new_then_roll(V2));
             world.bring_up(V2);

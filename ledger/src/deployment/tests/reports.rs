@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use schemas::command::DeploymentOutcome;
+use schemas::hold::Cause;
 use schemas::judgement::{Begun, Counted, Judged};
 use schemas::rollout::{HoldKind, Plan};
 use schemas::{EffectId, RolloutId, StackId, Weight, Weights};
@@ -67,6 +68,7 @@ reports! {
     RouterServesFirst = |world: &World| DeploymentOutcome::DriftSeen { seen: [(stack(world, V1), Weight::FULL)].into(), generation: None },
     RequestedRolloutOfSecond = |world: &World| DeploymentOutcome::StartRequestedRollout { stack: stack(world, V2) },
     DropRequestOfSecond = |world: &World| DeploymentOutcome::DropRequest { stack: stack(world, V2) },
+    HoldIsOver = |_: &World| DeploymentOutcome::EndHold { cause: Cause::Asked },
     // The next step in good time, after good requests.
     NextStep = |world: &World| match world.state.deployment(&id()).and_then(|deployment| deployment.rollout.as_ref()) {
         Some(rollout) if rollout.next_step().is_some() => world.next_step((900, 0), (100, 0)),
@@ -116,6 +118,7 @@ fn name(outcome: &DeploymentOutcome) -> &'static str {
         DriftSeen { .. } => "DriftSeen",
         StartRequestedRollout { .. } => "StartRequestedRollout",
         DropRequest { .. } => "DropRequest",
+        EndHold { .. } => "EndHold",
         BeginJudging { .. } => "BeginJudging",
         Count { .. } => "Count",
         TakeStep { .. } => "TakeStep",
@@ -128,7 +131,7 @@ fn name(outcome: &DeploymentOutcome) -> &'static str {
 }
 
 /// How many names [`name`] gives.
-const KINDS: usize = 24;
+const KINDS: usize = 25;
 
 fn nobody() -> (StackId, RolloutId) {
     (StackId(Uuid::from_u128(u128::MAX)), RolloutId(Uuid::from_u128(u128::MAX)))
@@ -195,7 +198,7 @@ const CELLS: &[(Report, Results)] = {
     &[
         (Report::LaunchStartsFirst, &[
             ("Outdated", &[
-                Undeclared, Declared, Released, Launching, Launched, Up, Failed, Ready, Serving, Warm, Waiting, Split,
+                Undeclared, Declared, Released, Launching, Launched, Up, Failed, Ready, Serving, Warm, OnHold, Waiting, Split,
                 Mended, Collecting, Emptied, Started, StartedAfterRollback, AtStep, Paused, Held, CanaryIll,
                 Completed, CameBack, Aborted, Promoted, Superseded, RolledBack, DriftedOff, DriftedBack,
                 DriftedToTarget, Retired,
@@ -206,14 +209,14 @@ const CELLS: &[(Report, Results)] = {
             ("Outdated", &[Undeclared, Declared, Released, Starting, Failed, Sick, Unhealthy, Awaiting]),
             ("node.launched", &[Launching]),
             ("nothing", &[
-                Launched, Up, Ready, Serving, Warm, Waiting, Split, Mended, Collecting, Emptied, Started,
+                Launched, Up, Ready, Serving, Warm, OnHold, Waiting, Split, Mended, Collecting, Emptied, Started,
                 StartedAfterRollback, AtStep, Paused, Held, CanaryIll, Completed, CameBack, Aborted, Promoted,
                 Superseded, RolledBack, DriftedOff, DriftedBack, DriftedToTarget, Retired,
             ]),
         ]),
         (Report::LaunchFailedFirst, &[
             ("Outdated", &[
-                Undeclared, Declared, Released, Starting, Launched, Up, Failed, Ready, Serving, Warm, Waiting, Split,
+                Undeclared, Declared, Released, Starting, Launched, Up, Failed, Ready, Serving, Warm, OnHold, Waiting, Split,
                 Sick, Unhealthy, Mended, Collecting, Emptied, Started, StartedAfterRollback, AtStep, Paused, Held,
                 CanaryIll, Completed, CameBack, Aborted, Promoted, Superseded, RolledBack, Awaiting, DriftedOff,
                 DriftedBack, DriftedToTarget, Retired,
@@ -224,7 +227,7 @@ const CELLS: &[(Report, Results)] = {
             ("Outdated", &[Undeclared, Declared, Released, Starting, Launching, Failed, Sick, Unhealthy, Awaiting]),
             ("node.ready", &[Launched]),
             ("nothing", &[
-                Up, Ready, Serving, Warm, Waiting, Split, Mended, Collecting, Emptied, Started, StartedAfterRollback,
+                Up, Ready, Serving, Warm, OnHold, Waiting, Split, Mended, Collecting, Emptied, Started, StartedAfterRollback,
                 AtStep, Paused, Held, CanaryIll, Completed, CameBack, Aborted, Promoted, Superseded, RolledBack,
                 DriftedOff, DriftedBack, DriftedToTarget, Retired,
             ]),
@@ -234,14 +237,14 @@ const CELLS: &[(Report, Results)] = {
                 Undeclared, Declared, Released, Starting, Launching, Launched, Failed, Sick, Unhealthy, Awaiting,
             ]),
             ("node.unhealthy", &[
-                Up, Ready, Serving, Warm, Waiting, Split, Mended, Collecting, Emptied, Started, StartedAfterRollback,
+                Up, Ready, Serving, Warm, OnHold, Waiting, Split, Mended, Collecting, Emptied, Started, StartedAfterRollback,
                 AtStep, Paused, Held, CanaryIll, Completed, CameBack, Aborted, Promoted, Superseded, RolledBack,
                 DriftedOff, DriftedBack, DriftedToTarget, Retired,
             ]),
         ]),
         (Report::NodeFailingFirst, &[
             ("Outdated", &[
-                Undeclared, Declared, Released, Starting, Launching, Up, Failed, Ready, Serving, Warm, Waiting, Split,
+                Undeclared, Declared, Released, Starting, Launching, Up, Failed, Ready, Serving, Warm, OnHold, Waiting, Split,
                 Sick, Unhealthy, Mended, Collecting, Emptied, Started, StartedAfterRollback, AtStep, Paused, Held,
                 CanaryIll, Completed, CameBack, Aborted, Promoted, Superseded, RolledBack, Awaiting, DriftedOff,
                 DriftedBack, DriftedToTarget, Retired,
@@ -254,14 +257,14 @@ const CELLS: &[(Report, Results)] = {
                 CanaryIll,
             ]),
             ("node.lost", &[
-                Warm, Waiting, Split, Sick, Unhealthy, Mended, Collecting, Started, StartedAfterRollback, AtStep,
+                Warm, OnHold, Waiting, Split, Sick, Unhealthy, Mended, Collecting, Started, StartedAfterRollback, AtStep,
                 Paused, Held, Completed, CameBack, Aborted, Promoted, Superseded, RolledBack, Awaiting, DriftedOff,
                 DriftedBack, DriftedToTarget, Retired,
             ]),
         ]),
         (Report::NodeStoppedSecond, &[
             ("Outdated", &[
-                Undeclared, Declared, Released, Starting, Launching, Launched, Up, Failed, Ready, Serving, Warm,
+                Undeclared, Declared, Released, Starting, Launching, Launched, Up, Failed, Ready, Serving, Warm, OnHold,
                 Waiting, Split, Sick, Unhealthy, Mended, Emptied, Started, StartedAfterRollback, AtStep, Paused, Held,
                 CanaryIll, Completed, CameBack, Aborted, Promoted, Superseded, RolledBack, Awaiting, DriftedOff,
                 DriftedBack, DriftedToTarget, Retired,
@@ -270,7 +273,7 @@ const CELLS: &[(Report, Results)] = {
         ]),
         (Report::StackReadyFirst, &[
             ("Outdated", &[
-                Undeclared, Declared, Released, Starting, Launching, Launched, Failed, Ready, Serving, Warm, Waiting,
+                Undeclared, Declared, Released, Starting, Launching, Launched, Failed, Ready, Serving, Warm, OnHold, Waiting,
                 Split, Sick, Unhealthy, Mended, Collecting, Emptied, Started, StartedAfterRollback, AtStep, Paused,
                 Held, CanaryIll, Completed, CameBack, Aborted, Promoted, Superseded, RolledBack, Awaiting, DriftedOff,
                 DriftedBack, DriftedToTarget, Retired,
@@ -279,7 +282,7 @@ const CELLS: &[(Report, Results)] = {
         ]),
         (Report::StackFailedFirst, &[
             ("Outdated", &[
-                Undeclared, Declared, Released, Failed, Ready, Serving, Warm, Waiting, Split, Sick, Unhealthy, Mended,
+                Undeclared, Declared, Released, Failed, Ready, Serving, Warm, OnHold, Waiting, Split, Sick, Unhealthy, Mended,
                 Collecting, Emptied, Started, StartedAfterRollback, AtStep, Paused, Held, CanaryIll, Completed,
                 CameBack, Aborted, Promoted, Superseded, RolledBack, Awaiting, DriftedOff, DriftedBack,
                 DriftedToTarget, Retired,
@@ -288,7 +291,7 @@ const CELLS: &[(Report, Results)] = {
         ]),
         (Report::StackUnhealthyFirst, &[
             ("Outdated", &[
-                Undeclared, Declared, Released, Starting, Launching, Launched, Up, Failed, Ready, Serving, Warm,
+                Undeclared, Declared, Released, Starting, Launching, Launched, Up, Failed, Ready, Serving, Warm, OnHold,
                 Waiting, Split, Unhealthy, Mended, Collecting, Emptied, Started, StartedAfterRollback, AtStep, Paused,
                 Held, CanaryIll, Completed, CameBack, Aborted, Promoted, Superseded, RolledBack, Awaiting, DriftedOff,
                 DriftedBack, DriftedToTarget, Retired,
@@ -297,7 +300,7 @@ const CELLS: &[(Report, Results)] = {
         ]),
         (Report::StackRecoveredFirst, &[
             ("Outdated", &[
-                Undeclared, Declared, Released, Starting, Launching, Launched, Up, Failed, Ready, Serving, Warm,
+                Undeclared, Declared, Released, Starting, Launching, Launched, Up, Failed, Ready, Serving, Warm, OnHold,
                 Waiting, Split, Sick, Unhealthy, Collecting, Emptied, Started, StartedAfterRollback, AtStep, Paused,
                 Held, CanaryIll, Completed, CameBack, Aborted, Promoted, Superseded, RolledBack, Awaiting, DriftedOff,
                 DriftedBack, DriftedToTarget, Retired,
@@ -309,14 +312,14 @@ const CELLS: &[(Report, Results)] = {
                 Undeclared, Declared, Released, Starting, Launching, Launched, Up, Failed, Ready, Retired,
             ]),
             ("nothing", &[
-                Serving, Warm, Waiting, Split, Sick, Unhealthy, Mended, Collecting, Emptied, Started,
+                Serving, Warm, OnHold, Waiting, Split, Sick, Unhealthy, Mended, Collecting, Emptied, Started,
                 StartedAfterRollback, AtStep, Paused, Held, CanaryIll, Completed, CameBack, RolledBack, Awaiting,
             ]),
             ("traffic.weights_applied", &[Aborted, Promoted, Superseded, DriftedOff, DriftedBack, DriftedToTarget]),
         ]),
         (Report::AppliedBefore, &[
             ("Outdated", &[
-                Undeclared, Declared, Released, Starting, Launching, Launched, Up, Failed, Ready, Serving, Warm,
+                Undeclared, Declared, Released, Starting, Launching, Launched, Up, Failed, Ready, Serving, Warm, OnHold,
                 Waiting, Split, Sick, Unhealthy, Mended, Collecting, Emptied, Started, StartedAfterRollback, AtStep,
                 Paused, Held, CanaryIll, Completed, CameBack, Aborted, Promoted, Superseded, RolledBack, Awaiting,
                 DriftedOff, DriftedBack, DriftedToTarget, Retired,
@@ -327,7 +330,7 @@ const CELLS: &[(Report, Results)] = {
                 Undeclared, Declared, Released, Starting, Launching, Launched, Up, Failed, Ready, Retired,
             ]),
             ("traffic.drift_seen", &[
-                Serving, Warm, Waiting, Split, Sick, Unhealthy, Mended, Collecting, Emptied, Started,
+                Serving, Warm, OnHold, Waiting, Split, Sick, Unhealthy, Mended, Collecting, Emptied, Started,
                 StartedAfterRollback, AtStep, Paused, Held, CanaryIll, Completed, CameBack, Aborted, Promoted,
                 Superseded, RolledBack, Awaiting, DriftedBack, DriftedToTarget,
             ]),
@@ -335,7 +338,7 @@ const CELLS: &[(Report, Results)] = {
         ]),
         (Report::RouterServesFirst, &[
             ("Outdated", &[
-                Undeclared, Declared, Released, Starting, Launching, Launched, Up, Failed, Ready, Serving, Warm,
+                Undeclared, Declared, Released, Starting, Launching, Launched, Up, Failed, Ready, Serving, Warm, OnHold,
                 Waiting, Sick, Unhealthy, Mended, Collecting, Emptied, Started, StartedAfterRollback, CameBack,
                 Aborted, RolledBack, Retired,
             ]),
@@ -345,16 +348,25 @@ const CELLS: &[(Report, Results)] = {
         ]),
         (Report::RequestedRolloutOfSecond, &[
             ("Outdated", &[
-                Undeclared, Declared, Released, Starting, Launching, Launched, Up, Failed, Ready, Serving, Warm,
+                Undeclared, Declared, Released, Starting, Launching, Launched, Up, Failed, Ready, Serving, Warm, OnHold,
                 Split, Sick, Unhealthy, Mended, Collecting, Emptied, Started, StartedAfterRollback, AtStep, Paused,
                 Held, CanaryIll, Completed, CameBack, Aborted, Promoted, Superseded, RolledBack, Awaiting, DriftedOff,
                 DriftedBack, DriftedToTarget, Retired,
             ]),
             ("rollout.started", &[Waiting]),
         ]),
-        (Report::NextStep, &[
+        (Report::HoldIsOver, &[
             ("Outdated", &[
                 Undeclared, Declared, Released, Starting, Launching, Launched, Up, Failed, Ready, Serving, Warm,
+                Waiting, Split, Sick, Unhealthy, Mended, Collecting, Emptied, Started, StartedAfterRollback, AtStep,
+                Paused, Held, CanaryIll, Completed, CameBack, Aborted, Promoted, Superseded, RolledBack, Awaiting,
+                DriftedOff, DriftedBack, DriftedToTarget, Retired,
+            ]),
+            ("hold.lifted", &[OnHold]),
+        ]),
+        (Report::NextStep, &[
+            ("Outdated", &[
+                Undeclared, Declared, Released, Starting, Launching, Launched, Up, Failed, Ready, Serving, Warm, OnHold,
                 Waiting, Split, Sick, Unhealthy, Mended, Collecting, Emptied, Paused, CanaryIll, Completed, CameBack,
                 Aborted, Promoted, Superseded, RolledBack, Awaiting, DriftedOff, DriftedBack, DriftedToTarget,
                 Retired,
@@ -364,7 +376,7 @@ const CELLS: &[(Report, Results)] = {
         ]),
         (Report::NextStepOfAnother, &[
             ("Outdated", &[
-                Undeclared, Declared, Released, Starting, Launching, Launched, Up, Failed, Ready, Serving, Warm,
+                Undeclared, Declared, Released, Starting, Launching, Launched, Up, Failed, Ready, Serving, Warm, OnHold,
                 Waiting, Split, Sick, Unhealthy, Mended, Collecting, Emptied, Started, StartedAfterRollback, AtStep,
                 Paused, Held, CanaryIll, Completed, CameBack, Aborted, Promoted, Superseded, RolledBack, Awaiting,
                 DriftedOff, DriftedBack, DriftedToTarget, Retired,
@@ -372,7 +384,7 @@ const CELLS: &[(Report, Results)] = {
         ]),
         (Report::HoldsOn, &[
             ("Outdated", &[
-                Undeclared, Declared, Released, Starting, Launching, Launched, Up, Failed, Ready, Serving, Warm,
+                Undeclared, Declared, Released, Starting, Launching, Launched, Up, Failed, Ready, Serving, Warm, OnHold,
                 Waiting, Split, Sick, Unhealthy, Mended, Collecting, Emptied, Paused, Completed, CameBack, Aborted,
                 Promoted, Superseded, RolledBack, Awaiting, DriftedOff, DriftedBack, DriftedToTarget, Retired,
             ]),
@@ -380,7 +392,7 @@ const CELLS: &[(Report, Results)] = {
         ]),
         (Report::DrivesAgain, &[
             ("Outdated", &[
-                Undeclared, Declared, Released, Starting, Launching, Launched, Up, Failed, Ready, Serving, Warm,
+                Undeclared, Declared, Released, Starting, Launching, Launched, Up, Failed, Ready, Serving, Warm, OnHold,
                 Waiting, Split, Sick, Unhealthy, Mended, Collecting, Emptied, Paused, Completed, CameBack, Aborted,
                 Promoted, Superseded, RolledBack, Awaiting, DriftedOff, DriftedBack, DriftedToTarget, Retired,
             ]),
@@ -388,7 +400,7 @@ const CELLS: &[(Report, Results)] = {
         ]),
         (Report::JudgeBegins, &[
             ("Outdated", &[
-                Undeclared, Declared, Released, Starting, Launching, Launched, Up, Failed, Ready, Serving, Warm,
+                Undeclared, Declared, Released, Starting, Launching, Launched, Up, Failed, Ready, Serving, Warm, OnHold,
                 Waiting, Split, Sick, Unhealthy, Mended, Collecting, Emptied, Completed, CameBack, Aborted, Promoted,
                 Superseded, RolledBack, Awaiting, DriftedOff, DriftedToTarget, Retired,
             ]),
@@ -396,7 +408,7 @@ const CELLS: &[(Report, Results)] = {
         ]),
         (Report::Counts, &[
             ("Outdated", &[
-                Undeclared, Declared, Released, Starting, Launching, Launched, Up, Failed, Ready, Serving, Warm,
+                Undeclared, Declared, Released, Starting, Launching, Launched, Up, Failed, Ready, Serving, Warm, OnHold,
                 Waiting, Split, Sick, Unhealthy, Mended, Collecting, Emptied, RolledBack, Awaiting, Retired,
             ]),
             // Also what is left to record when a rollout has ended.
@@ -407,7 +419,7 @@ const CELLS: &[(Report, Results)] = {
         ]),
         (Report::CanaryIsWorse, &[
             ("Outdated", &[
-                Undeclared, Declared, Released, Starting, Launching, Launched, Up, Failed, Ready, Serving, Warm,
+                Undeclared, Declared, Released, Starting, Launching, Launched, Up, Failed, Ready, Serving, Warm, OnHold,
                 Waiting, Split, Sick, Unhealthy, Mended, Collecting, Emptied, Started, StartedAfterRollback,
                 Completed, CameBack, Aborted, Promoted, Superseded, RolledBack, Awaiting, DriftedOff, DriftedToTarget,
                 Retired,
@@ -418,7 +430,7 @@ const CELLS: &[(Report, Results)] = {
         ]),
         (Report::CanaryIsUnfit, &[
             ("Outdated", &[
-                Undeclared, Declared, Released, Starting, Launching, Launched, Up, Failed, Ready, Serving, Warm,
+                Undeclared, Declared, Released, Starting, Launching, Launched, Up, Failed, Ready, Serving, Warm, OnHold,
                 Waiting, Split, Sick, Unhealthy, Mended, Collecting, Emptied, Started, StartedAfterRollback, AtStep,
                 Paused, Held, Completed, CameBack, Aborted, Promoted, Superseded, RolledBack, Awaiting, DriftedOff,
                 DriftedBack, DriftedToTarget, Retired,
@@ -427,7 +439,7 @@ const CELLS: &[(Report, Results)] = {
         ]),
         (Report::CollectFirst, &[
             ("Outdated", &[
-                Undeclared, Declared, Released, Starting, Launching, Launched, Up, Serving, Warm, Waiting, Split,
+                Undeclared, Declared, Released, Starting, Launching, Launched, Up, Serving, Warm, OnHold, Waiting, Split,
                 Sick, Unhealthy, Mended, Collecting, Emptied, Started, StartedAfterRollback, AtStep, Paused, Held,
                 CanaryIll, Completed, CameBack, Aborted, Promoted, Superseded, RolledBack, Awaiting, DriftedOff,
                 DriftedBack, DriftedToTarget,
@@ -440,12 +452,12 @@ const CELLS: &[(Report, Results)] = {
                 Split, Started, StartedAfterRollback, AtStep, Paused, Held, CanaryIll, Completed, Aborted, Promoted,
                 Superseded, Awaiting, DriftedOff, DriftedBack, DriftedToTarget,
             ]),
-            ("retention.collection_started", &[Warm, Sick, Unhealthy, Mended, CameBack, RolledBack, Retired]),
+            ("retention.collection_started", &[Warm, OnHold, Sick, Unhealthy, Mended, CameBack, RolledBack, Retired]),
             ("nothing", &[Collecting, Emptied]),
         ]),
         (Report::CollectedSecond, &[
             ("Outdated", &[
-                Undeclared, Declared, Released, Starting, Launching, Launched, Up, Failed, Ready, Serving, Warm,
+                Undeclared, Declared, Released, Starting, Launching, Launched, Up, Failed, Ready, Serving, Warm, OnHold,
                 Waiting, Split, Sick, Unhealthy, Mended, Collecting, Started, StartedAfterRollback, AtStep, Paused,
                 Held, CanaryIll, Completed, CameBack, Aborted, Promoted, Superseded, RolledBack, Awaiting, DriftedOff,
                 DriftedBack, DriftedToTarget, Retired,
@@ -454,7 +466,7 @@ const CELLS: &[(Report, Results)] = {
         ]),
         (Report::DropRequestOfSecond, &[
             ("Outdated", &[
-                Undeclared, Declared, Released, Starting, Launching, Launched, Up, Failed, Ready, Serving, Warm,
+                Undeclared, Declared, Released, Starting, Launching, Launched, Up, Failed, Ready, Serving, Warm, OnHold,
                 Waiting, Split, Sick, Unhealthy, Mended, Collecting, Emptied, Started, StartedAfterRollback, AtStep,
                 Paused, Held, CanaryIll, Completed, CameBack, Aborted, Promoted, Superseded, RolledBack, Awaiting,
                 DriftedOff, DriftedBack, DriftedToTarget, Retired,

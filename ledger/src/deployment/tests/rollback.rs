@@ -111,7 +111,7 @@ fn a_warm_target_gets_its_weight_in_the_same_commit_and_passes_no_gate() {
     narrow.policy.retention.warm_for_ms = 0;
     world.ask(apply(narrow));
     let decision = world.decide(&rollback()).unwrap();
-    assert_eq!(kinds(&decision), ["traffic.rolled_back", "traffic.weights_set"]);
+    assert_eq!(kinds(&decision), ["traffic.rolled_back", "traffic.weights_set", "hold.set"]);
     assert_eq!(decision.requires, [], "nothing that happens to the service can void it");
 }
 
@@ -131,7 +131,7 @@ fn a_second_rollback_changes_nothing() {
 fn a_rollback_ends_a_rollout_that_was_started_after_another_rollback() {
     let mut world = given(Named::StartedAfterRollback);
     let decision = world.ask(rollback());
-    assert_eq!(kinds(&decision), ["traffic.rolled_back", "traffic.weights_set", "rollout.came_back"]);
+    assert_eq!(kinds(&decision), ["traffic.rolled_back", "traffic.weights_set", "rollout.came_back", "hold.set"]);
     assert!(!world.deployment().rollout.as_ref().unwrap().is_live());
 }
 
@@ -167,7 +167,7 @@ mod of_a_target_that_is_gone {
         world.collect(V1);
         world.fall_ill(V2);
         let decision = world.decide(&rollback()).unwrap();
-        assert_eq!(kinds(&decision), ["stack.requested", "traffic.rolled_back"]);
+        assert_eq!(kinds(&decision), ["stack.requested", "traffic.rolled_back", "hold.set"]);
         assert_eq!(rolled_back(&decision).passed_over, [world.stack(V2)]);
         assert_eq!(
             decision.notes,
@@ -232,7 +232,7 @@ mod of_a_target_that_is_gone {
         world.fall_ill(V2);
         world.ask(new(V1));
         let decision = world.ask(rollback());
-        assert_eq!(kinds(&decision), ["traffic.rolled_back"]);
+        assert_eq!(kinds(&decision), ["traffic.rolled_back", "hold.set"]);
         assert_eq!(world.deployment().traffic.awaited, Some(world.stack(V1)));
     }
 
@@ -243,7 +243,7 @@ mod of_a_target_that_is_gone {
         world.deploy(V1);
         world.fall_ill(V2);
         let decision = world.ask(rollback());
-        assert_eq!(kinds(&decision), ["traffic.rolled_back", "traffic.weights_set"]);
+        assert_eq!(kinds(&decision), ["traffic.rolled_back", "traffic.weights_set", "hold.set"]);
         assert_eq!(rolled_back(&decision).to, world.stack(V1));
     }
 
@@ -310,7 +310,7 @@ fn a_rollout_that_was_asked_for_before_a_rollback_does_not_start_after_it() {
 fn a_retired_deployment_is_brought_back_to_what_served_last() {
     let mut world = given(Named::Retired);
     let decision = world.ask(rollback());
-    assert_eq!(kinds(&decision), ["traffic.rolled_back", "traffic.weights_set"]);
+    assert_eq!(kinds(&decision), ["traffic.rolled_back", "traffic.weights_set", "hold.set"]);
     assert_eq!(world.weights(), [(V1.to_owned(), 100)].into());
     assert_eq!(world.deployment().traffic.retired_at, None);
 }

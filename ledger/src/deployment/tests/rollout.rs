@@ -305,7 +305,7 @@ fn an_abort_to_an_unhealthy_baseline_is_carried_out_and_says_so() {
     let mut world = given(Named::AtStep);
     world.fall_ill(V1);
     let decision = world.ask(abort());
-    assert_eq!(kinds(&decision), ["rollout.aborted", "traffic.weights_set"]);
+    assert_eq!(kinds(&decision), ["rollout.aborted", "traffic.weights_set", "hold.set"]);
     assert!(decision.notes[0].contains("it is unhealthy"), "{:?}", decision.notes);
 }
 

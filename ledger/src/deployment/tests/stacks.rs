@@ -107,7 +107,7 @@ fn a_release_is_immutable_and_its_run_spec_is_content_too() {
     let mut renamed = artifact(V1);
     renamed.name = "api-linux".to_owned();
     let Command::Release { service, version, args, env, source, .. } = release(V1) else { unreachable!() };
-    let same = Command::Release { service, version, artifact: renamed, args, env, source };
+    let same = Command::Release { service, version, artifact: renamed, args, env, source, fixes: None };
     assert_eq!(world.decide(&same).unwrap().events, [], "the same bytes under another name are the same content");
     let mut other = definition();
     other.run.args = vec!["--fast".to_owned()];
@@ -138,7 +138,7 @@ fn what_a_service_or_release_says_of_itself_is_checked() {
     let Command::Release { service, artifact, args, env, .. } = release("2.0.0") else { unreachable!() };
     let run_url = Some("https://ci.example.com/runs/1?token=abcdef123456".to_owned());
     let source = schemas::release::Source { commit: None, run_url };
-    let leaky = Command::Release { service, version: version("2.0.0"), artifact, args, env, source };
+    let leaky = Command::Release { service, version: version("2.0.0"), artifact, args, env, source, fixes: None };
     assert!(matches!(world.decide(&leaky), Err(Rejection::Invalid(_))));
 }
 

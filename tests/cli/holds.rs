@@ -1,0 +1,88 @@
+//! Holds: after a person's rollback a pipeline's release is prepared and waits, until somebody says that it may go on.
+
+use super::binary::{Run, run};
+use super::running::{Up, free_address};
+
+/// A running ledger, and a pipeline that knocks at its door.
+struct House {
+    up: Up,
+    door: Vec<String>,
+}
+
+impl House {
+    fn new() -> Self {
+        let address = free_address();
+        let up = Up::with(&["--listen", &address.to_string()]);
+        let made = up.done("token create ci --pipeline");
+        let token = up.beside("token");
+        std::fs::write(&token, made.stdout.trim()).unwrap();
+        let door = ["--server", &format!("http://{address}"), "--token-file", token.to_str().unwrap()];
+        Self { door: door.map(str::to_owned).to_vec(), up }
+    }
+
+    /// Runs a sentence as the pipeline does.
+    fn pipeline(&self, sentence: &str) -> Run {
+        let words = sentence.split_whitespace().chain(self.door.iter().map(String::as_str));
+        run(&self.up.data(), &words.collect::<Vec<_>>())
+    }
+
+    fn begun(&self, canary: &str) {
+        self.up.until("the rollout begins", |deployment| {
+            deployment["rollout"]["canary"] == canary && deployment["rollout"]["steps_taken"] == 1
+        });
+    }
+}
+
+#[test]
+fn after_a_persons_rollback_a_pipelines_release_is_prepared_and_waits_for_a_person_or_a_fix() {
+    let house = House::new();
+    let up = &house.up;
+    up.serving("1.0.0", "");
+    up.ready("1.1.0", &[]);
+    up.done("traffic api 1.1.0 100");
+    let back = run(&up.data(), &["rollback", "api", "--reason", "checkout fails"]);
+    assert_eq!(back.code, 0, "{back:?}");
+
+    up.release("1.2.0", &[]);
+    let held = house.pipeline("new api 1.2.0 --roll 1h --wait --timeout 60s");
+    assert_eq!(held.code, 8, "{held:?}");
+    assert!(held.stderr.contains("1.1.0 was rolled back: checkout fails"), "{held:?}");
+    assert!(
+        held.stderr.contains("1.2.0 is prepared") && held.stderr.contains("`ionledger hold api --lift`"),
+        "{held:?}"
+    );
+    let roll = house.pipeline("roll api 1.0.0 1.2.0 1h");
+    assert_eq!(roll.code, 8, "{roll:?}");
+    let hold = house.pipeline("hold api --lift");
+    assert_eq!(hold.code, 4, "a pipeline lifts nothing: {hold:?}");
+    let status = up.json("status api");
+    let deployment = &status["services"][0]["deployments"][0];
+    assert_eq!(
+        (&deployment["holds"][0]["cause"], &deployment["waiting"]["version"]),
+        (&"rollback".into(), &"1.2.0".into())
+    );
+
+    let lifted = up.done("hold api --lift");
+    assert!(lifted.stderr.contains("1.2.0"), "it says what begins now: {lifted:?}");
+    house.begun("1.2.0");
+
+    up.done("rollback api");
+    let fix = ["release", "api", "1.3.0", "--fixes", "1.2.0", "--artifact", env!("CARGO_BIN_EXE_ionledger")];
+    assert_eq!(run(&up.data(), &fix).code, 0);
+    let fixed = house.pipeline("new api 1.3.0 --roll 1h");
+    assert_eq!(fixed.code, 0, "{fixed:?}");
+    house.begun("1.3.0");
+}
+
+#[test]
+fn a_hold_with_an_end_needs_a_reason_and_ends_by_itself() {
+    let up = Up::new();
+    up.serving("1.0.0", "");
+    let without = up.say("hold api");
+    assert_eq!(without.code, 2, "{without:?}");
+    assert!(without.stderr.contains("--reason"), "{without:?}");
+    up.done("hold api --reason move --for 2s");
+    up.until("it is over", |deployment| deployment["holds"].is_null());
+    let history = up.done("history api").stdout;
+    assert!(history.contains("was put on hold until") && history.contains("its time was over"), "{history}");
+}
