@@ -8,6 +8,8 @@ mod cli {
     #[path = "running.rs"]
     pub mod running;
 
+    #[path = "alone.rs"]
+    mod alone;
     #[path = "failing.rs"]
     mod failing;
     #[path = "forecast.rs"]

@@ -167,6 +167,42 @@ fn with_every_broker_stopped_it_is_applied_within_3_s_and_history_has_it_once_wh
     assert_eq!(served(house), ["1.0.0"]);
 }
 
+#[test]
+fn without_an_api_the_command_writes_to_kafka_and_without_brokers_too_it_goes_on_from_what_is_known() {
+    let cluster = Cluster::start(3);
+    let mut services = Services::start(&cluster, "alone");
+    ship(&services.house);
+    services.take("api").kill();
+    let alone = services.house.run(&["rollback", "api", "--reason", "checkout fails"]);
+    assert!(alone.code == 0 && alone.stderr.contains("does it itself"), "{alone:?}");
+    assert_eq!(served(&services.house), ["1.0.0"]);
+    services.run("api");
+    assert_eq!(history(&services.house, "traffic.rolled_back").len(), 1);
+    give_all_to(&services.house, "1.1.0");
+
+    services.take("api").kill();
+    (1..=3).for_each(|broker| cluster.kill(broker));
+    let broken = services.house.run(&["rollback", "api", "--reason", "checkout fails"]);
+    assert!(broken.code == 0 && broken.stderr.contains("the ledger does not know it yet"), "{broken:?}");
+    assert_eq!(served(&services.house), ["1.0.0"]);
+    // An API that comes up now answers what its cache knows, and shows what the ledger does not have.
+    let api = services.launch("api");
+    let house = &services.house;
+    eventually("it answers", || house.run(&["status", "api"]).code == 0);
+    let status = house.json(&["status", "api"]);
+    assert_eq!(status["unrecorded"][0]["version"], "1.0.0", "{status}");
+    assert!(status["services"][0]["deployments"][0]["versions"].to_string().contains("1.1.0"), "{status}");
+    assert_eq!(files(house, ""), 1);
+    while_nobody_moves_it_back(&house.data(), || {
+        (1..=3).for_each(|broker| cluster.launch(broker));
+        cluster.wait_for(3);
+        eventually("the API hears that they answer", || api.said().contains("the brokers answer again"));
+        eventually("the ledger has it", || files(house, "done") == 1 && house.deployment()["weights_applied"] == true);
+    });
+    assert_eq!(house.weight("1.0.0"), 10_000);
+    api.kill();
+}
+
 /// From the first bad answer of a canary until it has no traffic: they convict it in a second or two, and the ledger is
 /// waited for for two. Whoever first waited for the verdict on what else is to be recorded took ten.
 const SENT_BACK_MAX: Duration = Duration::from_secs(7);

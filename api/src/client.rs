@@ -132,6 +132,21 @@ impl Client {
         Self { target: Target { place, on_halted: None } }
     }
 
+    /// Asks whether the server answers at all, for as long as `within`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`]; [`Error::Broken`] if no answer came in time.
+    pub async fn answers(&self, within: Duration) -> Result<(), Error> {
+        let asked = self.target.send(Method::GET, "/healthz", Bytes::new(), within);
+        match tokio::time::timeout(within, asked).await {
+            Err(_) => Err(Error::Broken("none came in time".to_owned())),
+            Ok(Ok(_) | Err(Fault::Refused(_))) => Ok(()),
+            Ok(Err(Fault::NotSent(error))) => Err(error),
+            Ok(Err(Fault::Lost(why))) => Err(Error::Broken(why)),
+        }
+    }
+
     /// Calls `heard` with the reason for every answer of a server whose ledger has halted.
     #[must_use]
     pub fn on_halted(mut self, heard: OnHalted) -> Self {

@@ -45,6 +45,16 @@ impl Door {
         Ok(Self { client: Client::of_address(&address, token.trim()).on_halted(halted::heard), data: None })
     }
 
+    /// Returns the way to whom `client` asks.
+    pub(crate) fn to(client: Client) -> Self {
+        Self { client: client.on_halted(halted::heard), data: None }
+    }
+
+    /// Returns the data folder, unless a server was named.
+    pub(crate) fn data(&self) -> Option<&Path> {
+        self.data.as_deref()
+    }
+
     /// Returns the client of the running ledger.
     pub(crate) fn client(&self) -> &Client {
         &self.client

@@ -1,6 +1,7 @@
 //! The house: what serves on a data folder. `up` runs all of it in one process beside the proxy's; `worker` and `api`
 //! run a part of it each.
 
+mod alone;
 mod api_server;
 mod open;
 mod proxy;
@@ -28,6 +29,7 @@ use workers::traffic::{ProxyControl, Router};
 
 use crate::settings::ServerSettings;
 
+pub(crate) use alone::{Alone, MOMENT_MAX};
 pub(crate) use api_server::{ApiServer, Way};
 pub(crate) use open::{Need, Opened};
 pub(crate) use work::work;
@@ -50,6 +52,7 @@ impl House {
     /// What cannot be had: the folder, the log, the proxy or an address.
     pub(crate) async fn open(data: &Path, settings: &ServerSettings, ci: Secrets) -> miette::Result<Self> {
         let opened = Opened::open(data, settings, Need::Answers).await?;
+        opened.refuse_absent()?;
         opened.refuse_halted()?;
         let data = opened.data.clone();
         let artifacts = Arc::new(Artifacts::open(&data).map_err(report)?);

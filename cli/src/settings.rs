@@ -95,7 +95,12 @@ impl KafkaArgs {
         Ok(self.settings()?.kafka)
     }
 
-    fn settings(&self) -> Outcome<ServerSettings> {
+    /// Returns the settings, without what the command line says of the server.
+    ///
+    /// # Errors
+    ///
+    /// As [`ServerArgs::settings`].
+    pub(crate) fn settings(&self) -> Outcome<ServerSettings> {
         let file = self.config.as_deref().map(File::read).transpose()?.unwrap_or_default();
         let File { data, ledger, dev, listen, ci_secret_files, ci_only_webhooks, socket_group, .. } = file;
         let File { connections_per_address_max, unnamed_artifacts_bytes_max, trusted_proxies, kafka: written, .. } =

@@ -1,6 +1,7 @@
 //! The log port: an append-only sequence of records. It keeps bytes in an order and makes them durable; it decides
 //! nothing (see [`crate::rule`]).
 
+pub mod absent;
 #[doc(hidden)]
 pub mod contract;
 pub mod copy;

@@ -15,6 +15,6 @@ mod reader;
 
 pub use fold::{FoldError, fold_all};
 pub use moment::Moment;
-pub use open::{OpenError, Opened, open, open_log};
+pub use open::{OpenError, Opened, open, open_absent, open_log};
 pub use projection::Projection;
 pub use reader::{Error, HistoryQuery, Reader, Seen};

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use ledger::execute::{self, Clock};
 use ledger::log::Log;
+use ledger::log::absent::Absent;
 use ledger::log::segments::{self, DataFolder, Options, Segments};
 use ledger::{Ledger, View};
 use schemas::Offset;
@@ -74,6 +75,23 @@ pub async fn open(folder: DataFolder, options: Options, clock: Arc<dyn Clock>) -
 /// As [`open`].
 pub async fn open_log(log: Arc<dyn Log>, cache: Option<&Path>, clock: Arc<dyn Clock>) -> Result<Opened, OpenError> {
     go_on(log, cache.and_then(open_projection), clock).await
+}
+
+/// Opens a ledger whose log cannot be reached, as the projection in the data folder `cache` knows it; `why` it cannot. Nothing if
+/// nothing is known of it there.
+///
+/// # Errors
+///
+/// As [`open`].
+pub async fn open_absent(cache: &Path, why: String, clock: Arc<dyn Clock>) -> Result<Option<Opened>, OpenError> {
+    let Some(projection) = open_projection(cache) else { return Ok(None) };
+    let view = projection.known();
+    if view.next() == Offset(0) {
+        return Ok(None);
+    }
+    let log: Arc<dyn Log> = Arc::new(Absent::known_to(view.next(), why));
+    let ledger = Ledger::open(Arc::clone(&log), view, clock).await?;
+    Ok(Some(Opened { ledger, log, projection: Some(Arc::new(projection)) }))
 }
 
 async fn go_on(log: Arc<dyn Log>, projection: Option<Projection>, clock: Arc<dyn Clock>) -> Result<Opened, OpenError> {

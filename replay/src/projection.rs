@@ -205,6 +205,12 @@ impl Projection {
         if found == fold.last { Ok(view) } else { Err(ResumeError::Differs { offset: last, folder: folder() }) }
     }
 
+    /// Returns the view at which the projection was opened, whatever became of its log since; an empty one if it has just been
+    /// begun.
+    pub fn known(&self) -> View {
+        lock_of(&self.fold).clone().unwrap_or_default().view
+    }
+
     /// Follows `log` from now on, on a thread of its own.
     ///
     /// # Errors

@@ -155,6 +155,19 @@ impl Up {
         std::mem::replace(&mut self.folder, empty)
     }
 
+    /// Kills it and returns its folder. What it started goes on.
+    pub fn kill(mut self) -> TempDir {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        let empty = tempfile::tempdir().unwrap();
+        std::mem::replace(&mut self.folder, empty)
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_raw(self.child.id().try_into().unwrap()).unwrap(), signal).unwrap();
+    }
+
     fn terminate(&mut self) {
         if self.child.try_wait().is_ok_and(|ended| ended.is_none()) {
             let pid = Pid::from_raw(self.child.id().try_into().unwrap()).unwrap();
@@ -177,12 +190,17 @@ pub fn free_address() -> SocketAddr {
 
 /// Asks `address` as a user does, and returns the status.
 pub fn ask(address: SocketAddr) -> u16 {
+    let head = answer(address);
+    head.split_whitespace().nth(1).and_then(|status| status.parse().ok()).unwrap_or_else(|| panic!("{head:?}"))
+}
+
+/// Asks `address` as a user does, and returns the whole answer.
+pub fn answer(address: SocketAddr) -> String {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.write_all(b"GET / HTTP/1.1\r\nhost: api\r\nconnection: close\r\n\r\n").unwrap();
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).unwrap();
-    let head = String::from_utf8_lossy(&answer);
-    head.split_whitespace().nth(1).and_then(|status| status.parse().ok()).unwrap_or_else(|| panic!("{head:?}"))
+    String::from_utf8_lossy(&answer).into_owned()
 }
 
 /// Asks a server until `stop` says so, in a thread of its own.

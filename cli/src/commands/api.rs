@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use api::ci::Secrets;
 use clap::Args;
 use miette::miette;
 use tokio_util::sync::CancellationToken;
@@ -50,31 +51,55 @@ impl ApiArgs {
     async fn serve(self, data: &Path, settings: &ServerSettings) -> miette::Result<()> {
         let mut signals = Signals::catch()?;
         let ci = ci_secrets(&self.ci_secret_file, settings)?;
-        let opened = tokio::select! {
-            opened = Opened::open(data, settings, Need::Answers) => opened?,
-            () = signals.ended() => return Ok(()),
-        };
-        let artifacts = Arc::new(Artifacts::open(&opened.data).map_err(|error| miette!("{error}"))?);
-        let adapters = house::adapters(&opened, &artifacts)?;
-        let way = settings.listen.map_or(Way::Socket(None), Way::Tcp);
-        let mut api = ApiServer::open(&opened, &adapters, artifacts, ci, settings, way, false).await?;
-        match api.has_socket() {
-            true => eprintln!("the API answers on {}", opened.data.display()),
-            false => eprintln!("another process answers on {}", opened.data.display()),
+        // An API that comes up while the brokers are down serves what its cache knows, and begins anew once they answer.
+        while answer(data, settings, ci.clone(), &mut signals).await? == Ended::Reached {
+            eprintln!("the brokers answer again");
         }
-        if let Some(address) = api.tcp() {
-            eprintln!("the API answers on http://{address}");
-        }
-        if let Some(why) = opened.ledger.halted() {
-            eprintln!("error: the ledger has halted; the API answers what is known before that, and rolls back: {why}");
-        }
-        let stop = CancellationToken::new();
-        let keeping = tokio::spawn(house::keep_glass(&adapters, stop.clone()));
-        // A ledger that cannot be followed any more is not ready, and still rolls back.
-        signals.ended().await;
-        api.close().await;
-        stop.cancel();
-        let _ = keeping.await;
         Ok(())
     }
+}
+
+/// Why an API ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ended {
+    /// It was told to.
+    Told,
+    /// Its brokers, which were down, answer.
+    Reached,
+}
+
+/// Answers until told to end, or, if the brokers are down, until they answer.
+async fn answer(data: &Path, settings: &ServerSettings, ci: Secrets, signals: &mut Signals) -> miette::Result<Ended> {
+    let opened = tokio::select! {
+        opened = Opened::open(data, settings, Need::Answers) => opened?,
+        () = signals.ended() => return Ok(Ended::Told),
+    };
+    let artifacts = Arc::new(Artifacts::open(&opened.data).map_err(|error| miette!("{error}"))?);
+    let adapters = house::adapters(&opened, &artifacts)?;
+    let way = settings.listen.map_or(Way::Socket(None), Way::Tcp);
+    let mut api = ApiServer::open(&opened, &adapters, artifacts, ci, settings, way, false).await?;
+    match api.has_socket() {
+        true => eprintln!("the API answers on {}", opened.data.display()),
+        false => eprintln!("another process answers on {}", opened.data.display()),
+    }
+    if let Some(address) = api.tcp() {
+        eprintln!("the API answers on http://{address}");
+    }
+    if let Some(why) = opened.ledger.halted() {
+        eprintln!("error: the ledger has halted; the API answers what is known before that, and rolls back: {why}");
+    }
+    if let Some(why) = &opened.absent {
+        eprintln!("error: the brokers do not answer; the API answers what its cache knows, and rolls back: {why}");
+    }
+    let stop = CancellationToken::new();
+    let keeping = tokio::spawn(house::keep_glass(&adapters, stop.clone()));
+    // A ledger that cannot be followed any more is not ready, and still rolls back.
+    let ended = tokio::select! {
+        () = signals.ended() => Ended::Told,
+        () = Opened::reached(settings), if opened.absent.is_some() => Ended::Reached,
+    };
+    api.close().await;
+    stop.cancel();
+    let _ = keeping.await;
+    Ok(ended)
 }

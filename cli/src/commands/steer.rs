@@ -10,7 +10,9 @@ use super::change::{change, rolled_back};
 use crate::args::{Asking, Where};
 use crate::exit::Exit;
 use crate::failure::{Failure, Outcome};
+use crate::house::{Alone, MOMENT_MAX};
 use crate::session::Session;
+use crate::settings::KafkaArgs;
 
 macro_rules! steer {
     ($(#[$doc:meta])* $name:ident, $command:ident) => {
@@ -73,6 +75,10 @@ Examples:
 /// If the ledger gives no verdict within 2 s, it goes on without ("break glass"): the intent is signed and kept in a
 /// file, the requests move, and the ledger hears of it when it answers again.
 ///
+/// It needs no `up`: if nothing runs on the data folder, the command takes the folder for as long as it takes, at most 10 s,
+/// and does it itself, with the settings of `up` (--config) if the ledger lies in Kafka. If what holds the folder gives no
+/// answer within 2 s, it breaks the glass.
+///
 /// It ends with 8 if the weights are set and the router has not confirmed them: it hangs or does not run, and users are
 /// still where they were.
 #[derive(Debug, Args)]
@@ -89,6 +95,8 @@ pub(crate) struct Rollback {
     #[arg(long)]
     no_break_glass: bool,
     #[command(flatten)]
+    kafka: KafkaArgs,
+    #[command(flatten)]
     asking: Asking,
 }
 
@@ -96,8 +104,29 @@ impl Rollback {
     pub(crate) fn run(self, session: &Session) -> Outcome {
         let asking = Asking { no_break_glass: self.no_break_glass, ..self.asking };
         let command = Command::Rollback { deployment: self.place.deployment() };
-        session.wait_for(async { Ok(rolled_back(&change(session, &session.door()?, &asking, command).await?)) })
+        let settings = self.kafka.settings()?;
+        session.wait_for(async {
+            let door = session.door()?;
+            match Alone::if_needed(&door, settings, !self.no_break_glass).await? {
+                None => Ok(rolled_back(&change(session, &door, &asking, command).await?)),
+                Some(alone) => by_itself(session, alone, &asking, command).await,
+            }
+        })
     }
+}
+
+/// Rolls back with nothing but this process.
+async fn by_itself(session: &Session, alone: Alone, asking: &Asking, command: Command) -> Outcome {
+    session.out.say(&alone.why);
+    let door = alone.door();
+    let answer = tokio::time::timeout(MOMENT_MAX, change(session, &door, asking, command)).await;
+    alone.end();
+    let seconds = MOMENT_MAX.as_secs();
+    let late = |_| {
+        let next = "look at `ionledger status`, and try again";
+        Failure::error(format!("the rollback took longer than {seconds} s and was given up; {next}"))
+    };
+    Ok(rolled_back(&answer.map_err(late)??))
 }
 
 /// Serve no requests any more and take every stack down.

@@ -1,6 +1,7 @@
 //! The HTTP API of a running ledger: on the data folder's socket, over TCP, or both.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 
 use api::ci::Secrets;
@@ -21,11 +22,13 @@ use crate::settings::ServerSettings;
 
 /// How callers come in.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Way {
+pub(crate) enum Way<'f> {
     /// By the data folder's socket, and over TCP if there is an address.
     Socket(Option<SocketAddr>),
     /// Over TCP, and by the folder's socket unless another process answers there.
     Tcp(SocketAddr),
+    /// By the socket of another folder alone.
+    Aside(&'f Path),
 }
 
 /// An API server that answers.
@@ -48,7 +51,7 @@ impl ApiServer {
         artifacts: Arc<Artifacts>,
         ci: Secrets,
         settings: &ServerSettings,
-        way: Way,
+        way: Way<'_>,
         launches: bool,
     ) -> miette::Result<Self> {
         let closing = CancellationToken::new();
@@ -61,9 +64,13 @@ impl ApiServer {
         api.limits.unnamed_bytes_max = settings.unnamed_artifacts_bytes_max.unwrap_or(api.limits.unnamed_bytes_max);
         api.socket_group = settings.socket_group;
         api.closing = closing.clone();
+        if let Way::Aside(folder) = way {
+            folder.clone_into(&mut api.data);
+        }
         let api = Arc::new(api);
         let server = match way {
             Way::Socket(tcp) => Server::listen(api, tcp).await,
+            Way::Aside(_) => Server::listen(api, None).await,
             Way::Tcp(tcp) => Server::listen_beside(api, tcp).await,
         };
         let server = server.map_err(report)?;

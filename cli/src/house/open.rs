@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use ledger::execute::SystemClock;
 use ledger::heartbeats::Heartbeats;
@@ -29,9 +30,18 @@ pub(crate) struct Opened {
     pub(crate) heartbeats: Option<Arc<dyn Heartbeats>>,
     /// How this process is called as a worker.
     pub(crate) instance: String,
+    /// Why its log cannot be reached, if it cannot: the ledger is as the cache knows it.
+    pub(crate) absent: Option<String>,
     /// Keeps a process with an embedded ledger from the folder.
     _shared: Option<SharedFolder>,
 }
+
+/// How often brokers that do not answer are tried again.
+const REACH_EVERY: Duration = Duration::from_secs(1);
+
+/// Another process holds the folder; in words.
+#[derive(Debug)]
+pub(crate) struct Held(pub(crate) String);
 
 /// What a process needs of the ledger.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,8 +72,40 @@ impl Opened {
         }
     }
 
+    /// Opens the ledger of the data folder for one command: that in it, which `up` waits for meanwhile, or that in Kafka.
+    ///
+    /// # Errors
+    ///
+    /// What cannot be had; within it [`Held`] if another process holds the folder.
+    pub(crate) async fn for_a_moment(data: &Path, settings: &ServerSettings) -> miette::Result<Result<Self, Held>> {
+        if let Some(Elsewhere { place, .. }) = segments::elsewhere(data).map_err(report)? {
+            let place = place.parse().map_err(|error| miette!("{place}: {error}"))?;
+            return Self::in_kafka(data, &place, &settings.kafka, Need::Answers).await.map(Ok);
+        }
+        let folder = match DataFolder::hold(data) {
+            Err(error @ segments::OpenError::Held { .. }) => return Ok(Err(Held(error.to_string()))),
+            folder => folder.map_err(report)?,
+        };
+        folder.sign_for_a_moment().map_err(report)?;
+        Self::of_folder(folder).await.map(Ok)
+    }
+
+    /// Opens the ledger in the data folder, which another process holds, for reading alone.
+    ///
+    /// # Errors
+    ///
+    /// What cannot be had.
+    pub(crate) async fn to_read(data: &Path) -> miette::Result<Self> {
+        let log: Arc<dyn Log> = Arc::new(SegmentsReader::open(data, None).map_err(report)?);
+        let opened = replay::open_log(log, None, Arc::new(SystemClock)).await.map_err(report)?;
+        Ok(Self::embedded(data.to_owned(), opened))
+    }
+
     async fn in_folder(data: &Path) -> miette::Result<Self> {
-        let folder = DataFolder::hold(data).map_err(report)?;
+        Self::of_folder(DataFolder::hold(data).map_err(report)?).await
+    }
+
+    async fn of_folder(folder: DataFolder) -> miette::Result<Self> {
         if let Some(Elsewhere { place, .. }) = segments::elsewhere(folder.path()).map_err(report)? {
             return Err(miette!(
                 "the ledger of {} lies in {place}; name it with --ledger {place}, or carry it back with `ionledger move`",
@@ -72,15 +114,25 @@ impl Opened {
         }
         let data = folder.path().to_owned();
         let opened = replay::open(folder, segments::Options::default(), Arc::new(SystemClock)).await.map_err(report)?;
+        Ok(Self::embedded(data, opened))
+    }
+
+    fn embedded(data: PathBuf, opened: replay::Opened) -> Self {
         let reader = Arc::new(opened.reader());
         let instance = instance(&opened.ledger);
-        Ok(Self { data, ledger: opened.ledger, reader, heartbeats: None, instance, _shared: None })
+        Self { data, ledger: opened.ledger, reader, heartbeats: None, instance, absent: None, _shared: None }
     }
 
     async fn in_kafka(data: &Path, place: &kafka::Place, options: &kafka::Options, need: Need) -> miette::Result<Self> {
         let shared = SharedFolder::hold(data).map_err(report)?;
         let data = shared.path().to_owned();
-        let log: Arc<dyn Log> = Arc::new(Kafka::open(place.clone(), options.clone()).await.map_err(report)?);
+        let log: Arc<dyn Log> = match Kafka::open(place.clone(), options.clone()).await {
+            Ok(log) => Arc::new(log),
+            Err(error @ kafka::OpenError::Unreachable { .. }) if need == Need::Answers => {
+                return Self::known(data, shared, error.to_string()).await;
+            }
+            Err(error) => return Err(report(error)),
+        };
         let own = ledger_of(&data).await?;
         check_same(&data, own, &*log, place).await?;
         let cache = (need == Need::Answers).then_some(&*data);
@@ -91,11 +143,36 @@ impl Opened {
         let heartbeats = KafkaHeartbeats::open(place, options, &instance).await.map_err(report)?;
         let reader = Arc::new(opened.reader());
         let heartbeats: Option<Arc<dyn Heartbeats>> = Some(Arc::new(heartbeats));
-        Ok(Self { data, ledger: opened.ledger, reader, heartbeats, instance, _shared: Some(shared) })
+        Ok(Self { data, ledger: opened.ledger, reader, heartbeats, instance, absent: None, _shared: Some(shared) })
+    }
+
+    /// Returns the ledger as the folder's cache knows it, whose brokers do not answer.
+    async fn known(data: PathBuf, shared: SharedFolder, why: String) -> miette::Result<Self> {
+        let own = ledger_of(&data).await?;
+        let known = replay::open_absent(&data, why.clone(), Arc::new(SystemClock)).await.map_err(report)?;
+        let opened = known.filter(|known| own == Some(known.ledger.id())).ok_or_else(|| miette!("{why}"))?;
+        Ok(Self { absent: Some(why), _shared: Some(shared), ..Self::embedded(data, opened) })
     }
 }
 
 impl Opened {
+    /// Refuses a ledger whose log cannot be reached: who acts on it must write to it.
+    ///
+    /// # Errors
+    ///
+    /// Why it cannot.
+    pub(crate) fn refuse_absent(&self) -> miette::Result<()> {
+        self.absent.as_ref().map_or(Ok(()), |why| Err(miette!("{why}")))
+    }
+
+    /// Returns once the brokers of a ledger in Kafka answer.
+    pub(crate) async fn reached(settings: &ServerSettings) {
+        let Some(Place::Kafka(place)) = &settings.ledger else { return };
+        while Kafka::open(place.clone(), settings.kafka.clone()).await.is_err() {
+            tokio::time::sleep(REACH_EVERY).await;
+        }
+    }
+
     /// Refuses a ledger that has halted: who acts on it cannot know how it goes on.
     ///
     /// # Errors

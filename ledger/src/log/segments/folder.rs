@@ -23,6 +23,12 @@ const ELSEWHERE: &str = "ledger-at.json";
 /// How long a lock that no living process put its id to is waited for: a reader holds it for the moment of a look.
 const LOOK_MAX: Duration = Duration::from_secs(5);
 
+/// How long a lock is waited for that its holder has for one command only: a little longer than that may take.
+const MOMENT_MAX: Duration = Duration::from_secs(12);
+
+/// What stands behind the id of a process that holds the lock for one command only.
+const MOMENT: &str = " for a moment";
+
 #[derive(Serialize, Deserialize)]
 struct Format {
     format: u32,
@@ -63,6 +69,16 @@ impl DataFolder {
         }
         fs::create_dir_all(path.join("log")).and_then(|()| sync_dir(&path)).map_err(io)?;
         Ok(Self { path, lock })
+    }
+
+    /// Says in its lock that it is held for one command only: whoever would hold it waits that long.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError::Io`] if that cannot be written.
+    pub fn sign_for_a_moment(&self) -> Result<(), OpenError> {
+        let signed = sign(&self.lock, &format!("{}{MOMENT}", std::process::id()));
+        signed.map_err(|source| OpenError::io(&self.path, source))
     }
 
     /// Returns what its log is a copy of, if it is one.
@@ -165,7 +181,7 @@ impl SharedFolder {
         match lock.try_lock_shared() {
             Ok(()) => {}
             Err(TryLockError::Error(source)) => return Err(io(source)),
-            Err(TryLockError::WouldBlock) => return Err(held(&path, holder(&path))),
+            Err(TryLockError::WouldBlock) => return Err(held(&path, holder(&path).map(|(pid, _)| pid))),
         }
         // Whoever is kept from holding it is told of one of those who share it.
         sign(&lock, &std::process::id().to_string()).map_err(io)?;
@@ -212,16 +228,21 @@ fn held(path: &Path, holder: Option<u32>) -> OpenError {
 fn lock(path: &Path) -> Result<File, OpenError> {
     let io = |source| OpenError::io(path, source);
     let file = lock_file(path).map_err(io)?;
-    let deadline = Instant::now() + LOOK_MAX;
+    let begun = Instant::now();
     loop {
         match file.try_lock() {
             Ok(()) => break,
             Err(TryLockError::Error(source)) => return Err(io(source)),
             Err(TryLockError::WouldBlock) => {
                 let holder = holder(path);
-                let lives = holder.is_some_and(|pid| Path::new(&format!("/proc/{pid}")).exists());
-                if lives || Instant::now() > deadline {
-                    return Err(held(path, holder));
+                let lives = |pid: u32| Path::new(&format!("/proc/{pid}")).exists();
+                let patience = match &holder {
+                    Some((pid, false)) if lives(*pid) => Duration::ZERO,
+                    Some((pid, true)) if lives(*pid) => MOMENT_MAX,
+                    _ => LOOK_MAX,
+                };
+                if begun.elapsed() >= patience {
+                    return Err(held(path, holder.map(|(pid, _)| pid)));
                 }
                 std::thread::sleep(Duration::from_millis(5));
             }
@@ -233,11 +254,15 @@ fn lock(path: &Path) -> Result<File, OpenError> {
 
 /// Writes who holds the lock over who did: in place, which needs no space on a full disk.
 fn sign(lock: &File, pid: &str) -> io::Result<()> {
-    lock.write_all_at(format!("{pid:<20}\n").as_bytes(), 0)
+    lock.write_all_at(format!("{pid:<40}\n").as_bytes(), 0)
 }
 
-fn holder(path: &Path) -> Option<u32> {
-    fs::read_to_string(path.join("lock")).ok()?.trim().parse().ok()
+/// Returns who holds the lock, and whether for one command only.
+fn holder(path: &Path) -> Option<(u32, bool)> {
+    let text = fs::read_to_string(path.join("lock")).ok()?;
+    let signed = text.lines().next()?.trim();
+    let moment = signed.strip_suffix(MOMENT.trim());
+    Some((moment.unwrap_or(signed).trim().parse().ok()?, moment.is_some()))
 }
 
 /// A look at a folder that is not held: while it lasts no process can begin to hold it.

@@ -1,0 +1,127 @@
+//! A rollback without `up`: dead, it is done by the command itself; hung, the glass is broken.
+
+use std::net::SocketAddr;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use tempfile::TempDir;
+
+use super::binary::{ran, run, say};
+use super::running::{Up, answer};
+
+/// A ledger of which 1.1.0 serves, after 1.0.0, and where its users connect.
+fn serving() -> (Up, SocketAddr) {
+    let up = Up::new();
+    let address = up.serving("1.0.0", "");
+    up.ready("1.1.0", &[]);
+    up.done("traffic api 1.1.0 100");
+    up.applied();
+    assert!(answer(address).contains("1.1.0"), "{}", answer(address));
+    (up, address)
+}
+
+/// Everything that lies below a folder.
+fn below(folder: &Path) -> Vec<PathBuf> {
+    let mut all = vec![folder.to_owned()];
+    for entry in std::fs::read_dir(folder).unwrap().map(Result::unwrap) {
+        match entry.file_type().unwrap().is_dir() {
+            true => all.extend(below(&entry.path())),
+            false => all.push(entry.path()),
+        }
+    }
+    all
+}
+
+/// Starts `up` again, which then knows of one rollback by a person, and ends all of it.
+fn known_after(folder: TempDir) {
+    let up = Up::on(folder, &[]);
+    let history = up.json("history api --limit 0");
+    let entries = history["entries"].as_array().unwrap().clone();
+    let back = |entry: &&serde_json::Value| {
+        entry["events"].as_array().unwrap().iter().any(|event| event["type"] == "traffic.rolled_back")
+    };
+    let backs: Vec<_> = entries.iter().filter(back).collect();
+    assert_eq!(backs.len(), 1, "{backs:#?}");
+    assert_eq!((&backs[0]["actor"]["kind"], &backs[0]["reason"]), (&"person".into(), &"3am".into()));
+    up.until("1.0.0 serves", |deployment| {
+        deployment["weights_applied"] == true && deployment["versions"][0]["weight_applied"] == 10_000
+    });
+}
+
+#[test]
+fn with_up_dead_the_command_takes_the_folder_and_moves_the_users() {
+    let (up, address) = serving();
+    let data = up.data();
+    let folder = up.kill();
+    let back = say(&data, "rollback api --reason 3am");
+    assert_eq!(back.code, 0, "{back:?}");
+    assert!(back.stderr.contains("nothing runs on") && back.stderr.contains("does it itself"), "{back:?}");
+    assert!(answer(address).contains("1.0.0"), "{}", answer(address));
+    let again = say(&data, "rollback api");
+    assert!(again.code == 0 && again.stderr.contains("rolled back already"), "{again:?}");
+    known_after(folder);
+}
+
+#[test]
+fn with_up_hung_the_command_breaks_the_glass_and_up_records_it_later() {
+    let (up, address) = serving();
+    up.signal(Signal::STOP);
+    let begun = Instant::now();
+    let back = say(&up.data(), "rollback api --reason 3am");
+    let took = begun.elapsed();
+    let moved = answer(address);
+    let refused = say(&up.data(), "status api --server http://127.0.0.1:1 --token-file /dev/null");
+    up.signal(Signal::CONT);
+    assert_eq!(back.code, 0, "{back:?}");
+    assert!(took < Duration::from_secs(20), "{took:?}");
+    assert!(back.stderr.contains("GLASS BROKEN") || back.stderr.contains("without the ledger"), "{back:?}");
+    assert!(moved.contains("1.0.0"), "{moved}");
+    assert_ne!(refused.code, 0);
+    up.until("it is recorded", |deployment| deployment["holds"][0]["cause"] == "rollback");
+    known_after(up.end());
+}
+
+#[test]
+fn new_files_get_the_folders_owner_and_a_stranger_gets_the_command_that_may() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("SKIPPED: only root can act as others");
+        return;
+    }
+    let (up, address) = serving();
+    let data = up.data();
+    let folder = up.kill();
+    let nobody = 65_534;
+    let files = || below(&data).into_iter().filter(|path| !path.starts_with(data.join("nodes")));
+    files().for_each(|path| std::os::unix::fs::lchown(&path, Some(nobody), Some(nobody)).unwrap());
+    std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let stranger = Command::new("setpriv")
+        .args(["--reuid=65533", "--regid=65533", "--clear-groups"])
+        .arg(env!("CARGO_BIN_EXE_ionledger"))
+        .args(["rollback", "api", "--reason", "it is 3am"])
+        .env("IONLEDGER_DATA", &data)
+        .output();
+    let stranger = ran(stranger.unwrap());
+    assert_eq!(stranger.code, 4, "{stranger:?}");
+    let sudo = format!("rollback api --reason 'it is 3am' --data {}`", data.display());
+    assert!(stranger.stderr.contains("run `sudo ") && stranger.stderr.contains(&sudo), "{stranger:?}");
+
+    let back = run(&data, &["rollback", "api", "--reason", "3am"]);
+    assert_eq!(back.code, 0, "{back:?}");
+    assert!(answer(address).contains("1.0.0"), "{}", answer(address));
+    let strange: Vec<_> = files().filter(|path| path.symlink_metadata().unwrap().uid() != nobody).collect();
+    assert_eq!(strange, Vec::<PathBuf>::new(), "the owner's next `up` could not use them");
+    below(&data).iter().for_each(|path| drop(std::os::unix::fs::lchown(path, Some(0), Some(0))));
+    known_after(folder);
+}
+
+#[test]
+fn a_folder_of_no_ledger_is_not_made_one() {
+    let nowhere = tempfile::tempdir().unwrap();
+    let data = nowhere.path().join("data");
+    let back = say(&data, "rollback api");
+    assert!(back.mistake(1).contains("nothing runs on"), "{back:?}");
+    assert!(!data.exists());
+}
