@@ -221,6 +221,33 @@ fn every_error_is_one_line_with_its_place_and_reason() {
         ("\"after 30 minutes\"", "\"soon\"", "api.toml:35:9: rollout.early: `soon` says not when; write `after 30"),
         ("\"after 30 minutes\"", "\"after 1 minute\"", "api.toml:1:1: policy rollout.early: it must be at least the"),
         (
+            "\"after 30 minutes\"",
+            "\"never\"\ncontrol = 0",
+            "api.toml:36:11: rollout.control: it must be above 0 and at most 50 %",
+        ),
+        ("\"after 30 minutes\"", "\"never\"\ncontrol = \"95 %\"", "api.toml:36:11: rollout.control: it must be above"),
+        ("\"after 30 minutes\"", "\"never\"\nbake = 60", "api.toml:36:8: rollout.bake: it is of type integer; write a"),
+        (
+            "\"after 30 minutes\"",
+            "\"never\"\nbake = \"53 weeks\"",
+            "api.toml:36:8: rollout.bake: it must be at most 52",
+        ),
+        (
+            "refused_total{version='{version}'}",
+            "refused_total{version='{version}'} or vector(0)",
+            "api.toml:61:7: judgement.prometheus.4xx: `vector(...)` is a series of its own that never rises; leave it out",
+        ),
+        (
+            "refused_total{version='{version}'}",
+            "refused_total{version='{version}'} offset 5m",
+            "api.toml:61:7: judgement.prometheus.4xx: `offset` gives what was counted before the rollout; leave it out",
+        ),
+        (
+            "refused_total{version='{version}'}",
+            "refused_total{version='${VERSION}'}",
+            "api.toml:61:7: judgement.prometheus.4xx: `${VERSION}` was never replaced; write what it stands for",
+        ),
+        (
             "\"https://prometheus.example/shop\"",
             "\"https://me:hunter2@prometheus.example\"",
             "api.toml:54:1: judgement.prometheus: it holds a user or a password",

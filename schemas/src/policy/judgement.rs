@@ -307,9 +307,6 @@ impl Prometheus {
         for (field, query) in self.queries.all() {
             let Some(query) = query else { continue };
             text::check("it", query, QUERY_BYTES_MAX).or_else(|error| check(field, false, || error.to_string()))?;
-            check(field, query.contains("{version}"), || {
-                "it must tell the versions apart: write `{version}` where a version's name stands".to_owned()
-            })?;
             queries::check(query).or_else(|rule| check(field, false, || rule))?;
         }
         Ok(())
@@ -387,6 +384,16 @@ mod tests {
     }
 
     #[test]
+    fn a_recorded_query_that_would_be_refused_now_is_read_as_it_was() {
+        let old = r#"{"errors_tolerance_ppm":10000,"requests_min":50,"prometheus":{"address":"http://p:9090",
+            "queries":{"requests":"sum(x{version=\"{version}\"}) or vector(0)","errors":"x{version=\"${VERSION}\"}["}}}"#;
+        let policy: JudgementPolicy = serde_json::from_str(old).unwrap();
+        let queries = policy.prometheus.as_ref().map(|prometheus| prometheus.queries.clone()).unwrap();
+        assert_eq!(queries.requests.as_deref(), Some("sum(x{version=\"{version}\"}) or vector(0)"));
+        assert!(policy.validate().unwrap_err().to_string().starts_with("policy judgement.prometheus.requests: `sum`"));
+    }
+
+    #[test]
     fn what_no_rollout_could_meet_is_refused_with_the_reason() {
         let no_room = refused(|policy| (policy.errors_tolerance_ppm, policy.errors_ratio_percent) = (0, 100));
         assert!(no_room.starts_with("policy judgement.errors_tolerance: it leaves no room between like"), "{no_room}");
@@ -425,9 +432,12 @@ mod tests {
             let said = with(&|it| it.queries.requests = Some(query.to_owned()));
             assert!(said.contains("gives no counters; write the counters' own selector"), "{said}");
         }
-        let mut fine = Prometheus::at("http://localhost");
-        fine.queries.requests = Some("rate_total{sum=\"sum (\",count='{version}'}".to_owned());
-        assert_eq!(fine.validate(), Ok(()));
+        let said = with(&|it| it.queries.errors = Some("x{version=\"{version}\"} or vector(0)".to_owned()));
+        let next = "leave it out: no series is no requests";
+        assert!(
+            said.starts_with("policy judgement.prometheus.errors: `vector(...)`") && said.ends_with(next),
+            "{said}"
+        );
         let said = with(&|it| it.token = Some(EnvValue::Value("hunter2".to_owned())));
         assert!(said.contains("refer to it with `from_env`") && !said.contains("hunter2"), "{said}");
         assert!(with(&|it| it.scrape_interval_ms = 0).contains("from 100 ms to 10 minutes"));

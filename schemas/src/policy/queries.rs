@@ -26,33 +26,72 @@ pub(super) fn check(query: &str) -> Result<(), String> {
         .replace("{service}", "service")
         .replace("{environment}", "environment")
         .replace("{version}", SAMPLE_VERSION);
+    if let Some(name) = unknown(&filled) {
+        return Err(format!(
+            "`{name}` is no placeholder; there are `{{service}}`, `{{environment}}` and `{{version}}`"
+        ));
+    }
     let parsed = parser::parse(&filled).map_err(|why| {
-        let why = why.replace(SAMPLE_VERSION, "{version}");
-        format!("it is no PromQL: {}; placeholders stand in quotes, `version=\"{{version}}\"`", one_line(&why))
+        let why = one_line(&why.replace(SAMPLE_VERSION, "{version}"));
+        format!("it is no PromQL: {why}; correct it, and write placeholders in quotes, `version=\"{{version}}\"`")
     })?;
     counters(&parsed)?;
-    if parsed.to_string().contains(SAMPLE_VERSION) {
+    if tells_apart(&parsed) {
         Ok(())
     } else {
         Err("it must tell the versions apart: write `{version}` where a version's name stands".to_owned())
     }
 }
 
-/// Returns a variable of a shell, a template or a dashboard that was to be replaced: `${VERSION}`, `$__interval`. A `$` that
-/// ends a regular expression is none.
+/// Returns a variable of a shell, a template or a dashboard that was to be replaced: `${VERSION}`, `$__interval`,
+/// `{{ .Version }}`. A `$` that ends a regular expression is none, and neither is what a part of one matched: `$1`.
 fn unexpanded(query: &str) -> Option<&str> {
+    if let Some(at) = query.find("{{") {
+        let length = query[at..].find("}}").map_or(query.len() - at, |end| end + 2);
+        return Some(&query[at..at + length]);
+    }
     query.match_indices('$').find_map(|(at, _)| {
-        let name = &query[at + 1..];
-        if let Some(rest) = name.strip_prefix('{') {
-            let length = rest.find('}').map_or(rest.len(), |end| end + 1);
-            return Some(&query[at..at + 2 + length]);
-        }
-        let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_';
-        let length = name.find(|c| !is_word(c)).unwrap_or(name.len());
-        // `$1` is what a part of a regular expression matched.
-        let is_name = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
-        is_name.then(|| &query[at..=at + length])
+        let (whole, name) = match query[at + 1..].strip_prefix('{') {
+            Some(rest) => {
+                let name = rest.split('}').next().unwrap_or_default();
+                (&query[at..query.len().min(at + name.len() + 3)], name)
+            }
+            None => {
+                let name = word(&query[at + 1..]);
+                (&query[at..=at + name.len()], name)
+            }
+        };
+        let is_number = name.bytes().all(|c| c.is_ascii_digit());
+        let is_part = (whole == "$" || is_number && !name.is_empty()) || query.contains(&format!("(?P<{name}>"));
+        (!is_part).then_some(whole)
     })
+}
+
+/// Returns what looks like a placeholder, and is none of ours.
+fn unknown(filled: &str) -> Option<&str> {
+    filled.match_indices('{').find_map(|(at, _)| {
+        let name = word(&filled[at + 1..]);
+        let is_name = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_') && !filled[..at].ends_with('$');
+        (is_name && filled[at + 1 + name.len()..].starts_with('}')).then(|| &filled[at..at + name.len() + 2])
+    })
+}
+
+/// Returns the letters, digits and underscores that `text` begins with.
+fn word(text: &str) -> &str {
+    &text[..text.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(text.len())]
+}
+
+/// Says whether each series that an expression gives is of one version.
+fn tells_apart(expression: &Expr) -> bool {
+    match expression {
+        Expr::Paren(inner) => tells_apart(&inner.expr),
+        Expr::Binary(binary) => match binary.op.to_string().as_str() {
+            "or" => tells_apart(&binary.lhs) && tells_apart(&binary.rhs),
+            "unless" => tells_apart(&binary.lhs),
+            _ => tells_apart(&binary.lhs) || tells_apart(&binary.rhs),
+        },
+        other => other.to_string().contains(SAMPLE_VERSION),
+    }
 }
 
 fn counters(expression: &Expr) -> Result<(), String> {
@@ -84,18 +123,28 @@ fn of_two(binary: &BinaryExpr) -> Result<(), String> {
     let operator = binary.op.to_string();
     if binary.op.is_comparison_operator() {
         return Err(format!(
-            "`{operator}` drops a series whenever it is not so, or gives 0 and 1; compare labels inside `{{...}}` instead"
+            "`{operator}` drops a series while it does not hold, or gives 0 and 1; compare labels inside `{{...}}` instead"
         ));
     }
-    let is_number = |side: &Expr| matches!(side, Expr::NumberLiteral(_));
-    match operator.as_str() {
-        "*" if is_number(&binary.lhs) => counters(&binary.rhs),
-        "*" | "/" if is_number(&binary.rhs) => counters(&binary.lhs),
-        "*" | "+" => counters(&binary.lhs).and_then(|()| counters(&binary.rhs)),
-        _ if binary.op.is_set_operator() => counters(&binary.lhs).and_then(|()| counters(&binary.rhs)),
-        _ => Err(format!(
-            "`{operator}` of two counters is no counter: it falls whenever one is scraped before the other; write one selector"
+    let is_factor = |number: f64| number.is_finite() && number > 0.0;
+    match (operator.as_str(), number(&binary.lhs), number(&binary.rhs)) {
+        ("*", Some(by), None) if is_factor(by) => counters(&binary.rhs),
+        ("*" | "/", None, Some(by)) if is_factor(by) => counters(&binary.lhs),
+        ("*" | "+" | "and" | "or" | "unless", None, None) => counters(&binary.lhs).and_then(|()| counters(&binary.rhs)),
+        (_, None, None) => Err(format!(
+            "`{operator}` of two counters is no counter: it may fall, and a fall is taken for a restart; write one selector"
         )),
+        _ => Err(format!(
+            "`{operator}` with such a number gives no counter; a counter may be multiplied or divided by a number above 0"
+        )),
+    }
+}
+
+fn number(expression: &Expr) -> Option<f64> {
+    match expression {
+        Expr::NumberLiteral(number) => Some(number.val),
+        Expr::Paren(inner) => number(&inner.expr),
+        _ => None,
     }
 }
 
@@ -133,7 +182,14 @@ mod tests {
             r#"http_requests_total{service="{service}",version="{version}",code=~"5..$"}"#,
             r#"a_total{version="{version}"} or b_total{version="{version}"}"#,
             r#"label_replace(a_total{version="{version}"}, "node", "$1", "pod", "(.*)")"#,
+            r#"label_replace(a_total{version="{version}"}, "node", "${1}", "pod", "(.*)")"#,
+            r#"label_replace(a_total{version="{version}"}, "node", "${host}", "pod", "(?P<host>.*)-\\d{1,3}")"#,
             r#"a_total{v='{version}'} * on (pod) group_left (node) pod_info"#,
+            r#"a_total * on (pod) group_left (version) pod_info{version="{version}"}"#,
+            r#"http_requests_total{version="{version}",path!~"/health|/ready",code!~"1..|404"}"#,
+            r#"http_requests_total{version=~"v?{version}(-.+)?$",pod=~"api-[0-9a-f]{8,10}-.{5}"}"#,
+            r#"{service}_requests_total{env="{environment}",version="{version}"}"#,
+            r#"(1000 * a_total{version="{version}"}) / (60)"#,
             r#"(a_total{v="{version}"} + on (pod) b_total) unless on (pod) drained_total"#,
             r#"rate_total{sum="sum (",count='{version}'}"#,
             "milli_total{version=\"{version}\"} / 1000 # in {version}",
@@ -146,7 +202,7 @@ mod tests {
     fn what_cannot_give_counters_is_refused_with_the_reason() {
         for (query, why) in [
             (r#"http_requests_total{version="{version}""#, "it is no PromQL"),
-            (r#"http_requests_total{version={version}}"#, "placeholders stand in quotes"),
+            (r#"http_requests_total{version={version}}"#, "correct it, and write placeholders in quotes"),
             (r#"http requests{version="{version}"}"#, "it is no PromQL"),
             (r#"a_total{version="{version}"}[5m]"#, "a range of samples"),
             (r#"a_total{version="{version}"}[5m:1m]"#, "a range of samples"),
@@ -166,7 +222,20 @@ mod tests {
             (r#"a_total{version="{version}"} - b_total"#, "`-` of two counters is no counter"),
             (r#"a_total{version="{version}"} / b_total"#, "`/` of two counters is no counter"),
             (r#"-a_total{version="{version}"}"#, "negated"),
+            (r#"a_total{version="{version}"} % 2"#, "`%` with such a number"),
+            (r#"a_total{version="{version}"} * 0"#, "`*` with such a number"),
+            (r#"a_total{version="{version}"} * -1"#, "`*` with such a number"),
+            (r#"60 / a_total{version="{version}"}"#, "`/` with such a number"),
+            (r#"a_total{version="{version}"} + 1"#, "`+` with such a number"),
+            (r#"a_total{version="{version}"} or 0 * up"#, "`*` with such a number"),
+            (r#"a_total{version="{version}"} or b_total"#, "it must tell the versions apart"),
+            (r#"a_total unless b_total{version="{version}"}"#, "it must tell the versions apart"),
             (r#"a_total{version="${VERSION}",x="{version}"}"#, "`${VERSION}` was never replaced"),
+            (r#"a_total{version="{version}",env="${ENV"}"#, "`${ENV"),
+            (r#"a_total{version="${}",x="{version}"}"#, "`${}` was never replaced"),
+            (r#"a_total{version="{{version}}"}"#, "`{{version}}` was never replaced"),
+            (r#"a_total{version="{version}",env="{{ .Values.env }}"}"#, "`{{ .Values.env }}` was never replaced"),
+            (r#"a_total{version="{version}",env="{env}"}"#, "`{env}` is no placeholder; there are `{service}`"),
             (r#"a_total{version="{version}",job="$job"}"#, "`$job` was never replaced"),
             (r#"a_total{version="{version}"}[$__rate_interval]"#, "`$__rate_interval` was never replaced"),
             (r#"42"#, "gives a value and no series"),
