@@ -108,7 +108,8 @@ pub fn answer(
     question: &Question,
     traffic: Result<Traffic, String>,
 ) -> Result<Answer, Problem> {
-    let rollout = plan(policy, question)?;
+    let asked = asked(question)?;
+    let rollout = decide::plan(&asked, policy).map_err(|no| Problem::new(Code::Invalid, no.to_string()))?;
     let mut plan = policy::plan(&policy.judgement, &rollout);
     let mut known = Known::default();
     let measured_rate = traffic.as_ref().ok().map(|traffic| {
@@ -135,8 +136,7 @@ pub fn answer(
         all if all > 0.0 => forecast.requests_canary / all,
         _ => rollout.steps.first().copied().map_or(0.0, part),
     };
-    let until_accepted = policy::ramp(&policy.judgement).until_accepted;
-    let end_seconds = end_seconds(&rollout, &policy.judgement, until_accepted, per_minute / 60.0, &forecast);
+    let end_seconds = end_seconds(&rollout, policy, per_minute / 60.0, &forecast);
     let mut answer = Answer {
         schema_version: SCHEMA_VERSION,
         deployment,
@@ -153,11 +153,12 @@ pub fn answer(
     };
     answer.sentence = sentence(&answer);
     answer.warnings = warnings(&answer, policy);
+    answer.warnings.extend(decide::bake_note(&asked, &answer.plan, policy));
     Ok(answer)
 }
 
-/// Returns the plan that is asked about.
-fn plan(policy: &Policy, question: &Question) -> Result<Plan, Problem> {
+/// Returns the plan that is asked about, as `roll` would be asked for it.
+fn asked(question: &Question) -> Result<PlanAsked, Problem> {
     let invalid = |why: String| Problem::new(Code::Invalid, why);
     let steps = match (&question.steps, question.share) {
         (Some(_), Some(_)) => return Err(invalid("name steps or one share, not both".to_owned())),
@@ -173,8 +174,7 @@ fn plan(policy: &Policy, question: &Question) -> Result<Plan, Problem> {
             Some(weights.ok_or_else(|| Problem::malformed("steps are basis points, `100,1000,10000`"))?)
         }
     };
-    let asked = PlanAsked { duration_ms: question.duration_ms, steps };
-    decide::plan(&asked, policy).map_err(|rejection| invalid(rejection.to_string()))
+    Ok(PlanAsked { duration_ms: question.duration_ms, steps })
 }
 
 fn errors(answer: &Answer) -> Option<&MetricForecast> {
@@ -187,7 +187,7 @@ fn sees_little(errors: &MetricForecast) -> bool {
 
 fn sentence(answer: &Answer) -> String {
     let (time, share) = (words::length(answer.forecast.seconds), words::percent(answer.share));
-    let on_average = if answer.plan.steps.len() > 2 { " on average" } else { "" };
+    let on_average = if Stage::of(&answer.plan).len() > 1 { " on average" } else { "" };
     let at = format!("at {} and {share} share{on_average}", words::requests_a_minute(answer.requests_per_minute));
     match errors(answer) {
         _ if answer.forecast.seconds <= 0.0 => {
@@ -206,7 +206,7 @@ fn sentence(answer: &Answer) -> String {
 
 /// What comes after the plan's duration, if something does.
 fn bake(answer: &Answer) -> String {
-    let Some(step) = answer.plan.bake_step() else { return String::new() };
+    let Some(step) = answer.plan.bake_step().filter(|step| *step > 0) else { return String::new() };
     let share = answer.plan.steps.get(usize::from(step)).copied().unwrap_or(Weight::FULL);
     format!("; then it is judged for {} more at {share}", words::length(answer.plan.bake_ms as f64 / 1_000.0))
 }
@@ -324,6 +324,29 @@ mod tests {
         assert!(answer.sentence.ends_with("; then it is judged for 2 hours more at 95 %"), "{answer:?}");
         assert_eq!(answer.end_seconds, Some(3.0 * 3_600.0));
         assert!(!answer.warnings.iter().any(|warning| warning.contains("late steps")), "{answer:?}");
+        assert!(answer.sentence.contains("and 10 % share, the smallest"), "one share: {answer:?}");
+    }
+
+    #[test]
+    fn a_plan_that_is_its_bake_alone_is_judged_and_one_of_a_single_step_is_said_to_get_none() {
+        let mut policy = Policy::default();
+        policy.rollout.bake_ms = 3_600_000;
+        let of = |policy: &Policy, steps: &str| {
+            let mut question = assumed(60_000.0, 10, 3_600_000);
+            (question.share, question.steps) = (None, Some(steps.to_owned()));
+            answer(id(), policy, &question, unknown()).unwrap()
+        };
+        let baked = of(&policy, "9800,10000");
+        assert!(
+            baked.sentence.contains("95 % share, the smallest error rate this rollout can see in 2 hours"),
+            "{baked:?}"
+        );
+        assert!(!baked.sentence.contains("more at"), "{baked:?}");
+        assert!(baked.warnings.iter().any(|said| said.contains("the bake at 95 % takes the place of the plan's 98 %")));
+        let at_once = of(&policy, "10000");
+        assert!(at_once.warnings.iter().any(|said| said.contains("a plan of one step gets no bake")), "{at_once:?}");
+        policy.rollout.bake_ms = 0;
+        assert!(!of(&policy, "10000").warnings.iter().any(|said| said.contains("bake")));
     }
 
     #[test]

@@ -355,19 +355,34 @@ pub fn plan(asked: &schemas::command::PlanAsked, policy: &schemas::policy::Polic
 }
 
 /// Puts the policy's bake before a plan's last step: a step of all but the control's share, in the place of those that leave
-/// the old version no more. A plan of one step has none: with nothing judged before, there is nothing to go on with.
+/// the old version no more. A plan of one step gets none: nobody judges it.
 fn with_bake(mut plan: Plan, policy: &schemas::policy::RolloutPolicy) -> Plan {
-    let most = Weight::FULL.basis_points() - policy.control.basis_points().min(Weight::FULL.basis_points());
-    let (Ok(most), true) = (Weight::from_basis_points(most), policy.bake_ms > 0 && plan.steps.len() > 1) else {
+    let bake = Weight::FULL.basis_points().saturating_sub(policy.control.basis_points());
+    let (Ok(bake), true) = (Weight::from_basis_points(bake), policy.bake_ms > 0 && plan.steps.len() > 1) else {
         return plan;
     };
-    plan.steps.retain(|step| *step < most);
-    plan.steps.extend([most, Weight::FULL]);
+    plan.steps.retain(|step| *step < bake);
+    plan.steps.extend([bake, Weight::FULL]);
     Plan { bake_ms: policy.bake_ms, ..plan }
 }
 
-/// Says what a plan does not do that its policy asks for, if there is such a thing.
-pub fn unbaked(plan: &Plan, policy: &schemas::policy::Policy) -> Option<String> {
-    let unbaked = policy.rollout.bake_ms > 0 && plan.bake_ms == 0;
-    unbaked.then(|| "a plan of one step gets no bake, although the policy has one".to_owned())
+/// Says where the policy's bake makes `plan` another one than was asked for, or cannot be in it.
+pub fn bake_note(asked: &schemas::command::PlanAsked, plan: &Plan, policy: &schemas::policy::Policy) -> Option<String> {
+    let (rollout, length) = (&policy.rollout, jiff::SignedDuration::from_millis);
+    if rollout.bake_ms == 0 {
+        return None;
+    }
+    let Some(bake) = plan.bake_step().map(|step| plan.steps[usize::from(step)]) else {
+        let bake = length(i64::try_from(rollout.bake_ms).unwrap_or(i64::MAX));
+        return Some(format!("a plan of one step gets no bake; with two steps or more it gets the policy's, {bake:#}"));
+    };
+    let steps = asked.steps.as_ref().unwrap_or(&rollout.steps);
+    let replaced = steps.iter().filter(|step| **step > bake && **step < Weight::FULL);
+    let replaced: Vec<String> = replaced.map(ToString::to_string).collect();
+    (!replaced.is_empty()).then(|| {
+        let (steps, control) = (replaced.join(", "), rollout.control);
+        format!(
+            "the bake at {bake} takes the place of the plan's {steps}: until it is over the old version keeps {control}"
+        )
+    })
 }

@@ -259,4 +259,22 @@ mod tests {
             "policy rollout.steps: steps must rise, each above the one before and the first above 0"
         );
     }
+
+    #[test]
+    fn a_control_is_above_0_and_at_most_half_and_a_soak_fits_into_the_plan_with_its_bake() {
+        let with = |control: u16, bake_ms: u64, soak_ms: u64| {
+            let mut policy = Policy::default();
+            policy.rollout.control = Weight::from_basis_points(control).unwrap();
+            policy.rollout.duration_ms = 60_000;
+            (policy.rollout.bake_ms, policy.judgement.soak_ms) = (bake_ms, soak_ms);
+            policy.validate().map_err(|error| error.to_string())
+        };
+        for control in [0, 5_001, 9_500, 10_000] {
+            let said = with(control, 60_000, 0).unwrap_err();
+            assert!(said.starts_with("policy rollout.control: it must be above 0 and at most 50 %"), "{said}");
+        }
+        assert_eq!((with(1, 60_000, 0), with(5_000, 60_000, 120_000)), (Ok(()), Ok(())));
+        assert!(with(500, 60_000, 120_001).unwrap_err().contains("with its bake"));
+        assert!(with(500, WEEKS_52_MS + 1, 0).unwrap_err().starts_with("policy rollout.bake"));
+    }
 }

@@ -5,7 +5,7 @@ use std::time::Instant;
 use super::binary::run;
 use super::running::{PATIENCE, Up, users};
 
-const SLOW: &str = "[rollout]\nsteps = [10, 100]\nduration = \"1 hour\"\n";
+const SLOW: &str = "[rollout]\nsteps = [10, 100]\nduration = \"1 hour\"\nbake = \"1 hour\"\n";
 
 #[test]
 fn a_forecast_is_of_the_measured_traffic_and_rolling_blindly_is_said_so() {
@@ -22,7 +22,8 @@ fn a_forecast_is_of_the_measured_traffic_and_rolling_blindly_is_said_so() {
     let sentence = json["sentence"].as_str().unwrap();
     assert_eq!(
         sentence,
-        "at 5 requests a minute and 10 % share, the smallest error rate this rollout can see in 1 hour is 15 %"
+        "at 5 requests a minute and 10 % share, the smallest error rate this rollout can see in 1 hour is 15 %; \
+         then it is judged for 1 hour more at 95 %"
     );
     assert_eq!((&json["schema_version"], &json["requests_measured"]), (&1.into(), &false.into()));
 
@@ -43,6 +44,8 @@ fn a_forecast_is_of_the_measured_traffic_and_rolling_blindly_is_said_so() {
     let roll = up.done("roll api 1.0.0 1.1.0 --dry-run");
     let note = "note: at 0 requests a minute and 10 % share, this rollout cannot see any error rate in 1 hour";
     assert!(roll.stderr.contains(note), "{roll:?}");
+    let at_once = up.done("roll api 1.0.0 1.1.0 --steps 100 --dry-run");
+    assert!(at_once.stderr.contains("a plan of one step gets no bake"), "{at_once:?}");
 
     let users = users(address);
     let deadline = Instant::now() + PATIENCE;
@@ -51,7 +54,21 @@ fn a_forecast_is_of_the_measured_traffic_and_rolling_blindly_is_said_so() {
         std::thread::sleep(std::time::Duration::from_millis(200));
     }
     drop(users);
-    assert_eq!(up.json("forecast api")["metrics"][0]["measured"], true);
+    let before = up.json("forecast api");
+    assert_eq!((&before["metrics"][0]["measured"], &before["under_way"]), (&true.into(), &serde_json::Value::Null));
+
+    // Of a rollout under way it says when that goes on and ends.
+    up.done("roll api 1.0.0 1.1.0");
+    let after = up.json("forecast api");
+    let live = &after["under_way"];
+    assert_eq!(live["canary"], "1.1.0", "{after:#}");
+    let moment = |key: &str| live[key].as_str().unwrap().parse::<jiff::Timestamp>().unwrap();
+    assert!(moment("next_at") <= moment("expected_end_at"), "{live:#}");
+    let left = moment("expected_end_at").duration_since(jiff::Timestamp::now()).as_secs();
+    assert!((7_100..=7_200).contains(&left), "the plan's hour and the bake's: {live:#}");
+    let status = up.json("status api");
+    let plan = &status["services"][0]["deployments"][0]["rollout"]["plan"];
+    assert_eq!((&plan["steps"], &plan["bake_ms"]), (&serde_json::json!([1000, 9500, 10_000]), &3_600_000.into()));
 
     // Where nothing runs the policy is known and the traffic is not.
     let data = up.data();

@@ -33,7 +33,8 @@ pub(crate) struct Roll {
     /// The newcomer
     #[arg(value_name = "TO")]
     to: Version,
-    /// The time from the first step to the last, as `24 hours` or `1h 30m`; a day is 24 hours [default: the policy's]
+    /// The time from the first step to the last, as `24 hours` or `1h 30m`; a day is 24 hours, and the policy's bake comes on
+    /// top [default: the policy's]
     #[arg(value_name = "DURATION")]
     duration: Vec<String>,
     /// The newcomer's shares in percent, rising to 100 [default: the policy's]

@@ -177,7 +177,8 @@ fn look_at_rollout(status: &DeploymentStatus, canary: &Version) -> Look {
         return Look::On(format!("the rollout of {canary} has not begun"), Exit::StillGoing);
     };
     let because = rollout.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
-    let step = format!("{canary} at {}, step {} of {}", rollout.weight, rollout.steps_taken, rollout.steps);
+    let at = if rollout.baking { "bakes at" } else { "at" };
+    let step = format!("{canary} {at} {}, step {} of {}", rollout.weight, rollout.steps_taken, rollout.steps);
     match rollout.phase {
         RolloutPhase::Completed => Look::Ended(Exit::Done, format!("{canary} has all requests")),
         RolloutPhase::Promoted if is_being_applied(status, canary) => {
@@ -257,6 +258,15 @@ mod tests {
     fn look(version: &str, change: impl FnOnce(&mut Value)) -> Look {
         let status = examples::status(change);
         look_at_request(&status.services[0].deployments[0], &version.parse().unwrap())
+    }
+
+    #[test]
+    fn a_bake_is_no_end() {
+        let said = look("1.2.4", |deployment| {
+            deployment["rollout"]["baking"] = json!(true);
+            deployment["rollout"]["weight"] = json!(9_500);
+        });
+        assert_eq!(said, Look::On("1.2.4 bakes at 95 %, step 3 of 7".to_owned(), Exit::StillGoing));
     }
 
     const STACK: &str = "01900000-0000-7000-8000-000000000003";

@@ -96,3 +96,30 @@ fn time(seconds: f64) -> String {
 fn slower(part: f64) -> String {
     format!("{} slower", percent(part))
 }
+
+#[cfg(test)]
+mod tests {
+    use insta::assert_snapshot;
+    use serde_json::json;
+
+    use super::super::examples::bare;
+    use super::*;
+
+    #[test]
+    fn a_forecast_says_when_a_good_newcomer_has_all_traffic_and_when_the_rollout_under_way_ends() {
+        let answer = serde_json::from_value(json!({
+            "schema_version": 1, "deployment": "production/api", "requests_per_minute": 600.0, "requests_measured": true,
+            "plan": {"steps": [1000, 9500, 10_000], "duration_ms": 3_600_000, "bake_ms": 3_600_000},
+            "unmeasured": null, "share": 0.1, "seconds": 3600.0, "requests_canary": 3600.0, "requests_baseline": 32400.0,
+            "metrics": [], "end_seconds": 7200.0, "sentence": "it sees much", "warnings": [],
+            "under_way": {"canary": "1.2.4", "next_at": "2026-11-22T13:42:05Z", "expected_end_at": "2026-11-22T14:42:05Z"}
+        }));
+        assert_snapshot!(bare(&eyes(&answer.unwrap())), @r"
+production/api  3,600 of the newcomer's requests expected in 60 min, traffic measured
+it sees much
+  metric  the old version  tolerated  smallest to be seen  accepted after
+a good newcomer has all traffic after about 2 h
+the rollout of 1.2.4 under way: next step at 2026-11-22 13:42:05 UTC, ends about 2026-11-22 14:42:05 UTC
+");
+    }
+}

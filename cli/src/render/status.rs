@@ -145,8 +145,11 @@ fn rollout_headline(rollout: &RolloutStatus) -> (&'static str, String) {
 }
 
 fn rolling(rollout: &RolloutStatus) -> String {
-    let name = |version: &Option<Version>| version.as_ref().map_or("a gone stack".to_owned(), ToString::to_string);
     format!("{} -> {}", name(&rollout.baseline), name(&rollout.canary))
+}
+
+fn name(version: &Option<Version>) -> String {
+    version.as_ref().map_or("a gone stack".to_owned(), ToString::to_string)
 }
 
 /// What there is to know besides the versions, by its short name.
@@ -227,7 +230,8 @@ fn rollout_facts(facts: &mut Vec<(&'static str, String)>, rollout: &RolloutStatu
     if let Some(next) = rollout.next.as_ref().filter(|_| rollout.live) {
         let left = next.due_at.duration_since(now.timestamp());
         let when = if left.is_positive() { format!("in {}", length(left)) } else { "due".to_owned() };
-        facts.push(("next", format!("{} at {} ({when})", next.weight, moment(next.due_at, now))));
+        let then = bake(rollout).map(|bake| format!(", {bake}")).unwrap_or_default();
+        facts.push(("next", format!("{} at {} ({when}){then}", next.weight, moment(next.due_at, now))));
     }
     if let Some(end) = expected_end(rollout, now) {
         let left = length(end.duration_since(now.timestamp()));
@@ -246,6 +250,18 @@ fn rollout_facts(facts: &mut Vec<(&'static str, String)>, rollout: &RolloutStatu
         let (canary, baseline) = (errors(verdict.canary), errors(verdict.baseline));
         facts.push(("judge", format!("{said} at step {}: canary {canary}, baseline {baseline}", verdict.step)));
     }
+}
+
+/// What the old version keeps while the newcomer bakes, and at the step before that how long it will.
+fn bake(rollout: &RolloutStatus) -> Option<String> {
+    let step = rollout.plan.bake_step()?;
+    let control = Weight::FULL.basis_points() - rollout.plan.steps.get(usize::from(step))?.basis_points();
+    let keeps = format!("{} keeps {}", name(&rollout.baseline), Weight::from_basis_points(control).ok()?);
+    if rollout.baking {
+        return Some(format!("until then {keeps} to be compared with"));
+    }
+    let bake = SignedDuration::from_millis(i64::try_from(rollout.plan.bake_ms).ok()?);
+    (rollout.steps_taken == step).then(|| format!("then a bake of {}: {keeps} meanwhile", length(bake)))
 }
 
 /// When a live rollout is expected to end if its next step is let as soon as it may be: a step that is overdue moves the end.
@@ -435,6 +451,32 @@ production/api  ◌ rolling 1.2.3 -> 1.2.4, step 3 of 7, 5 %
 └─ 1.2.3  baseline  95 %           ✔ ready  2/2 nodes  12 min
    ├─ node 1  ✔ ready  127.0.0.1:40000  9 min
    └─ node 2  ✔ ready  127.0.0.1:40001  9 min
+");
+    }
+
+    #[test]
+    fn a_bake_says_what_the_old_version_keeps_and_until_when() {
+        let facts = |steps_taken: u16, baking: bool| {
+            let status = status(|deployment| {
+                let rollout = &mut deployment["rollout"];
+                rollout["plan"] =
+                    json!({"steps": [1000, 5000, 9500, 10_000], "duration_ms": 60_000, "bake_ms": 3_600_000});
+                (rollout["steps_taken"], rollout["steps"], rollout["baking"]) =
+                    (json!(steps_taken), json!(4), json!(baking));
+                let weight = if baking { 9500 } else { 5000 };
+                rollout["weight"] = json!(weight);
+                rollout["next"]["weight"] = json!(if baking { 10_000 } else { 9500 });
+            });
+            let text = bare(&eyes(&status, &now()));
+            text.lines().filter(|line| line.contains(" -> ") || line.contains("next ")).collect::<Vec<_>>().join("\n")
+        };
+        assert_snapshot!(facts(2, false), @r"
+production/api  ◌ rolling 1.2.3 -> 1.2.4, step 2 of 4, 50 %
+  next         95 % at 14:42:05 (in 10 min), then a bake of 60 min: 1.2.3 keeps 5 % meanwhile
+");
+        assert_snapshot!(facts(3, true), @r"
+production/api  ◌ 1.2.3 -> 1.2.4 bakes at 95 %, step 3 of 4
+  next         100 % at 14:42:05 (in 10 min), until then 1.2.3 keeps 5 % to be compared with
 ");
     }
 

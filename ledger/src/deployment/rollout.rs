@@ -400,13 +400,13 @@ pub(super) fn decide_roll(
     check_baseline(case, from, baseline)?;
     events.extend(ended_holds(case, to));
     let rollout: RolloutId = case.now.commit.into();
-    let (unjudged, unbaked) = (plan.steps.len() == 1, decide::unbaked(&plan, &definition.policy));
+    let (unjudged, baked) = (plan.steps.len() == 1, decide::bake_note(asked, &plan, &definition.policy));
     events.push(rollout::Started { rollout, baseline, canary, plan, policy: definition.policy.clone() }.into());
     let mut decision = Decision::on(case.stream(), events).requiring(Stream::Service(case.id.service.clone()));
     if unjudged {
         decision.notes.push(format!("the plan's only step is 100 %: {to} gets all traffic at once and is not judged"));
     }
-    decision.notes.extend(unbaked);
+    decision.notes.extend(baked);
     Ok(decision)
 }
 

@@ -346,7 +346,7 @@ fn vacate(deployment: &mut Deployment, effect: EffectId, failure: Option<&String
 pub(super) fn decide_new(
     case: &Case<'_>,
     version: &Version,
-    then_roll: Option<&PlanAsked>,
+    asked: Option<&PlanAsked>,
     again: bool,
 ) -> Result<Decision, Rejection> {
     let Case { id, deployment, service, now, .. } = case;
@@ -355,7 +355,7 @@ pub(super) fn decide_new(
         .get(version)
         .ok_or_else(|| Rejection::unknown_release(&id.service, version, service.releases.keys()))?;
     let definition = service.definition.as_ref().ok_or_else(|| Rejection::unknown_service(&id.service, []))?;
-    let then_roll = then_roll.map(|asked| decide::plan(asked, &definition.policy)).transpose()?;
+    let then_roll = asked.map(|asked| decide::plan(asked, &definition.policy)).transpose()?;
     let stands = |stack: &Stack| &stack.version == version && stack.may_serve() && !stack.retired && !stack.dropped;
     let stacks = || deployment.stacks.iter().filter(|(_, stack)| stands(stack));
     if stacks().next().is_some() {
@@ -373,6 +373,8 @@ pub(super) fn decide_new(
     if then_roll.is_some() {
         case.check_version_again(version, again)?;
     }
+    let baked = asked.zip(then_roll.as_ref());
+    let baked = baked.and_then(|(asked, plan)| decide::bake_note(asked, plan, &definition.policy));
     let stack: StackId = now.commit.into();
     let rolling = then_roll.map(|plan| waiting::request(case, stack, version, plan)).transpose()?;
     let requested = stack::Requested {
@@ -383,11 +385,10 @@ pub(super) fn decide_new(
         capacity: definition.capacity,
         then_roll: None,
     };
-    let unbaked = requested.then_roll.as_ref().and_then(|plan| decide::unbaked(plan, &definition.policy));
     let lifted = rolling.as_ref().and_then(|_| hold::lifted_by_fix(case, version));
     let events = [requested.into()].into_iter().chain(rolling.into_iter().flatten()).chain(lifted).collect();
     let mut decision = Decision::on(case.stream(), events).requiring(Stream::Service(id.service.clone()));
-    decision.notes.extend(unbaked);
+    decision.notes.extend(baked);
     Ok(waiting::noted(case, decision))
 }
 

@@ -1,7 +1,5 @@
 //! Steps: when a rollout's next one may be taken, and what must be recorded with it.
 
-use std::time::Duration;
-
 use schemas::command::DeploymentOutcome;
 use schemas::judgement::{Begun, Counted, Judged, Verdict};
 use schemas::policy::Deadline;
@@ -43,14 +41,6 @@ impl Hold {
         Self { kind, reason: reason.into() }
     }
 }
-
-/// How long the weights of a step are judged at least before those of the next, where the judgement sets the pace. Source:
-/// "Judging a canary", the ramp rule: a rise by four each time that the weights are moved.
-const STEP_MIN: Duration = Duration::from_secs(2);
-
-/// How many readings of another source than the router must fit between two steps, where the judgement sets the pace:
-/// the first may cover the time before the step.
-const READINGS_MIN: u64 = 2;
 
 /// For how long nothing must have been recorded of a rollout before nobody is said to have driven it, in milliseconds.
 pub const UNDRIVEN_MS_MIN: u64 = 5_000;
@@ -106,9 +96,7 @@ fn due(traffic: &Traffic, rollout: &Rollout, hearing: &Hearing, last: &Step, nex
 /// router has settled, which it has by the time it confirms the weights. None before that.
 fn stayed(traffic: &Traffic, rollout: &Rollout, last: &Step) -> Option<Timestamp> {
     let settled_at = traffic.applied.as_ref().filter(|_| traffic.is_applied())?.at;
-    let source = rollout.policy.judgement.prometheus.as_ref();
-    let readings_ms = source.map_or(0, |source| source.scrape_interval_ms.saturating_mul(READINGS_MIN));
-    let ms = readings_ms.max(STEP_MIN.as_millis() as u64).saturating_add(rollout.paused_ms_since(last));
+    let ms = policy::step_ms_min(&rollout.policy.judgement).saturating_add(rollout.paused_ms_since(last));
     Some(later(last.at, ms).max(settled_at))
 }
 
@@ -212,8 +200,10 @@ pub fn expected(traffic: &Traffic, rollout: &Rollout, hearing: Option<&Hearing>,
         }
         Gate::Open | Gate::Held(_) => later(rollout.due_at(next), paused_ms),
     };
+    let next_at = next_at.max(now);
+    let soaked = rollout.after_ms(rollout.policy.judgement.soak_ms).duration_since(next_at).as_millis();
     let then_ms = rollout.plan.all_ms().saturating_sub(rollout.plan.due_ms(next));
-    Some(Expected { next_at: next_at.max(now), then_ms })
+    Some(Expected { next_at, then_ms: then_ms.max(u64::try_from(soaked).unwrap_or(0)) })
 }
 
 /// Returns when somebody last gave a sign of driving a rollout.

@@ -14,6 +14,14 @@ pub const STATUS_4XX: &str = "4xx";
 /// How wide a bucket of latencies is.
 const BUCKET_RATIO: f64 = 1.01;
 
+/// How long the weights of a step are judged at least before those of the next, in milliseconds, where the judgement sets the
+/// pace. Source: "Judging a canary", the ramp rule: a rise by four each time that the weights are moved.
+const STEP_MS_MIN: u64 = 2_000;
+
+/// How many readings of another source than the router must fit between two steps, where the judgement sets the pace:
+/// the first may cover the time before the step.
+const READINGS_MIN: u64 = 2;
+
 /// The shortest rollout that the judge's capital is spread over, in seconds.
 const PLAN_SECONDS_MIN: f64 = 1.0;
 
@@ -45,6 +53,14 @@ pub fn plan(policy: &JudgementPolicy, rollout: &rollout::Plan) -> Plan {
 /// Returns how a canary's traffic may rise under `policy`.
 pub fn ramp(policy: &JudgementPolicy) -> Ramp {
     Ramp { budget_requests: f64::from(policy.bad_requests_max), ..Ramp::default() }
+}
+
+/// Returns how long a step is judged at least where the judgement sets the pace, in milliseconds: 2 s and two readings of the
+/// source.
+pub fn step_ms_min(policy: &JudgementPolicy) -> u64 {
+    let source = policy.prometheus.as_ref();
+    let readings_ms = source.map_or(0, |source| source.scrape_interval_ms.saturating_mul(READINGS_MIN));
+    readings_ms.max(STEP_MS_MIN)
 }
 
 /// Returns a tolerance of latencies in buckets of 1 %, to the nearest, at least one.

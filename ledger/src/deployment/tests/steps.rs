@@ -546,8 +546,81 @@ fn a_plan_of_one_step_gets_no_bake_and_says_so_and_steps_above_it_are_replaced_b
         (started.plan.steps.iter().map(|step| step.basis_points() / 100).collect::<Vec<_>>(), decision.notes.clone())
     };
     let (steps, notes) = started(&world, &[100]);
-    assert_eq!((steps, notes[1].as_str()), (vec![100], "a plan of one step gets no bake, although the policy has one"));
-    assert_eq!(started(&world, &[50, 95, 98, 100]).0, [50, 95, 100]);
-    assert_eq!(started(&world, &[97, 100]).0, [95, 100]);
+    let said = "a plan of one step gets no bake; with two steps or more it gets the policy's, 1m";
+    assert_eq!((steps, notes[1].as_str()), (vec![100], said));
+    let replaced = "the bake at 95 % takes the place of the plan's 98 %: until it is over the old version keeps 5 %";
+    assert_eq!(started(&world, &[50, 95, 98, 100]), (vec![50, 95, 100], vec![replaced.to_owned()]));
+    assert_eq!(started(&world, &[98, 100]), (vec![95, 100], vec![replaced.to_owned()]));
+    assert_eq!(started(&world, &[50, 95, 100]), (vec![50, 95, 100], vec![]));
     assert_eq!(started(&world, &[50, 100]), (vec![50, 95, 100], vec![]));
+}
+
+#[test]
+fn a_rollout_that_is_asked_for_with_its_stack_bakes_too_or_says_that_it_does_not() {
+    let mut world = given(Named::Warm);
+    let mut definition = definition();
+    definition.policy.rollout.bake_ms = 60_000;
+    world.ask(apply(definition));
+    world.ask(release(V3));
+    let asked = |steps: &[u16]| {
+        let plan = PlanAsked { steps: Some(steps.iter().copied().map(percent).collect()), ..PlanAsked::default() };
+        Command::New { deployment: id(), version: version(V3), then_roll: Some(plan), again: false }
+    };
+    let decided = |steps: &[u16]| {
+        let decision = world.decide(&asked(steps)).unwrap();
+        let [Event::Rollout(rollout::Event::Requested(requested))] = events_of(&decision, "rollout.requested")[..]
+        else {
+            panic!("{decision:?}")
+        };
+        (requested.plan.clone(), decision.notes.clone())
+    };
+    let (plan, notes) = decided(&[100]);
+    assert!(
+        plan.bake_ms == 0 && notes.iter().any(|note| note.starts_with("a plan of one step gets no bake")),
+        "{notes:?}"
+    );
+    let (plan, notes) = decided(&[50, 100]);
+    assert_eq!((plan.steps, plan.bake_ms, notes), ([50, 95, 100].map(percent).to_vec(), 60_000, vec![]));
+}
+
+/// A rollout of 10, 90 and 100 % that has just begun to bake.
+fn baking() -> World {
+    let mut world = at_step_of_a_bake(|definition| definition.policy.rollout.steps = [10, 100].map(percent).to_vec());
+    good(&mut world, 200);
+    world.pass_ms(900_000);
+    world.report(world.next_step((90, 0), (10, 0)));
+    world.applied();
+    good(&mut world, 10);
+    assert!(world.deployment().rollout.as_ref().unwrap().is_baking());
+    world
+}
+
+#[test]
+fn a_pause_does_not_count_as_baking_and_a_promotion_ends_it() {
+    let mut world = baking();
+    world.pass_ms(1_800_000);
+    world.ask(pause());
+    assert!(world.deployment().rollout.as_ref().unwrap().is_baking(), "paused, it still has its control");
+    world.pass_ms(7_200_000);
+    world.ask(resume());
+    assert!(
+        matches!(gate_of(&world), Gate::NotBefore(at) if (1_795..=1_800).contains(&seconds_since(world.time, at))),
+        "{:?}",
+        gate_of(&world)
+    );
+    let decision = world.ask(promote());
+    assert!(!events_of(&decision, "rollout.promoted").is_empty(), "{decision:?}");
+    assert_eq!(world.weights(), [(V2.to_owned(), 100)].into());
+}
+
+#[test]
+fn a_bakes_control_is_the_baseline_to_which_everything_goes_back() {
+    for command in [abort(), rollback()] {
+        let mut world = baking();
+        assert_eq!(world.weights(), [(V1.to_owned(), 10), (V2.to_owned(), 90)].into());
+        world.ask(command);
+        assert_eq!(world.weights(), [(V1.to_owned(), 100)].into());
+    }
+    let refused = baking().decide(&traffic(&[(V1, 50), (V2, 50)], false)).unwrap_err().to_string();
+    assert!(refused.contains("--supersede"), "{refused}");
 }

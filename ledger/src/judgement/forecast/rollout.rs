@@ -1,6 +1,6 @@
 //! What a planned rollout will be able to tell, metric by metric, from its baseline's traffic.
 
-use schemas::policy::{Deadline, JudgementPolicy};
+use schemas::policy::{Deadline, Policy};
 use schemas::{Weight, rollout};
 use serde::{Deserialize, Serialize};
 
@@ -8,6 +8,7 @@ use super::{requests_to_accept, smallest_detectable};
 use crate::judgement::latency::{Buckets, Latencies};
 use crate::judgement::maths::{exp, ln};
 use crate::judgement::plan::{Kind, Metric, Plan};
+use crate::judgement::policy;
 
 /// How often requests of a service fail of which nothing is known.
 const ERRORS_RATE_ASSUMED: f64 = 0.001;
@@ -41,7 +42,7 @@ pub struct Stage {
 /// What a rollout will be able to tell.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Forecast {
-    /// How long it is judged, in seconds: until the step to all traffic.
+    /// How long it is judged, in seconds: until the step to all traffic, or until its bake, which comes on top.
     pub seconds: f64,
     /// The requests of the canary until then.
     pub requests_canary: f64,
@@ -75,13 +76,14 @@ pub struct MetricForecast {
 }
 
 impl Stage {
-    /// Returns the stages of a plan until its step to all traffic, or to its bake.
+    /// Returns the stages of a plan until its step to all traffic, or to its bake. A plan that begins with its bake has that
+    /// as its only stage.
     pub fn of(plan: &rollout::Plan) -> Vec<Self> {
         let of = |(step, weight): (usize, &Weight)| {
             let due = |step: usize| plan.due_ms(u16::try_from(step).unwrap_or(u16::MAX));
             Self { share: part(*weight), seconds: (due(step + 1) - due(step)) as f64 / 1_000.0 }
         };
-        let until = plan.bake_step().map_or(plan.steps.len(), usize::from);
+        let until = plan.bake_step().filter(|step| *step > 0).map_or(plan.steps.len(), usize::from);
         let judged = plan.steps.iter().enumerate().take(until).filter(|(_, weight)| **weight < Weight::FULL);
         judged.map(of).filter(|stage| stage.share > 0.0 && stage.seconds > 0.0).collect()
     }
@@ -90,28 +92,32 @@ impl Stage {
 /// Returns after how many seconds a canary like its baseline is expected to have all traffic, by the steps of `plan` and
 /// what `forecast` says of them; none if it waits for requests that do not come, or for ever to be accepted.
 ///
-/// It gets no more than `until_accepted` before it is accepted, or the plan ends and the policy says go on; each step keeps
-/// the plan's distance from the one before it, however late that was.
+/// It gets no more than the ramp's share before it is accepted, or the plan ends and the policy says go on; each step keeps
+/// the plan's distance from the one before it, however late that was, unless the policy's `early` shortens it.
 pub fn end_seconds(
     plan: &rollout::Plan,
-    policy: &JudgementPolicy,
-    until_accepted: Weight,
+    policy: &Policy,
     requests_per_second: f64,
     forecast: &Forecast,
 ) -> Option<f64> {
+    let judgement = &policy.judgement;
     let needed = forecast.metrics.iter().map(|metric| metric.requests_to_accept);
     let accepted = needed.map(|requests| requests.unwrap_or(f64::INFINITY)).fold(0.0, f64::max);
-    let deadline = match policy.deadline {
-        Deadline::GoOn => plan.duration_ms as f64 / 1_000.0,
+    let deadline = match judgement.deadline {
+        Deadline::GoOn => seconds(plan.duration_ms),
         Deadline::Hold => f64::INFINITY,
     };
+    let until_accepted = policy::ramp(judgement).until_accepted;
     let (mut now, mut requests) = (0.0, 0.0);
     for (step, pair) in (1_u16..).zip(plan.steps.windows(2)) {
         let rate = requests_per_second * part(pair[0]);
         let after = |wanted: f64| if wanted <= requests { 0.0 } else { (wanted - requests) / rate };
-        let mut wait = (plan.distance_ms(step - 1, step) as f64 / 1_000.0).max(after(policy.requests_min as f64));
+        let mut wait = distance(plan, policy, step, (now, after(accepted))).max(after(judgement.requests_min as f64));
         if pair[1] > until_accepted {
             wait = wait.max(after(accepted).min((deadline - now).max(0.0)));
+        }
+        if pair[1] == Weight::FULL {
+            wait = wait.max(seconds(judgement.soak_ms) - now);
         }
         if !wait.is_finite() {
             return None;
@@ -120,6 +126,28 @@ pub fn end_seconds(
         requests += rate * wait;
     }
     Some(now)
+}
+
+/// Returns how many seconds after the step before it `step` may be taken, if that one was taken after `now` and a good canary
+/// is accepted so many seconds later: the plan's distance, or what `early` makes of it. A bake is not shortened.
+fn distance(plan: &rollout::Plan, policy: &Policy, step: u16, (now, accepted): (f64, f64)) -> f64 {
+    let planned = seconds(plan.distance_ms(step - 1, step));
+    let Some(early_ms) = policy.rollout.early_after_ms.filter(|_| plan.bake_step() != Some(step - 1)) else {
+        return planned;
+    };
+    let weight = plan.steps[usize::from(step)];
+    let early = if weight == Weight::FULL || plan.bake_step() == Some(step) {
+        accepted.max(seconds(early_ms) - now)
+    } else if weight > policy::ramp(&policy.judgement).until_accepted {
+        accepted
+    } else {
+        0.0
+    };
+    early.max(seconds(policy::step_ms_min(&policy.judgement))).min(planned)
+}
+
+fn seconds(ms: u64) -> f64 {
+    ms as f64 / 1_000.0
 }
 
 /// Returns a weight as a part of 1.
@@ -299,6 +327,8 @@ mod tests {
         assert_eq!(stages, [Stage { share: 0.1, seconds: 30.0 }, Stage { share: 0.5, seconds: 30.0 }]);
         let baking = rollout::Plan { bake_ms: 600_000, ..plan(&[10, 50, 95, 100], 60_000) };
         assert_eq!(Stage::of(&baking), stages);
+        let only = rollout::Plan { bake_ms: 600_000, ..plan(&[95, 100], 60_000) };
+        assert_eq!(Stage::of(&only), [Stage { share: 0.95, seconds: 660.0 }]);
         assert_eq!(Stage::of(&plan(&[100], 60_000)), []);
         assert_eq!(Stage::of(&plan(&[10, 100], 0)), []);
         let nothing = forecast(&Plan::new(1.0), &[], 100.0, &Known::default());
@@ -313,19 +343,27 @@ mod tests {
             duration_ms: 86_400_000,
             bake_ms: 0,
         };
-        let policy = JudgementPolicy::default();
-        let end = |plan: &rollout::Plan, policy: &JudgementPolicy, rps: f64| {
+        let policy = Policy::default();
+        let end = |plan: &rollout::Plan, policy: &Policy, rps: f64| {
             let found = forecast(&Plan::new(86_400.0), &Stage::of(plan), rps, &Known::default());
-            end_seconds(plan, policy, Weight::from_percent(20), rps, &found)
+            end_seconds(plan, policy, rps, &found)
         };
         assert_eq!(end(&plan, &policy, 1_000.0), Some(86_400.0), "much traffic keeps the plan");
         assert_eq!(end(&plan, &policy, 0.5), Some(86_400.0 + 2.0 * 14_400.0), "two distances after the deadline");
         assert_eq!(end(&plan, &policy, 0.0), None, "without a request nothing is taken");
-        let holds = JudgementPolicy { deadline: Deadline::Hold, ..policy.clone() };
+        let mut holds = policy.clone();
+        holds.judgement.deadline = Deadline::Hold;
         assert!(end(&plan, &holds, 0.5).unwrap() > 2.0 * 86_400.0, "it waits to be accepted");
         let baking = rollout::Plan { bake_ms: 3_600_000, ..plan.clone() };
         let steps = [1, 2, 5, 10, 25, 50, 95, 100].map(Weight::from_percent).to_vec();
-        assert_eq!(end(&rollout::Plan { steps, ..baking }, &policy, 1_000.0), Some(90_000.0));
+        let baking = rollout::Plan { steps, ..baking };
+        assert_eq!(end(&baking, &policy, 1_000.0), Some(90_000.0));
+        let mut early = policy.clone();
+        early.rollout.early_after_ms = Some(1_800_000);
+        assert_eq!(end(&plan, &early, 1_000.0), Some(1_800.0), "accepted long before");
+        assert_eq!(end(&baking, &early, 1_000.0), Some(1_800.0 + 3_600.0), "the bake is not shortened");
+        early.judgement.soak_ms = 7_200_000;
+        assert_eq!(end(&baking, &early, 1_000.0), Some(7_200.0), "nor the soak");
     }
 
     #[test]
