@@ -215,7 +215,7 @@ impl Stage {
             *owed %= 10_000_000;
             let ppm = if stack == new { self.new_errors_ppm } else { USUAL_PPM };
             let failed = (0..requests).filter(|_| self.draw() % 1_000_000 < ppm).count() as u64;
-            let slow = (0..requests).filter(|_| self.draw() % 100 == 0).count() as u64;
+            let slow = (0..requests).filter(|_| self.draw().is_multiple_of(100)).count() as u64;
             let node = self.counted.entry(stack).or_insert_with(unused);
             node.counts.status_5xx += failed;
             node.counts.status_2xx += requests - failed;
@@ -340,6 +340,26 @@ fn a_good_version_bakes_for_its_time_and_is_complete_once_the_router_says_so() {
     assert_eq!(stage.kinds[ended - 1], "traffic.weights_applied");
 }
 
+#[test]
+fn a_bake_in_which_nobody_judged_goes_on_for_as_long() {
+    let mut stage = Stage::new(|policy| {
+        policy.rollout.steps = [10, 100].map(Weight::from_percent).to_vec();
+        policy.rollout.duration_ms = 300_000;
+        policy.rollout.bake_ms = 600_000;
+    });
+    stage.roll();
+    stage.drive(8 * MINUTE, SECOND);
+    assert!(stage.rollout().is_baking(), "{:?}", stage.rollout());
+    stage.nobody(2 * HOUR);
+    stage.take_lease("two");
+    stage.facts = Facts::default();
+    stage.drive(30 * MINUTE, SECOND);
+    assert_eq!(stage.rollout().phase, Phase::Completed);
+    let [_, (1, baked), (2, all)] = stage.steps[..] else { panic!("{:?}", stage.steps) };
+    let judged = (all - baked).saturating_sub(2 * HOUR);
+    assert!(judged >= 9 * MINUTE && judged <= 11 * MINUTE, "{judged:?} of 10 minutes");
+}
+
 /// Source: the issue on steps: an `up` that was down past the plan's end took 10, 25, 50 and 100 % within 1.1 s.
 #[test]
 fn a_shifter_that_was_down_past_the_plans_end_makes_up_for_no_step() {
@@ -357,7 +377,7 @@ fn a_shifter_that_was_down_past_the_plans_end_makes_up_for_no_step() {
     assert_eq!(stage.rollout().phase, Phase::Completed);
     let times: Vec<Duration> = stage.steps.iter().map(|(_, at)| *at).collect();
     let gaps: Vec<u64> = times.windows(2).map(|pair| (pair[1] - pair[0]).as_secs()).collect();
-    assert!(gaps[0] >= 7_200 && gaps[1..].iter().all(|gap| (100..=102).contains(gap)), "{gaps:?}");
+    assert!(gaps.len() == 4 && gaps[0] >= 7_200 && gaps[1..].iter().all(|gap| *gap >= 100), "{gaps:?}");
     assert_eq!(stage.kinds.iter().filter(|kind| **kind == "rollout.driven_again").count(), 1);
     let moved = stage.rollout().ends_at().duration_since(planned).as_secs();
     assert!((7_200..=7_262).contains(&moved), "the deadline moves by the time in which nobody drove it: {moved} s");

@@ -282,6 +282,31 @@ fn overdue_steps_that_are_made_up_for_are_found() {
 }
 
 #[test]
+fn a_bake_that_is_not_waited_for_is_found() {
+    fn no_bake(state: &mut State) {
+        for deployment in state.deployments.values_mut() {
+            let Some(rollout) = &mut Arc::make_mut(deployment).rollout else { continue };
+            if rollout.is_baking() {
+                rollout.plan.bake_ms = 0;
+            }
+        }
+    }
+    fn react(state: &State, facts: &Facts, now: Timestamp) -> Reaction {
+        let mut state = state.clone();
+        no_bake(&mut state);
+        traffic_shifter::react(&state, facts, now)
+    }
+    find(
+        17,
+        Rules {
+            react: |role| if role == Role::TrafficShifter { react as React } else { (REAL.react)(role) },
+            prepare: |v, a, n, r| on_another_state(v, a, n, r, no_bake),
+            ..REAL
+        },
+    );
+}
+
+#[test]
 fn requests_that_never_were_are_found() {
     fn react(state: &State, facts: &Facts, now: Timestamp) -> Reaction {
         let mut reaction = traffic_shifter::react(state, facts, now);

@@ -373,7 +373,9 @@ impl World {
     fn plan(&mut self) -> PlanAsked {
         let percents: &[&[u16]] = &[&[1, 5, 25, 100], &[10, 50, 100], &[100], &[2, 5, 10, 25, 50, 100]];
         let steps = self.dice.pick(percents).map(|steps| steps.iter().map(|p| Weight::from_percent(*p)).collect());
-        PlanAsked { duration_ms: Some(self.dice.range(0, 8 * MINUTE)), steps }
+        // An hour has little room for a whole rollout: some are brisk, so that bakes come to their end.
+        let duration_max = if self.dice.chance(300) { 30 * SECOND } else { 8 * MINUTE };
+        PlanAsked { duration_ms: Some(self.dice.range(0, duration_max)), steps }
     }
 
     fn apply(&mut self, service: &ServiceName) -> Command {
@@ -381,8 +383,8 @@ impl World {
         policy.rollout.steps = [1, 10, 50, 100].map(Weight::from_percent).to_vec();
         policy.rollout.duration_ms = self.dice.range(MINUTE, 6 * MINUTE);
         policy.rollout.early_after_ms = self.dice.chance(300).then(|| self.dice.range(0, MINUTE));
-        if self.dice.chance(400) {
-            policy.rollout.bake_ms = self.dice.range(20 * SECOND, 4 * MINUTE);
+        if self.dice.chance(500) {
+            policy.rollout.bake_ms = self.dice.range(5 * SECOND, 2 * MINUTE);
             policy.rollout.control = Weight::from_percent(u16::try_from(self.dice.range(5, 31)).unwrap_or(5));
         }
         // The same for good, so that whoever rolls back knows it.
