@@ -142,8 +142,6 @@ fn hung(goals: &mut Goals) {
     goals.at_most(&what, fell.map_or(f64::INFINITY, |tenths| f64::from(tenths) / 10.0), line_seconds + 1.0);
     let onset = crate::regressions::late_seconds();
     goals.at_most("5  seconds after 6 good hours: 1 % errors, 1000/s, 10 %", onset, 30.0);
-    let onset = crate::regressions::late_in_a_bake_seconds();
-    goals.at_most("5  seconds after 6 good hours of a bake: 5 % errors, 1000/s, 95 %", onset, 30.0);
 }
 
 fn nodes(dice: &mut Dice, bad: f64, all: f64) -> Observed {

@@ -22,8 +22,12 @@ use std::time::Instant;
 /// What prints its results and takes note of its goals.
 type Part = fn(&mut goals::Goals);
 
-const PARTS: [(&str, Part); 3] =
-    [("good versions", nulls::table), ("bad versions", regressions::table), ("the other goals", cases::all)];
+const PARTS: [(&str, Part); 4] = [
+    ("good versions", nulls::table),
+    ("bad versions", regressions::table),
+    ("late in a bake", regressions::late_in_a_bake),
+    ("the other goals", cases::all),
+];
 
 fn main() -> ExitCode {
     let started = Instant::now();
