@@ -17,7 +17,7 @@ use crate::service::{self, Release, Service};
 /// When and where an event stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct At {
-    /// The ledger's time.
+    /// The ledger's time; of a rollback that was carried out without the ledger, when it took effect.
     pub time: Timestamp,
     /// Its commit.
     pub commit: CommitId,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use schemas::envelope::{About, Envelope};
-use schemas::{Actor, CommandId, CommitId, Event, Hash, Offset, Stream, StreamVersion, Timestamp};
+use schemas::{Actor, CommandId, CommitId, Event, Hash, Offset, Stream, StreamVersion, Timestamp, traffic};
 
 use crate::rule::{Done, Halt, Head, Judged, Parsed, Ruler, Void};
 use crate::state::{At, State};
@@ -49,6 +49,13 @@ pub struct Read {
     pub data: String,
     /// The stream and the event, or why this program cannot understand them.
     pub event: Result<(Stream, Event), String>,
+}
+
+impl Commit {
+    /// Returns when the rollback took effect that it records, as [`Decoded::took_effect`].
+    pub fn took_effect(&self) -> Option<Timestamp> {
+        self.about.effective_at.filter(|_| breaks_glass(self.events.iter().flat_map(|read| &read.event)))
+    }
 }
 
 /// A record after folding.
@@ -101,6 +108,13 @@ impl<'a> Decoded<'a> {
     /// Takes the events, each with its stream, or why it is not understood.
     pub fn take_events(&mut self) -> Vec<Result<(Stream, Event), String>> {
         std::mem::take(&mut self.events)
+    }
+
+    /// Returns when the rollback took effect that the commit records, if it is one that was carried out without the ledger
+    /// and was not overtaken. Of every other commit `effective_at` is only what its writer says: nothing follows from it.
+    pub fn took_effect(&self) -> Option<Timestamp> {
+        let about = self.parsed.envelope.as_ref().filter(|_| breaks_glass(self.events.iter().flatten()))?.about.get();
+        serde_json::from_str::<About>(about).ok()?.effective_at
     }
 
     /// Returns the record's leaf in the tree.
@@ -208,6 +222,8 @@ impl View {
         let judged = self.ruler.judge(offset, &decoded.parsed)?;
         match (&decoded.parsed.envelope, judged.void) {
             (Some(envelope), None) => {
+                // What was done without the ledger is so from when it was done.
+                let took_effect = decoded.took_effect().map(|at| at.min(judged.time));
                 for (wire, event) in std::iter::zip(&envelope.events, &decoded.events) {
                     let (stream, event) = match event {
                         Ok(event) => event,
@@ -218,13 +234,22 @@ impl View {
                     };
                     let version = envelope.extends.iter().find(|head| head.stream == wire.stream);
                     let version = version.map_or(StreamVersion(0), |head| head.version.next());
-                    self.state.evolve(stream, event, &At { time: judged.time, commit: envelope.id, version });
+                    let of_deployment = matches!(stream, Stream::Deployment(_));
+                    let time = took_effect.filter(|_| of_deployment).unwrap_or(judged.time);
+                    self.state.evolve(stream, event, &At { time, commit: envelope.id, version });
                 }
             }
             _ => self.voids += 1,
         }
         Ok(judged)
     }
+}
+
+/// Says whether events record a rollback that was carried out without the ledger and was not overtaken.
+fn breaks_glass<'a>(mut events: impl Iterator<Item = &'a (Stream, Event)>) -> bool {
+    events.any(
+        |(_, event)| matches!(event, Event::Traffic(traffic::Event::GlassBroken(broken)) if broken.overtaken.is_none()),
+    )
 }
 
 fn unreadable_about() -> About {

@@ -11,6 +11,7 @@ pub mod shares;
 mod fold;
 mod moment;
 mod open;
+mod outage;
 mod reader;
 
 pub use fold::{FoldError, fold_all};

@@ -2,6 +2,8 @@
 
 use schemas::{CommitId, Offset, Timestamp};
 
+use crate::answer::At;
+
 /// The moment a question is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Moment {
@@ -13,4 +15,14 @@ pub enum Moment {
     Offset(Offset),
     /// After this commit.
     Event(CommitId),
+}
+
+impl Moment {
+    /// Returns the time that the question is about, where the log stands at `at`.
+    pub(crate) fn time(self, at: At) -> Option<Timestamp> {
+        match self {
+            Moment::Time(asked) => Some(asked),
+            Moment::Now | Moment::Offset(_) | Moment::Event(_) => at.time,
+        }
+    }
 }

@@ -13,6 +13,8 @@
 //! a <stream> <chunk>           the offsets of its commits, 128 a chunk
 //! r <chunk>                    every record's ledger time, void and command, 64 a chunk
 //! i <commit>                   its offset
+//! w <offset>                   who made a commit that counts, and why
+//! g <offset>                   a rollback that was in effect before it was recorded there
 //! ```
 
 mod held;
@@ -36,7 +38,8 @@ use ledger::{State, View};
 use schemas::{CommitId, Hash, LedgerId, Offset, Timestamp};
 use tokio::sync::{Notify, watch};
 
-use crate::answer::Made;
+use crate::answer::{At, Made};
+use crate::outage::Outage;
 use crate::reader::IdPrefix;
 use crate::shares::Shares;
 use held::{Fold, Held};
@@ -286,6 +289,11 @@ impl Projection {
     /// Returns the last record whose time is not later than `time`.
     pub(crate) fn offset_at(&self, time: Timestamp) -> Option<Option<Offset>> {
         self.shared.read(|held| held.offset_at(time))
+    }
+
+    /// Returns the rollbacks that were in effect at `time` and that the log up to `at` does not have yet.
+    pub(crate) fn outages_over(&self, at: At, time: Timestamp) -> Option<Vec<Outage>> {
+        self.shared.read(|held| Ok(held.outages.iter().filter(|outage| outage.covers(at, time)).cloned().collect()))
     }
 
     /// Returns the offset of a commit that counts. It is a hint: compare it with the log.

@@ -218,11 +218,11 @@ impl Reader {
         self.check(moment)?;
         if let Some(rows) = self.rows().await
             && let Some(at) = self.resolve(rows, moment).await?
-            && let Some(seen) = all_seen(Arc::clone(rows), at).await
+            && let Some(seen) = all_seen(Arc::clone(rows), moment, at).await
         {
             return Ok(seen);
         }
-        Ok(self.collect(Collect::new(moment)).await?.seen())
+        Ok(self.collect(Collect::new(moment).with_outages()).await?.seen())
     }
 
     /// Returns the status of every service, or of one in one environment or all.
@@ -258,7 +258,7 @@ impl Reader {
     async fn now(&self) -> Result<(Seen, BTreeMap<String, String>), Error> {
         if let Some(rows) = self.rows().await
             && let Some(at) = self.resolve(rows, Moment::Now).await?
-            && let Some(seen) = all_seen(Arc::clone(rows), at).await
+            && let Some(seen) = all_seen(Arc::clone(rows), Moment::Now, at).await
             && let Some(read_only) = rows.read_only()
         {
             return Ok((seen, read_only));
@@ -320,12 +320,12 @@ impl Reader {
         self.check(moment)?;
         if let Some(rows) = self.rows().await
             && let Some(at) = self.resolve(rows, moment).await?
-            && let Some(seen) = rows::seen_of(rows, deployment, at)
+            && let Some(seen) = rows::seen_of(rows, deployment, moment, at)
             && let Some(answer) = self.who_shipped_in(&seen, deployment, &Places::Rows(rows)).await?
         {
             return Ok(answer);
         }
-        let mut collected = self.collect(Collect::new(moment).with_places()).await?;
+        let mut collected = self.collect(Collect::new(moment).with_outages().with_places()).await?;
         let places = Places::Folded(collected.places());
         let seen = collected.seen();
         let answer = self.who_shipped_in(&seen, deployment, &places).await?;
@@ -404,8 +404,8 @@ impl Reader {
 }
 
 /// Reads every row, aside: with many deployments that takes longer than others should wait.
-async fn all_seen(rows: Arc<Projection>, at: At) -> Option<Seen> {
-    let seeing = tokio::task::spawn_blocking(move || rows::seen(&rows, at)).await;
+async fn all_seen(rows: Arc<Projection>, moment: Moment, at: At) -> Option<Seen> {
+    let seeing = tokio::task::spawn_blocking(move || rows::seen(&rows, moment, at)).await;
     seeing.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
 }
 

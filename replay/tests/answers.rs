@@ -87,13 +87,14 @@ async fn the_made_up_production_has_every_kind_of_event_that_its_workers_know() 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rows_and_a_full_fold_give_the_same_answers_at_any_moment() {
     for seed in 0..2 {
-        let mut busy = Busy::new(seed, 4);
+        let mut busy = Busy::new(seed, 4).with_outages();
         let records = busy.records(1_000);
         let log = log_of(&records);
         let data = tempfile::tempdir().unwrap();
         let (rows, projection) = reader_of(&log, projection_of(data.path(), &log).await);
         let fold = rows.without_cache();
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        assert!(busy::kinds(&records).contains_key("traffic.glass_broken"));
         let times: Vec<_> = records.iter().filter_map(|bytes| time_and_commit(bytes)).collect();
         for _ in 0..5 {
             let (time, commit) = times[rng.random_range(0..times.len())];

@@ -70,7 +70,7 @@ struct World {
 
 impl World {
     async fn new(seed: u64) -> Self {
-        let mut busy = Busy::new(seed, 3);
+        let mut busy = Busy::new(seed, 3).with_outages();
         let log = Arc::new(MemoryLog::new());
         let data = tempfile::tempdir().unwrap();
         for _ in 0..2 {

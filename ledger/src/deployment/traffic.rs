@@ -33,6 +33,9 @@ pub struct Traffic {
     /// What is held against stacks, the latest last.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub rejected: Vec<Rejected>,
+    /// The last rollback that was carried out without the ledger, unless it was overtaken.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recorded_late: Option<RecordedLate>,
     /// Drift that nobody has corrected.
     pub drift: Option<Drift>,
     /// When it was retired, if it is.
@@ -52,6 +55,15 @@ pub struct Set {
     pub at: Timestamp,
     /// By which commit.
     pub commit: CommitId,
+}
+
+/// A rollback that was in effect before it was recorded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecordedLate {
+    /// Its commit.
+    pub commit: CommitId,
+    /// When it was recorded.
+    pub at: Timestamp,
 }
 
 /// Weights that the router confirmed.
@@ -101,6 +113,12 @@ impl Traffic {
         self.applied.as_ref().map_or(Weight::ZERO, |applied| applied.weights.of(stack))
     }
 
+    /// Returns when the ledger heard of the weights that are set, if they were in effect before.
+    pub fn recorded_late_at(&self) -> Option<Timestamp> {
+        let set = self.set.as_ref()?;
+        self.recorded_late.filter(|late| late.commit == set.commit).map(|late| late.at)
+    }
+
     /// Says whether the router confirmed what is set.
     pub fn is_applied(&self) -> bool {
         match (&self.set, &self.applied) {
@@ -136,6 +154,9 @@ pub(super) fn evolve(deployment: &mut Deployment, event: &traffic::Event, at: &A
         traffic::Event::Rejected(left) => rejected::mark(deployment, left.stack, How::Left, &left.reason, at.time),
         traffic::Event::GlassBroken(broken) => {
             deployment.heard_of(broken.generation);
+            if broken.overtaken.is_none() {
+                deployment.traffic.recorded_late = Some(RecordedLate { commit: at.commit, at: broken.recorded_at });
+            }
             // It explains what was seen. What is set now is carried out again, above it, so that no call of it comes late.
             deployment.traffic.drift = None;
             let generation = deployment.generation();

@@ -36,8 +36,11 @@ pub struct HistoryEntry {
     pub time: Timestamp,
     /// Its writer's time.
     pub written_at: Option<Timestamp>,
-    /// When it took effect, if that was before it could be recorded.
+    /// When it took effect, if that was before it could be recorded. Without `recorded_at` it is only what the writer says.
     pub effective_at: Option<Timestamp>,
+    /// When it was recorded, if it is a rollback that was carried out without the ledger: it counts from `effective_at`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recorded_at: Option<Timestamp>,
     /// The commit; none if the record is malformed.
     pub commit: Option<CommitId>,
     /// The command it carries out.
@@ -74,6 +77,9 @@ pub struct Made {
     /// When it took effect, if that was before it could be recorded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub effective_at: Option<Timestamp>,
+    /// When it was recorded, if it is a rollback that was carried out without the ledger.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recorded_at: Option<Timestamp>,
     /// The command it carries out.
     pub command: CommandId,
     /// Who, and how they proved it.
@@ -96,6 +102,7 @@ impl Made {
             time: folded.time,
             written_at: commit.written_at,
             effective_at: commit.about.effective_at,
+            recorded_at: recorded_at(commit),
             command: commit.command,
             actor: commit.about.actor.clone(),
             reason: commit.about.reason.clone(),
@@ -142,8 +149,11 @@ pub struct Origin {
     pub offset: Offset,
     /// The ledger's time at it.
     pub time: Timestamp,
-    /// When it took effect, if that was before it could be recorded.
+    /// When it took effect, if that was before it could be recorded. Without `recorded_at` it is only what the writer says.
     pub effective_at: Option<Timestamp>,
+    /// When it was recorded, if it is a rollback that was carried out without the ledger: it counts from `effective_at`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recorded_at: Option<Timestamp>,
     /// The command it carries out.
     pub command: CommandId,
     /// Who, and how they proved it.
@@ -157,9 +167,33 @@ pub struct Origin {
 impl Origin {
     /// Returns who made a commit.
     pub fn of(made: Made, on_behalf_of: Option<OnBehalfOf>) -> Self {
-        let Made { commit, offset, time, effective_at, command, actor, reason, .. } = made;
-        Self { commit, offset, time, effective_at, command, actor, on_behalf_of, reason }
+        let Made { commit, offset, time, effective_at, recorded_at, command, actor, reason, .. } = made;
+        Self { commit, offset, time, effective_at, recorded_at, command, actor, on_behalf_of, reason }
     }
+
+    /// Returns since when it counts: by the ledger's time, or from when a rollback without the ledger took effect.
+    pub fn counts_from(&self) -> Timestamp {
+        counts_from(self.time, self.effective_at, self.recorded_at)
+    }
+}
+
+impl HistoryEntry {
+    /// Returns since when it counts, as [`Origin::counts_from`].
+    pub fn counts_from(&self) -> Timestamp {
+        counts_from(self.time, self.effective_at, self.recorded_at)
+    }
+}
+
+fn counts_from(time: Timestamp, effective_at: Option<Timestamp>, recorded_at: Option<Timestamp>) -> Timestamp {
+    effective_at.filter(|_| recorded_at.is_some()).unwrap_or(time)
+}
+
+/// Returns when a rollback was recorded that was carried out without the ledger.
+fn recorded_at(commit: &Commit) -> Option<Timestamp> {
+    commit.events.iter().find_map(|read| match &read.event {
+        Ok((_, Event::Traffic(schemas::traffic::Event::GlassBroken(broken)))) => Some(broken.recorded_at),
+        _ => None,
+    })
 }
 
 impl OnBehalfOf {
@@ -255,6 +289,7 @@ pub fn entry(folded: &Folded, names: &Names, on_behalf_of: Option<OnBehalfOf>) -
         time: folded.time,
         written_at: commit.map(|commit| commit.written_at),
         effective_at: commit.and_then(|commit| commit.about.effective_at),
+        recorded_at: commit.and_then(recorded_at),
         commit: commit.map(|commit| commit.id),
         command: commit.map(|commit| commit.command),
         actor: commit.map(|commit| commit.about.actor.clone()),
@@ -280,6 +315,7 @@ pub(crate) fn entry_without_events(
         time: judged.time,
         written_at: made.map(|made| made.written_at),
         effective_at: made.and_then(|made| made.effective_at),
+        recorded_at: made.and_then(|made| made.recorded_at),
         commit: made.map(|made| made.commit),
         command: made.map(|made| made.command),
         actor: made.map(|made| made.actor.clone()),

@@ -83,6 +83,10 @@ pub struct DeploymentStatus {
     pub versions: Vec<VersionStatus>,
     /// When its weights were set last.
     pub weights_set_at: Option<Timestamp>,
+    /// When the ledger heard of these weights, if they were set without it (break-glass): `weights_set_at` is then when the
+    /// rollback took effect.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weights_recorded_at: Option<Timestamp>,
     /// Whether the router has confirmed the weights that are set.
     pub weights_applied: bool,
     /// Its rollout: the one under way, or the last.
@@ -528,6 +532,7 @@ fn deployment_status(
         listen,
         versions,
         weights_set_at: traffic.set.as_ref().map(|set| set.at),
+        weights_recorded_at: traffic.recorded_late_at(),
         weights_applied: traffic.is_applied(),
         rollout: deployment.rollout.as_ref().map(|rollout| rollout_status(deployment, rollout, judgements, at)),
         rollback_target: rollback::target(deployment).map(|target| target_status(deployment, &target)),

@@ -18,13 +18,14 @@ use super::row::{
 };
 use super::store::Store;
 use crate::answer::Made;
+use crate::outage::Outage;
 use crate::reader::IdPrefix;
 use crate::shares::Shares;
 
 /// The form of what is kept. It is another one whenever the fold or its rows may be: a cache of another form is made
 /// again.
 pub(super) fn format() -> String {
-    format!("6/{}", env!("CARGO_PKG_VERSION"))
+    format!("7/{}", env!("CARGO_PKG_VERSION"))
 }
 
 /// The names of the rows of [`Shares`] begin so.
@@ -49,6 +50,8 @@ pub(super) struct Meta {
     pub(super) streams: u64,
     /// The sum over every present row and every stream's head.
     pub(super) sum: u64,
+    /// How many outages there were.
+    pub(super) outages: u64,
 }
 
 /// A stream's head, and the offsets of its last commits: those of its last chunk.
@@ -68,6 +71,8 @@ pub(super) struct Held {
     pub(super) streams: BTreeMap<String, Tail>,
     /// The last chunk of records.
     pub(super) records: Vec<Rec>,
+    /// Every rollback that was in effect before it was recorded.
+    pub(super) outages: Vec<Outage>,
 }
 
 /// The fold that goes with what is held.
@@ -88,7 +93,8 @@ impl Held {
                 return Err(damaged("it does not say how far it goes"));
             }
             let meta = Meta { format: format(), ..Meta::default() };
-            let held = Self { store, meta, rows: BTreeMap::new(), streams: BTreeMap::new(), records: vec![] };
+            let (rows, streams) = (BTreeMap::new(), BTreeMap::new());
+            let held = Self { store, meta, rows, streams, records: vec![], outages: vec![] };
             return Ok((held, Fold::default()));
         };
         let meta: Meta = serde_json::from_slice(&bytes).map_err(|error| damaged(error.to_string()))?;
@@ -106,12 +112,13 @@ impl Held {
         if meta.tree.size() != meta.next.0 || records.last().is_some_and(|last| last.time != meta.time) {
             return Err(damaged("its parts do not go equally far"));
         }
+        let outages = load_outages(&store, meta.outages)?;
         let heads = streams.iter().map(|(name, tail)| (name.clone(), tail.head)).collect();
         let ruler = Ruler::resume(meta.next, meta.time, heads, commands, meta.tree.clone());
         let (state, shares) = parts(rows.iter().map(|(name, (open, _))| (name.clone(), open.json.to_vec())))?;
         let view = View::resume(ruler, state, meta.read_only.clone(), meta.voids);
         let last = meta.last;
-        Ok((Self { store, meta, rows, streams, records }, Fold { view, shares, last }))
+        Ok((Self { store, meta, rows, streams, records, outages }, Fold { view, shares, last }))
     }
 
     /// Returns the state and the shares after the record at `offset`.
@@ -327,6 +334,20 @@ fn load_rows(store: &Store) -> Result<BTreeMap<String, (Open, u64)>> {
         Ok(())
     })?;
     Ok(rows)
+}
+
+/// Reads every outage; there were `count`.
+fn load_outages(store: &Store, count: u64) -> Result<Vec<Outage>> {
+    let mut outages = Vec::new();
+    store.scan(Tag::Outage as u8, |key, sealed| {
+        let outage = Outage::from_bytes(unseal(key, sealed)?);
+        outages.push(outage.map_err(|why| damaged(format!("an outage cannot be read: {why}")))?);
+        Ok(())
+    })?;
+    if outages.len() as u64 != count {
+        return Err(damaged(format!("it holds {} outages and says {count}", outages.len())));
+    }
+    Ok(outages)
 }
 
 fn load_streams(store: &Store) -> Result<BTreeMap<String, Tail>> {

@@ -11,6 +11,7 @@ use super::held::{Fold, Held, Meta, Tail, commit_key, shares_name};
 use super::row::{COMMITS, Open, RECORDS, Rec, Result, Tag, key, key_at, made_to_bytes, share_of_sum};
 use super::store::Batch;
 use crate::answer::Made;
+use crate::outage::Outage;
 use crate::shares::{Place, Shares};
 
 /// The changes of some records that were folded and not yet written.
@@ -22,6 +23,7 @@ pub(super) struct Pending {
     streams: BTreeMap<String, Vec<Offset>>,
     commits: Vec<(CommitId, Offset)>,
     made: Vec<(Offset, Vec<u8>)>,
+    outages: Vec<Outage>,
 }
 
 /// Folds the shares on with a record.
@@ -43,6 +45,7 @@ impl Pending {
         let Some(commit) = counted else { return };
         self.commits.push((commit.id, folded.offset));
         self.made.extend(Made::of(folded).map(|made| (folded.offset, made_to_bytes(&made))));
+        self.outages.extend(outage_of(fold, folded));
         for (stream, _) in &commit.extends {
             self.streams.entry(stream.clone()).or_default().push(folded.offset);
         }
@@ -109,15 +112,28 @@ impl Pending {
             rows: held.meta.rows + new_rows as u64,
             streams: held.meta.streams + new_streams as u64,
             sum,
+            outages: held.meta.outages + self.outages.len() as u64,
         };
+        for outage in &self.outages {
+            batch.put(key_at(Tag::Outage, "", outage.place.offset.0), &outage.to_bytes());
+        }
         batch.put(key(Tag::Meta, ""), &to_json(&meta));
         held.store.apply(batch)?;
         held.meta = meta;
         held.rows.extend(rows);
         held.streams.extend(streams);
         held.records = records;
+        held.outages.extend(self.outages);
         Ok(())
     }
+}
+
+/// Returns the rollback that a record tells of, if that was in effect before.
+fn outage_of(fold: &Fold, folded: &Folded) -> Option<Outage> {
+    let commit = folded.commit.as_ref().filter(|_| folded.void.is_none())?;
+    let place = Place { offset: folded.offset, time: folded.time, commit: commit.id };
+    let events = commit.events.iter().flat_map(|read| &read.event);
+    Outage::of(commit.took_effect()?, place, events, fold.view.state())
 }
 
 /// Returns the rows that a record changed, as they are after it.

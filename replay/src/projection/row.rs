@@ -38,6 +38,8 @@ pub(super) enum Tag {
     Commit = b'i',
     /// Who made a commit that counts, and why, by its offset.
     Made = b'w',
+    /// A rollback that was in effect before it was recorded, by the offset of its commit.
+    Outage = b'g',
 }
 
 /// What most of what is kept of who made a commit is made of, so that little more than what differs is kept of each.

@@ -14,6 +14,7 @@ use super::{Error, HistoryQuery, Seen};
 use crate::answer::{At, Made, Names};
 use crate::fold::Visit;
 use crate::moment::Moment;
+use crate::outage::{self, Outage};
 use crate::shares::{Place, Shares};
 
 /// A record of history.
@@ -30,6 +31,11 @@ pub(super) type CommitPlaces = HashMap<CommitId, (Offset, Timestamp)>;
 pub(super) struct Collect {
     until: Moment,
     found: bool,
+    /// Whether it goes on behind the moment, for what was recorded later and was in effect then.
+    goes_on: bool,
+    /// What it saw at the moment, once it is past that.
+    then: Option<Seen>,
+    outages: Vec<Outage>,
     view: View,
     shares: Shares,
     places: Option<CommitPlaces>,
@@ -44,6 +50,9 @@ impl Collect {
         Self {
             until,
             found: false,
+            goes_on: false,
+            then: None,
+            outages: Vec::new(),
             view: View::default(),
             shares: Shares::default(),
             places: None,
@@ -51,6 +60,12 @@ impl Collect {
             kept: VecDeque::new(),
             more: false,
         }
+    }
+
+    /// Also lets the rollbacks count that were in effect at the moment and were recorded later.
+    pub(super) fn with_outages(mut self) -> Self {
+        self.goes_on = true;
+        self
     }
 
     /// Also remembers where each commit stands.
@@ -90,8 +105,32 @@ impl Collect {
         self.view.read_only()
     }
 
-    pub(super) fn seen(self) -> Seen {
-        Seen { at: At::of(&self.view), state: self.view.state().clone(), shares: self.shares }
+    pub(super) fn seen(mut self) -> Seen {
+        let outages = std::mem::take(&mut self.outages);
+        let mut seen = self.then.take().unwrap_or_else(|| self.seen_now());
+        outage::lay(outages, &mut seen.state, &mut seen.shares);
+        seen
+    }
+
+    fn seen_now(&self) -> Seen {
+        Seen { at: At::of(&self.view), state: self.view.state().clone(), shares: self.shares.clone() }
+    }
+
+    /// The moment is reached: it ends here, or goes on for what was recorded later.
+    fn reach(&mut self) -> ControlFlow<()> {
+        if !self.goes_on {
+            return ControlFlow::Break(());
+        }
+        self.then = Some(self.seen_now());
+        ControlFlow::Continue(())
+    }
+
+    /// Keeps the rollback that a commit at `place` records, if that was in effect at the moment.
+    fn keep_outage(&mut self, decoded: &Decoded<'_>, place: Place) {
+        let Some(then) = &self.then else { return };
+        let Some((time, from)) = self.until.time(then.at).zip(decoded.took_effect()) else { return };
+        let outage = Outage::of(from, place, decoded.events().iter().flatten(), self.view.state());
+        self.outages.extend(outage.filter(|outage| outage.covers(then.at, time)));
     }
 
     /// Takes what was kept, the newest first, and whether the limit left out older ones.
@@ -128,7 +167,9 @@ impl Collect {
 impl Visit for Collect {
     fn visit(&mut self, offset: Offset, decoded: Decoded<'_>) -> Result<ControlFlow<()>, Halt> {
         if let Moment::Time(time) = self.until
+            && self.then.is_none()
             && self.view.time_with(&decoded) > time
+            && self.reach().is_break()
         {
             return Ok(ControlFlow::Break(()));
         }
@@ -149,6 +190,7 @@ impl Visit for Collect {
             if let Some(places) = &mut self.places {
                 places.insert(commit, (offset, judged.time));
             }
+            self.keep_outage(&decoded, place);
         }
         let wanted = self.history.as_ref().is_some_and(|query| {
             let young = query.since.is_none_or(|since| judged.time >= since);
@@ -158,7 +200,7 @@ impl Visit for Collect {
             let names = Names { before, after: self.deployment(deployment.as_ref()), service };
             self.keep(Kept::Read { folded: decoded.into_folded(offset, judged), names });
         }
-        Ok(if self.ends(offset, commit) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+        Ok(if self.then.is_none() && self.ends(offset, commit) { self.reach() } else { ControlFlow::Continue(()) })
     }
 }
 

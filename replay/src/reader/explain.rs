@@ -32,7 +32,9 @@ impl Reader {
                 since: Some(rollout.started_at),
                 ..HistoryQuery::default()
             };
-            let until = |entry: &HistoryEntry| status.at.offset.is_some_and(|last| entry.offset <= last);
+            let time = moment.time(status.at);
+            let late = |entry: &HistoryEntry| entry.recorded_at.is_some() && Some(entry.counts_from()) <= time;
+            let until = |entry: &HistoryEntry| Some(entry.offset) <= status.at.offset || late(entry);
             let all = self.history(&query).await?.entries.into_iter().rev();
             entries = all
                 .filter(|entry| until(entry) && (entry.missing.is_some() || answer::is_of(entry, rollout.rollout)))

@@ -15,8 +15,8 @@ use super::origins::Places;
 use super::{Error, HistoryQuery, Reader, Seen, history};
 use crate::answer::{At, History, Names};
 use crate::moment::Moment;
+use crate::outage;
 use crate::projection::Projection;
-use crate::shares::Shares;
 
 impl Reader {
     /// Returns the moment as the rows have it.
@@ -128,7 +128,7 @@ fn wanted_of(
 
 /// Returns the part of the state that is about a deployment: it, its service with the releases that its stacks run,
 /// its shares.
-pub(super) fn seen_of(rows: &Projection, deployment: &DeploymentId, at: At) -> Option<Seen> {
+pub(super) fn seen_of(rows: &Projection, deployment: &DeploymentId, moment: Moment, at: At) -> Option<Seen> {
     let Some(offset) = at.offset else { return Some(Seen::empty()) };
     let mut names = vec![
         format!("deployment/{deployment}"),
@@ -145,7 +145,7 @@ pub(super) fn seen_of(rows: &Projection, deployment: &DeploymentId, at: At) -> O
         .collect();
     names.extend(versions.into_iter().map(|version| format!("release/{}/{version}", deployment.service)));
     let (state, shares) = rows.parts_at(offset, &names)?;
-    Some(Seen { at, state, shares })
+    with_outages(rows, moment, Seen { at, state, shares })
 }
 
 /// Returns the part of the state that is a service's declaration.
@@ -155,10 +155,18 @@ pub(super) fn service_at(rows: &Projection, service: &ServiceName, at: At) -> Op
 }
 
 /// Returns all of the state.
-pub(super) fn seen(rows: &Projection, at: At) -> Option<Seen> {
+pub(super) fn seen(rows: &Projection, moment: Moment, at: At) -> Option<Seen> {
     let Some(offset) = at.offset else { return Some(Seen::empty()) };
-    let (state, shares): (State, Shares) = rows.state_at(offset)?;
-    Some(Seen { at, state, shares })
+    let (state, shares) = rows.state_at(offset)?;
+    with_outages(rows, moment, Seen { at, state, shares })
+}
+
+/// Lets the rollbacks count that were in effect at a moment and were recorded later.
+fn with_outages(rows: &Projection, moment: Moment, mut seen: Seen) -> Option<Seen> {
+    if let Some(time) = moment.time(seen.at) {
+        outage::lay(rows.outages_over(seen.at, time)?, &mut seen.state, &mut seen.shares);
+    }
+    Some(seen)
 }
 
 /// Returns the first record that is not older than what is asked for.

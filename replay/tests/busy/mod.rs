@@ -12,13 +12,14 @@ use ledger::decide::Now;
 use ledger::deployment::stack::{NodePhase, Phase};
 use ledger::deployment::step::{self, Gate, Hold};
 use ledger::deployment::{Deployment, Rollout, retention, waiting};
-use ledger::execute::{Asked, Prepared, What, prepare};
+use ledger::execute::{Asked, Intended, Prepared, What, intend, prepare};
 use ledger::judgement::judge::RULE;
 use rand::seq::IndexedRandom as _;
 use rand::{Rng as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 use schemas::command::{Command, DeploymentOutcome, Outcome, PlanAsked, Share};
 use schemas::envelope::{About, CommandRef, Draft, Head};
+use schemas::glass::Intent;
 use schemas::judgement::{Begun, Counted, NodeTally, Tally, Tick, Verdict};
 use schemas::release::Source;
 use schemas::run::{Artifact, Capacity};
@@ -42,6 +43,8 @@ pub struct Busy {
     released: u64,
     voids: bool,
     before: Option<Bytes>,
+    /// Rollbacks without the ledger happen, and these wait until there are so many records.
+    outages: Option<Vec<(u64, Intent)>>,
 }
 
 impl Busy {
@@ -56,7 +59,14 @@ impl Busy {
             released: 0,
             voids: true,
             before: None,
+            outages: None,
         }
+    }
+
+    /// Also rolls back without the ledger now and then, and records it some records later.
+    pub fn with_outages(mut self) -> Self {
+        self.outages = Some(vec![]);
+        self
     }
 
     /// Writes nothing that does not count.
@@ -94,12 +104,63 @@ impl Busy {
         if self.voids && self.rng.random_ratio(1, 200) {
             self.before = self.draft();
         }
+        if let Some(bytes) = self.late_record() {
+            return bytes;
+        }
         loop {
             if let Some(bytes) = self.draft() {
                 return bytes;
             }
             self.time = self.time.checked_add(SignedDuration::from_secs(1)).unwrap();
         }
+    }
+
+    /// Begins an outage now and then; returns the record of one that is over.
+    fn late_record(&mut self) -> Option<Bytes> {
+        let mut waiting = self.outages.take()?;
+        let next = self.view.next().0;
+        if self.rng.random_ratio(1, 40)
+            && let Some(intent) = self.break_glass()
+            && waiting.iter().all(|(_, other)| other.deployment != intent.deployment)
+        {
+            waiting.push((next + self.rng.random_range(1..30), intent));
+        }
+        let due = waiting.iter().position(|(at, _)| *at <= next).map(|due| waiting.remove(due).1);
+        self.outages = Some(waiting);
+        self.record_late(&due?)
+    }
+
+    /// Rolls a deployment back without the ledger, if one can be.
+    pub fn break_glass(&mut self) -> Option<Intent> {
+        let deployments: Vec<DeploymentId> = self.view.state().deployments.keys().cloned().collect();
+        let deployment = deployments.choose(&mut self.rng)?.clone();
+        let (asked, _) = self.command(Command::Rollback { deployment });
+        let now = Now { time: self.time, commit: CommitId(self.uuid()) };
+        match intend(&self.view, &asked, now) {
+            Ok(Intended::Back(intent)) => Some(*intent),
+            _ => None,
+        }
+    }
+
+    /// Makes the record of a rollback without the ledger, as the ledger does when it is back.
+    pub fn record_late(&mut self, intent: &Intent) -> Option<Bytes> {
+        let about = About { effective_at: Some(intent.at), ..about(intent.actor.clone(), intent.cause) };
+        let about = About { reason: intent.reason.clone(), ..about };
+        let what = What::Glass { intent: Box::new(intent.clone()), generation: intent.generation };
+        self.prepare(&Asked { command: Some(intent.command), what, about }, true)
+    }
+
+    /// Makes the record of a command that a person sends, who says that it took effect at a time of their own.
+    pub fn said_to_be_in_effect(&mut self, command: Command, effective_at: Timestamp) -> Option<Bytes> {
+        let (asked, rollback) = self.command(command);
+        let about = About { effective_at: Some(effective_at), ..asked.about };
+        self.prepare(&Asked { about, ..asked }, rollback)
+    }
+
+    /// Folds a record that was made apart.
+    pub fn fold(&mut self, bytes: &Bytes) {
+        let next = self.view.next();
+        self.view.fold(next, bytes).expect("a record of this ledger");
     }
 
     fn genesis(&mut self) -> Bytes {
@@ -128,7 +189,16 @@ impl Busy {
     fn draft(&mut self) -> Option<Bytes> {
         let now = Now { time: self.time, commit: CommitId(self.uuid()) };
         let (asked, rollback) = self.ask()?;
-        match prepare(&self.view, &asked, now, rollback) {
+        self.prepare_at(&asked, now, rollback)
+    }
+
+    fn prepare(&mut self, asked: &Asked, rollback: bool) -> Option<Bytes> {
+        let now = Now { time: self.time, commit: CommitId(self.uuid()) };
+        self.prepare_at(asked, now, rollback)
+    }
+
+    fn prepare_at(&self, asked: &Asked, now: Now, rollback: bool) -> Option<Bytes> {
+        match prepare(&self.view, asked, now, rollback) {
             Ok(Prepared::Commit(draft, _)) => Some(draft.to_bytes().into()),
             _ => None,
         }
