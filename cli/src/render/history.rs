@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::table::{self, Cell, paint};
 use super::unrecorded;
-use super::words::{BAD, WARN, column, faint, line, moment_and_day, plain, strong, style_of};
+use super::words::{BAD, WARN, column, faint, late_words, line, moment_and_day, plain, strong, style_of};
 use crate::failure::{Failure, Outcome};
 
 /// The columns of [`lines`], for help texts.
@@ -51,12 +51,10 @@ fn rows(entry: &HistoryEntry, now: &Zoned) -> Vec<Vec<Cell>> {
     if let Some(reason) = entry.reason.as_ref().or_else(|| behind?.reason.as_ref()) {
         told.push(Cell::styled(format!("because: {reason}"), faint()));
     }
+    told.extend(late_words(entry.effective_at, entry.recorded_at, now).map(|words| Cell::styled(words, faint())));
     let mut who = vec![Cell::styled(column(entry.actor.as_ref().map(short)), strong())];
     who.extend(behind.map(|behind| Cell::styled(format!("for {} (at {})", behind.actor, behind.offset), faint())));
-    let first = [
-        Cell::styled(entry.offset.to_string(), faint()),
-        Cell::new(moment_and_day(entry.effective_at.unwrap_or(entry.time), now)),
-    ];
+    let first = [Cell::styled(entry.offset.to_string(), faint()), Cell::new(moment_and_day(entry.counts_from(), now))];
     let blank = || Cell::new("");
     let count = told.len().max(who.len());
     let firsts = std::iter::once(first).chain(std::iter::repeat_with(|| [blank(), blank()]));
@@ -142,6 +140,22 @@ offset  time (+01:00)        who                     what
                                                      because: checkout\nis slow
 31      2026-11-22 14:30:00  person:bob              ✖ does not count (stale): traffic was set to 1.2.4 100 %
                                                      because: hotfix
+there is more; see --limit and --since
+");
+    }
+
+    #[test]
+    fn a_rollback_without_the_ledger_is_told_at_the_time_at_which_it_took_effect() {
+        let mut whole = history();
+        whole.entries.drain(..2);
+        let entry = &mut whole.entries[0];
+        entry.effective_at = Some("2026-11-22T13:20:00Z".parse().unwrap());
+        entry.recorded_at = Some(entry.time);
+        assert_snapshot!(bare(&eyes(&whole, &now())), @r"
+offset  time (+01:00)        who         what
+31      2026-11-22 14:20:00  person:bob  ✖ does not count (stale): traffic was set to 1.2.4 100 %
+                                         because: hotfix
+                                         without the ledger, recorded at 2026-11-22 14:30:00 +01:00
 there is more; see --limit and --since
 ");
     }

@@ -4,7 +4,9 @@ use jiff::Zoned;
 use replay::answer::{At, Origin, ReleaseOrigin, Shipped, WhoShipped};
 
 use super::table::{self, Cell, paint};
-use super::words::{BUSY, GOOD, actor_proved, column, faint, line, moment_in_full, percent, strong, style_of};
+use super::words::{
+    BUSY, GOOD, actor_proved, column, faint, late_words, line, moment_in_full, percent, strong, style_of,
+};
 
 /// The columns of [`lines`], for help texts.
 pub(crate) const COLUMNS: &str = "deployment, version, weight set, weight applied, serves since, by, proof, \
@@ -85,8 +87,9 @@ fn artifact_words(release: &ReleaseOrigin) -> String {
 
 /// Who, how they proved it and when: `person:ana (unix-peer uid=1000) at ..., offset 31`.
 fn origin_words(origin: &Origin, now: &Zoned) -> String {
-    let when = moment_in_full(origin.effective_at.unwrap_or(origin.time), now);
-    format!("{} at {when}, offset {}", actor_proved(&origin.actor), origin.offset)
+    let when = moment_in_full(origin.counts_from(), now);
+    let also = late_words(origin.effective_at, origin.recorded_at, now).map(|words| format!(" ({words})"));
+    format!("{} at {when}{}, offset {}", actor_proved(&origin.actor), also.unwrap_or_default(), origin.offset)
 }
 
 /// The person or pipeline behind a worker, and the reason that was given.
@@ -119,7 +122,7 @@ pub(crate) fn lines(answer: &WhoShipped) -> String {
             column(shipped.version.as_ref()),
             percent(shipped.weight_set),
             percent(shipped.weight_applied),
-            column(since.map(|origin| origin.time)),
+            column(since.map(Origin::counts_from)),
             column(since.map(|origin| &origin.actor)),
             column(since.map(|origin| &origin.actor.proof)),
             column(since.and_then(|origin| origin.on_behalf_of.as_ref()).map(|behind| &behind.actor)),
@@ -158,6 +161,26 @@ production/api  at offset 48211, 2026-11-22 14:31:00 +01:00
    artifact   api sha256:9a1c5b3e7d2f, built from 4f2a91c
    pipeline   https://ci/8812
 ");
+    }
+
+    #[test]
+    fn a_rollback_without_the_ledger_shows_both_its_times_and_what_a_client_says_is_only_shown() {
+        let mut answer = who_shipped();
+        let since = answer.shipped[0].since.as_mut().unwrap();
+        let earlier: jiff::Timestamp = "2026-11-22T13:20:00Z".parse().unwrap();
+        since.effective_at = Some(earlier);
+        assert_eq!(
+            origin_words(since, &now()),
+            "person:bob (lease) at 2026-11-22 14:25:00 +01:00 (said to be in effect since 2026-11-22 14:20:00 +01:00), \
+             offset 31"
+        );
+        since.recorded_at = Some(since.time);
+        assert_eq!(
+            origin_words(since, &now()),
+            "person:bob (lease) at 2026-11-22 14:20:00 +01:00 (without the ledger, recorded at 2026-11-22 14:25:00 \
+             +01:00), offset 31"
+        );
+        assert!(lines(&answer).contains("2026-11-22T13:20:00Z"), "{}", lines(&answer));
     }
 
     #[test]

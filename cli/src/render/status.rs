@@ -12,8 +12,8 @@ use schemas::{Timestamp, Version, Weight};
 use super::table::{self, Cell, paint};
 use super::unrecorded;
 use super::words::{
-    BAD, BUSY, GOOD, IDLE, STILL, WARN, age, column, count, faint, length, line, moment, percent, plain, strong,
-    style_of,
+    BAD, BUSY, GOOD, IDLE, STILL, WARN, age, column, count, faint, length, line, moment, moment_in_full, percent,
+    plain, strong, style_of,
 };
 use crate::halted::sentence;
 
@@ -160,6 +160,10 @@ fn facts(deployment: &DeploymentStatus, now: &Zoned) -> Vec<(&'static str, Strin
     }
     if let Some(target) = &deployment.rolling_back_to {
         facts.push(("rolls back", format!("to {target} as soon as its stack is ready")));
+    }
+    if let Some((set, recorded)) = deployment.weights_set_at.zip(deployment.weights_recorded_at) {
+        let [set, recorded] = [set, recorded].map(|at| moment_in_full(at, now));
+        facts.push(("rolled back", format!("without the ledger at {set}, recorded at {recorded}")));
     }
     if let Some(drift) = &deployment.drift {
         let seen = drift.seen.iter().map(|(stack, weight)| format!("{} {weight}", name_of(deployment, *stack)));

@@ -113,6 +113,18 @@ pub(crate) fn moment_in_full(then: Timestamp, now: &Zoned) -> String {
     then.to_zoned(now.time_zone().clone()).strftime("%Y-%m-%d %H:%M:%S %:z").to_string()
 }
 
+/// Returns when a rollback without the ledger was recorded, or when an ordinary commit says that it took effect: that is only
+/// what its writer says.
+pub(crate) fn late_words(
+    effective_at: Option<Timestamp>,
+    recorded_at: Option<Timestamp>,
+    now: &Zoned,
+) -> Option<String> {
+    let full = |at| moment_in_full(at, now);
+    let recorded = recorded_at.map(|at| format!("without the ledger, recorded at {}", full(at)));
+    recorded.or_else(|| effective_at.map(|at| format!("said to be in effect since {}", full(at))))
+}
+
 /// Returns an actor and how they proved who they are: `person:ana (unix-peer uid=1000)`.
 pub(crate) fn actor_proved(actor: &Actor) -> String {
     format!("{} ({})", plain(&actor.to_string()), plain(&actor.proof))
