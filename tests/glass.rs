@@ -14,12 +14,15 @@ mod services;
 use std::fs;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use cluster::Cluster;
 use house::{House, Said, eventually};
+use ledger::log::kafka::{Kafka, Options};
 use load::Load;
+use replay::{Moment, Reader};
 use serde_json::Value;
 use services::Services;
 use workers::traffic::ProxyControl;
@@ -88,6 +91,36 @@ fn has_it_once(house: &House, [from, to]: [jiff::Timestamp; 2]) {
     assert_eq!(entry["reason"], "checkout fails");
 }
 
+/// Returns who served at `moment`.
+fn who_shipped(house: &House, moment: jiff::Timestamp) -> Value {
+    house.json(&["who-shipped", "api", "--at", &moment.to_string()])
+}
+
+/// Asserts that the answers about `moment`, at which nobody could record it, say that 1.0.0 served, and when that was
+/// recorded; those of a fold of all of the log in `place` too.
+#[track_caller]
+fn was_rolled_back_at(house: &House, place: &str, moment: jiff::Timestamp) {
+    let who = who_shipped(house, moment);
+    let shipped = who["shipped"].as_array().unwrap();
+    assert_eq!(shipped.len(), 1, "{who}");
+    assert_eq!((&shipped[0]["version"], &shipped[0]["weight_set"]), (&"1.0.0".into(), &10_000.into()), "{who}");
+    let recorded_at = &shipped[0]["weight_since"]["recorded_at"];
+    assert!(recorded_at.as_str().unwrap().parse::<jiff::Timestamp>().unwrap() >= moment, "{who}");
+
+    let production = house.json(&["replay", "--at", &moment.to_string()]);
+    let mut services = production["services"].as_array().unwrap().iter();
+    let deployment = services.find(|of| of["service"] == "api").map(|of| &of["deployments"][0]).unwrap();
+    assert_eq!(deployment["weights_recorded_at"], *recorded_at, "{production}");
+
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let folded = runtime.block_on(async {
+        let log = Kafka::open(place.parse().unwrap(), Options::default()).await.unwrap();
+        let reader = Reader::from_genesis(Arc::new(log));
+        reader.who_shipped(&"production/api".parse().unwrap(), Moment::Time(moment)).await.unwrap()
+    });
+    assert_eq!(serde_json::to_value(folded).unwrap(), who, "rows and fold differ");
+}
+
 fn files(house: &House, folder: &str) -> usize {
     let Ok(entries) = fs::read_dir(house.data().join("glass").join(folder)) else { return 0 };
     entries.filter(|entry| entry.as_ref().unwrap().path().extension().is_some_and(|ext| ext == "json")).count()
@@ -149,6 +182,8 @@ fn with_every_broker_stopped_it_is_applied_within_3_s_and_history_has_it_once_wh
         cluster.wait_for(3);
         // The API is killed just when it could record it; the next one does.
         services.take("api").kill();
+        // The workers record meanwhile what they see: the ledger's time goes on before it hears of the rollback.
+        std::thread::sleep(Duration::from_secs(6));
         services.run("api");
         let house = &services.house;
         eventually("the ledger has it", || history(house, "traffic.rolled_back").len() == 1);
@@ -158,6 +193,11 @@ fn with_every_broker_stopped_it_is_applied_within_3_s_and_history_has_it_once_wh
     });
     let house = &services.house;
     has_it_once(house, between);
+    let entry = &history(house, "traffic.rolled_back")[0];
+    assert_ne!(entry["time"], entry["effective_at"], "the workers recorded something before: {entry}");
+    for later in [0, 1, 8] {
+        was_rolled_back_at(house, &cluster.place("glass"), between[1] + jiff::SignedDuration::from_secs(later));
+    }
     let status = house.json(&["status", "api"]);
     assert!(status["unrecorded"].is_null(), "{status}");
     // And the normal path goes on above it.
@@ -338,6 +378,8 @@ fn on_a_bad_disk(test: &str, inject: &str) {
         eventually("the router's weights are confirmed", || house.deployment()["weights_applied"] == true);
     });
     has_it_once(&house, between);
+    let who = who_shipped(&house, between[1]);
+    assert_eq!((&who["shipped"][0]["version"], &who["shipped"][0]["weight_set"]), (&"1.0.0".into(), &10_000.into()));
     assert_eq!(house.json(&["verify"])["ok"], true);
 }
 

@@ -8,9 +8,10 @@ use ledger::deployment::traffic::Drift;
 use ledger::deployment::{Phase, generation, retention};
 use ledger::execute::{Asked, Prepared, Refusal, What, prepare};
 use ledger::state::State;
+use ledger::view::Decoded;
 use schemas::command::DeploymentOutcome as O;
 use schemas::command::Outcome;
-use schemas::{Actor, ActorKind, Offset, Role, Stream, Timestamp, Weight};
+use schemas::{Actor, ActorKind, DeploymentId, Offset, Role, Stream, Timestamp, Weight, Weights};
 use std::sync::Arc;
 use workers::effect::{Effect, Reaction};
 use workers::facts::Facts;
@@ -538,4 +539,19 @@ fn a_rollback_without_the_ledger_that_is_never_recorded_is_found() {
         }
     }
     find(9, Rules { prepare: prepare_nothing, ..REAL });
+}
+
+#[test]
+fn an_answer_that_knows_of_an_outage_only_from_when_it_was_recorded_is_found() {
+    fn as_the_log_had_it(records: &[Bytes], id: &DeploymentId, moment: Timestamp) -> Option<Weights> {
+        let mut view = View::default();
+        for (offset, bytes) in (0..).map(Offset).zip(records) {
+            if view.time_with(&Decoded::of(bytes)) > moment {
+                break;
+            }
+            view.fold(offset, bytes).expect("a record of this ledger");
+        }
+        view.state().deployment(id)?.traffic.set.as_ref().map(|set| set.weights.clone())
+    }
+    find(19, Rules { set_at: as_the_log_had_it, ..REAL });
 }

@@ -25,6 +25,7 @@ use workers::traffic::{Entry as Routed, Routes};
 use crate::book::{self, Book, Counted, Entry, Phase};
 use crate::cloud::{Cloud, EndedBy};
 use crate::network::Kept;
+use crate::past::Outage;
 use crate::people::{Answer, People, Request};
 use crate::world::{HOUR, MINUTE, Ms, time_at};
 
@@ -64,7 +65,7 @@ pub struct Checks {
     /// The highest generation each router entry ever held.
     held: BTreeMap<DeploymentId, StreamVersion>,
     /// What the router served of each deployment, from when on.
-    served: BTreeMap<DeploymentId, Vec<Served>>,
+    pub(super) served: BTreeMap<DeploymentId, Vec<Served>>,
     /// When weights were last confirmed.
     applied_at: BTreeMap<DeploymentId, Ms>,
     /// Deployments that somebody turned by hand, until we write again.
@@ -83,6 +84,10 @@ pub struct Checks {
     pub late_steps: u64,
     /// Bakes that came to their end.
     pub bakes: u64,
+    /// Rollbacks without the ledger that were recorded later than they took effect.
+    pub(super) outages: Vec<Outage>,
+    /// Moments within an outage that were asked about afterwards.
+    pub asked_about_past: u64,
 }
 
 impl Checks {
@@ -144,6 +149,7 @@ impl Checks {
         self.counted.insert(commit.command, (commit.id, offset));
         self.check_author(offset, &commit);
         self.check_intent(offset, &commit);
+        self.hear_of_outage(folded, now);
         self.check_streams(offset, &commit);
         self.book.extend(&commit);
         let mut judged: Option<Judged> = None;

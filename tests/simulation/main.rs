@@ -18,6 +18,7 @@ mod dice;
 mod forward;
 mod glass;
 mod network;
+mod past;
 mod people;
 mod process;
 mod rules;
@@ -99,4 +100,5 @@ fn whatever_goes_wrong_the_invariants_hold_and_all_comes_right() {
     assert!(n < 200 || empty.is_empty(), "never killed at {empty:?}");
     assert!(n < 20 || sum.late_steps > 0, "no step was ever late");
     assert!(n < 60 || sum.bakes > 0, "no bake came to its end");
+    assert!(n < 200 || sum.asked_about_past > 0, "nothing was asked about an outage");
 }

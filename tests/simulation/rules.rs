@@ -6,10 +6,12 @@ use ledger::execute;
 use ledger::execute::{Asked, Prepared, Refusal};
 use ledger::rule::Halt;
 use ledger::view::{Folded, View};
-use schemas::{DeploymentId, Offset, Role, StreamVersion};
+use schemas::{DeploymentId, Offset, Role, StreamVersion, Timestamp, Weights};
 use workers::runtime::{React, react_of};
 use workers::traffic::routes::{self, Admission};
 use workers::traffic::{Entry, Routes};
+
+use crate::past;
 
 /// What the simulation runs.
 #[derive(Clone, Copy)]
@@ -26,6 +28,8 @@ pub struct Rules {
     pub survive: fn(usize) -> usize,
     /// Which routes replace which.
     pub admit: fn(Option<&Entry>, &Routes) -> Result<Admission, routes::Refusal>,
+    /// The weights that are said to have been set at a moment of the past.
+    pub set_at: fn(&[Bytes], &DeploymentId, Timestamp) -> Option<Weights>,
     /// Which removal replaces which routes.
     pub admit_removal: fn(Option<&Entry>, &DeploymentId, StreamVersion) -> Result<Admission, routes::Refusal>,
 }
@@ -38,5 +42,6 @@ pub const REAL: Rules = Rules {
     keep: |_, bytes| bytes,
     survive: |records| records,
     admit: routes::admit,
+    set_at: past::set_at,
     admit_removal: routes::admit_removal,
 };

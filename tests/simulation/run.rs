@@ -33,6 +33,7 @@ fn outcome(world: &World) -> Outcome {
     (tally.commits, tally.voids) = (checks.commits, checks.voids);
     (tally.rollouts, tally.rollbacks) = (checks.rollouts, checks.rollbacks);
     (tally.late_steps, tally.bakes) = (checks.late_steps, checks.bakes);
+    tally.asked_about_past = checks.asked_about_past;
     tally.hours = world.now / HOUR;
     Outcome { hash: world.trace.hash(), tally, broken: checks.broken.clone() }
 }
@@ -57,6 +58,7 @@ fn go(world: &mut World) {
         world.checks.fail(9, format!("the rollback {id} of {what} without the ledger was never recorded"));
     }
     world.checks.refold(&world.log);
+    world.checks.past(&world.log, &world.rules);
     let root = world.log.last().tree().root();
     world.trace.add(now, format_args!("the root is {root:?}"));
 }

@@ -36,6 +36,8 @@ pub struct Tally {
     pub bakes: u64,
     /// Rollbacks without the ledger.
     pub glass: u64,
+    /// Moments within an outage that were asked about afterwards.
+    pub asked_about_past: u64,
     /// Clocks that were set wrong.
     pub clocks: u64,
     pub effects: u64,
@@ -58,6 +60,7 @@ impl Tally {
         self.late_steps += other.late_steps;
         self.bakes += other.bakes;
         self.glass += other.glass;
+        self.asked_about_past += other.asked_about_past;
         self.clocks += other.clocks;
         self.effects += other.effects;
         self.reactions += other.reactions;
@@ -76,6 +79,7 @@ impl Tally {
             rollouts,
             rollbacks,
             glass,
+            asked_about_past,
             late_steps,
             clocks,
             bakes,
@@ -84,7 +88,7 @@ impl Tally {
         format!(
             "{hours} virtual hours, {commits} commits that count and {voids} that do not, {reactions} reactions, \
              {effects} effects, {crashes} kills, {rollouts} rollouts, {late_steps} steps after late ones, {bakes} bakes, \
-             {rollbacks} rollbacks, {glass} without the ledger, {clocks} clocks set wrong"
+             {rollbacks} rollbacks, {glass} without the ledger, {asked_about_past} moments of outages asked about, {clocks} clocks set wrong"
         )
     }
 
