@@ -146,7 +146,8 @@ impl Stage {
     }
 
     fn ask(&mut self, command: Command) {
-        let decision = decide::decide(&self.state, &command, By::PERSON, None, self.next()).unwrap();
+        let decision =
+            decide::decide(&self.state, &command, By::PERSON, None, &schemas::Probed::default(), self.next()).unwrap();
         self.commit(decision);
     }
 

@@ -6,7 +6,7 @@ mod house;
 mod load;
 
 use api::client::{Client, Options};
-use house::{House, eventually};
+use house::{House, eventually, lives};
 use load::Load;
 use schemas::command::{Command, Request, Share};
 use schemas::{CommandId, Fence, Weight};
@@ -103,6 +103,57 @@ fn a_rollback_after_a_rollback_by_hand_does_not_go_forward_again() {
     }
     house.ok(&["traffic", "api", "1.1.0", "100", "--again", "--reason", "the cache was at fault"]);
     assert_eq!(house.deployment()["rollback_target"]["version"], "1.0.0");
+}
+
+/// The nodes of the only target exit at start, and the version that serves is healthy.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rollback_moves_no_user_from_a_healthy_version_to_a_dead_one() {
+    let house = House::new();
+    house.declare("");
+    let dead = house.path().join("dead");
+    let (marker, program) = (dead.display(), house.program());
+    let script = format!("#!/bin/sh\n[ -e {marker} ] && exit 3\nexec {program} demo-service \"$@\"\n");
+    let script = house.file("mortal", &script);
+    let arguments = ["--arg", "--port={port}", "--arg", "--version-name", "--arg", "1.0.0"];
+    house.ok(&[&["release", "api", "1.0.0", "--artifact", &script], &arguments[..]].concat());
+    house.release("1.1.0", &[]);
+    let mut targets = Vec::new();
+    for version in ["1.0.0", "1.1.0"] {
+        house.new_stack(version);
+        // What runs before there is a second stack.
+        if targets.is_empty() {
+            targets = house.node_processes();
+        }
+        house.ok(&["traffic", "api", version, "100"]);
+        eventually("the weights are applied", || house.deployment()["weights_applied"] == true);
+    }
+    let users = house.users();
+    let load = Load::start(&users, 200);
+
+    std::fs::write(&dead, "").unwrap();
+    assert_eq!(targets.len(), 2);
+    for pid in &targets {
+        std::process::Command::new("kill").args(["-9", &pid.to_string()]).status().unwrap();
+    }
+    eventually("the target's nodes are dead", || !targets.iter().any(|pid| lives(*pid)));
+    let back = house.run(&["rollback", "api"]);
+    assert_eq!(back.code, 0, "{back:?}");
+    assert!(back.stderr.contains("users stay where they are: no node of the rollback target 1.0.0"), "{back:?}");
+    assert_eq!((house.weight("1.1.0"), house.weight("1.0.0")), (10_000, 0));
+    load.answers(200).await;
+    assert_eq!(house.run(&["rollback", "api"]).stdout, "", "a second one changes nothing");
+
+    std::fs::remove_file(&dead).unwrap();
+    eventually("it is started again", || {
+        // It may have failed while it could not start: then it is asked for once more.
+        house.run(&["rollback", "api"]);
+        house.weight("1.0.0") == 10_000
+    });
+    eventually("the weights are applied", || house.deployment()["weights_applied"] == true);
+    load.answers(100).await;
+    let seen = load.stop().await;
+    seen.assert_none_lost();
+    assert!(seen.of("1.0.0") > 0 && seen.of("1.1.0") > 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

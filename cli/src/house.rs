@@ -23,6 +23,7 @@ use workers::glass::{Glass, Patience};
 use workers::identity;
 use workers::nodes::Seen;
 use workers::nodes::process::{self, ProcessNodes};
+use workers::probing::Probing;
 use workers::rights::{self, Open};
 use workers::runtime::Adapters;
 use workers::traffic::{ProxyControl, Router};
@@ -135,7 +136,7 @@ pub(crate) fn adapters(opened: &Opened, artifacts: &Arc<Artifacts>) -> miette::R
     let nodes = nodes.into_diagnostic()?;
     let router: Arc<dyn Router> = Arc::new(ProxyControl::of(data));
     let glass = Glass::new(data, opened.ledger.clone(), Arc::clone(&router), Patience::default());
-    Ok(Adapters { nodes: Arc::new(nodes), checks: Arc::new(HttpChecks), router, glass: Some(glass) })
+    Ok(Adapters { nodes: Arc::new(nodes), checks: Probing::new(Arc::new(HttpChecks)), router, glass: Some(glass) })
 }
 
 /// Returns what settles with the ledger, until `stop`, whatever was done without it.

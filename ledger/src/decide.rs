@@ -3,7 +3,9 @@
 use schemas::command::{Command, DeploymentOutcome, Outcome};
 use schemas::rollout::Plan;
 use schemas::weight::NotAllTraffic;
-use schemas::{ActorKind, CommitId, DeploymentId, Event, Fence, ServiceName, Stream, Timestamp, Version, Weight, text};
+use schemas::{
+    ActorKind, CommitId, DeploymentId, Event, Fence, Probed, ServiceName, Stream, Timestamp, Version, Weight, text,
+};
 
 use crate::state::State;
 use crate::{deployment, lease, service};
@@ -226,7 +228,8 @@ fn or_known(next: String, name: &str, known: &[&str]) -> String {
     }
 }
 
-/// Decides a person's or a pipeline's command. `by` asks; `fence` is the one it was asked under.
+/// Decides a person's or a pipeline's command. `by` asks; `fence` is the one it was asked under; `probed` is what the newest
+/// probes say of its deployment's stacks.
 ///
 /// # Errors
 ///
@@ -236,6 +239,7 @@ pub fn decide(
     command: &Command,
     by: By<'_>,
     fence: Option<Fence>,
+    probed: &Probed,
     now: Now,
 ) -> Result<Decision, Rejection> {
     match command {
@@ -259,7 +263,7 @@ pub fn decide(
         | Command::Hold { .. }
         | Command::LiftHold { .. }
         | Command::Retire { .. }
-        | Command::Dismiss { .. } => deployment::decide(state, command, by, fence, now),
+        | Command::Dismiss { .. } => deployment::decide(state, command, by, fence, probed, now),
     }
 }
 
@@ -298,6 +302,12 @@ pub fn check_reason(command: &Command, reason: Option<&str>) -> Result<(), Rejec
 /// Says whether a command sends traffic back, and so passes every gate.
 pub fn is_rollback(command: &Command) -> bool {
     matches!(command, Command::Rollback { .. } | Command::Abort { .. })
+}
+
+/// Says whether a command is decided by what the newest probes say: those that send traffic back, and `roll`, whose
+/// baseline must serve.
+pub fn asks_probes(command: &Command) -> bool {
+    is_rollback(command) || matches!(command, Command::Roll { .. })
 }
 
 /// Says whether an outcome sends traffic back.

@@ -19,7 +19,9 @@ use std::collections::BTreeMap;
 
 use schemas::command::{Command, DeploymentOutcome};
 use schemas::glass::Intent;
-use schemas::{ActorKind, DeploymentId, EffectId, Event, Fence, StackId, Stream, StreamVersion, Version, Weight};
+use schemas::{
+    ActorKind, DeploymentId, EffectId, Event, Fence, Probed, StackId, Stream, StreamVersion, Version, Weight,
+};
 use serde::{Deserialize, Serialize};
 
 pub use failure::{Failed, Failure};
@@ -91,6 +93,8 @@ pub(crate) struct Case<'a> {
     pub(crate) service: &'a Service,
     pub(crate) judgements: Option<&'a Judgements>,
     pub(crate) by: By<'a>,
+    /// What the newest probes say of its stacks.
+    pub(crate) probed: &'a Probed,
     pub(crate) now: Now,
 }
 
@@ -186,6 +190,7 @@ pub fn decide(
     command: &Command,
     by: By<'_>,
     fence: Option<Fence>,
+    probed: &Probed,
     now: Now,
 ) -> Result<Decision, Rejection> {
     let Some(id) = command.deployment() else { return Ok(Decision::default()) };
@@ -199,14 +204,17 @@ pub fn decide(
     if !matches!(command, Command::Rollback { .. }) {
         check_fence(id, deployment, fence)?;
     }
-    let case = Case { id, deployment, service, judgements: state.judgements.get(id).map(AsRef::as_ref), by, now };
+    let judgements = state.judgements.get(id).map(AsRef::as_ref);
+    let case = Case { id, deployment, service, judgements, by, probed, now };
     let decision = match command {
         Command::New { version, then_roll, again, .. } => stack::decide_new(&case, version, then_roll.as_ref(), *again),
         Command::Traffic { shares, supersede, again, .. } => traffic::decide(&case, shares, *supersede, *again),
         Command::Roll { from, to, plan, supersede, again, .. } => {
             rollout::decide_roll(&case, from, to, plan, rollout::Roll { supersede: *supersede, again: *again })
         }
-        Command::Rollback { .. } => rollback::decide(&case).map(|decision| went_back(&case, decision)),
+        Command::Rollback { unready, .. } => {
+            rollback::decide(&case, *unready).map(|decision| went_back(&case, decision))
+        }
         Command::Pause { .. } => rollout::decide_pause(&case),
         Command::Resume { .. } => rollout::decide_resume(&case),
         Command::Abort { .. } => rollout::decide_abort(&case).map(|decision| went_back(&case, decision)),
@@ -247,7 +255,10 @@ pub fn decide_outcome(
     let deployment = state.deployment(id).ok_or_else(outdated)?;
     let service = state.service(&id.service).ok_or_else(outdated)?;
     let by = By { kind: ActorKind::Worker, reason: None };
-    let case = Case { id, deployment, service, judgements: state.judgements.get(id).map(AsRef::as_ref), by, now };
+    let judgements = state.judgements.get(id).map(AsRef::as_ref);
+    let nothing = Probed::default();
+    let probed = if let DeploymentOutcome::SendBack { probed, .. } = outcome { probed } else { &nothing };
+    let case = Case { id, deployment, service, judgements, by, probed, now };
     let outcome = &outcome.clone().tidied();
     let decision = match outcome {
         DeploymentOutcome::StartLaunch { .. }
@@ -274,7 +285,7 @@ pub fn decide_outcome(
         DeploymentOutcome::TakeStep { .. } => step::decide_step(&case, outcome),
         DeploymentOutcome::Hold { .. } => step::decide_hold(&case, outcome),
         DeploymentOutcome::DriveAgain { rollout } => step::decide_drive_again(&case, *rollout),
-        DeploymentOutcome::SendBack { rollout, reason, counted, judged } => {
+        DeploymentOutcome::SendBack { rollout, reason, counted, judged, .. } => {
             rollback::decide_send_back(&case, *rollout, reason, counted.as_ref(), judged.as_ref())
                 .map(|decision| hold::after_going_back(&case, decision))
         }
@@ -321,7 +332,9 @@ pub fn decide_glass(
     })?;
     let judgements = state.judgements.get(id).map(AsRef::as_ref);
     let by = By { kind: intent.actor.kind, reason: intent.reason.as_deref() };
-    let case = Case { id, deployment, service, judgements, by, now };
+    // It is recorded as it was carried out, whatever probes say by now.
+    let probed = &Probed::default();
+    let case = Case { id, deployment, service, judgements, by, probed, now };
     let decision = glass::decide(&case, state, intent, generation)?;
     let decision = match case.by.kind {
         ActorKind::Worker => hold::after_going_back(&case, decision),

@@ -16,7 +16,7 @@ use bytes::Bytes;
 use schemas::command::{Command, Outcome, Request};
 use schemas::envelope::{About, CommandRef, Draft, Head as WireHead};
 use schemas::{
-    Actor, ActorKind, CommandId, CommitId, Event, Fence, Hash, LedgerId, Offset, Stream, Timestamp, genesis,
+    Actor, ActorKind, CommandId, CommitId, Event, Fence, Hash, LedgerId, Offset, Probed, Stream, Timestamp, genesis,
 };
 use tokio::sync::{OwnedMutexGuard, watch};
 use uuid::Uuid;
@@ -167,12 +167,12 @@ impl Ledger {
     /// # Errors
     ///
     /// [`Refusal`] as [`Ledger::execute`], as far as it can be known beforehand.
-    pub fn dry_run(&self, request: &Request, actor: &Actor) -> Result<decide::Decision, Refusal> {
+    pub fn dry_run(&self, request: &Request, actor: &Actor, probed: &Probed) -> Result<decide::Decision, Refusal> {
         decide::check_reason(&request.command, request.reason.as_deref())?;
         let view = self.view();
         let now = self.now(&view);
         let by = By { kind: actor.kind, reason: request.reason.as_deref() };
-        Ok(decide::decide(view.state(), &request.command, by, request.fence, now)?)
+        Ok(decide::decide(view.state(), &request.command, by, request.fence, probed, now)?)
     }
 
     /// Carries out a person's or a pipeline's request.
@@ -184,10 +184,25 @@ impl Ledger {
     ///
     /// [`Refusal`] says why nothing was done, or that nobody knows.
     pub async fn execute(&self, request: Request, actor: Actor, cause: Option<CommitId>) -> Result<Answer, Refusal> {
+        self.execute_seeing(request, actor, cause, Probed::default()).await
+    }
+
+    /// Carries a request out as [`Ledger::execute`], and by what the newest probes say of its deployment's stacks.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal`].
+    pub async fn execute_seeing(
+        &self,
+        request: Request,
+        actor: Actor,
+        cause: Option<CommitId>,
+        probed: Probed,
+    ) -> Result<Answer, Refusal> {
         let fence = request.fence.or_else(|| self.fence_of(&request.command));
         let rollback = decide::is_rollback(&request.command);
         let queue = if rollback { vec![] } else { self.queue(&streams_of(&request.command)).await };
-        let asked = Asked::request(&Request { fence, ..request }, actor, cause);
+        let asked = Asked::request(&Request { fence, ..request }, actor, cause, probed);
         let answer = self.settle(&asked, rollback, rollback).await;
         drop(queue);
         answer

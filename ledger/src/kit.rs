@@ -10,13 +10,13 @@ use schemas::policy::{MetricWeights, Policy};
 use schemas::run::{Artifact, Capacity};
 use schemas::service::Definition;
 use schemas::{
-    ActorKind, CommitId, DeploymentId, EffectId, Event, Fence, Hash, LedgerId, ServiceName, StackId, Stream,
+    ActorKind, CommitId, DeploymentId, EffectId, Event, Fence, Hash, LedgerId, Probed, ServiceName, StackId, Stream,
     StreamVersion, Timestamp, Version, Weight, genesis,
 };
 use uuid::Uuid;
 
 use crate::decide::{self, By, Decision, Now, Rejection};
-use crate::deployment::step;
+use crate::deployment::{rollback as target, step};
 use crate::judgement::judge;
 use crate::state::{At, State};
 use crate::{Deployment, deployment::Stack};
@@ -137,7 +137,11 @@ pub(crate) fn again(mut command: Command) -> Command {
 }
 
 pub(crate) fn rollback() -> Command {
-    Command::Rollback { deployment: id() }
+    Command::Rollback { deployment: id(), unready: false }
+}
+
+pub(crate) fn rollback_unready() -> Command {
+    Command::Rollback { deployment: id(), unready: true }
 }
 
 pub(crate) fn pause() -> Command {
@@ -209,18 +213,41 @@ impl World {
 
     /// Decides a command as it would be now.
     pub(crate) fn decide(&self, command: &Command) -> Result<Decision, Rejection> {
-        let reason = matches!(command, Command::Hold { .. }).then_some("nobody is on call");
-        decide::decide(&self.state, command, By { reason, ..By::PERSON }, None, self.now())
+        self.decide_seeing(command, &Probed::default())
     }
 
     /// Decides a command of another kind of actor than a person.
     pub(crate) fn decide_by(&self, kind: ActorKind, command: &Command) -> Result<Decision, Rejection> {
-        decide::decide(&self.state, command, By { kind, reason: None }, None, self.now())
+        decide::decide(&self.state, command, By { kind, reason: None }, None, &Probed::default(), self.now())
     }
 
     /// Decides a command that was asked under `fence`.
     pub(crate) fn decide_under(&self, command: &Command, fence: Fence) -> Result<Decision, Rejection> {
-        decide::decide(&self.state, command, By::PERSON, Some(fence), self.now())
+        decide::decide(&self.state, command, By::PERSON, Some(fence), &Probed::default(), self.now())
+    }
+
+    /// Decides a command when the newest probes say so.
+    pub(crate) fn decide_seeing(&self, command: &Command, probed: &Probed) -> Result<Decision, Rejection> {
+        let reason = matches!(command, Command::Hold { .. }).then_some("nobody is on call");
+        decide::decide(&self.state, command, By { reason, ..By::PERSON }, None, probed, self.now())
+    }
+
+    /// Returns what probes say when a node of each of `passing` passes its check, and none of each of `failing`.
+    pub(crate) fn probed(&self, passing: &[&str], failing: &[&str]) -> Probed {
+        let mut probed = Probed::default();
+        passing.iter().for_each(|text| probed.passes(self.stack(text)));
+        failing.iter().for_each(|text| probed.fails(self.stack(text), "connection refused".to_owned()));
+        probed
+    }
+
+    /// Returns what probes say when no node of the rollback's target passes its check, and one of each other stack does.
+    pub(crate) fn dead_target(&self) -> Probed {
+        let mut probed = Probed::default();
+        let Some(deployment) = self.state.deployment(&id()) else { return probed };
+        let target = target::target(deployment).and_then(|target| target.stack());
+        deployment.stacks.keys().filter(|stack| Some(**stack) != target).for_each(|stack| probed.passes(*stack));
+        target.into_iter().for_each(|stack| probed.fails(stack, "connection refused".to_owned()));
+        probed
     }
 
     /// Carries a command out that must be possible.
@@ -440,7 +467,13 @@ impl World {
     pub(crate) fn send_back(&mut self) -> Decision {
         let rollout = self.deployment().rollout.as_ref().expect("a rollout").id;
         let (counted, judged) = self.look((900, 0), (100, 50));
-        self.report(DeploymentOutcome::SendBack { rollout, reason: "worse".to_owned(), counted, judged })
+        self.report(DeploymentOutcome::SendBack {
+            rollout,
+            reason: "worse".to_owned(),
+            counted,
+            judged,
+            probed: Probed::default(),
+        })
     }
 }
 

@@ -12,6 +12,7 @@ use crate::id::{
     CommandId, DeploymentId, EffectId, Fence, Hash, RolloutId, ServiceName, StackId, StreamVersion, Version,
 };
 use crate::judgement::{Begun, Counted, Judged};
+use crate::probed::Probed;
 use crate::release;
 use crate::rollout::HoldKind;
 use crate::run::{Artifact, EnvValue};
@@ -99,6 +100,9 @@ pub enum Command {
     Rollback {
         /// The deployment.
         deployment: DeploymentId,
+        /// Whether to go there though none of its nodes passes its check.
+        #[serde(default, skip_serializing_if = "is_false")]
+        unready: bool,
     },
     /// Freeze a rollout's weights.
     Pause {
@@ -213,7 +217,7 @@ impl Command {
             Command::New { deployment, .. }
             | Command::Traffic { deployment, .. }
             | Command::Roll { deployment, .. }
-            | Command::Rollback { deployment }
+            | Command::Rollback { deployment, .. }
             | Command::Pause { deployment }
             | Command::Resume { deployment }
             | Command::Abort { deployment }
@@ -457,6 +461,8 @@ pub enum DeploymentOutcome {
         counted: Option<Counted>,
         /// What the judge says after it, if it was the judge.
         judged: Option<Judged>,
+        /// What the newest probes say of where it could go.
+        probed: Probed,
     },
     /// An unused stack will be taken down after its drain.
     StartCollection {

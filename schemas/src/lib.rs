@@ -31,6 +31,7 @@ pub mod declaration;
 pub mod envelope;
 pub mod glass;
 pub mod json;
+pub mod probed;
 pub mod upcast;
 
 pub use actor::{Actor, ActorKind};
@@ -40,5 +41,6 @@ pub use id::{
     ServiceName, StackId, StreamVersion, Version,
 };
 pub use jiff::Timestamp;
+pub use probed::Probed;
 pub use stream::{Role, Stream};
 pub use weight::{Weight, Weights};

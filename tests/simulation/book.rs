@@ -252,7 +252,10 @@ impl Deployment {
                 self.retired = false;
             }
             Event::Stack(stack::Event::Ready(ready)) => self.phase(ready.stack, Phase::Ready),
-            Event::Stack(stack::Event::Failed(failed)) => self.phase(failed.stack, Phase::Failed),
+            Event::Stack(stack::Event::Failed(failed)) => {
+                self.phase(failed.stack, Phase::Failed);
+                self.awaited.take_if(|stack| *stack == failed.stack);
+            }
             Event::Stack(stack::Event::Unhealthy(unhealthy)) => self.phase(unhealthy.stack, Phase::Unhealthy),
             Event::Stack(stack::Event::Recovered(recovered)) => self.phase(recovered.stack, Phase::Ready),
             Event::Stack(stack::Event::Dismissed(_)) => {}

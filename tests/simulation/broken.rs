@@ -231,6 +231,21 @@ fn a_command_that_outlives_a_rollback_is_found() {
 }
 
 #[test]
+fn a_rollback_that_asks_no_node_is_found() {
+    fn blind(view: &View, asked: &Asked, now: Now, rollback: bool) -> Prepare {
+        let mut asked = asked.clone();
+        if let What::Command { probed, .. }
+        | What::Outcome { outcome: Outcome::Deployment { outcome: O::SendBack { probed, .. }, .. }, .. } =
+            &mut asked.what
+        {
+            *probed = Default::default();
+        }
+        prepare(view, &asked, now, rollback)
+    }
+    find(18, Rules { prepare: blind, ..REAL });
+}
+
+#[test]
 fn a_promotion_without_data_is_found() {
     fn no_minimum(state: &mut State) {
         for deployment in state.deployments.values_mut() {

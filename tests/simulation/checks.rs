@@ -275,6 +275,7 @@ impl Checks {
                 self.check_fence(offset, &id, commit, "starts a rollout");
             }
             (Event::Rollout(rollout::Event::StepTaken(taken)), Some(id)) => {
+                self.check_no_rollback_waits(offset, &id);
                 self.check_distance(offset, &id, taken, commit.time);
                 self.check_step(offset, &id, taken, judged, cloud, now);
             }

@@ -65,6 +65,8 @@ pub struct Cloud {
     pub fenced: BTreeMap<EffectId, Ms>,
     /// How each artifact behaves.
     pub natures: BTreeMap<Hash, Nature>,
+    /// Artifacts of which no node starts until then.
+    pub doomed: BTreeMap<Hash, Ms>,
     pub router: Router,
     next_port: u16,
 }
@@ -102,7 +104,8 @@ impl Cloud {
             flowed_at: 0,
             requests_per_s,
         };
-        Self { nodes: BTreeMap::new(), fenced: BTreeMap::new(), natures: BTreeMap::new(), router, next_port: 20_000 }
+        let (nodes, fenced, natures, doomed) = Default::default();
+        Self { nodes, fenced, natures, doomed, router, next_port: 20_000 }
     }
 
     pub fn nature(&self, launch: &Launch) -> Nature {
@@ -125,7 +128,8 @@ impl Cloud {
         let address = SocketAddr::from(([10, 0, 0, 1], launch.port));
         let taken = self.nodes.values().any(|node| node.runs(now) && node.instance.address == address);
         let instance = Instance { name: format!("i-{}", launch.effect), address, started_at: time_at(now) };
-        let dead = (nature.crashes || taken).then_some((now + 200, EndedBy::Cloud));
+        let doomed = self.doomed.get(&launch.artifact).is_some_and(|until| *until > now);
+        let dead = (nature.crashes || doomed || taken).then_some((now + 200, EndedBy::Cloud));
         let node = Node {
             launch: launch.clone(),
             instance: instance.clone(),

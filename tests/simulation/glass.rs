@@ -2,10 +2,10 @@
 
 use ledger::decide::Now;
 use ledger::execute::{Asked, Intended, What, intend};
-use schemas::CommitId;
 use schemas::command::Command;
 use schemas::envelope::{About, CommandRef};
 use schemas::glass::Intent;
+use schemas::{CommitId, Probed};
 use workers::effect::Effect;
 use workers::glass::{generation_above, is_done, routes_back};
 use workers::traffic::{Entry, Held, Routes};
@@ -27,7 +27,7 @@ impl World {
         if self.dice.chance(700)
             && let Some(id) = self.dice.pick(&crate::people::deployments()).cloned()
         {
-            self.ask(Command::Rollback { deployment: id }, schemas::Fence::default());
+            self.ask(Command::Rollback { deployment: id, unready: false }, schemas::Fence::default());
         }
     }
 
@@ -49,13 +49,20 @@ impl World {
         }
         let about = about(actor.clone(), None);
         let reference = CommandRef { id, hash: command.hash() };
-        let asked = Asked { command: Some(reference), what: What::Command { command, fence: None }, about };
+        let what = What::Command { command, fence: None, probed: Probed::default() };
+        let mut asked = Asked { command: Some(reference), what, about };
+        self.probe_for(&mut asked, &view);
         let Ok(time) = clock.decides(self.now, &view, true) else { return };
         let now = Now { time, commit: CommitId(self.dice.uuid(self.now)) };
         let Ok(Intended::Back(mut intent)) = intend(&view, &asked, now) else { return };
+        if let (What::Command { probed, .. }, false) = (&asked.what, asked.is_unready())
+            && let Some(of) = view.state().deployment(&deployment)
+        {
+            self.check_target(&deployment.to_string(), of, intent.to, probed);
+        }
         let routes = routes_back(view.state(), &intent);
         let mut nodes = routes.iter().flat_map(|routes| routes.backends.values()).flat_map(|of| &of.nodes);
-        if routes.is_some() && nodes.all(|node| self.cloud.is_gone(node.effect, self.now)) {
+        if !asked.is_unready() && routes.is_some() && nodes.all(|node| self.cloud.is_gone(node.effect, self.now)) {
             return self.trace.add(self.now, format_args!("{name} finds no node of {} there", intent.version));
         }
         let glass = view.state().deployment(&deployment).map_or(0, |of| of.glass);

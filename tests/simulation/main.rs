@@ -20,6 +20,7 @@ mod glass;
 mod network;
 mod past;
 mod people;
+mod probes;
 mod process;
 mod rules;
 mod run;

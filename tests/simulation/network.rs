@@ -162,6 +162,7 @@ impl World {
             Err(refusal) => return Begun::Ended(Err(refusal)),
         };
         let now = Now { time, commit };
+        self.probe_for(&mut settling.asked, view);
         let draft = match (self.rules.prepare)(view, &settling.asked, now, settling.rollback) {
             Err(refusal) => return Begun::Ended(Err(refusal)),
             Ok(Prepared::Nothing(_)) => return Begun::Ended(Ok(Settled { commit: None, repeated: false })),
@@ -173,6 +174,7 @@ impl World {
                 return Begun::Crashed;
             }
         }
+        self.check_going_back(&settling.asked, &draft, view);
         self.checks.drafted(draft.id, settling.asked.about.actor.clone(), settling.rollback);
         self.checks.collects(&draft.events, self.now - settling.born);
         settling.bytes = draft.to_bytes().into();

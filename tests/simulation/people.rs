@@ -12,7 +12,8 @@ use schemas::policy::{HoldAfter, Policy};
 use schemas::run::{Artifact, Capacity, HttpCheck, RunSpec};
 use schemas::service::Definition;
 use schemas::{
-    Actor, ActorKind, CommandId, DeploymentId, Fence, Hash, ServiceName, StackId, Stream, Version, Weight, release,
+    Actor, ActorKind, CommandId, DeploymentId, Fence, Hash, Probed, ServiceName, StackId, Stream, Version, Weight,
+    release,
 };
 use workers::effect::Effect;
 
@@ -109,7 +110,7 @@ impl World {
         }
         if !self.calm && self.dice.chance(20) {
             let mut other = self.people.requests[request].clone();
-            other.command = Command::Rollback { deployment: deployments()[0].clone() };
+            other.command = Command::Rollback { deployment: deployments()[0].clone(), unready: false };
             if other.command != self.people.requests[request].command {
                 self.people.requests.push(other);
                 self.post(request + 1, after + 10 * SECOND);
@@ -168,7 +169,11 @@ impl World {
         let about = About { actor, cause: None, correlation: None, reason, traceparent: None, effective_at: None };
         let reference = CommandRef { id, hash: command.hash() };
         let rollback = is_rollback(&command);
-        let asked = Asked { command: Some(reference), what: What::Command { command, fence }, about };
+        let asked = Asked {
+            command: Some(reference),
+            what: What::Command { command, fence, probed: Probed::default() },
+            about,
+        };
         let settling = Settling::new(process, Owner::Request(request), asked, rollback, rollback);
         let is_back = matches!(&self.people.requests[request].command, Command::Rollback { .. });
         match self.begin(settling, &view) {
@@ -288,7 +293,7 @@ impl World {
                 6..26 if paused => Some(Command::Resume { deployment }),
                 26..31 => Some(Command::Abort { deployment }),
                 31..36 => Some(Command::Promote { deployment }),
-                36..44 => Some(Command::Rollback { deployment }),
+                36..44 => Some(Command::Rollback { deployment, unready: self.dice.chance(100) }),
                 44..50 => self.traffic(id, &ready),
                 50..56 => self.roll(id, of, &ready),
                 56..64 => Some(self.release(&id.service)),
@@ -309,7 +314,7 @@ impl World {
             18..30 => Some(self.release(&id.service)),
             30..55 if serving.is_some() => self.roll(id, of, &ready),
             30..62 => self.traffic(id, &ready),
-            62..72 => Some(Command::Rollback { deployment }),
+            62..72 => Some(Command::Rollback { deployment, unready: self.dice.chance(100) }),
             72..75 => Some(Command::Resume { deployment }),
             75..78 => Some(Command::Abort { deployment }),
             78..82 => Some(self.apply(&id.service)),
@@ -387,6 +392,7 @@ impl World {
             policy.rollout.bake_ms = self.dice.range(5 * SECOND, 2 * MINUTE);
             policy.rollout.control = Weight::from_percent(u16::try_from(self.dice.range(5, 31)).unwrap_or(5));
         }
+        policy.rollout.rollback_past_target = !self.dice.chance(300);
         // The same for good, so that whoever rolls back knows it.
         policy.rollout.hold_after = if service.as_str() == "web" { HoldAfter::Any } else { HoldAfter::Rollback };
         policy.judgement.requests_min = self.dice.range(5, 60);
@@ -448,7 +454,7 @@ impl World {
             0 => Command::Traffic { deployment, shares: vec![share(90)], supersede: true, again: false },
             1 => Command::Traffic { deployment, shares: vec![], supersede: true, again: false },
             2 => Command::Traffic { deployment, shares: vec![share(50), share(50)], supersede: true, again: false },
-            3 => Command::Rollback { deployment: "production/nobody".parse().expect("a deployment") },
+            3 => Command::Rollback { deployment: "production/nobody".parse().expect("a deployment"), unready: false },
             4 => {
                 Command::New { deployment, version: "9.9.9".parse().expect("a version"), then_roll: None, again: false }
             }

@@ -18,7 +18,8 @@ impl World {
         self.after(next, Event::Trouble);
         let seconds = |world: &mut World, from, to| world.now + world.dice.range(from * SECOND, to * SECOND);
         match self.dice.range(0, 105) {
-            0..30 => self.kill_somebody(),
+            0..26 => self.kill_somebody(),
+            26..30 => self.kill_a_target(),
             30..42 => self.cut_somebody_off(),
             42..54 => self.kill_a_node(),
             54..64 => self.make_a_node_sick(),

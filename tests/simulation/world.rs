@@ -196,6 +196,7 @@ impl World {
         self.slow_until = 0;
         self.silent_until = 0;
         self.cloud.router.deaf_until = 0;
+        self.cloud.doomed.clear();
         for node in self.cloud.nodes.values_mut() {
             node.sick = (0, 0);
         }

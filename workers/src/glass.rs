@@ -20,7 +20,7 @@ use ledger::execute::{Answer, Asked, Intended, Refusal};
 use ledger::log::AppendError;
 use schemas::command::{Outcome, Request};
 use schemas::glass::{Intent, Unrecorded};
-use schemas::{Actor, CommandId, CommitId, Role};
+use schemas::{Actor, CommandId, CommitId, Probed, Role};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
@@ -102,14 +102,14 @@ impl Glass {
         Arc::new(Self { folder, ledger, router, patience, pending, woken })
     }
 
-    /// Carries out a person's or a pipeline's rollback, as [`Ledger::execute`], and without a verdict past the ledger.
-    pub async fn execute(&self, request: Request, actor: Actor, cause: Option<CommitId>) -> Rolled {
-        let asked = Asked::request(&request, actor.clone(), cause);
+    /// Carries out a person's or a pipeline's rollback, as [`Ledger::execute_seeing`], and without a verdict past the ledger.
+    pub async fn execute(&self, request: Request, actor: Actor, cause: Option<CommitId>, probed: Probed) -> Rolled {
+        let asked = Asked::request(&request, actor.clone(), cause, probed.clone());
         let (ledger, patience) = (self.ledger.clone(), self.patience.verdict);
         self.race(&asked, async move {
             let until = tokio::time::Instant::now() + patience;
             loop {
-                match ledger.execute(request.clone(), actor.clone(), cause).await {
+                match ledger.execute_seeing(request.clone(), actor.clone(), cause, probed.clone()).await {
                     // Nothing was written, and it may be sent again.
                     Err(Refusal::NotTaken(AppendError::Refused(_))) if tokio::time::Instant::now() < until => {
                         tokio::time::sleep(AGAIN_AFTER).await;
@@ -174,10 +174,11 @@ impl Glass {
             Ok(Err(panic)) => (Refusal::Halted(panic.to_string()), None),
             Err(_) => (silent(asked, format!("none came within {:?}", self.patience.verdict)), Some(verdict)),
         };
-        let notes = match self.ledger.intend(asked) {
+        let obstacle = match self.ledger.intend(asked) {
+            Ok(Intended::Back(intent)) if asked.is_unready() => return self.go_on(*intent, verdict, &why).await,
             Ok(Intended::Back(intent)) => match hand::look_for_nodes(&self.ledger, &intent).await {
                 Ok(()) => return self.go_on(*intent, verdict, &why).await,
-                Err(gone) => vec![gone],
+                Err(gone) => gone,
             },
             // The verdict is being read just now.
             Ok(Intended::Nothing(notes)) => {
@@ -188,14 +189,11 @@ impl Glass {
                 };
                 return Rolled::Settled(last.filter(|last| !is_silent(last)).unwrap_or(Ok(answer)));
             }
-            Ok(Intended::Cold(notes)) => notes,
+            Ok(Intended::Cold(_)) => COLD.to_owned(),
             Err(refusal) => return Rolled::Settled(Err(refusal)),
         };
-        let (cold, next) = (
-            "without the ledger nothing can be done: the target's stack is gone",
-            "deploy it anew once the ledger answers",
-        );
-        Rolled::Settled(Err(silent(asked, format!("{why}; {cold} ({}); {next}", notes.join("; ")))))
+        let (cold, next) = ("without the ledger nothing can be done", "send it again once the ledger answers");
+        Rolled::Settled(Err(silent(asked, format!("{why}; {cold}: {obstacle}; {next}"))))
     }
 
     /// A second rollback of the same deployment changes nothing and is no second intent.
@@ -301,6 +299,10 @@ impl Glass {
         self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+/// Why there is nothing to turn to.
+const COLD: &str =
+    "the rollback target must be started first, because its stack is gone or no node of it passes its check";
 
 /// How long to wait before what was not taken is sent again, and for a verdict that is being read.
 const AGAIN_AFTER: Duration = Duration::from_millis(50);

@@ -19,6 +19,7 @@ pub mod rights;
 pub mod nodes;
 pub mod artifacts;
 pub mod checks;
+pub mod probing;
 pub mod traffic;
 pub mod measures;
 pub mod glass;

@@ -20,12 +20,12 @@ use schemas::{DeploymentId, Offset, Role, Timestamp};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::checks::Checks;
 use crate::effect::{Done, Effect, Key, Reaction};
 use crate::facts::Facts;
 use crate::glass::Glass;
 use crate::looks::Sight;
 use crate::nodes::Nodes;
+use crate::probing::Probing;
 use crate::telemetry;
 use crate::traffic::{ApplyError, Entry, Held, Router};
 use crate::{collector, provisioner, traffic_shifter};
@@ -41,8 +41,8 @@ pub use turns::{HANDOVER_MAX, take_turns};
 pub struct Adapters {
     /// Where nodes run.
     pub nodes: Arc<dyn Nodes>,
-    /// Where they are checked.
-    pub checks: Arc<dyn Checks>,
+    /// Where they are checked, and what the newest checks said.
+    pub checks: Arc<Probing>,
     /// What shares requests out over them.
     pub router: Arc<dyn Router>,
     /// What sends a canary back when the ledger gives no verdict; without it that waits for the ledger.
@@ -143,7 +143,8 @@ impl Worker {
     fn new(role: Role, holder: String, ledger: Ledger, adapters: Adapters) -> Self {
         let (send, news) = mpsc::unbounded_channel();
         let lookout = Lookout::new(role, ledger.clone(), adapters.clone(), send.clone());
-        let records = Records::new(role, holder.clone(), ledger.clone(), adapters.glass.clone());
+        let (glass, probing) = (adapters.glass.clone(), Arc::clone(&adapters.checks));
+        let records = Records::new(role, holder.clone(), ledger.clone(), glass, probing);
         let (react, facts) = (react_of(role), Facts { started: ledger.started(), ..Facts::default() });
         Self { role, holder, ledger, adapters, react, facts, lookout, records, news, send }
     }

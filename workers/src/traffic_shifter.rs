@@ -11,7 +11,7 @@ use ledger::judgement::hearing::Hearing;
 use schemas::command::DeploymentOutcome;
 use schemas::judgement::{Judged, Verdict};
 use schemas::rollout::HoldKind;
-use schemas::{DeploymentId, Role, StackId, Timestamp, Weight, Weights};
+use schemas::{DeploymentId, Probed, Role, StackId, Timestamp, Weight, Weights};
 
 use crate::effect::{Effect, Key, Reaction};
 use crate::facts::{FRESH_MAX, Facts, RETRY_AFTER, later};
@@ -184,13 +184,23 @@ fn follow_rollout(
     let heard = recorded.and_then(|recorded| watch?.heard(recorded));
     let (hearing, counted) = heard.map_or((recorded, None), |(hearing, counted)| (Some(hearing), counted));
     if let Some(reason) = canary_trouble(deployment, rollout) {
-        reaction.record(id, DeploymentOutcome::SendBack { rollout: rollout.id, reason, counted, judged: None });
+        reaction.record(
+            id,
+            DeploymentOutcome::SendBack {
+                rollout: rollout.id,
+                reason,
+                counted,
+                judged: None,
+                probed: Probed::default(),
+            },
+        );
         return;
     }
     let judged = hearing.and_then(|hearing| step::judged_of(deployment, rollout, hearing));
     if let Some(judged) = judged.as_ref().filter(|judged| judged.verdict == Verdict::Worse) {
         let (reason, judged) = (judged.reason.clone(), Some(judged.clone()));
-        reaction.record(id, DeploymentOutcome::SendBack { rollout: rollout.id, reason, counted, judged });
+        let probed = Probed::default();
+        reaction.record(id, DeploymentOutcome::SendBack { rollout: rollout.id, reason, counted, judged, probed });
         return;
     }
     if is_undriven(state, facts, id, rollout) {

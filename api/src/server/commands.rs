@@ -16,7 +16,7 @@ use replay::Moment;
 use replay::answer::Names;
 use schemas::command::{Command, Request};
 use schemas::run::EnvValue;
-use schemas::{Actor, ActorKind, CommitId, DeploymentId, EnvironmentName, Event, Offset, ServiceName};
+use schemas::{Actor, ActorKind, CommitId, DeploymentId, EnvironmentName, Event, Offset, Probed, ServiceName};
 use schemas::{run, traffic};
 use serde::Deserialize;
 use workers::glass::Rolled;
@@ -69,7 +69,7 @@ async fn dry_run(api: &Api, actor: &Actor, request: &Request) -> Result<Answer, 
     check_references(api, actor, &request.command)?;
     let mut notes = check_outside(api, &request.command, true).await?;
     let before = service_of(api, &request.command);
-    let decision = api.ledger.dry_run(request, actor)?;
+    let decision = api.ledger.dry_run(request, actor, &probed(api, &request.command).await)?;
     let names = Names { service: before, ..names(api, &request.command) };
     let events = Happened::all(&decision.events, &names);
     notes.extend(decision.notes);
@@ -100,9 +100,10 @@ pub(super) async fn carry_out(
     let warnings = if repeated { vec![] } else { check_outside(api, &request.command, false).await? };
     let (id, command, who, began) = (request.id, request.command.clone(), actor.to_string(), Instant::now());
     let before = service_of(api, &command);
+    let probed = probed(api, &command).await;
     let done = match glass::glass_for(api, &command, how.no_break_glass) {
-        None => api.ledger.execute(request, actor, cause).await,
-        Some(glass) => match glass.execute(request, actor, cause).await {
+        None => api.ledger.execute_seeing(request, actor, cause, probed).await,
+        Some(glass) => match glass.execute(request, actor, cause, probed).await {
             Rolled::Settled(done) => done,
             Rolled::Broken(broken) => return glass::answer_of(broken),
         },
@@ -142,6 +143,14 @@ async fn service_before(api: &Api, command: &Command, offset: Option<Offset>) ->
     let Command::Apply { service, .. } = command else { return None };
     let before = Moment::Offset(Offset(offset?.0.checked_sub(1)?));
     api.reader.state_at(before).await.ok()?.state.services.get(service).cloned()
+}
+
+/// What the newest probes say of the stacks that `command` is about, where it asks.
+async fn probed(api: &Api, command: &Command) -> Probed {
+    match command.deployment().filter(|_| decide::asks_probes(command)) {
+        Some(deployment) => api.hooks.probed(deployment).await,
+        None => Probed::default(),
+    }
 }
 
 /// What the ids in a command's events stand for.

@@ -4,9 +4,9 @@ use std::io;
 use std::net::SocketAddr;
 
 use async_trait::async_trait;
-use schemas::DeploymentId;
 use schemas::policy::JudgementPolicy;
 use schemas::run::RunSpec;
+use schemas::{DeploymentId, Probed};
 use workers::measures::{Asked, Measured};
 
 /// What the workers do for the door.
@@ -19,6 +19,12 @@ pub trait Hooks: Send + Sync + 'static {
     ///
     /// Why it did not, in a few words; the traffic shifter goes on trying.
     async fn apply_now(&self, deployment: &DeploymentId) -> Result<(), String>;
+
+    /// Returns what the newest probes say of the stacks that a rollback of `deployment` is about; nothing where nobody can ask.
+    async fn probed(&self, deployment: &DeploymentId) -> Probed {
+        let _ = deployment;
+        Probed::default()
+    }
 
     /// Makes sure that `deployment`'s users can be listened for on `address`, where it does not listen yet.
     ///

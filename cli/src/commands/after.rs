@@ -41,7 +41,7 @@ pub(crate) fn after(command: &Command, before: &Before, happened: &[Happened]) -
                 }
             })
         }
-        Command::Traffic { deployment, .. } | Command::Rollback { deployment } => {
+        Command::Traffic { deployment, .. } | Command::Rollback { deployment, .. } => {
             let before = before.filter(|before| !goes_to_rejected(before, happened));
             before.and_then(|before| weights(deployment, before)).map(|words| format!("undo: {words}"))
         }

@@ -72,6 +72,10 @@ Examples:
 /// worse, rolled back from, or left by hand for an older release. No gate, approval or freeze comes before it, and a
 /// second one changes nothing.
 ///
+/// While users are on a version that passes its check, they are only moved to one that does, too, or that cannot be
+/// asked: a target that does not pass is started again, and gets them once it is ready; an older version that passes is
+/// taken at once, unless the policy says `rollback_past_target = false`.
+///
 /// If the ledger gives no verdict within 2 s, it goes on without ("break glass"): the intent is signed and kept in a
 /// file, the requests move, and the ledger hears of it when it answers again.
 ///
@@ -87,6 +91,7 @@ Examples:
   ionledger rollback api
   ionledger rollback api --reason 'checkout fails'
   ionledger rollback api --dry-run                   # where would it go?
+  ionledger rollback api --unready                   # whatever the target's check says
   ionledger rollback api --no-break-glass            # not without the ledger")]
 pub(crate) struct Rollback {
     #[command(flatten)]
@@ -94,6 +99,9 @@ pub(crate) struct Rollback {
     /// Wait for the ledger's verdict, however long that takes
     #[arg(long)]
     no_break_glass: bool,
+    /// Go to the target though none of its nodes passes its check
+    #[arg(long)]
+    unready: bool,
     #[command(flatten)]
     kafka: KafkaArgs,
     #[command(flatten)]
@@ -102,8 +110,9 @@ pub(crate) struct Rollback {
 
 impl Rollback {
     pub(crate) fn run(self, session: &Session) -> Outcome {
+        let deployment = self.place.deployment();
         let asking = Asking { no_break_glass: self.no_break_glass, ..self.asking };
-        let command = Command::Rollback { deployment: self.place.deployment() };
+        let command = Command::Rollback { deployment, unready: self.unready };
         let settings = self.kafka.settings()?;
         session.wait_for(async {
             let door = session.door()?;

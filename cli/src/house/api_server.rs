@@ -7,13 +7,14 @@ use std::sync::Arc;
 use api::ci::Secrets;
 use api::server::{Api, Hooks, Server, check_bind};
 use ledger::Ledger;
-use schemas::DeploymentId;
 use schemas::policy::JudgementPolicy;
 use schemas::run::RunSpec;
+use schemas::{DeploymentId, Probed};
 use tokio_util::sync::CancellationToken;
 use workers::artifacts::Artifacts;
 use workers::measures::{self, Asked, Measured};
 use workers::nodes::process;
+use workers::probing::Probing;
 use workers::runtime::{self, Adapters};
 use workers::traffic::{Entry, Router};
 
@@ -57,7 +58,8 @@ impl ApiServer {
         let closing = CancellationToken::new();
         let mut api = Api::new(opened.ledger.clone(), Arc::clone(&opened.reader), &opened.data, artifacts);
         let router = Arc::clone(&adapters.router);
-        api.hooks = Arc::new(Hands { ledger: opened.ledger.clone(), router, launches });
+        api.hooks =
+            Arc::new(Hands { ledger: opened.ledger.clone(), router, launches, probing: Arc::clone(&adapters.checks) });
         api.glass = adapters.glass.clone();
         api.ci = ci;
         api.limits.connections_per_address_max = settings.connections_per_address_max;
@@ -101,6 +103,8 @@ struct Hands {
     router: Arc<dyn Router>,
     /// Whether this process launches nodes, too.
     launches: bool,
+    /// Asks nodes whether they pass their checks.
+    probing: Arc<Probing>,
 }
 
 #[async_trait::async_trait]
@@ -108,6 +112,14 @@ impl Hooks for Hands {
     async fn apply_now(&self, deployment: &DeploymentId) -> Result<(), String> {
         let applied = runtime::apply_now(&self.ledger, &*self.router, deployment).await;
         applied.map(drop).map_err(|error| error.to_string())
+    }
+
+    async fn probed(&self, deployment: &DeploymentId) -> Probed {
+        let found = self.ledger.view().state().deployment(deployment).cloned();
+        match found {
+            Some(found) => self.probing.look(&found).await,
+            None => Probed::default(),
+        }
     }
 
     async fn check_listen(&self, deployment: &DeploymentId, address: SocketAddr) -> Result<(), String> {

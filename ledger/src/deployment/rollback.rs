@@ -1,8 +1,11 @@
-//! Rollback: all traffic back to the rollback target. It passes no gate, raises the fence, and twice is once.
+//! Rollback: all traffic back to the rollback target. It passes no gate, raises the fence, and twice is once. It never
+//! moves users from a stack that passes its check to one that does not.
+
+use std::collections::BTreeSet;
 
 use schemas::judgement::{Counted, Judged, Verdict};
 use schemas::traffic::{self, Purpose};
-use schemas::{Event, RolloutId, StackId, Stream, Version, Weights, rollout, stack};
+use schemas::{Event, Probed, RolloutId, StackId, Stream, Version, Weights, rollout, stack};
 
 use super::{Case, Deployment, Phase, Rollout, Stack, rejected};
 use crate::decide::{Decision, Rejection};
@@ -14,49 +17,97 @@ pub enum Target {
     Warm {
         /// The stack.
         stack: StackId,
-        /// Stacks before it that are known to be unhealthy.
+        /// Stacks before it that are known to be unhealthy, or whose check fails.
         passed_over: Vec<StackId>,
+    },
+    /// A stack of which no node passes its check, while one that users are on does: it is started again.
+    Failing {
+        /// The stack.
+        stack: StackId,
+        /// What the check said.
+        why: String,
     },
     /// A version whose stack is gone: it must be deployed again.
     Gone {
         /// The version.
         version: Version,
-        /// Stacks before it that are known to be unhealthy.
+        /// Stacks before it that are known to be unhealthy, or whose check fails.
         passed_over: Vec<StackId>,
     },
 }
 
 impl Target {
-    /// Returns the warm stack.
+    /// Returns the stack, if it is not gone.
     pub fn stack(&self) -> Option<StackId> {
         match self {
-            Target::Warm { stack, .. } => Some(*stack),
+            Target::Warm { stack, .. } | Target::Failing { stack, .. } => Some(*stack),
             Target::Gone { .. } => None,
         }
     }
 }
 
-/// Returns where a rollback would go now, if anywhere.
+/// Returns where a rollback would go now, if anywhere, as far as the ledger knows.
 ///
 /// Within a rollout that is its baseline; else the latest version before the present one that held all traffic and is not
 /// rejected. One that is known to be unhealthy is passed over for the next older. If all that are
 /// warm are, it is the nearest version whose stack is gone, or, within a rollout, the baseline all the same.
 /// Source: design, "Rollouts".
 pub fn target(deployment: &Deployment) -> Option<Target> {
-    let mut passed_over = Vec::new();
+    target_by(deployment, &Probed::default(), true)
+}
+
+/// Returns where a rollback would go now, as [`target`], and by what the newest probes say: while users are on a stack that
+/// passes, it goes only to one that passes or cannot be asked. `past` says whether it may go past its target to an older one.
+/// Source: design, "Invariants", 18.
+pub fn target_by(deployment: &Deployment, probed: &Probed, past: bool) -> Option<Target> {
+    let mut unfit: Vec<(StackId, Option<String>)> = Vec::new();
     let mut gone = None;
     for Candidate { stack, version } in candidates(deployment) {
-        match warm(deployment, stack, &version) {
-            Some((stack, Phase::Ready)) => return Some(Target::Warm { stack, passed_over }),
-            Some((stack, _)) => passed_over.push(stack),
-            None if passed_over.is_empty() => return Some(Target::Gone { version, passed_over }),
-            None => gone = gone.or(Some(version)),
+        let Some((stack, phase)) = warm(deployment, stack, &version) else {
+            if unfit.is_empty() {
+                return Some(Target::Gone { version, passed_over: vec![] });
+            }
+            gone = gone.or(Some(version));
+            continue;
+        };
+        let failure = failure(deployment, probed, stack);
+        if *phase == Phase::Ready && failure.is_none() {
+            return Some(Target::Warm { stack, passed_over: stacks(&unfit) });
+        }
+        unfit.push((stack, failure));
+        if !past {
+            break;
         }
     }
-    match gone {
-        Some(version) if live(deployment).is_none() => Some(Target::Gone { version, passed_over }),
-        _ => passed_over.first().map(|first| Target::Warm { stack: *first, passed_over: vec![] }),
-    }
+    let (stack, failure) = unfit.first()?.clone();
+    let passing = unfit.iter().position(|(stack, failure)| failure.is_none() && probed.has_passed(*stack));
+    Some(match (failure, passing, gone) {
+        // Fewer nodes than must be are better than none.
+        (Some(_), Some(n), _) => Target::Warm { stack: unfit[n].0, passed_over: stacks(&unfit[..n]) },
+        (Some(why), None, _) => Target::Failing { stack, why },
+        (None, _, Some(version)) if live(deployment).is_none() => Target::Gone { version, passed_over: stacks(&unfit) },
+        (None, ..) => Target::Warm { stack, passed_over: vec![] },
+    })
+}
+
+fn stacks(unfit: &[(StackId, Option<String>)]) -> Vec<StackId> {
+    unfit.iter().map(|(stack, _)| *stack).collect()
+}
+
+/// Returns why users must not be moved to `to`: none of its nodes passes, and one of a stack they would be moved from does.
+pub(super) fn failure(deployment: &Deployment, probed: &Probed, to: StackId) -> Option<String> {
+    let why = probed.failure(to)?;
+    let mut from = deployment.traffic.set.iter().flat_map(|set| set.weights.iter()).map(|(stack, _)| stack);
+    from.any(|stack| stack != to && probed.has_passed(stack)).then(|| why.to_owned())
+}
+
+/// Returns the stacks that a rollback asks before it is decided: those that users are on and those that it may go to.
+pub fn to_probe(deployment: &Deployment) -> BTreeSet<StackId> {
+    let serving = deployment.traffic.set.iter().flat_map(|set| set.weights.iter()).map(|(stack, _)| stack);
+    let targets = candidates(deployment).into_iter();
+    let targets =
+        targets.filter_map(|Candidate { stack, version }| warm(deployment, stack, &version).map(|(id, _)| id));
+    serving.chain(targets).collect()
 }
 
 /// Returns the candidate's stack that can take traffic: its own, or another of its version if that is gone.
@@ -108,20 +159,24 @@ fn candidates(deployment: &Deployment) -> Vec<Candidate> {
     candidates
 }
 
-/// Decides `rollback`: none if the last thing that happened to the weights was one, or one waits for its target.
+/// Decides `rollback`: none if the last thing that happened to the weights was one, or one waits for its target. `unready`
+/// says that it goes to its target whatever is known of that, past none to an older one, and also while one waits.
 ///
 /// # Errors
 ///
 /// [`Rejection::NoTarget`] if no version held all traffic before, [`Rejection::AllRejected`] if each that did is rejected.
-pub(super) fn decide(case: &Case<'_>) -> Result<Decision, Rejection> {
+pub(super) fn decide(case: &Case<'_>, unready: bool) -> Result<Decision, Rejection> {
     let deployment = case.deployment;
-    let back = deployment.traffic.set.as_ref().is_some_and(|set| set.purpose == Purpose::Rollback);
-    if live(deployment).is_none() && (back || deployment.traffic.awaited.is_some()) {
-        let note = format!("{} is rolled back already; `ionledger traffic` goes further back", case.id);
+    let target = match unready {
+        true => target_by(deployment, &Probed::default(), false),
+        false => target_by(deployment, case.probed, case.goes_past()),
+    };
+    let overrules = unready && matches!(target, Some(Target::Warm { .. }));
+    if let Some(note) = done_already(case, overrules) {
         return Ok(Decision::nothing(note));
     }
     let reason = "asked for";
-    match target(deployment) {
+    match target {
         None => {
             let (deployment, rejected) = (case.id.clone(), case.rejected_targets());
             Err(if rejected.is_empty() {
@@ -133,7 +188,39 @@ pub(super) fn decide(case: &Case<'_>) -> Result<Decision, Rejection> {
         Some(Target::Warm { stack, passed_over }) => {
             Ok(Decision::on(case.stream(), all_back(deployment, stack, passed_over, reason)))
         }
-        Some(Target::Gone { version, passed_over }) => deploy_again(case, &version, passed_over, reason),
+        Some(Target::Failing { stack, why }) => start_again(case, stack, &why, reason),
+        Some(Target::Gone { version, passed_over }) => {
+            let mut decision = deploy_again(case, &version, passed_over, reason)?;
+            decision.notes.push(format!(
+                "the rollback target {version} is gone; it is deployed again and gets all traffic once it is ready. \
+                 A longer retention.warm_for in the policy of {} would have kept it",
+                case.id.service
+            ));
+            Ok(decision)
+        }
+    }
+}
+
+/// Says that a rollback was the last thing that happened to the weights, or that one waits for its target and this one does
+/// not overrule that.
+fn done_already(case: &Case<'_>, overrules: bool) -> Option<String> {
+    let (deployment, id) = (case.deployment, case.id);
+    let back = deployment.traffic.set.as_ref().is_some_and(|set| set.purpose == Purpose::Rollback);
+    let awaited = deployment.traffic.awaited.and_then(|stack| deployment.version_of(stack));
+    match awaited {
+        _ if live(deployment).is_some() => None,
+        Some(version) if !overrules => {
+            Some(format!("{id} is being rolled back already: {version} gets all traffic once it is ready"))
+        }
+        None if back => Some(format!("{id} is rolled back already; `ionledger traffic` goes further back")),
+        _ => None,
+    }
+}
+
+impl Case<'_> {
+    /// Whether the policy lets a rollback go past a target that does not pass its check.
+    fn goes_past(&self) -> bool {
+        self.service.definition.as_ref().is_none_or(|definition| definition.policy.rollout.rollback_past_target)
     }
 }
 
@@ -151,6 +238,9 @@ pub(super) fn decide_send_back(
     judged: Option<&Judged>,
 ) -> Result<Decision, Rejection> {
     let deployment = case.deployment;
+    let with_judgement = |decision: Decision, counted: Option<&Counted>| {
+        if counted.is_some() || judged.is_some() { case.with_judgement(decision, counted, judged) } else { decision }
+    };
     let outdated = |why: String| Rejection::Outdated(format!("rollout {rollout}: {why}"));
     let live = live(deployment).filter(|live| live.id == rollout).ok_or_else(|| outdated("it has ended".to_owned()))?;
     let unfit = deployment.stacks.get(&live.canary).is_none_or(Stack::is_unfit);
@@ -164,24 +254,35 @@ pub(super) fn decide_send_back(
         (Err(_), None) => None,
         (Ok(_), _) => counted,
     };
-    let (to, passed_over) = match target(deployment) {
+    let (to, passed_over) = match target_by(deployment, case.probed, case.goes_past()) {
         Some(Target::Warm { stack, passed_over }) => (stack, passed_over),
+        Some(Target::Failing { stack, why }) => {
+            return Ok(with_judgement(start_again(case, stack, &why, reason)?, counted));
+        }
         Some(Target::Gone { .. }) | None => (live.baseline, vec![]),
     };
     let decision = Decision::on(case.stream(), all_back(deployment, to, passed_over, reason));
-    Ok(if counted.is_some() || judged.is_some() { case.with_judgement(decision, counted, judged) } else { decision })
+    Ok(with_judgement(decision, counted))
 }
 
 /// The events that move all traffic to `to` now.
 pub(super) fn all_back(deployment: &Deployment, to: StackId, passed_over: Vec<StackId>, reason: &str) -> Vec<Event> {
-    let back = rolled_back(deployment, to, passed_over, reason);
+    let back = rolled_back(deployment, to, None, passed_over, reason);
     let set = traffic::WeightsSet { weights: Weights::all_on(to), purpose: Purpose::Rollback };
     [back.into(), set.into()].into_iter().chain(came_back(deployment, reason)).collect()
 }
 
-fn rolled_back(deployment: &Deployment, to: StackId, passed_over: Vec<StackId>, reason: &str) -> traffic::RolledBack {
+/// `again` is the version of which `to` is a new stack; nobody leaves the older stacks of it.
+fn rolled_back(
+    deployment: &Deployment,
+    to: StackId,
+    again: Option<&Version>,
+    passed_over: Vec<StackId>,
+    reason: &str,
+) -> traffic::RolledBack {
+    let stays = |stack: StackId| stack == to || (again.is_some() && deployment.version_of(stack) == again);
     let serving = deployment.traffic.set.iter().flat_map(|set| set.weights.iter().map(|(stack, _)| stack));
-    let mut from: Vec<StackId> = serving.filter(|stack| *stack != to).collect();
+    let mut from: Vec<StackId> = serving.filter(|stack| !stays(*stack)).collect();
     if let Some(canary) = live(deployment).map(|rollout| rollout.canary)
         && !from.contains(&canary)
     {
@@ -195,7 +296,22 @@ fn came_back(deployment: &Deployment, reason: &str) -> Option<Event> {
     live(deployment).map(|live| rollout::CameBack { rollout: live.id, reason: reason.to_owned() }.into())
 }
 
-/// The target's stack is gone: it is deployed again and gets all traffic once it is ready. The fence is raised now.
+/// Starts the target again in a new stack, since no node of it passes its check. Users stay where they are until that is
+/// ready.
+fn start_again(case: &Case<'_>, stack: StackId, why: &str, reason: &str) -> Result<Decision, Rejection> {
+    let unknown = || Rejection::Outdated(format!("stack {stack} is gone"));
+    let version = case.deployment.version_of(stack).ok_or_else(unknown)?;
+    let mut decision = deploy_again(case, version, vec![], reason)?;
+    decision.notes.push(format!(
+        "users stay where they are: no node of the rollback target {version} passes its check ({why}). It is started again \
+         and gets all traffic once it is ready; `ionledger rollback {} --unready` sends all traffic there now",
+        case.id.arguments()
+    ));
+    Ok(decision)
+}
+
+/// Makes a stack of `version`, or waits for one that is starting: it gets all traffic once it is ready. The fence is raised
+/// now.
 fn deploy_again(
     case: &Case<'_>,
     version: &Version,
@@ -208,8 +324,10 @@ fn deploy_again(
         .releases
         .get(version)
         .ok_or_else(|| Rejection::unknown_release(&id.service, version, service.releases.keys()))?;
-    let starting = deployment.stack_for(version).filter(|(_, stack)| stack.phase == Phase::Starting);
-    let to = starting.map_or(now.commit.into(), |(stack, _)| stack);
+    let starts = |stack: &Stack| stack.version == *version && stack.phase == Phase::Starting && !stack.retired;
+    let starting = deployment.stacks.iter().filter(|(_, stack)| starts(stack));
+    let starting = starting.max_by_key(|(id, stack)| (stack.requested_at, **id)).map(|(id, _)| *id);
+    let to = starting.unwrap_or(now.commit.into());
     let mut events: Vec<Event> = Vec::new();
     if starting.is_none() {
         let requested = stack::Requested {
@@ -222,13 +340,7 @@ fn deploy_again(
         };
         events.push(requested.into());
     }
-    events.push(rolled_back(deployment, to, passed_over, reason).into());
+    events.push(rolled_back(deployment, to, Some(version), passed_over, reason).into());
     events.extend(came_back(deployment, reason));
-    let mut decision = Decision::on(case.stream(), events);
-    decision.notes.push(format!(
-        "the rollback target {version} is gone; it is deployed again and gets all traffic once it is ready. \
-         A longer retention.warm_for in the policy of {} would have kept it",
-        id.service
-    ));
-    Ok(decision.requiring(Stream::Service(id.service.clone())))
+    Ok(Decision::on(case.stream(), events).requiring(Stream::Service(id.service.clone())))
 }

@@ -12,7 +12,7 @@ use schemas::{Event, RolloutId, StackId, Stream, Timestamp, Version, Weight, Wei
 use serde::{Deserialize, Serialize};
 
 use super::rejected::{self, How};
-use super::{Case, Deployment, hold};
+use super::{Case, Deployment, hold, rollback};
 use crate::decide::{self, Decision, Rejection};
 use crate::state::At;
 
@@ -449,16 +449,31 @@ fn check_baseline(case: &Case<'_>, from: &Version, baseline: StackId) -> Result<
 
 /// A baseline that answers nobody is nothing to compare with, and its users would get errors for as long as the plan takes.
 fn check_serves(case: &Case<'_>, from: &Version, baseline: StackId) -> Result<(), Rejection> {
-    let Some(stack) = case.deployment.stacks.get(&baseline).filter(|stack| stack.ready_nodes() == 0) else {
+    let Some(stack) = case.deployment.stacks.get(&baseline) else { return Ok(()) };
+    let failure = case.probed.failure(baseline);
+    if case.probed.has_passed(baseline) || (failure.is_none() && stack.ready_nodes() > 0) {
         return Ok(());
-    };
+    }
     let env = case.id.env_flag();
-    let because = stack.last_failure.as_ref().map(|why| format!(" (the last one: {why})")).unwrap_or_default();
+    let because = stack.last_failure.as_ref().map(|why| format!(" (the last one: {why})"));
+    let because = because.or_else(|| failure.map(|why| format!(" ({why})"))).unwrap_or_default();
     Err(Rejection::Invalid(format!(
         "none of the nodes of {from} passes its check{because}, and a rollout would leave its users there step by step; move \
          all of them to a version that is ready with `ionledger traffic {} VERSION 100{env}`",
         case.id.service
     )))
+}
+
+/// While a node of the canary passes its check, an abort sends its users to no baseline that has none.
+fn check_baseline_passes(case: &Case<'_>, rollout: &Rollout) -> Result<(), Rejection> {
+    let failure = rollback::failure(case.deployment, case.probed, rollout.baseline);
+    let Some((why, version)) = failure.zip(case.deployment.version_of(rollout.baseline)) else { return Ok(()) };
+    let why = format!(
+        "no node of it passes its check ({why}), and the canary's users would be sent there; `ionledger rollback {0}` goes to \
+         an older version or starts this one again, and `ionledger rollback {0} --unready` sends them there all the same",
+        case.id.arguments()
+    );
+    Err(Rejection::NotReady { deployment: case.id.clone(), version: version.clone(), why })
 }
 
 /// Decides `pause`: none if it is paused.
@@ -488,12 +503,13 @@ pub(super) fn decide_resume(case: &Case<'_>) -> Result<Decision, Rejection> {
     Ok(Decision::on(case.stream(), vec![rollout::Resumed { rollout: rollout.id }.into()]))
 }
 
-/// Decides `abort`: none if the last rollout was aborted. It asks nothing of the baseline: it has most of the traffic,
-/// and a canary is given up for a reason.
+/// Decides `abort`: none if the last rollout was aborted. It does not ask what the ledger knows of the baseline: that has most
+/// of the traffic, and a canary is given up for a reason.
 ///
 /// # Errors
 ///
-/// [`Rejection::NoRollout`].
+/// [`Rejection::NoRollout`], or [`Rejection::NotReady`] if the probes say that no node of the baseline passes its check and
+/// one of the canary does.
 pub(super) fn decide_abort(case: &Case<'_>) -> Result<Decision, Rejection> {
     if case.deployment.rollout.as_ref().is_some_and(|rollout| rollout.phase == Phase::Aborted) {
         return Ok(Decision::default());
@@ -502,6 +518,7 @@ pub(super) fn decide_abort(case: &Case<'_>) -> Result<Decision, Rejection> {
         "`ionledger rollback {}` sends all traffic back to the version before",
         case.id.arguments()
     ))?;
+    check_baseline_passes(case, rollout)?;
     let aborted = rollout::Aborted { rollout: rollout.id, reason: "asked for".to_owned() };
     let weights = Weights::all_on(rollout.baseline);
     let set = WeightsSet { weights, purpose: Purpose::Abort { rollout: rollout.id } };

@@ -4,6 +4,7 @@
 mod named;
 
 mod matrix;
+mod probed;
 mod rejected;
 mod reports;
 

@@ -4,7 +4,7 @@ use schemas::command::{Command, Outcome, Request};
 use schemas::envelope::{About, CommandRef, Draft};
 use schemas::glass::Intent;
 use schemas::traffic;
-use schemas::{Actor, CommitId, Event, StreamVersion};
+use schemas::{Actor, CommitId, Event, Probed, StreamVersion};
 
 use super::prepare::prepare;
 use super::{Answer, Asked, Ledger, Prepared, Refusal, What};
@@ -24,11 +24,17 @@ pub enum Intended {
 
 impl Asked {
     /// Returns what a person or a pipeline asks, with the fence left open.
-    pub fn request(request: &Request, actor: Actor, cause: Option<CommitId>) -> Self {
+    /// `probed`: what the newest probes say of its deployment's stacks.
+    pub fn request(request: &Request, actor: Actor, cause: Option<CommitId>, probed: Probed) -> Self {
         let Request { id, command, fence, reason, effective_at } = request.clone();
         let about = About { actor, cause, correlation: cause, reason, traceparent: None, effective_at };
         let reference = CommandRef { id, hash: command.hash() };
-        Self { command: Some(reference), what: What::Command { command, fence }, about }
+        Self { command: Some(reference), what: What::Command { command, fence, probed }, about }
+    }
+
+    /// Says whether it goes to the rollback's target whatever its check says.
+    pub fn is_unready(&self) -> bool {
+        matches!(self.what, What::Command { command: Command::Rollback { unready: true, .. }, .. })
     }
 
     /// Returns the deployment that it is about, if it is about one.

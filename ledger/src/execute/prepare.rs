@@ -5,7 +5,7 @@ use bytes::Bytes;
 use schemas::command::{Command, DeploymentOutcome, Outcome};
 use schemas::envelope::{About, CommandRef, Draft, Head as WireHead};
 use schemas::glass::Intent;
-use schemas::{Actor, ActorKind, CommandId, CommitId, Event, Fence, Hash, Role, Stream, StreamVersion, text};
+use schemas::{Actor, ActorKind, CommandId, CommitId, Event, Fence, Hash, Probed, Role, Stream, StreamVersion, text};
 
 use super::Refusal;
 use crate::decide::{self, By, Decision, Now, Rejection};
@@ -35,6 +35,8 @@ pub enum What {
         command: Command,
         /// The fence it was asked under.
         fence: Option<Fence>,
+        /// What the newest probes say of its deployment's stacks.
+        probed: Probed,
     },
     /// A worker's conclusion or report.
     Outcome {
@@ -94,9 +96,9 @@ pub fn prepare(view: &View, asked: &Asked, now: Now, rollback: bool) -> Result<P
         decide::check_reason(command, about.reason.as_deref())?;
     }
     let mut decision = match &asked.what {
-        What::Command { command, fence } => {
+        What::Command { command, fence, probed } => {
             let by = By { kind: about.actor.kind, reason: about.reason.as_deref() };
-            decide::decide(view.state(), command, by, *fence, now)?
+            decide::decide(view.state(), command, by, *fence, probed, now)?
         }
         What::Outcome { outcome, role, holder } => decide_as(view, outcome, *role, holder, now)?,
         What::Glass { intent, generation } => deployment::decide_glass(view.state(), intent, *generation, now)?,

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures::future::join_all;
 use schemas::command::DeploymentOutcome;
-use schemas::{ActorKind, Role, StreamVersion};
+use schemas::{ActorKind, Probed, Role, StreamVersion};
 
 use super::*;
 use crate::decide::Rejection;
@@ -273,7 +273,11 @@ mod a_conflict {
         let command_ref = CommandRef { id: id(u128::MAX), hash: command.hash() };
         let about =
             About { actor: ana(), cause: None, correlation: None, reason: None, traceparent: None, effective_at: None };
-        Asked { command: Some(command_ref), what: What::Command { command, fence: None }, about }
+        Asked {
+            command: Some(command_ref),
+            what: What::Command { command, fence: None, probed: Probed::default() },
+            about,
+        }
     }
 
     /// The house, but the next append comes behind the one of another program that does what is asked.
@@ -720,7 +724,7 @@ mod what_is_said_about_a_commit {
 async fn a_dry_run_says_what_would_happen_and_appends_nothing() {
     let house = House::serving().await;
     let end = house.end();
-    let decision = house.ledger.dry_run(&request(kit::roll(V1, V2)), &ana()).unwrap();
+    let decision = house.ledger.dry_run(&request(kit::roll(V1, V2)), &ana(), &Probed::default()).unwrap();
     assert_eq!(kit::kinds(&decision), ["rollout.started"]);
     assert_eq!(house.end(), end);
 }

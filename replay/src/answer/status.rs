@@ -742,6 +742,13 @@ fn target_status(deployment: &Deployment, target: &rollback::Target) -> Rollback
             warm: true,
             passed_over: passed_over.iter().filter_map(|stack| deployment.version_of(*stack).cloned()).collect(),
         },
+        // Only a rollback asks the nodes.
+        rollback::Target::Failing { stack, .. } => RollbackTarget {
+            version: deployment.version_of(*stack).cloned(),
+            stack: Some(*stack),
+            warm: false,
+            passed_over: vec![],
+        },
         rollback::Target::Gone { version, .. } => {
             RollbackTarget { version: Some(version.clone()), stack: None, warm: false, passed_over: vec![] }
         }

@@ -25,8 +25,8 @@ use schemas::release::Source;
 use schemas::run::{Artifact, Capacity};
 use schemas::service::Definition;
 use schemas::{
-    Actor, ActorKind, CommandId, CommitId, DeploymentId, EffectId, Event, Hash, LedgerId, Role, ServiceName, Stream,
-    StreamVersion, Version, Weight, genesis,
+    Actor, ActorKind, CommandId, CommitId, DeploymentId, EffectId, Event, Hash, LedgerId, Probed, Role, ServiceName,
+    Stream, StreamVersion, Version, Weight, genesis,
 };
 use uuid::Uuid;
 
@@ -262,7 +262,10 @@ impl Busy {
         let reason = self.rng.random_ratio(1, 3).then(|| "it is time".to_owned());
         let id = CommandRef { id: CommandId(self.uuid()), hash: command.hash() };
         let about = About { reason, ..about(actor, None) };
-        (Asked { command: Some(id), what: What::Command { command, fence: None }, about }, rollback)
+        (
+            Asked { command: Some(id), what: What::Command { command, fence: None, probed: Probed::default() }, about },
+            rollback,
+        )
     }
 
     fn apply(&self, service: &ServiceName) -> Command {
@@ -401,7 +404,13 @@ impl Busy {
         let worse =
             judged.as_ref().filter(|judged| judged.verdict == Verdict::Worse).map(|judged| judged.reason.clone());
         if let Some(reason) = worse {
-            return Some(DeploymentOutcome::SendBack { rollout: rollout_id, reason, counted, judged });
+            return Some(DeploymentOutcome::SendBack {
+                rollout: rollout_id,
+                reason,
+                counted,
+                judged,
+                probed: Probed::default(),
+            });
         }
         match step::gate(&deployment.traffic, rollout, Some(&hearing), self.time) {
             Gate::Open => Some(DeploymentOutcome::TakeStep { rollout: rollout_id, step, counted, judged }),
@@ -447,7 +456,7 @@ impl Busy {
             3..7 => Command::Resume { deployment },
             7 => Command::Promote { deployment },
             8 => Command::Abort { deployment },
-            _ => Command::Rollback { deployment },
+            _ => Command::Rollback { deployment, unready: false },
         }
     }
 
@@ -483,7 +492,7 @@ impl Busy {
                 let shares = vec![Share { version: to, weight: Weight::FULL }];
                 Some(Command::Traffic { deployment, shares, supersede: true, again: false })
             }
-            (45..48, ..) => Some(Command::Rollback { deployment }),
+            (45..48, ..) => Some(Command::Rollback { deployment, unready: false }),
             (48, ..) if self.rng.random_ratio(1, 3) => Some(Command::Retire { deployment }),
             (58..70, ..) => Some(new(Some(PlanAsked::default()))),
             (70..80, ..) => Some(new(None)),

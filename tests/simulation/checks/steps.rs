@@ -35,6 +35,14 @@ impl Checks {
         });
     }
 
+    /// 18: no step is taken while a rollback waits for its target.
+    pub(super) fn check_no_rollback_waits(&mut self, offset: Offset, id: &DeploymentId) {
+        let awaited = self.book.deployments.get(id).and_then(|of| of.awaited);
+        self.must(18, awaited.is_none(), || {
+            format!("#{offset}: {id} takes a step while a rollback waits for its target")
+        });
+    }
+
     /// 8: a step after the first rests on requests that truly happened since the rollout began, enough of them, and a
     /// verdict.
     pub(super) fn check_step(

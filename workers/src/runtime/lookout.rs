@@ -8,6 +8,7 @@ use schemas::{DeploymentId, Offset, Role, Timestamp};
 use tokio::sync::mpsc;
 
 use super::{Adapters, News};
+use crate::checks::Checks as _;
 use crate::facts::Facts;
 use crate::looks::{Look, Looks, Pace, Sight};
 use crate::measures::prometheus::PrometheusSource;

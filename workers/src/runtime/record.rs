@@ -18,6 +18,7 @@ use tokio::task::{JoinError, JoinSet};
 use super::backoff::Backoff;
 use super::{IDLE_MIN, WorkerError};
 use crate::glass::Glass;
+use crate::probing::Probing;
 
 /// Whose outcomes are under way: a deployment's, and whether they send its traffic back.
 type Subject = (Option<DeploymentId>, bool);
@@ -47,11 +48,18 @@ struct Recorder {
     holder: String,
     ledger: Ledger,
     glass: Option<Arc<Glass>>,
+    probing: Arc<Probing>,
 }
 
 impl Records {
-    pub(super) fn new(role: Role, holder: String, ledger: Ledger, glass: Option<Arc<Glass>>) -> Self {
-        let recorder = Recorder { role, holder, ledger, glass };
+    pub(super) fn new(
+        role: Role,
+        holder: String,
+        ledger: Ledger,
+        glass: Option<Arc<Glass>>,
+        probing: Arc<Probing>,
+    ) -> Self {
+        let recorder = Recorder { role, holder, ledger, glass, probing };
         Self { recorder, under_way: BTreeSet::new(), tasks: JoinSet::new(), backoff: Backoff::default() }
     }
 
@@ -154,6 +162,7 @@ impl Recorder {
 
     /// Records an outcome. What sends traffic back is carried out without the ledger if that gives no verdict.
     async fn record_one(&self, outcome: Outcome, cause: Option<CommitId>) -> Result<Answer, Refusal> {
+        let outcome = self.seeing(outcome).await;
         let (role, holder) = (self.role, self.holder.clone());
         match self.glass.clone().filter(|_| decide::outcome_is_rollback(&outcome)) {
             Some(glass) => {
@@ -162,6 +171,17 @@ impl Recorder {
             }
             None => self.ledger.record(outcome, role, &holder, cause).await,
         }
+    }
+
+    /// Adds what the newest probes say to an outcome that sends traffic back.
+    async fn seeing(&self, mut outcome: Outcome) -> Outcome {
+        if let Outcome::Deployment { deployment, outcome: DeploymentOutcome::SendBack { probed, .. } } = &mut outcome {
+            let found = self.ledger.view().state().deployment(deployment).cloned();
+            if let Some(found) = found {
+                *probed = self.probing.look(&found).await;
+            }
+        }
+        outcome
     }
 }
 
@@ -221,6 +241,7 @@ mod tests {
     use schemas::{Actor, ActorKind, CommandId, Hash, Stream};
 
     use super::*;
+    use crate::checks::http::HttpChecks;
 
     /// A ledger in which the deployment of a stack holds what this program does not understand.
     async fn with_a_read_only_stream() -> (Ledger, DeploymentId, StackId) {
@@ -267,7 +288,8 @@ mod tests {
     #[tokio::test]
     async fn what_a_read_only_stream_does_not_take_is_tried_a_few_times_and_not_all_the_time() {
         let (ledger, deployment, stack) = with_a_read_only_stream().await;
-        let mut records = Records::new(Role::Provisioner, "one".to_owned(), ledger.clone(), None);
+        let probing = Probing::new(Arc::new(HttpChecks));
+        let mut records = Records::new(Role::Provisioner, "one".to_owned(), ledger.clone(), None, probing);
         let outcome = DeploymentOutcome::StackFailed { stack, reason: "it does not start".to_owned() };
         let outcome = Outcome::Deployment { deployment, outcome };
         let (began, mut tries) = (Instant::now(), 0);

@@ -6,10 +6,12 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use schemas::command::{Command, DeploymentOutcome, Outcome, PlanAsked, Request};
-use schemas::{Role, Timestamp, Weight, Weights};
+use schemas::{Probed, Role, Timestamp, Weight, Weights};
 use workers::glass::Rolled;
 
-use crate::world::{DEADLINE, HOLDER, V1, V2, V3, World, deployment, effective_at, has, patience, person, rollback};
+use crate::world::{
+    DEADLINE, HOLDER, V1, V2, V3, World, deployment, effective_at, has, patience, person, request, rollback,
+};
 
 #[tokio::test]
 async fn the_weights_move_at_once_and_history_has_it_once_with_its_true_actor_and_time() {
@@ -37,7 +39,7 @@ async fn the_weights_move_at_once_and_history_has_it_once_with_its_true_actor_an
     assert!((before..=after).contains(&effective_at(commit)), "{commit}");
     assert_eq!(world.set(), Weights::all_on(world.stack(V1)));
     assert_eq!((world.files(""), world.files("done").len()), (vec![], 1));
-    let again = world.glass.execute(request, person("ana"), None).await;
+    let again = world.glass.execute(request, person("ana"), None, Probed::default()).await;
     assert!(matches!(&again, Rolled::Settled(Ok(answer)) if answer.repeated), "{again:?}");
     assert_eq!(world.history("traffic.rolled_back").len(), 1);
 }
@@ -94,7 +96,7 @@ async fn a_second_one_changes_nothing_and_makes_no_second_intent() {
         std::sync::Arc::clone(&world.router) as _,
         patience(),
     );
-    let third = other.execute(rollback(), person("cy"), None).await;
+    let third = other.execute(rollback(), person("cy"), None, Probed::default()).await;
     assert!(matches!(&third, Rolled::Broken(broken) if broken.notes[0].contains("serves it already")), "{third:?}");
     assert_eq!(world.router.changes.load(Ordering::SeqCst), changes);
     assert_eq!(world.files("").len(), 1);
@@ -109,13 +111,34 @@ async fn nobody_is_sent_to_nodes_that_are_gone() {
     world.log.fall_silent();
     // Collected since, which a view of a ledger out of reach does not tell.
     world.nodes.lock().unwrap().remove(&world.stack(V1));
-    let refused = match world.glass.execute(rollback(), person("ana"), None).await {
+    let refused = match world.glass.execute(rollback(), person("ana"), None, Probed::default()).await {
         Rolled::Settled(Err(refused)) => refused.to_string(),
         other => panic!("{other:?}"),
     };
     assert!(refused.contains("no node of 1.0.0 is there any more: nobody listens on 127.0.0.1:"), "{refused}");
     assert_eq!(world.router.weights(), Weights::all_on(world.stack(V2)));
     assert!(world.files("").is_empty(), "nothing waits to be recorded");
+}
+
+#[tokio::test]
+async fn without_the_ledger_too_nobody_is_moved_to_a_version_that_does_not_pass_but_by_unready() {
+    let world = World::serving().await;
+    let mut probed = Probed::default();
+    probed.passes(world.stack(V2));
+    probed.fails(world.stack(V1), "connection refused".to_owned());
+    let changes = world.router.changes.load(Ordering::SeqCst);
+    world.log.fall_silent();
+    let refused = match world.glass.execute(rollback(), person("ana"), None, probed.clone()).await {
+        Rolled::Settled(Err(refused)) => refused.to_string(),
+        other => panic!("{other:?}"),
+    };
+    assert!(refused.contains("no node of it passes its check"), "{refused}");
+    assert_eq!((world.router.changes.load(Ordering::SeqCst), world.files("")), (changes, vec![]));
+
+    let unready = request(Command::Rollback { deployment: deployment(), unready: true });
+    let done = world.glass.execute(unready, person("ana"), None, probed).await;
+    assert!(matches!(done, Rolled::Broken(_)), "{done:?}");
+    assert_eq!(world.router.weights(), Weights::all_on(world.stack(V1)));
 }
 
 #[tokio::test]
@@ -136,11 +159,13 @@ async fn a_move_that_failed_is_not_made_up_for_once_the_nodes_are_gone() {
 #[tokio::test]
 async fn a_verdict_in_time_is_the_usual_way_and_leaves_no_file() {
     let world = World::serving().await;
-    let Rolled::Settled(Ok(answer)) = world.glass.execute(rollback(), person("ana"), None).await else {
+    let Rolled::Settled(Ok(answer)) = world.glass.execute(rollback(), person("ana"), None, Probed::default()).await
+    else {
         panic!("the log answers");
     };
     assert!(has(&answer, "traffic.rolled_back"));
-    let Rolled::Settled(Ok(answer)) = world.glass.execute(rollback(), person("ana"), None).await else {
+    let Rolled::Settled(Ok(answer)) = world.glass.execute(rollback(), person("ana"), None, Probed::default()).await
+    else {
         panic!("the log answers");
     };
     assert_eq!(answer.events, [], "it is rolled back already");
@@ -273,7 +298,7 @@ async fn the_judge_sends_a_canary_back_without_the_ledger_and_history_says_it_wa
 
     world.log.fall_silent();
     let reason = "the canary is unhealthy".to_owned();
-    let back = DeploymentOutcome::SendBack { rollout, reason, counted: None, judged: None };
+    let back = DeploymentOutcome::SendBack { rollout, reason, counted: None, judged: None, probed: Probed::default() };
     let outcome = Outcome::Deployment { deployment: deployment(), outcome: back };
     let cause = Some(schemas::CommitId(rollout.0));
     for _ in 0..2 {
@@ -323,8 +348,11 @@ async fn an_id_that_waits_for_the_ledger_is_refused_for_something_else_and_its_f
     let asked = rollback();
     world.broken(asked.clone()).await;
     let kept = fs::read(world.file(asked.id)).unwrap();
-    let other = Request { command: Command::Rollback { deployment: "test/api".parse().unwrap() }, ..asked.clone() };
-    let answer = world.glass.execute(other, person("ana"), None).await;
+    let other = Request {
+        command: Command::Rollback { deployment: "test/api".parse().unwrap(), unready: false },
+        ..asked.clone()
+    };
+    let answer = world.glass.execute(other, person("ana"), None, Probed::default()).await;
     assert_eq!(answer, Rolled::Settled(Err(ledger::execute::Refusal::OtherContent { id: asked.id })));
     assert_eq!(fs::read(world.file(asked.id)).unwrap(), kept);
 }

@@ -18,8 +18,8 @@ use schemas::command::{Command, DeploymentOutcome, Outcome, Request, Share};
 use schemas::run::{Artifact, Capacity};
 use schemas::service::Definition;
 use schemas::{
-    Actor, ActorKind, CommandId, DeploymentId, EffectId, Event, Hash, Offset, Role, StackId, StreamVersion, Timestamp,
-    Version, Weight, Weights,
+    Actor, ActorKind, CommandId, DeploymentId, EffectId, Event, Hash, Offset, Probed, Role, StackId, StreamVersion,
+    Timestamp, Version, Weight, Weights,
 };
 use serde_json::Value;
 use tokio::sync::watch;
@@ -189,7 +189,7 @@ pub fn request(command: Command) -> Request {
 }
 
 pub fn rollback() -> Request {
-    request(Command::Rollback { deployment: deployment() })
+    request(Command::Rollback { deployment: deployment(), unready: false })
 }
 
 pub fn patience() -> Patience {
@@ -319,7 +319,7 @@ impl World {
 
     /// Asks for a rollback as ana and expects it to be carried out without the ledger.
     pub async fn broken(&self, request: Request) -> workers::glass::Broken {
-        match self.glass.execute(request, person("ana"), None).await {
+        match self.glass.execute(request, person("ana"), None, Probed::default()).await {
             Rolled::Broken(broken) => broken,
             Rolled::Settled(answer) => panic!("the ledger gave a verdict: {answer:?}"),
         }

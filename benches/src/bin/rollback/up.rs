@@ -83,7 +83,7 @@ impl Up {
 
     /// Rolls back and waits until the router has confirmed it.
     pub async fn rollback(&self) -> Result<(), Error> {
-        applied(&self.send(Command::Rollback { deployment: self.deployment.clone() }).await?)
+        applied(&self.send(Command::Rollback { deployment: self.deployment.clone(), unready: false }).await?)
     }
 
     /// Makes sure that `version` alone has the traffic: the router says so, and the next user gets it.

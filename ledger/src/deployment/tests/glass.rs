@@ -66,7 +66,9 @@ fn it_is_recorded_as_the_rollback_that_it_was() {
     assert_eq!(world.weights(), [(V1.to_owned(), 100)].into());
     assert_eq!(world.deployment().traffic.fence, intent.fence.next());
     assert!(world.deployment().generation() > intent.generation, "the normal path is above it again");
-    let again = decide::decide(&world.state, &rollback(), decide::By::PERSON, None, world.now()).unwrap();
+    let again =
+        decide::decide(&world.state, &rollback(), decide::By::PERSON, None, &schemas::Probed::default(), world.now())
+            .unwrap();
     assert_eq!(again.events, [], "a second one changes nothing");
 }
 

@@ -136,7 +136,9 @@ fn a_hold_needs_a_reason_and_a_time_that_can_be() {
     let world = given(Named::Serving);
     for reason in [None, Some("  ")] {
         let by = By { reason, ..By::PERSON };
-        let said = decide::decide(&world.state, &hold(None), by, None, world.now()).unwrap_err().to_string();
+        let said = decide::decide(&world.state, &hold(None), by, None, &schemas::Probed::default(), world.now())
+            .unwrap_err()
+            .to_string();
         assert!(said.contains("`--reason WHY`"), "{said}");
     }
     assert!(matches!(world.decide(&hold(Some(0))), Err(Rejection::Invalid(_))));

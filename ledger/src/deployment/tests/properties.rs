@@ -11,7 +11,7 @@ use proptest::sample::Index;
 use schemas::command::{Command, DeploymentOutcome};
 use schemas::rollout::HoldKind;
 use schemas::traffic::{Event as Traffic, Purpose};
-use schemas::{Event, Fence, StackId, Stream, Weight, Weights};
+use schemas::{Event, Fence, Probed, StackId, Stream, Weight, Weights};
 
 use super::super::rollback;
 use super::super::{Deployment, Phase};
@@ -116,12 +116,24 @@ fn reports(world: &World) -> Vec<DeploymentOutcome> {
             let (rollout, counted_too, judged_too) = (rollout.id, counted.clone(), judged.clone());
             reports.push(DeploymentOutcome::Hold { rollout, kind: HoldKind::Source, reason: why(), counted, judged });
             let (counted, judged) = (counted_too, judged_too);
-            reports.push(DeploymentOutcome::SendBack { rollout, reason: why(), counted, judged });
+            reports.push(DeploymentOutcome::SendBack {
+                rollout,
+                reason: why(),
+                counted,
+                judged,
+                probed: Probed::default(),
+            });
         }
         reports.push(DeploymentOutcome::BeginJudging { begun: world.begun() });
         reports.push(DeploymentOutcome::DriveAgain { rollout: rollout.id });
         let (counted, judged) = (None, None);
-        reports.push(DeploymentOutcome::SendBack { rollout: rollout.id, reason: why(), counted, judged });
+        reports.push(DeploymentOutcome::SendBack {
+            rollout: rollout.id,
+            reason: why(),
+            counted,
+            judged,
+            probed: Probed::default(),
+        });
     }
     reports
 }

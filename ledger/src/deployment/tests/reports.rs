@@ -7,7 +7,7 @@ use schemas::command::DeploymentOutcome;
 use schemas::hold::Cause;
 use schemas::judgement::{Begun, Counted, Judged};
 use schemas::rollout::{HoldKind, Plan};
-use schemas::{EffectId, RolloutId, StackId, Weight, Weights};
+use schemas::{EffectId, Probed, RolloutId, StackId, Weight, Weights};
 use uuid::Uuid;
 
 use super::matrix::{Results, cells, shown};
@@ -90,9 +90,9 @@ reports! {
     },
     CanaryIsWorse = |world: &World| {
         let (counted, judged) = looked(world, (100, 50));
-        DeploymentOutcome::SendBack { rollout: rollout(world), reason: why(), counted, judged }
+        DeploymentOutcome::SendBack { rollout: rollout(world), reason: why(), counted, judged, probed: Probed::default() }
     },
-    CanaryIsUnfit = |world: &World| DeploymentOutcome::SendBack { rollout: rollout(world), reason: why(), counted: None, judged: None },
+    CanaryIsUnfit = |world: &World| DeploymentOutcome::SendBack { rollout: rollout(world), reason: why(), counted: None, judged: None, probed: Probed::default() },
     CollectFirst = |world: &World| DeploymentOutcome::StartCollection { stack: stack(world, V1), reason: why() },
     CollectSecond = |world: &World| DeploymentOutcome::StartCollection { stack: stack(world, V2), reason: why() },
     CollectedSecond = |world: &World| DeploymentOutcome::Collected { stack: stack(world, V2) },

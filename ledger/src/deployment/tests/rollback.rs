@@ -2,7 +2,7 @@
 
 use schemas::command::DeploymentOutcome;
 use schemas::traffic::{Event as Traffic, Purpose, RolledBack};
-use schemas::{Event, Fence};
+use schemas::{Event, Fence, Probed};
 
 use super::super::rollback::{Target, target};
 use super::named::{Named, given};
@@ -100,7 +100,13 @@ fn within_a_rollout_an_unhealthy_baseline_is_the_target_if_nothing_older_is_fit(
     world.fall_ill(V2);
     let rollout = world.deployment().rollout.as_ref().unwrap().id;
     let reason = "the canary is unhealthy".to_owned();
-    let decision = world.report(DeploymentOutcome::SendBack { rollout, reason, counted: None, judged: None });
+    let decision = world.report(DeploymentOutcome::SendBack {
+        rollout,
+        reason,
+        counted: None,
+        judged: None,
+        probed: Probed::default(),
+    });
     assert_eq!(rolled_back(&decision).to, world.stack(V1));
 }
 
@@ -352,7 +358,13 @@ mod by_the_judge {
             (None, elsewhere),
         ] {
             let reason = "?".to_owned();
-            let answer = world.decide_outcome(&DeploymentOutcome::SendBack { rollout, reason, counted, judged });
+            let answer = world.decide_outcome(&DeploymentOutcome::SendBack {
+                rollout,
+                reason,
+                counted,
+                judged,
+                probed: Probed::default(),
+            });
             assert!(matches!(answer, Err(Rejection::Outdated(_))), "{answer:?}");
         }
     }

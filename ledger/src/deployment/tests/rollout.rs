@@ -3,7 +3,7 @@
 use schemas::command::{Command, DeploymentOutcome, PlanAsked};
 use schemas::judgement::{Counted, Judged};
 use schemas::rollout::HoldKind;
-use schemas::{Event, Weight, rollout};
+use schemas::{Event, Probed, Weight, rollout};
 
 use super::super::rollout::Phase;
 use super::named::{Named, given};
@@ -57,7 +57,13 @@ fn until_the_router_has_confirmed_the_last_step_the_canary_can_still_come_back()
     let mut ill = at_the_end();
     ill.fall_ill(V2);
     let (rollout, reason) = (ill.deployment().rollout.as_ref().unwrap().id, "it is unhealthy".to_owned());
-    let decision = ill.report(DeploymentOutcome::SendBack { rollout, reason, counted: None, judged: None });
+    let decision = ill.report(DeploymentOutcome::SendBack {
+        rollout,
+        reason,
+        counted: None,
+        judged: None,
+        probed: Probed::default(),
+    });
     assert_eq!(kinds(&decision), ["traffic.rolled_back", "traffic.weights_set", "rollout.came_back"]);
 
     let mut aborted = at_the_end();

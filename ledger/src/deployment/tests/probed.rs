@@ -1,0 +1,241 @@
+//! A rollback never makes things worse: what it does by what the newest probes say.
+
+use schemas::Probed;
+use schemas::command::DeploymentOutcome;
+use schemas::traffic::{Event as Traffic, RolledBack};
+use schemas::{Event, StackId};
+
+use super::named::{Named, given};
+use crate::decide::{Decision, Rejection};
+use crate::kit::*;
+
+/// What a second rollback is told while the first one waits.
+const WAITS: &str = "production/api is being rolled back already: 1.0.0 gets all traffic once it is ready";
+
+fn rolled_back(decision: &Decision) -> RolledBack {
+    match events_of(decision, "traffic.rolled_back")[..] {
+        [Event::Traffic(Traffic::RolledBack(back))] => back.clone(),
+        _ => panic!("no rollback in {decision:?}"),
+    }
+}
+
+/// The first and the second version held all traffic, the third does now, and all are warm.
+fn three_served() -> World {
+    let mut world = given(Named::Completed);
+    world.deploy(V3);
+    world.serve(&[(V3, 100)]);
+    world
+}
+
+/// The same, with a policy that lets no rollback go past its target.
+fn strict() -> World {
+    let mut world = three_served();
+    let mut strict = definition();
+    strict.policy.rollout.rollback_past_target = false;
+    world.ask(apply(strict));
+    world
+}
+
+fn stacks(world: &World, texts: &[&str]) -> Vec<StackId> {
+    texts.iter().map(|text| world.stack(text)).collect()
+}
+
+fn is_started_again(world: &World, decision: &Decision, text: &str) {
+    assert_eq!(kinds(decision), ["stack.requested", "traffic.rolled_back", "hold.set"]);
+    let again = events_of(decision, "stack.requested");
+    let [Event::Stack(schemas::stack::Event::Requested(again))] = again[..] else { panic!("{again:?}") };
+    assert_eq!(again.version, version(text));
+    assert_ne!(again.stack, world.stack(text), "the dead stack is left as it is");
+    assert_eq!(
+        decision.notes,
+        [format!(
+            "users stay where they are: no node of the rollback target {text} passes its check (connection refused). It is \
+             started again and gets all traffic once it is ready; `ionledger rollback api --unready` sends all traffic there \
+             now"
+        )]
+    );
+}
+
+#[test]
+fn users_of_a_version_that_passes_are_not_moved_to_one_that_does_not() {
+    let mut world = given(Named::Completed);
+    let probed = world.probed(&[V2], &[V1]);
+    let decision = world.decide_seeing(&rollback(), &probed).unwrap();
+    is_started_again(&world, &decision, V1);
+    let dead = world.stack(V1);
+    world.commit(decision);
+    assert_eq!(world.weights(), [(V2.to_owned(), 100)].into(), "users stay");
+    let again = world.decide_seeing(&rollback(), &world.probed(&[V2], &[])).unwrap();
+    assert_eq!((again.events, again.notes.join("")), (vec![], WAITS.to_owned()), "twice is once");
+    assert_eq!(kinds(&world.bring_up(V1)), ["stack.ready", "traffic.weights_set"]);
+    assert_ne!(world.stack(V1), dead);
+    assert_eq!(world.weights(), [(V1.to_owned(), 100)].into());
+}
+
+#[test]
+fn an_older_version_that_passes_is_taken_at_once_and_what_was_passed_over_is_named() {
+    let world = three_served();
+    let back = rolled_back(&world.decide_seeing(&rollback(), &world.probed(&[V3, V1], &[V2])).unwrap());
+    assert_eq!((back.to, back.passed_over), (world.stack(V1), stacks(&world, &[V2])));
+}
+
+#[test]
+fn an_older_version_that_cannot_be_asked_is_taken_too_and_one_that_is_dead_is_not() {
+    let world = three_served();
+    let unasked = world.probed(&[V3], &[V2]);
+    assert_eq!(rolled_back(&world.decide_seeing(&rollback(), &unasked).unwrap()).to, world.stack(V1));
+    let all_dead = world.probed(&[V3], &[V2, V1]);
+    is_started_again(&world, &world.decide_seeing(&rollback(), &all_dead).unwrap(), V2);
+}
+
+#[test]
+fn where_the_policy_says_so_it_does_not_go_past_its_target() {
+    let world = strict();
+    is_started_again(&world, &world.decide_seeing(&rollback(), &world.probed(&[V3, V1], &[V2])).unwrap(), V2);
+    let passes = world.probed(&[V3, V2, V1], &[]);
+    assert_eq!(rolled_back(&world.decide_seeing(&rollback(), &passes).unwrap()).to, world.stack(V2));
+}
+
+#[test]
+fn if_nothing_that_serves_passes_there_is_nothing_to_lose() {
+    let world = given(Named::Completed);
+    for probed in [world.probed(&[], &[V1, V2]), world.probed(&[], &[V1]), Probed::default()] {
+        let decision = world.decide_seeing(&rollback(), &probed).unwrap();
+        assert_eq!(rolled_back(&decision).to, world.stack(V1), "{probed:?}");
+    }
+}
+
+#[test]
+fn a_target_that_passes_or_cannot_be_asked_gets_the_traffic_at_once() {
+    let world = given(Named::Completed);
+    for probed in [world.probed(&[V1, V2], &[]), world.probed(&[V2], &[])] {
+        let decision = world.decide_seeing(&rollback(), &probed).unwrap();
+        assert_eq!(kinds(&decision), ["traffic.rolled_back", "traffic.weights_set", "hold.set"], "{probed:?}");
+    }
+}
+
+#[test]
+fn unready_overrules_also_while_the_target_is_being_started_again() {
+    let mut world = given(Named::Completed);
+    let (dead, probed) = (world.stack(V1), world.probed(&[V2], &[V1]));
+    assert_eq!(rolled_back(&world.decide_seeing(&rollback_unready(), &probed).unwrap()).to, dead);
+    let waiting = world.decide_seeing(&rollback(), &probed).unwrap();
+    world.commit(waiting);
+    let decision = world.decide_seeing(&rollback_unready(), &probed).unwrap();
+    assert_eq!(rolled_back(&decision).to, dead);
+    world.commit(decision);
+    assert_eq!((world.weights(), world.deployment().traffic.awaited), ([(V1.to_owned(), 100)].into(), None));
+}
+
+#[test]
+fn a_rollout_whose_baseline_is_dead_ends_and_its_users_stay() {
+    let mut world = given(Named::AtStep);
+    let probed = world.probed(&[V2], &[V1]);
+    let decision = world.decide_seeing(&rollback(), &probed).unwrap();
+    assert_eq!(kinds(&decision), ["stack.requested", "traffic.rolled_back", "rollout.came_back", "hold.set"]);
+    let dead = world.stack(V1);
+    assert!(!rolled_back(&decision).from.contains(&dead), "it is no worse than its release");
+    world.commit(decision);
+    assert_eq!(world.weights(), [(V1.to_owned(), 90), (V2.to_owned(), 10)].into());
+    let step = world.decide_outcome(&world.next_step((900, 0), (100, 0)));
+    assert!(matches!(step, Err(Rejection::Outdated(_))), "it takes another step: {step:?}");
+    world.bring_up(V1);
+    assert_eq!(world.weights(), [(V1.to_owned(), 100)].into());
+}
+
+#[test]
+fn the_judges_rollback_follows_the_same_rule_and_keeps_its_verdict() {
+    let world = given(Named::AtStep);
+    let rollout = world.deployment().rollout.as_ref().unwrap().id;
+    let (counted, judged) = world.look((900, 0), (100, 50));
+    let back = |probed| {
+        let (counted, judged) = (counted.clone(), judged.clone());
+        let outcome = DeploymentOutcome::SendBack { rollout, reason: "worse".to_owned(), counted, judged, probed };
+        kinds(&world.decide_outcome(&outcome).unwrap())
+    };
+    let stays =
+        ["judgement.counted", "judgement.judged", "stack.requested", "traffic.rolled_back", "rollout.came_back"];
+    assert_eq!(back(world.probed(&[V2], &[V1])), stays);
+    assert!(back(world.probed(&[], &[V1, V2])).contains(&"traffic.weights_set"));
+}
+
+#[test]
+fn an_abort_does_not_send_a_canarys_users_to_a_dead_baseline() {
+    let world = given(Named::AtStep);
+    let said = world.decide_seeing(&abort(), &world.probed(&[V2], &[V1])).unwrap_err().to_string();
+    let next = "`ionledger rollback api` goes to an older version or starts this one again, and \
+                `ionledger rollback api --unready` sends them there all the same";
+    assert!(said.contains("1.0.0 is not ready") && said.ends_with(next), "{said}");
+    assert!(world.decide_seeing(&abort(), &world.probed(&[], &[V1, V2])).is_ok());
+    assert!(world.decide_seeing(&abort(), &world.probed(&[V1, V2], &[])).is_ok());
+}
+
+/// It is under its `min_ready`, and a node of it passes: better than the target that is dead.
+#[test]
+fn fewer_nodes_than_must_be_are_better_than_none() {
+    let mut world = three_served();
+    world.fall_ill(V1);
+    let probed = world.probed(&[V3, V1], &[V2]);
+    let back = rolled_back(&world.decide_seeing(&rollback(), &probed).unwrap());
+    assert_eq!((back.to, back.passed_over), (world.stack(V1), stacks(&world, &[V2])));
+}
+
+#[test]
+fn the_judges_rollback_goes_past_a_dead_baseline_to_an_older_version_that_passes() {
+    let mut world = given(Named::Completed);
+    world.deploy(V3);
+    world.ask(roll(V2, V3));
+    world.begin();
+    world.report(world.next_step((0, 0), (0, 0)));
+    let rollout = world.deployment().rollout.as_ref().unwrap().id;
+    let (counted, judged) = world.look((900, 0), (100, 50));
+    let probed = world.probed(&[V3, V1], &[V2]);
+    let outcome = DeploymentOutcome::SendBack { rollout, reason: "worse".to_owned(), counted, judged, probed };
+    let back = rolled_back(&world.decide_outcome(&outcome).unwrap());
+    assert_eq!((back.to, back.passed_over), (world.stack(V1), stacks(&world, &[V2])));
+}
+
+#[test]
+fn nothing_is_rolled_out_while_a_rollback_waits_for_its_target() {
+    let mut world = three_served();
+    let probed = world.probed(&[V3], &[V1, V2]);
+    let waiting = world.decide_seeing(&rollback(), &probed).unwrap();
+    world.commit(waiting);
+    let said = world.decide(&roll(V3, V1)).unwrap_err().to_string();
+    assert!(said.contains("waits for its rollback target to be ready"), "{said}");
+    for command in [promote(), resume()] {
+        let found = world.decide(&command);
+        assert!(found.as_ref().map_or(true, |decision| decision.events.is_empty()), "{command:?}: {found:?}");
+    }
+}
+
+#[test]
+fn unready_changes_nothing_while_a_target_without_a_stack_is_being_made() {
+    let again = given(Named::Awaiting).decide(&rollback_unready()).unwrap();
+    assert_eq!((again.events, again.notes.join("")), (vec![], WAITS.replace("1.0.0", V1)));
+}
+
+#[test]
+fn no_rollout_begins_from_a_baseline_that_does_not_pass_now() {
+    let world = given(Named::Warm);
+    let said = world.decide_seeing(&roll(V1, V2), &world.probed(&[V2], &[V1])).unwrap_err().to_string();
+    assert!(said.starts_with("none of the nodes of 1.0.0 passes its check (connection refused)"), "{said}");
+    assert!(said.contains("`ionledger traffic api VERSION 100`"), "{said}");
+    for probed in [world.probed(&[V1, V2], &[]), world.probed(&[V1], &[V2]), Probed::default()] {
+        assert_eq!(kinds(&world.decide_seeing(&roll(V1, V2), &probed).unwrap()), ["rollout.started"], "{probed:?}");
+    }
+}
+
+#[test]
+fn unready_goes_past_no_target_that_is_dead_or_unhealthy() {
+    let mut world = three_served();
+    let probed = world.probed(&[V3, V1], &[V2]);
+    for ill in [false, true] {
+        if ill {
+            world.fall_ill(V2);
+            assert_eq!(rolled_back(&world.decide_seeing(&rollback(), &probed).unwrap()).to, world.stack(V1));
+        }
+        let back = rolled_back(&world.decide_seeing(&rollback_unready(), &probed).unwrap());
+        assert_eq!((back.to, back.passed_over), (world.stack(V2), vec![]), "ill: {ill}");
+    }
+}
