@@ -32,6 +32,20 @@ impl By<'_> {
     /// A person who gives no reason.
     pub const PERSON: Self = By { kind: ActorKind::Person, reason: None };
 
+    /// Returns the reason that they gave, or else `unsaid`.
+    pub(crate) fn because(&self, unsaid: &str) -> String {
+        self.reason_given().unwrap_or(unsaid).to_owned()
+    }
+
+    /// Returns what the rules say, and after it the reason that they gave, if they gave one.
+    pub(crate) fn and_because(&self, rule: &str) -> String {
+        self.reason_given().map_or(rule.to_owned(), |reason| format!("{rule}: {reason}"))
+    }
+
+    fn reason_given(&self) -> Option<&str> {
+        self.reason.map(str::trim).filter(|reason| !reason.is_empty())
+    }
+
     /// Says whether a person asks.
     pub fn is_person(&self) -> bool {
         self.kind == ActorKind::Person

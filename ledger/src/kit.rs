@@ -221,6 +221,15 @@ impl World {
         decide::decide(&self.state, command, By { kind, reason: None }, None, &Probed::default(), self.now())
     }
 
+    /// Carries a command out that a person asks for with a reason.
+    pub(crate) fn ask_because(&mut self, reason: &str, command: &Command) -> Decision {
+        let by = By { kind: ActorKind::Person, reason: Some(reason) };
+        let decision = decide::decide(&self.state, command, by, None, self.now());
+        let decision = decision.unwrap_or_else(|no| panic!("{command:?}: {no}"));
+        self.commit(decision.clone());
+        decision
+    }
+
     /// Decides a command that was asked under `fence`.
     pub(crate) fn decide_under(&self, command: &Command, fence: Fence) -> Result<Decision, Rejection> {
         decide::decide(&self.state, command, By::PERSON, Some(fence), &Probed::default(), self.now())

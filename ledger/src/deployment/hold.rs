@@ -104,7 +104,7 @@ pub(super) fn decide_lift(case: &Case<'_>) -> Result<Decision, Rejection> {
     if case.deployment.holds.is_empty() {
         return Ok(Decision::nothing(format!("{} is not on hold", case.id)));
     }
-    let reason = case.by.reason.unwrap_or("asked for").to_owned();
+    let reason = case.by.because("asked for");
     let mut decision = Decision::on(case.stream(), lifted(case.deployment, &reason));
     if let Some(waiting) = &case.deployment.waiting
         && let Some(version) = case.deployment.version_of(waiting.stack)
@@ -174,9 +174,8 @@ pub(super) fn after_going_back(case: &Case<'_>, mut decision: Decision) -> Decis
     // Whoever rolls back what the judge has rolled back already wants it held all the same.
     let again = || went_back_before(case.deployment).filter(|_| decision.events.is_empty());
     if let Some((versions, what)) = back.or_else(again).filter(|_| wanted) {
-        let because = case.by.reason.map(|reason| format!(": {reason}")).unwrap_or_default();
         let names: Vec<&str> = versions.iter().map(Version::as_str).collect();
-        let reason = text::tidy(&format!("{} {what}{because}", names.join(" and ")));
+        let reason = text::tidy(&case.by.and_because(&format!("{} {what}", names.join(" and "))));
         let set = hold::Set { cause: Cause::Rollback, reason, versions, until: None };
         decision.events.push((case.stream(), set.into()));
     }

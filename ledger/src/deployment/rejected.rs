@@ -151,7 +151,7 @@ impl Case<'_> {
         let left = serving.into_iter().filter(|stack| weights.of(*stack) == Weight::ZERO && !known(*stack));
         let left = left.filter(|stack| weights.iter().all(|(now, _)| self.is_older(now, *stack)));
         let versions: Vec<&str> = weights.iter().filter_map(|(now, _)| self.version_text(now)).collect();
-        let reason = format!("left by hand for the older {}", versions.join(" and "));
+        let reason = self.by.and_because(&format!("left by hand for the older {}", versions.join(" and ")));
         left.map(|stack| RejectedEvent { stack, reason: reason.clone() }.into()).collect()
     }
 

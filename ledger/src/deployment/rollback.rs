@@ -175,7 +175,7 @@ pub(super) fn decide(case: &Case<'_>, unready: bool) -> Result<Decision, Rejecti
     if let Some(note) = done_already(case, overrules) {
         return Ok(Decision::nothing(note));
     }
-    let reason = "asked for";
+    let reason = &case.by.because("asked for");
     match target {
         None => {
             let (deployment, rejected) = (case.id.clone(), case.rejected_targets());

@@ -33,6 +33,9 @@ pub struct Rollout {
     pub started_at: Timestamp,
     /// How it stands.
     pub phase: Phase,
+    /// Why somebody ended it: aborted, promoted or superseded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended_because: Option<String>,
     /// The step it is at; none before the first.
     pub step: Option<Step>,
     /// When its first step was taken.
@@ -232,6 +235,11 @@ impl Rollout {
         !same && !lately
     }
 
+    /// Ends it as somebody said, and keeps why.
+    fn end(&mut self, phase: Phase, because: &str) {
+        (self.phase, self.ended_because) = (phase, Some(because.to_owned()));
+    }
+
     /// Returns the canary's weight now.
     pub fn weight(&self) -> Weight {
         let step = self.step.as_ref().and_then(|step| self.plan.steps.get(usize::from(step.number)));
@@ -250,6 +258,7 @@ pub(super) fn evolve(deployment: &mut Deployment, event: &rollout::Event, at: &A
             policy: started.policy.clone(),
             started_at: at.time,
             phase: Phase::Running,
+            ended_because: None,
             step: None,
             first: None,
             still: Still::default(),
@@ -302,9 +311,9 @@ pub(super) fn evolve(deployment: &mut Deployment, event: &rollout::Event, at: &A
         }
         rollout::Event::Completed(_) => rollout.phase = Phase::Completed,
         rollout::Event::CameBack(back) => rollout.phase = Phase::CameBack { reason: back.reason.clone() },
-        rollout::Event::Aborted(_) => rollout.phase = Phase::Aborted,
-        rollout::Event::Promoted(_) => rollout.phase = Phase::Promoted,
-        rollout::Event::Superseded(_) => rollout.phase = Phase::Superseded,
+        rollout::Event::Aborted(aborted) => rollout.end(Phase::Aborted, &aborted.reason),
+        rollout::Event::Promoted(promoted) => rollout.end(Phase::Promoted, &promoted.reason),
+        rollout::Event::Superseded(superseded) => rollout.end(Phase::Superseded, &superseded.rule),
     }
 }
 
@@ -387,7 +396,7 @@ pub(super) fn decide_roll(
         }
         let fixes = case.service.releases.get(to).and_then(|release| release.recorded.fixes.as_ref());
         let rule = match live.gives_way(case.deployment, fixes) {
-            _ if supersede => "--supersede: a new rollout takes the place of the one under way".to_owned(),
+            _ if supersede => case.by.and_because("--supersede: a new rollout takes the place of the one under way"),
             Some(fixed) => given_way(to, fixed),
             None => return Err(case.rollout_running(live)),
         };
@@ -486,7 +495,7 @@ pub(super) fn decide_pause(case: &Case<'_>) -> Result<Decision, Rejection> {
     if !rollout.is_running() {
         return Ok(Decision::default());
     }
-    let paused = rollout::Paused { rollout: rollout.id, reason: "asked for".to_owned() };
+    let paused = rollout::Paused { rollout: rollout.id, reason: case.by.because("asked for") };
     Ok(Decision::on(case.stream(), vec![paused.into()]))
 }
 
@@ -519,7 +528,7 @@ pub(super) fn decide_abort(case: &Case<'_>) -> Result<Decision, Rejection> {
         case.id.arguments()
     ))?;
     check_baseline_passes(case, rollout)?;
-    let aborted = rollout::Aborted { rollout: rollout.id, reason: "asked for".to_owned() };
+    let aborted = rollout::Aborted { rollout: rollout.id, reason: case.by.because("asked for") };
     let weights = Weights::all_on(rollout.baseline);
     let set = WeightsSet { weights, purpose: Purpose::Abort { rollout: rollout.id } };
     let mut decision = Decision::on(case.stream(), vec![aborted.into(), set.into()]);
@@ -549,7 +558,7 @@ pub(super) fn decide_promote(case: &Case<'_>) -> Result<Decision, Rejection> {
         return Err(Rejection::NotReady { deployment: case.id.clone(), version: canary.version.clone(), why });
     }
     hold::check(case, &canary.version)?;
-    let reason = "asked for, over the judgement".to_owned();
+    let reason = case.by.because("asked for, over the judgement");
     let promoted = rollout::Promoted { rollout: rollout.id, reason };
     let weights = Weights::all_on(rollout.canary);
     let left = case.left_for_older(&weights);

@@ -40,6 +40,9 @@ pub struct Traffic {
     pub drift: Option<Drift>,
     /// When it was retired, if it is.
     pub retired_at: Option<Timestamp>,
+    /// Why it was retired, if it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retired_because: Option<String>,
 }
 
 /// Weights that were asked for.
@@ -170,6 +173,7 @@ pub(super) fn evolve(deployment: &mut Deployment, event: &traffic::Event, at: &A
             traffic.awaited = None;
             traffic.drift = None;
             traffic.retired_at = Some(at.time);
+            traffic.retired_because = Some(retired.reason.clone());
             deployment.failed.clear();
             deployment.holds.clear();
             for stack in deployment.stacks.values_mut() {
@@ -219,7 +223,7 @@ fn set_weights(deployment: &mut Deployment, set: &traffic::WeightsSet, at: &At) 
     }
     traffic.drift = None;
     traffic.awaited = None;
-    traffic.retired_at = None;
+    (traffic.retired_at, traffic.retired_because) = (None, None);
     traffic.set = Some(Set {
         weights: set.weights.clone(),
         purpose: set.purpose.clone(),
@@ -265,11 +269,11 @@ pub(super) fn decide(case: &Case<'_>, shares: &[Share], supersede: bool, again: 
     let mut events = Vec::new();
     match rollout {
         Some(rollout) if weights.sole() == Some(rollout.baseline) => {
-            let reason = "traffic was set to all on the baseline".to_owned();
+            let reason = case.by.and_because("traffic was set to all on the baseline");
             events.push(rollout::Aborted { rollout: rollout.id, reason }.into());
         }
         Some(rollout) if supersede => {
-            let rule = "--supersede: weights set by hand end the rollout".to_owned();
+            let rule = case.by.and_because("--supersede: weights set by hand end the rollout");
             events.push(rollout::Superseded { rollout: rollout.id, rule }.into());
         }
         Some(rollout) => return Err(case.rollout_running(rollout)),
@@ -307,9 +311,10 @@ pub(super) fn decide_retire(case: &Case<'_>) -> Result<Decision, Rejection> {
     }
     let mut events = Vec::new();
     if let Some(rollout) = case.deployment.rollout.as_ref().filter(|rollout| rollout.is_live()) {
-        events.push(rollout::Aborted { rollout: rollout.id, reason: "the deployment was retired".to_owned() }.into());
+        let reason = case.by.and_because("the deployment was retired");
+        events.push(rollout::Aborted { rollout: rollout.id, reason }.into());
     }
-    events.push(traffic::Retired { fence: traffic.fence.next(), reason: "asked for".to_owned() }.into());
+    events.push(traffic::Retired { fence: traffic.fence.next(), reason: case.by.because("asked for") }.into());
     Ok(Decision::on(case.stream(), events))
 }
 

@@ -307,6 +307,41 @@ fn a_promotion_is_recorded_as_over_the_judgement() {
 }
 
 #[test]
+fn the_reason_that_somebody_gives_is_kept_with_what_it_is_the_reason_of() {
+    const WHY: &str = "the queue grows";
+    let ended = |command: Command| {
+        let mut world = given(Named::AtStep);
+        world.ask_because(WHY, &command);
+        let rollout = world.deployment().rollout.clone().unwrap();
+        (rollout.ended_because.unwrap_or_default(), world)
+    };
+    let mut paused = given(Named::AtStep);
+    paused.ask_because(WHY, &pause());
+    assert!(matches!(phase(&paused), Phase::Paused { reason, .. } if reason == WHY), "{:?}", phase(&paused));
+    assert_eq!(ended(promote()).0, WHY);
+    assert_eq!(ended(traffic(&[(V1, 100)], false)).0, format!("traffic was set to all on the baseline: {WHY}"));
+    let (superseded, _) = ended(traffic(&[(V1, 50), (V2, 50)], true));
+    assert!(superseded.ends_with(&format!("end the rollout: {WHY}")), "{superseded}");
+
+    let (aborted, world) = ended(abort());
+    let rejected = |world: &World| world.deployment().traffic.rejected.iter().map(|one| one.told()).collect::<String>();
+    assert_eq!(aborted, WHY);
+    assert!(rejected(&world).ends_with(&format!("({WHY})")), "{}", rejected(&world));
+
+    let (_, world) = ended(rollback());
+    assert!(matches!(phase(&world), Phase::CameBack { reason } if reason == WHY), "{:?}", phase(&world));
+    assert!(rejected(&world).ends_with(&format!("({WHY})")), "{}", rejected(&world));
+
+    let (aborted, world) = ended(retire());
+    assert_eq!(aborted, format!("the deployment was retired: {WHY}"));
+    assert_eq!(world.deployment().traffic.retired_because.as_deref(), Some(WHY));
+
+    let mut world = given(Named::AtStep);
+    world.ask_because("  ", &abort());
+    assert_eq!(world.deployment().rollout.clone().unwrap().ended_because.as_deref(), Some("asked for"));
+}
+
+#[test]
 fn an_abort_to_an_unhealthy_baseline_is_carried_out_and_says_so() {
     let mut world = given(Named::AtStep);
     world.fall_ill(V1);
