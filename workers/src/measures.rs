@@ -19,6 +19,7 @@
 pub mod ticks;
 pub mod proxy;
 pub mod prometheus;
+pub mod recent;
 
 use std::collections::BTreeMap;
 use std::time::Duration;

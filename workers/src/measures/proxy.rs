@@ -105,22 +105,22 @@ fn counted(node: EffectId, before: Option<&NodeMeasures>, now: &NodeMeasures) ->
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::traffic::{Counts, Histogram, StackMeasures};
     use schemas::StackId;
     use uuid::Uuid;
 
-    fn stack() -> StackId {
+    pub(in crate::measures) fn stack() -> StackId {
         StackId(Uuid::from_u128(1))
     }
 
-    fn asked() -> Asked {
+    pub(in crate::measures) fn asked() -> Asked {
         let stacks = BTreeMap::from([(stack(), "1.2.3".parse().unwrap())]);
         Asked { deployment: "production/api".parse().unwrap(), stacks }
     }
 
-    fn look(epoch: u128, at_ms: u64, ok: u64, failed: u64) -> Look {
+    pub(in crate::measures) fn look(epoch: u128, at_ms: u64, ok: u64, failed: u64) -> Look {
         let mut latency = Histogram::default();
         (0..ok + failed).for_each(|_| latency.add(20.0));
         let mut in_flight = Histogram::default();

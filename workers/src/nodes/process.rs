@@ -112,6 +112,16 @@ pub fn lacks(run: &RunSpec) -> Vec<String> {
     user.into_iter().chain(env::lacks(&run.env)).collect()
 }
 
+/// Says whether the node of `effect` runs in the data folder `data`: a look from outside, which changes nothing.
+///
+/// # Errors
+///
+/// An I/O error: it is not known.
+pub fn runs(data: &Path, effect: EffectId) -> io::Result<bool> {
+    let life = life::inspect(&Folder::of(&data.join("nodes"), effect))?;
+    Ok(matches!(life, Life::Running(_) | Life::Starting))
+}
+
 /// Says why nodes with users of their own could not start in a data folder, if they could not.
 pub fn obstacle(data: &Path) -> Option<String> {
     let tried = users::sample().and_then(|user| user.act(|| rights::unsearchable_above(&data.join("nodes"))));

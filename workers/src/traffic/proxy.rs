@@ -88,6 +88,11 @@ impl ProxyControl {
         Self::new(Files::of(data).control)
     }
 
+    /// Returns the socket on which the proxy is called.
+    pub fn socket(&self) -> &Path {
+        &self.socket
+    }
+
     /// Makes `routes` what the proxy serves, and returns what it now holds, on disk and in memory.
     ///
     /// # Errors
