@@ -60,6 +60,11 @@ impl Failure {
         self.exit
     }
 
+    /// Returns what went wrong, without the word that says so.
+    pub(crate) fn message(&self) -> &str {
+        &self.message
+    }
+
     /// Returns the error's line, and below it the place in a file if there is one; nothing if there is nothing to say.
     pub(crate) fn text(&self) -> String {
         if self.message.is_empty() {

@@ -94,6 +94,6 @@ fn unread(error: &clap::Error) -> ExitCode {
 }
 
 fn fail(failure: &Failure) -> ExitCode {
-    let _ = anstream::stderr().lock().write_all(failure.text().as_bytes());
+    let _ = anstream::stderr().lock().write_all(out::for_stderr(&failure.text()).as_bytes());
     ExitCode::from(failure.exit())
 }

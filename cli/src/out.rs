@@ -1,11 +1,14 @@
 //! Where words go: data to stdout, talk to stderr.
 
 use std::io::{self, IsTerminal as _, Write as _};
+use std::os::fd::AsFd;
 
+use rustix::termios::tcgetwinsize;
 use serde::Serialize;
 
 use crate::failure::{Failure, Outcome};
 use crate::halted;
+use crate::render::wrap;
 
 /// In which form data goes to stdout.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +50,11 @@ impl Out {
         written(stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()))
     }
 
+    /// Writes text for eyes, wrapped to the terminal.
+    pub(crate) fn eyes(self, text: &str) -> Outcome<()> {
+        self.data(&wrap::wrapped(text, columns(io::stdout())))
+    }
+
     /// Writes an answer in the form that is wanted.
     pub(crate) fn answer<T: Serialize>(
         self,
@@ -55,7 +63,7 @@ impl Out {
         lines: impl FnOnce(&T) -> String,
     ) -> Outcome<()> {
         match self.form {
-            Form::Eyes => self.data(&eyes(answer)),
+            Form::Eyes => self.eyes(&eyes(answer)),
             Form::Lines => self.data(&lines(answer)),
             Form::Json => self.json(answer),
         }
@@ -74,13 +82,31 @@ impl Out {
         halted::say_first();
         if !self.quiet {
             // Nobody who listens is no reason to stop.
-            let _ = writeln!(anstream::stderr().lock(), "{text}");
+            let _ = writeln!(anstream::stderr().lock(), "{}", for_stderr(text));
         }
     }
 
     /// Whether what goes on may be shown: somebody looks and has not asked for quiet.
     pub(crate) fn shows_progress(self) -> bool {
         !self.quiet && io::stderr().is_terminal()
+    }
+}
+
+/// Returns text as it goes to stderr: wrapped, if that is a terminal.
+pub(crate) fn for_stderr(text: &str) -> String {
+    if io::stderr().is_terminal() { wrap::wrapped(text, columns(io::stderr())) } else { text.to_owned() }
+}
+
+/// Returns how wide a terminal is; what is none, or does not say, is 80 columns wide.
+pub(crate) fn columns(terminal: impl AsFd) -> usize {
+    size(terminal).1
+}
+
+/// Returns a terminal's rows and columns; what is none, or does not say, has 24 and 80.
+pub(crate) fn size(terminal: impl AsFd) -> (usize, usize) {
+    match tcgetwinsize(terminal) {
+        Ok(size) if size.ws_row > 0 && size.ws_col > 0 => (size.ws_row.into(), size.ws_col.into()),
+        _ => (24, 80),
     }
 }
 

@@ -89,7 +89,7 @@ async fn tell(session: &Session, mut pages: Pages<'_>, first: answer::History) -
         match out.form {
             Form::Eyes => {
                 page.more &= last;
-                out.data(&history::eyes(&page, &now))?;
+                out.eyes(&history::eyes(&page, &now))?;
             }
             Form::Lines => out.data(&history::lines(&page))?,
             Form::Json => out.data(&format!("{before}{}", history::json_entries(&page)?))?,

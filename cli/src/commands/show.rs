@@ -1,12 +1,12 @@
 //! `ionledger show`: a service's declaration as the file that `apply` takes.
 
 use clap::Args;
-use replay::answer::Declaration;
 use schemas::ServiceName;
 
 use crate::args::When;
 use crate::exit::Exit;
 use crate::failure::{Failure, Outcome};
+use crate::out::Form;
 use crate::progress::Progress;
 use crate::session::Session;
 
@@ -37,8 +37,11 @@ impl Show {
                 return Err(if declared { not_yet(&self.service) } else { door.unknown(&self.service).await });
             }
             drop(progress);
-            let file = |answer: &Declaration| answer.file.clone().unwrap_or_default();
-            session.out.answer(&answer, file, file)?;
+            // A file, which no terminal may wrap.
+            match session.out.form {
+                Form::Json => session.out.json(&answer)?,
+                Form::Eyes | Form::Lines => session.out.data(&answer.file.clone().unwrap_or_default())?,
+            }
             Ok(Exit::Done)
         })
     }

@@ -118,7 +118,7 @@ fn list(session: &Session, tokens: &Tokens) -> Outcome {
                     ]
                 })
                 .collect();
-            session.out.data(&table::lines(&rows).into_iter().map(|line| line + "\n").collect::<String>())?;
+            session.out.eyes(&table::lines(&rows).into_iter().map(|line| line + "\n").collect::<String>())?;
         }
     }
     Ok(Exit::Done)

@@ -6,8 +6,8 @@ use schemas::{Actor, ActorKind};
 use serde::Serialize;
 
 use super::table::{self, Cell, paint};
-use super::unrecorded;
 use super::words::{BAD, WARN, column, faint, late_words, line, moment_and_day, plain, strong, style_of};
+use super::{once, unrecorded};
 use crate::failure::{Failure, Outcome};
 
 /// The columns of [`lines`], for help texts.
@@ -37,18 +37,21 @@ pub(crate) fn eyes(history: &History, now: &Zoned) -> String {
 
 /// A commit's rows: its events below each other, beside the first when it was and who, and then why.
 fn rows(entry: &HistoryEntry, now: &Zoned) -> Vec<Vec<Cell>> {
+    let behind = entry.on_behalf_of.as_ref();
+    let reason = entry.reason.as_ref().or_else(|| behind?.reason.as_ref());
+    let said =
+        once::told(entry.events.iter().map(|event| (event.summary.as_str(), &event.data)), reason.map(|why| &**why));
     let mut told: Vec<Cell> = match entry.void {
         Some(void) => {
             let what = entry.events.first().map(|event| format!(": {}", event.summary)).unwrap_or_default();
             vec![Cell::styled(format!("{BAD} does not count ({void}){what}"), style_of(BAD))]
         }
-        None => entry.events.iter().map(|event| Cell::new(&event.summary)).collect(),
+        None => said.iter().map(Cell::new).collect(),
     };
     if let Some(why) = &entry.missing {
         told.push(Cell::styled(format!("{WARN} what happened cannot be told now: {why}"), style_of(WARN)));
     }
-    let behind = entry.on_behalf_of.as_ref();
-    if let Some(reason) = entry.reason.as_ref().or_else(|| behind?.reason.as_ref()) {
+    if let Some(reason) = reason.filter(|reason| entry.void.is_some() || !once::is_told(&said, reason)) {
         told.push(Cell::styled(format!("because: {reason}"), faint()));
     }
     told.extend(late_words(entry.effective_at, entry.recorded_at, now).map(|words| Cell::styled(words, faint())));

@@ -6,6 +6,7 @@ pub(crate) mod explain;
 pub(crate) mod forecast;
 pub(crate) mod history;
 pub(crate) mod logs;
+pub(crate) mod once;
 pub(crate) mod production;
 pub(crate) mod shipped;
 pub(crate) mod status;
@@ -13,6 +14,7 @@ pub(crate) mod table;
 pub(crate) mod unrecorded;
 pub(crate) mod verified;
 pub(crate) mod words;
+pub(crate) mod wrap;
 pub(crate) mod written;
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use api::wire::Answer;
 use serde::Serialize;
 
+use super::once;
 use super::table::{self, Cell, paint};
 use super::words::{BAD, BUSY, GOOD, column, faint, line, plain, style_of};
 
@@ -28,8 +29,9 @@ pub(crate) fn eyes(answer: &Answer, dry_run: bool) -> String {
     let rows: Vec<Vec<Cell>> = answer
         .events
         .iter()
-        .map(|event| {
-            let mut row = vec![Cell::glyph(glyph, &event.summary)];
+        .zip(once::told(answer.events.iter().map(|event| (event.summary.as_str(), &event.data)), None))
+        .map(|(event, told)| {
+            let mut row = vec![Cell::glyph(glyph, &told)];
             if dry_run {
                 row.push(Cell::styled(format!("{} in {}", event.kind, event.stream), faint()));
             }
