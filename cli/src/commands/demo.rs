@@ -2,6 +2,7 @@
 //!
 //! It runs the very commands that a person would, in a data folder of its own, and shows what users get meanwhile.
 
+mod chart;
 mod show;
 mod users;
 
@@ -149,7 +150,6 @@ impl Stage {
         self.run(&["new", "api", "1.1.0", "--wait"])?;
         self.run(&["roll", "api", "1.0.0", "1.1.0", "6 seconds"])?;
         self.watch(&users).await?;
-        sleep(Duration::from_millis(500)).await;
         let between = Timestamp::now();
 
         self.show.step("version 1.2.0 is bad: it fails 30 % of its requests, and comes back by itself");
@@ -166,7 +166,9 @@ impl Stage {
         self.run(&["history", "api", "--limit", "6"])?;
         self.run(&["status", "api"])?;
         self.show.step("nothing was changed afterwards: every hash is computed again");
-        self.run(&["verify"])
+        self.run(&["verify"])?;
+        self.show.charts();
+        Ok(())
     }
 
     fn declare(&self) -> miette::Result<()> {
@@ -236,6 +238,9 @@ impl Stage {
             self.show.rollout(rollout, &users.seen());
             if !rollout.live {
                 self.show.rollout_ended(rollout);
+                // Its chart shows what it came to, too.
+                sleep(Duration::from_millis(700)).await;
+                self.show.note(rollout);
                 return Ok(());
             }
             if Instant::now() > deadline {

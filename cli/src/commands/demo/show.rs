@@ -6,22 +6,26 @@ use std::path::Path;
 
 use anstream::{eprint, eprintln};
 use owo_colors::OwoColorize as _;
-use replay::answer::RolloutStatus;
+use replay::answer::{RolloutPhase, RolloutStatus};
+use schemas::{Version, Weight};
 
+use super::chart::Chart;
 use super::users::Seen;
+use crate::out::{columns, for_stderr};
 
-/// How wide a bar of all traffic is.
-const BAR: usize = 40;
+/// How wide a bar of all traffic is at most, and at least.
+const BAR: (usize, usize) = (40, 10);
 
 /// Writes to stderr, so that what the commands print stays theirs.
 pub(super) struct Show {
     terminal: bool,
     last: RefCell<String>,
+    charts: RefCell<Vec<Chart>>,
 }
 
 impl Show {
     pub(super) fn new() -> Self {
-        Self { terminal: std::io::stderr().is_terminal(), last: RefCell::default() }
+        Self { terminal: std::io::stderr().is_terminal(), last: RefCell::default(), charts: RefCell::default() }
     }
 
     pub(super) fn title(&self, text: &str) {
@@ -40,20 +44,35 @@ impl Show {
 
     /// Shows a rollout's share and what users got; on a terminal in place, elsewhere a line for each change.
     pub(super) fn rollout(&self, rollout: &RolloutStatus, seen: &Seen) {
-        let name = |version: &Option<schemas::Version>| version.as_ref().map_or("?".to_owned(), ToString::to_string);
-        let (baseline, canary) = (name(&rollout.baseline), name(&rollout.canary));
-        let filled = (usize::from(rollout.weight.basis_points()) * BAR).div_ceil(10_000);
-        let bar = format!("{}{}", "█".repeat(BAR - filled).blue(), "█".repeat(filled).yellow());
-        let counts = |version: &str| seen.versions.get(version).copied().unwrap_or_default();
-        let (got, failed) = counts(&canary);
-        let line = format!("{baseline} {bar} {canary} {}", rollout.weight);
-        let users = format!("{canary} answered {got}, failed {failed}; lost {}", seen.lost);
+        let (baseline, canary) = (name(rollout.baseline.as_ref()), name(rollout.canary.as_ref()));
+        let share = share(rollout);
+        self.note(rollout);
+        let (got, failed) = seen.versions.get(&canary).copied().unwrap_or_default();
+        let users = format!("{got} answers, {failed} failed, {} lost", seen.lost);
+        let (left, right) = (format!("{baseline} {}", share.rest()), format!("{canary} {share}"));
         if self.terminal {
-            eprint!("\r   {line}   {}\x1b[K", users.dimmed());
+            // One column stays free, so that no terminal goes on to the next line.
+            let room = columns(std::io::stderr()).saturating_sub(left.len() + right.len() + users.len() + 9);
+            eprint!("\r   {left} {} {right}  {}\x1b[K", bar(share, room.clamp(BAR.1, BAR.0)), users.dimmed());
             let _ = std::io::stderr().flush();
-        } else if *self.last.borrow() != line {
-            eprintln!("   {line}   {users}");
+            return;
+        }
+        let line = format!("{left} {} {right}", bar(share, BAR.0));
+        if *self.last.borrow() != line {
+            eprintln!("   {line}  {users}");
             self.last.replace(line);
+        }
+    }
+
+    /// Takes note of a newcomer's share, for its chart.
+    pub(super) fn note(&self, rollout: &RolloutStatus) {
+        let canary = name(rollout.canary.as_ref());
+        let mut charts = self.charts.borrow_mut();
+        if charts.last().is_none_or(|chart| chart.version != canary) {
+            charts.push(Chart::of(&canary));
+        }
+        if let Some(chart) = charts.last_mut() {
+            chart.note(share(rollout));
         }
     }
 
@@ -61,11 +80,21 @@ impl Show {
         if self.terminal {
             eprintln!();
         }
-        let version = rollout.canary.as_ref().map_or("the canary".to_owned(), ToString::to_string);
-        match &rollout.reason {
-            Some(reason) => eprintln!("   {} {version} came back: {reason}", "✖".red()),
-            None => eprintln!("   {} {version} has all the traffic", "✔".green()),
-        }
+        let version = name(rollout.canary.as_ref());
+        let told = match (rollout.phase, &rollout.reason) {
+            (RolloutPhase::Completed | RolloutPhase::Promoted, _) => {
+                format!("   {} {version} has all the traffic", "✔".green())
+            }
+            (_, reason) => format!("   {} {version} came back: {}", "✖".red(), reason.clone().unwrap_or_default()),
+        };
+        eprintln!("{}", for_stderr(&told));
+    }
+
+    /// Shows how each newcomer's share went.
+    pub(super) fn charts(&self) {
+        self.step("what each newcomer got");
+        let columns = columns(std::io::stderr());
+        self.charts.borrow().iter().for_each(|chart| eprintln!("{}", chart.drawn(columns)));
     }
 
     pub(super) fn users(&self, seen: &Seen) {
@@ -91,5 +120,31 @@ impl Show {
                 eprintln!("   ionledger --help               every command");
             }
         }
+    }
+}
+
+/// The newcomer's share. Once its rollout came back it has none.
+fn share(rollout: &RolloutStatus) -> Weight {
+    if rollout.phase == RolloutPhase::CameBack { Weight::ZERO } else { rollout.weight }
+}
+
+fn name(version: Option<&Version>) -> String {
+    version.map_or("?".to_owned(), ToString::to_string)
+}
+
+/// A bar of all traffic: the newcomer's share is at its right end, in another colour and of another pattern.
+fn bar(share: Weight, width: usize) -> String {
+    let filled = (usize::from(share.basis_points()) * width).div_ceil(10_000);
+    format!("{}{}", "░".repeat(width - filled).blue(), "█".repeat(filled).yellow())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bar_shows_both_shares_without_colour() {
+        let bare = |percent| anstream::adapter::strip_str(&bar(Weight::from_percent(percent), 10)).to_string();
+        assert_eq!([bare(0), bare(1), bare(50), bare(100)], ["░░░░░░░░░░", "░░░░░░░░░█", "░░░░░█████", "██████████"]);
     }
 }
