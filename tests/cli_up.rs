@@ -18,8 +18,12 @@ mod cli {
     mod holds;
     #[path = "refusals.rs"]
     mod refusals;
+    #[path = "seen.rs"]
+    mod seen;
     #[path = "sentences.rs"]
     mod sentences;
+    #[path = "terminal.rs"]
+    pub mod terminal;
     #[path = "waiting.rs"]
     mod waiting;
 }

@@ -14,6 +14,7 @@ mod glass;
 mod history;
 mod hooks;
 mod logs;
+mod measured;
 mod peer;
 mod reads;
 mod respond;

@@ -15,7 +15,7 @@ use workers::nodes::process::logs::{Line, Logs, Wanted, log_path};
 
 use crate::args::Globals;
 use crate::failure::{Failure, Outcome};
-use crate::halted;
+use crate::{halted, unattended};
 
 /// The way to the ledger.
 #[derive(Debug)]
@@ -74,6 +74,7 @@ impl Door {
         environment: Option<&EnvironmentName>,
     ) -> Outcome<Status> {
         let asked = self.client.status(Moment::Now, service, environment).await;
+        let unattended = matches!(asked, Err(client::Error::NotRunning { .. }));
         match self.or_folder(asked).await? {
             Source::Answered(status) => Ok(status),
             Source::Folder(reader) => {
@@ -81,6 +82,9 @@ impl Door {
                 let mut status = Status { unrecorded, ..reader.status(Moment::Now, service, environment).await? };
                 if let (Some(data), true) = (&self.data, service.is_some()) {
                     status.name_logs(|node| log_path(data, node).display().to_string());
+                }
+                if let (Some(data), true) = (&self.data, unattended && status.moved_to.is_none()) {
+                    unattended::look(data, &mut status).await;
                 }
                 // Nobody runs here who could know of a jump; that time stands still can be seen all the same.
                 let (wall, ledger) = (SystemClock.now(), status.at.time);

@@ -17,6 +17,7 @@ mod sentence;
 mod serving;
 mod session;
 mod settings;
+mod unattended;
 mod usage;
 
 use std::io::Write as _;

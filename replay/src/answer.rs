@@ -24,9 +24,9 @@ pub use history::{Happened, History, HistoryEntry, Made, OnBehalfOf, Origin, cau
 pub use production::{LeaseAt, Production, ReleaseAt, ServiceAt, production};
 pub use shipped::{ReleaseOrigin, Shipped, WhoShipped, commits_needed, who_shipped};
 pub use status::{
-    DeploymentStatus, DriftStatus, DroppedStatus, EvidenceStatus, HoldStatus, NextStep, NodePhase, NodeStatus,
-    ObstacleKind, ObstacleStatus, RollbackTarget, RolloutPhase, RolloutStatus, ServiceStatus, StackPhase, Status,
-    VerdictStatus, VersionStatus, WaitingStatus, status, status_of,
+    DeploymentStatus, DriftStatus, DroppedStatus, EvidenceStatus, HoldStatus, MeasuredStatus, NextStep, NodePhase,
+    NodeStatus, ObstacleKind, ObstacleStatus, RollbackTarget, RolloutMeasured, RolloutPhase, RolloutStatus, SeenStatus,
+    ServiceStatus, StackPhase, Status, Unattended, VerdictStatus, VersionStatus, WaitingStatus, status, status_of,
 };
 pub use summary::{Names, summary};
 pub use verified::{BadPlace, Compared, Verified};

@@ -12,6 +12,7 @@ use jiff::tz::TimeZone;
 use ledger::log::ReadError;
 use replay::HistoryQuery;
 use replay::Moment;
+use replay::answer::Explanation;
 use schemas::{CommitId, DeploymentId, EnvironmentName, Offset, ServiceName};
 use serde::Deserialize;
 use serde_json::json;
@@ -19,7 +20,7 @@ use tokio::sync::SemaphorePermit;
 use workers::nodes::process::logs::log_path;
 
 use super::peer::Caller;
-use super::{Api, glass, history, respond};
+use super::{Api, glass, history, measured, respond};
 use crate::moment;
 use crate::problem::{Code, Problem};
 use crate::telemetry;
@@ -115,6 +116,7 @@ pub(super) async fn status(
     if moment == Moment::Now {
         if service.is_some() {
             status.name_logs(|node| log_path(&api.data, node).display().to_string());
+            measured::measure(&api, &mut status).await;
         }
         status.unrecorded = glass::unrecorded(&api, service.as_ref(), environment.as_ref());
         if let Some(trouble) = api.ledger.clock_trouble() {
@@ -203,7 +205,8 @@ pub(super) async fn explain(
     let (environment, service) = respond::path(deployment)?;
     let moment = respond::query(when)?.moment(&api)?;
     let _place = place(&api).await?;
-    Ok(respond::json(&api.reader.explain(&DeploymentId { environment, service }, moment).await?))
+    let answer = api.reader.explain(&DeploymentId { environment, service }, moment).await?;
+    Ok(explained(&api, answer, moment).await)
 }
 
 #[derive(Deserialize)]
@@ -228,7 +231,16 @@ pub(super) async fn explain_named(
     let moment = When { at, offset, event }.moment(&api)?;
     let environment = environment.unwrap_or_else(EnvironmentName::production);
     let _place = place(&api).await?;
-    Ok(respond::json(&api.reader.explain_named(&what, service.as_ref(), &environment, moment).await?))
+    let answer = api.reader.explain_named(&what, service.as_ref(), &environment, moment).await?;
+    Ok(explained(&api, answer, moment).await)
+}
+
+/// Answers an explanation; one of now also says what the rollout's versions were measured to do.
+async fn explained(api: &Api, mut answer: Explanation, moment: Moment) -> Response {
+    if let (Moment::Now, Some(deployment), Some(rollout)) = (moment, &answer.deployment, &mut answer.rollout) {
+        measured::measure_rollout(api, deployment, rollout).await;
+    }
+    respond::json(&answer)
 }
 
 /// `GET /v1/replay`: all of production as it was.

@@ -42,6 +42,18 @@ impl<'a> Changes<'a> {
         }
     }
 
+    /// As [`Changes::next`], but where the server went away it says so at once: `false`.
+    pub(crate) async fn next_or_gone(&mut self) -> bool {
+        match tokio::time::timeout(LOOK_AGAIN, self.events.next()).await {
+            Err(_) => true,
+            Ok(Ok(Some(record))) => {
+                self.next = record.offset.next();
+                true
+            }
+            Ok(Ok(None) | Err(_)) => false,
+        }
+    }
+
     /// Follows it again after its server went away.
     async fn again(&mut self) -> Outcome<()> {
         let until = Instant::now() + AGAIN_MAX;

@@ -10,12 +10,18 @@ use super::watch::watch;
 use crate::door::Door;
 use crate::exit::Exit;
 use crate::failure::{Failure, Outcome};
-use crate::out::Form;
+use crate::out::{Form, columns};
 use crate::progress::Progress;
-use crate::render::status;
+use crate::render::{fleet, status};
 use crate::session::Session;
 
 /// Show what runs and what serves.
+///
+/// Without a service it is a line for each deployment: first those that need somebody, then those that move, then the rest.
+/// With one it is all that is known of it, and what its requests did in the last minute.
+///
+/// Where `ionledger up` does not run, its first line says so, and what is shown of weights and nodes is what was seen at the
+/// proxy and the processes themselves.
 #[derive(Debug, Args)]
 #[command(after_help = format!("Columns in a pipe: {}.\n\n\
 Examples:
@@ -29,7 +35,7 @@ pub(crate) struct Status {
     /// Only this environment [default: all]
     #[arg(long, value_name = "ENVIRONMENT")]
     env: Option<EnvironmentName>,
-    /// Go on showing it as it changes: in place on a terminal, appended in a pipe
+    /// Go on showing it as it changes: in place on a terminal, where arrows scroll and q leaves; appended in a pipe
     #[arg(short, long)]
     watch: bool,
 }
@@ -39,21 +45,31 @@ impl Status {
         session.wait_for(async {
             let door = session.door()?;
             if self.watch {
-                return watch(session, &door, || self.look(&door)).await;
+                let eyes = |status: &answer::Status, columns| self.eyes(status, session, columns);
+                return watch(session, &door, || self.look(&door), eyes).await;
             }
             let progress = Progress::begin(session.out, "reading the ledger");
             let status = self.look(&door).await?;
             drop(progress);
-            let now = session.now();
-            session.out.answer(&status, |answer| status::eyes(answer, &now), status::lines)?;
+            let columns = columns(std::io::stdout());
+            session.out.answer(&status, |answer| self.eyes(answer, session, columns), status::lines)?;
             session
                 .say_empty(status::lines(&status).is_empty(), "no stack of any version; the services are in `--json`");
             session.warn_of(&status.unrecorded);
             if session.out.form != Form::Eyes {
-                status::warnings(&status).iter().for_each(|line| session.out.say(line));
+                let unattended = status.unattended.iter().map(status::told_unattended);
+                unattended.chain(status::warnings(&status)).for_each(|line| session.out.say(&line));
             }
             Ok(Exit::Done)
         })
+    }
+
+    /// One service as a tree, the fleet a line a deployment.
+    fn eyes(&self, status: &answer::Status, session: &Session, columns: usize) -> String {
+        match self.service {
+            Some(_) => status::eyes(status, &session.now()),
+            None => fleet::eyes(status, &session.now(), columns),
+        }
     }
 
     async fn look(&self, door: &Door) -> Outcome<answer::Status> {

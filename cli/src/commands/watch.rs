@@ -1,11 +1,13 @@
 //! Watching: an answer shown again whenever it changes.
 
+mod keys;
+mod screen;
+
 use std::collections::BTreeSet;
-use std::io::Write as _;
+use std::time::Duration;
 
 use replay::answer::Status;
-use rustix::termios::tcgetwinsize;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::changes::Changes;
 use crate::door::Door;
@@ -13,139 +15,162 @@ use crate::exit::Exit;
 use crate::failure::{Failure, Outcome};
 use crate::out::Form;
 use crate::render::status;
+use crate::render::words::plain;
 use crate::session::Session;
+use keys::{Key, Keys};
+use screen::Screen;
 
-/// Shows the status until the person has seen enough (Ctrl-C).
-pub(crate) async fn watch(session: &Session, door: &Door, look: impl AsyncFn() -> Outcome<Status>) -> Outcome {
+/// How long to wait before looking again where nobody runs who tells of changes.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// Shows the status until the person has seen enough (Ctrl-C, or `q` on a terminal). A ledger that goes away is waited for:
+/// it may be started again. `eyes` makes the frame for a terminal of so many columns.
+pub(crate) async fn watch(
+    session: &Session,
+    door: &Door,
+    look: impl AsyncFn() -> Outcome<Status>,
+    eyes: impl Fn(&Status, usize) -> String,
+) -> Outcome {
     // Heard from here on, so that none is lost while it is looked.
-    let hear =
-        |kind| signal(kind).map_err(|error| Failure::error(format!("signals cannot be heard: {error}; leave -w out")));
     let (mut interrupt, mut terminate) = (hear(SignalKind::interrupt())?, hear(SignalKind::terminate())?);
-    let mut changes = Changes::of(door.client()).await?;
-    let mut shown = Shown::new(session);
+    let mut resize = hear(SignalKind::window_change())?;
+    let mut changes = Some(Changes::of(door.client()).await?);
+    let mut shown = Shown::new(session, look().await?, eyes)?;
+    let mut keys = Keys::of_terminal(session.out.form == Form::Eyes);
     loop {
-        let looked = look().await;
-        let status = match looked {
-            Ok(status) => status,
-            Err(failure) => {
-                shown.leave()?;
-                return Err(failure);
-            }
-        };
-        shown.show(&status)?;
         tokio::select! {
-            next = changes.next(None) => if let Err(failure) = next {
-                shown.leave()?;
-                return Err(failure);
+            () = changed(&mut changes, door) => match look().await {
+                Ok(status) => shown.show(status)?,
+                Err(failure) => shown.miss(&failure)?,
             },
-            _ = async { tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} } } => {
-                shown.leave()?;
-                return Ok(Exit::Done);
+            key = keys.next() => match key {
+                Key::Leave => break,
+                Key::Scroll(scroll) => shown.scroll(scroll)?,
+            },
+            _ = resize.recv() => shown.draw()?,
+            _ = interrupt.recv() => break,
+            _ = terminate.recv() => break,
+        }
+    }
+    drop(keys);
+    shown.leave()?;
+    Ok(Exit::Done)
+}
+
+fn hear(kind: SignalKind) -> Outcome<Signal> {
+    signal(kind).map_err(|error| Failure::error(format!("signals cannot be heard: {error}; leave -w out")))
+}
+
+/// Waits for a change, for a second at most; where nobody tells of changes, tries to follow them again.
+async fn changed<'c>(changes: &mut Option<Changes<'c>>, door: &'c Door) {
+    match changes {
+        Some(following) => {
+            if !following.next_or_gone().await {
+                *changes = None;
             }
+        }
+        None => {
+            tokio::time::sleep(LOOK_AGAIN).await;
+            *changes = Changes::of(door.client()).await.ok();
         }
     }
 }
 
 /// What is shown already.
-struct Shown<'s> {
+struct Shown<'s, E> {
     session: &'s Session,
-    /// The last frame on a terminal, whose other screen is in use while there is one.
-    frame: Option<String>,
+    eyes: E,
+    /// What was seen last.
+    status: Status,
+    /// Why there is nothing newer, if there is not.
+    missed: Option<String>,
+    /// The terminal.
+    screen: Screen,
     /// The last lines in a pipe.
     lines: BTreeSet<String>,
 }
 
-impl<'s> Shown<'s> {
-    fn new(session: &'s Session) -> Self {
-        Self { session, frame: None, lines: BTreeSet::new() }
+impl<'s, E: Fn(&Status, usize) -> String> Shown<'s, E> {
+    fn new(session: &'s Session, status: Status, eyes: E) -> Outcome<Self> {
+        let (screen, lines) = (Screen::default(), BTreeSet::new());
+        let mut shown = Self { session, eyes, status, missed: None, screen, lines };
+        shown.tell()?;
+        Ok(shown)
     }
 
-    /// Shows what is new: the whole in place on a terminal, each line that changed in a pipe.
-    fn show(&mut self, status: &Status) -> Outcome<()> {
-        let out = self.session.out;
-        match out.form {
-            Form::Eyes => {
-                let frame = status::eyes(status, &self.session.now());
-                let enter = if self.frame.is_none() { "\u{1b}[?1049h\u{1b}[?25l" } else { "" };
-                let (rows, columns) = size();
-                raw(&format!("{enter}\u{1b}[H"))?;
-                out.data(&fitting(&frame, rows, columns))?;
-                raw("\u{1b}[J")?;
-                self.frame = Some(frame);
-                Ok(())
-            }
+    fn show(&mut self, status: Status) -> Outcome<()> {
+        (self.status, self.missed) = (status, None);
+        self.tell()
+    }
+
+    /// Says that there is nothing newer: on a terminal above what was seen last, elsewhere once.
+    fn miss(&mut self, failure: &Failure) -> Outcome<()> {
+        let first = self.missed.is_none();
+        self.missed = Some(failure.message().to_owned());
+        match self.session.out.form {
+            Form::Eyes => self.draw()?,
+            Form::Lines | Form::Json if first => self.session.out.say(&missing(failure.message())),
+            Form::Lines | Form::Json => {}
+        }
+        Ok(())
+    }
+
+    fn tell(&mut self) -> Outcome<()> {
+        match self.session.out.form {
+            Form::Eyes => self.draw(),
             Form::Lines => {
-                let lines: BTreeSet<String> = status::lines(status).lines().map(str::to_owned).collect();
+                let lines: BTreeSet<String> = status::lines(&self.status).lines().map(str::to_owned).collect();
                 let new: String = lines.difference(&self.lines).map(|line| format!("{line}\n")).collect();
                 self.lines = lines;
-                if new.is_empty() { Ok(()) } else { out.data(&new) }
+                if new.is_empty() { Ok(()) } else { self.session.out.data(&new) }
             }
-            Form::Json => {
-                let text = serde_json::to_string(&status.services).unwrap_or_default();
-                if self.lines.contains(&text) {
-                    return Ok(());
-                }
-                self.lines = BTreeSet::from([text]);
-                out.data(&format!("{}\n", serde_json::to_string(status).unwrap_or_default()))
-            }
+            Form::Json => self.tell_json(),
         }
+    }
+
+    /// Writes the status unless nothing has changed but what is measured, which always does.
+    fn tell_json(&mut self) -> Outcome<()> {
+        let mut services = self.status.services.clone();
+        let deployments = services.iter_mut().flat_map(|service| &mut service.deployments);
+        deployments.flat_map(|deployment| &mut deployment.versions).for_each(|version| version.measured = None);
+        let text = serde_json::to_string(&services).unwrap_or_default();
+        if self.lines.contains(&text) {
+            return Ok(());
+        }
+        self.lines = BTreeSet::from([text]);
+        self.session.out.data(&format!("{}\n", serde_json::to_string(&self.status).unwrap_or_default()))
+    }
+
+    fn scroll(&mut self, scroll: keys::Scroll) -> Outcome<()> {
+        self.screen.scroll(scroll);
+        self.draw()
+    }
+
+    /// Draws the terminal anew, if there is one.
+    fn draw(&mut self) -> Outcome<()> {
+        if self.session.out.form != Form::Eyes {
+            return Ok(());
+        }
+        let (rows, columns) = crate::out::size(std::io::stdout());
+        let frame = self.frame(columns);
+        self.screen.draw(self.session.out, &frame, rows, columns)
+    }
+
+    fn frame(&self, columns: usize) -> String {
+        let first = self.missed.as_ref().map(|why| format!("{}\n", missing(why))).unwrap_or_default();
+        first + &(self.eyes)(&self.status, columns)
     }
 
     /// Gives the terminal back and leaves the last frame on it.
     fn leave(&mut self) -> Outcome<()> {
-        match self.frame.take() {
-            Some(frame) => {
-                raw("\u{1b}[?25h\u{1b}[?1049l")?;
-                self.session.out.data(&frame)
-            }
-            None => Ok(()),
+        if self.session.out.form != Form::Eyes {
+            return Ok(());
         }
+        self.screen.leave()?;
+        self.session.out.eyes(&self.frame(crate::out::columns(std::io::stdout())))
     }
 }
 
-/// Writes to the terminal itself, without anything being left out.
-fn raw(text: &str) -> Outcome<()> {
-    let mut stdout = std::io::stdout().lock();
-    crate::out::written(stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()))
-}
-
-/// The terminal's rows and columns.
-fn size() -> (usize, usize) {
-    match tcgetwinsize(std::io::stdout()) {
-        Ok(size) if size.ws_row > 0 && size.ws_col > 0 => (size.ws_row.into(), size.ws_col.into()),
-        _ => (24, 80),
-    }
-}
-
-/// Returns what fits on the screen: lines are cleared to their end, and what does not fit is counted.
-fn fitting(frame: &str, rows: usize, columns: usize) -> String {
-    let mut used = 0;
-    let mut text = String::new();
-    let lines: Vec<&str> = frame.lines().collect();
-    for (n, line) in lines.iter().enumerate() {
-        let width = anstream::adapter::strip_str(line).to_string().chars().count();
-        used += width.div_ceil(columns).max(1);
-        if used + 1 >= rows && n + 1 < lines.len() {
-            text.push_str(&format!("... {} more lines\u{1b}[K\n", lines.len() - n));
-            break;
-        }
-        text.push_str(&format!("{line}\u{1b}[K\n"));
-    }
-    text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_frame_never_scrolls_its_head_off_the_screen() {
-        let frame: String = (1..=30).map(|n| format!("line {n}\n")).collect();
-        let shown = fitting(&frame, 10, 80);
-        assert!(shown.starts_with("line 1\u{1b}[K\n"));
-        assert!(shown.ends_with("... 22 more lines\u{1b}[K\n"), "{shown:?}");
-        assert!(shown.lines().count() < 10);
-        let wrapped = fitting(&format!("{}\n{}\n{}\n", "a".repeat(100), "b".repeat(100), "c"), 5, 40);
-        assert!(wrapped.contains("a\u{1b}[K") && wrapped.ends_with("... 2 more lines\u{1b}[K\n"), "{wrapped:?}");
-    }
+fn missing(why: &str) -> String {
+    format!("nothing newer is known, it is tried again: {}", plain(why))
 }

@@ -1,8 +1,10 @@
 //! The HTTP API of a running ledger: on the data folder's socket, over TCP, or both.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use api::ci::Secrets;
 use api::server::{Api, Hooks, Server, check_bind};
@@ -12,6 +14,7 @@ use schemas::run::RunSpec;
 use schemas::{DeploymentId, Probed};
 use tokio_util::sync::CancellationToken;
 use workers::artifacts::Artifacts;
+use workers::measures::recent::Recent;
 use workers::measures::{self, Asked, Measured};
 use workers::nodes::process;
 use workers::probing::Probing;
@@ -58,8 +61,15 @@ impl ApiServer {
         let closing = CancellationToken::new();
         let mut api = Api::new(opened.ledger.clone(), Arc::clone(&opened.reader), &opened.data, artifacts);
         let router = Arc::clone(&adapters.router);
-        api.hooks =
-            Arc::new(Hands { ledger: opened.ledger.clone(), router, launches, probing: Arc::clone(&adapters.checks) });
+        let hands = Arc::new(Hands {
+            ledger: opened.ledger.clone(),
+            router,
+            launches,
+            probing: Arc::clone(&adapters.checks),
+            recent: Recent::default(),
+        });
+        tokio::spawn(Arc::clone(&hands).look_on(closing.clone()));
+        api.hooks = hands;
         api.glass = adapters.glass.clone();
         api.ci = ci;
         api.limits.connections_per_address_max = settings.connections_per_address_max;
@@ -105,6 +115,32 @@ struct Hands {
     launches: bool,
     /// Asks nodes whether they pass their checks.
     probing: Arc<Probing>,
+    /// What requests did in the last minute.
+    recent: Recent,
+}
+
+/// How often it is seen to that there is a look to measure the last minute from.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+
+impl Hands {
+    /// Looks at what requests do, until `closing`.
+    async fn look_on(self: Arc<Self>, closing: CancellationToken) {
+        while !closing.is_cancelled() {
+            let serving = self.serving();
+            self.recent.keep(serving, &*self.router, self.ledger.clock().now()).await;
+            tokio::select! {
+                () = closing.cancelled() => {}
+                () = tokio::time::sleep(LOOK_EVERY) => {}
+            }
+        }
+    }
+
+    /// Returns the deployments that have weights.
+    fn serving(&self) -> BTreeSet<DeploymentId> {
+        let view = self.ledger.view();
+        let deployments = view.state().deployments.iter();
+        deployments.filter(|(_, deployment)| deployment.traffic.set.is_some()).map(|(id, _)| id.clone()).collect()
+    }
 }
 
 #[async_trait::async_trait]
@@ -141,5 +177,9 @@ impl Hooks for Hands {
 
     async fn measured(&self, asked: &Asked, policy: &JudgementPolicy) -> Result<Measured, String> {
         measures::lately(asked, policy, &*self.router, self.ledger.clock().now()).await
+    }
+
+    async fn measured_recently(&self, asked: &Asked, policy: &JudgementPolicy) -> Option<Measured> {
+        self.recent.of(asked, policy, &*self.router, self.ledger.clock().now()).await
     }
 }

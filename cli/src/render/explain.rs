@@ -2,11 +2,11 @@
 
 use jiff::Zoned;
 use ledger::judgement::hearing::{hits, odds, percent};
-use replay::answer::{EvidenceStatus, Explanation, History, HistoryEntry};
+use replay::answer::{EvidenceStatus, Explanation, History, HistoryEntry, MeasuredStatus, RolloutMeasured};
 use schemas::judgement::{Evidence, MetricEvidence};
 
 use super::table::{self, Cell};
-use super::words::{BAD, GOOD, WARN, faint, grouped, strong, style_of};
+use super::words::{BAD, GOOD, WARN, faint, grouped, milliseconds, strong, style_of};
 use super::{history, status};
 
 /// Returns an explanation for eyes: how the rollout stands, what it rests on, and what happened.
@@ -24,7 +24,9 @@ pub(crate) fn eyes(explanation: &Explanation, now: &Zoned) -> String {
             text.push_str(&format!("  {}\n", evidence.reason));
             remarks(evidence, rollout.live).iter().for_each(|remark| text.push_str(&format!("  {remark}\n")));
             text.push('\n');
-            table::lines(&metrics(&evidence.evidence)).iter().for_each(|line| text.push_str(&format!("  {line}\n")));
+            table::lines(&metrics(&evidence.evidence, rollout.measured.as_ref()))
+                .iter()
+                .for_each(|line| text.push_str(&format!("  {line}\n")));
         }
         text.push('\n');
     }
@@ -90,7 +92,7 @@ fn needed(milli: i64) -> String {
     odds(milli + 1).trim_end_matches(" to 1").to_owned()
 }
 
-fn metrics(evidence: &Evidence) -> Vec<Vec<Cell>> {
+fn metrics(evidence: &Evidence, measured: Option<&RolloutMeasured>) -> Vec<Vec<Cell>> {
     let head = ["metric", "canary", "baseline", "tolerance", "worse", "not worse", ""];
     let head = head.map(|name| Cell::styled(name, faint())).to_vec();
     let row = |metric: &MetricEvidence| {
@@ -98,8 +100,8 @@ fn metrics(evidence: &Evidence) -> Vec<Vec<Cell>> {
             if metric.accepted { Cell::styled(format!("{GOOD} accepted"), style_of(GOOD)) } else { Cell::new("") };
         vec![
             Cell::styled(&metric.name, strong()),
-            Cell::new(hits(metric.canary)),
-            Cell::new(hits(metric.baseline)),
+            Cell::new(with_ms(metric, hits(metric.canary), measured.map(|both| &both.canary))),
+            Cell::new(with_ms(metric, hits(metric.baseline), measured.map(|both| &both.baseline))),
             Cell::new(percent(metric.tolerated_ppm)),
             Cell::new(odds(metric.worse_milli)),
             Cell::new(odds(metric.not_worse_milli)),
@@ -107,6 +109,16 @@ fn metrics(evidence: &Evidence) -> Vec<Vec<Cell>> {
         ]
     };
     std::iter::once(head).chain(evidence.metrics.iter().map(row)).collect()
+}
+
+/// What was counted of a metric, after what was measured of it in milliseconds: `212 ms, 3 of 500 slow`.
+fn with_ms(metric: &MetricEvidence, counted: String, measured: Option<&MeasuredStatus>) -> String {
+    let ms = measured.and_then(|measured| match metric.name.as_str() {
+        "p50" => measured.p50_ms,
+        "p99" => measured.p99_ms,
+        _ => None,
+    });
+    ms.map_or(counted.clone(), |ms| format!("{}, {counted} slow", milliseconds(ms)))
 }
 
 #[cfg(test)]
@@ -156,9 +168,14 @@ evidence 3.3 to 1 that it is worse, 100 needed; 2.0 to 1 that it is not, 20 need
 ⚠ the baseline itself is in an incident; nothing speaks for the canary meanwhile
 ✖ the router does not share requests out as the weights say; that is not the version's doing
 ");
+        let measured = |p99| json!({"seconds": 40.0, "requests": 500, "requests_per_second": 12.5, "errors": 2, "p50_ms": 9.5, "p99_ms": p99});
+        let both: RolloutMeasured =
+            serde_json::from_value(json!({"baseline": measured(180.2), "canary": measured(212.4)})).unwrap();
+        let known = bare(&table::lines(&metrics(&evidence(|_| ()).evidence, Some(&both))).join("\n"));
+        assert!(known.contains("p99     212 ms, 3 of 500 slow  180 ms, 44 of 4,500 slow"), "{known}");
         let ended = remarks(&evidence(|_| ()), false).join("\n");
         assert!(!ended.contains("more requests of it until it is accepted"), "{ended}");
-        let table = table::lines(&metrics(&evidence(|_| ()).evidence)).join("\n");
+        let table = table::lines(&metrics(&evidence(|_| ()).evidence, None)).join("\n");
         assert_snapshot!(bare(&table), @r"
 metric  canary    baseline     tolerance  worse     not worse
 errors  2 of 500  5 of 4,500   0.15 %     6.6 to 1  2.0 to 1

@@ -3,6 +3,7 @@
 
 pub(crate) mod doctor;
 pub(crate) mod explain;
+pub(crate) mod fleet;
 pub(crate) mod forecast;
 pub(crate) mod history;
 pub(crate) mod logs;

@@ -56,6 +56,7 @@ fn status_of(production: &Production) -> Status {
         schema_version: production.schema_version,
         at: production.at,
         halted: None,
+        unattended: None,
         moved_to: None,
         read_only: BTreeMap::new(),
         ahead: vec![],

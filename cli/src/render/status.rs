@@ -2,9 +2,10 @@
 
 use jiff::{SignedDuration, Zoned};
 use ledger::log::Ahead;
+use owo_colors::Style;
 use replay::answer::{
-    DeploymentStatus, HoldStatus, NodePhase, NodeStatus, ObstacleStatus, RolloutPhase, RolloutStatus, ServiceStatus,
-    StackPhase, Status, VerdictStatus, VersionStatus, WaitingStatus,
+    DeploymentStatus, HoldStatus, MeasuredStatus, NodePhase, NodeStatus, ObstacleStatus, RolloutPhase, RolloutStatus,
+    SeenStatus, ServiceStatus, StackPhase, Status, Unattended, VerdictStatus, VersionStatus, WaitingStatus,
 };
 use schemas::judgement::{Counts, Verdict};
 use schemas::{Timestamp, Version, Weight};
@@ -12,8 +13,8 @@ use schemas::{Timestamp, Version, Weight};
 use super::table::{self, Cell, paint};
 use super::unrecorded;
 use super::words::{
-    BAD, BUSY, GOOD, IDLE, STILL, WARN, age, column, count, faint, length, line, moment, moment_in_full, percent,
-    plain, strong, style_of,
+    BAD, BUSY, GOOD, IDLE, STILL, WARN, age, column, count, faint, length, line, milliseconds, moment, moment_in_full,
+    percent, plain, strong, style_of,
 };
 use crate::halted::sentence;
 
@@ -23,17 +24,25 @@ pub(crate) const COLUMNS: &str =
 
 /// Returns the status as trees.
 pub(crate) fn eyes(status: &Status, now: &Zoned) -> String {
-    let halted =
-        status.halted.as_ref().map(|why| paint(&format!("{BAD} {}\n\n", plain(&sentence(why))), style_of(BAD)));
-    let warnings = warnings(status).into_iter();
-    let warnings = warnings.map(|line| paint(&format!("{WARN} {}\n", plain(&line)), style_of(WARN)));
-    let clock = status.clock.iter().map(|trouble| paint(&format!("{WARN} {}\n", plain(trouble)), style_of(WARN)));
-    let first = halted.into_iter().chain(clock).chain(warnings).collect::<String>();
+    let first = head(status, now);
     if status.services.is_empty() {
         return first + "no services yet; declare one with `ionledger apply SERVICE.toml`\n";
     }
     let parts: Vec<String> = status.services.iter().map(|service| service_tree(service, now)).collect();
-    first + &unrecorded::eyes(&status.unrecorded, now) + &parts.join("\n")
+    first + &parts.join("\n")
+}
+
+/// Returns what comes before all else: what concerns the ledger as a whole.
+pub(super) fn head(status: &Status, now: &Zoned) -> String {
+    let halted =
+        status.halted.as_ref().map(|why| paint(&format!("{BAD} {}\n\n", plain(&sentence(why))), style_of(BAD)));
+    let unattended = status.unattended.iter();
+    let unattended = unattended.map(|seen| paint(&format!("{BAD} {}\n", plain(&told_unattended(seen))), style_of(BAD)));
+    let warnings = warnings(status).into_iter();
+    let warnings = warnings.map(|line| paint(&format!("{WARN} {}\n", plain(&line)), style_of(WARN)));
+    let clock = status.clock.iter().map(|trouble| paint(&format!("{WARN} {}\n", plain(trouble)), style_of(WARN)));
+    let first = halted.into_iter().chain(unattended).chain(clock).chain(warnings).collect::<String>();
+    first + &unrecorded::eyes(&status.unrecorded, now)
 }
 
 /// Returns a line for each thing that concerns the ledger as a whole: where it went, streams that are read-only for the program
@@ -43,6 +52,19 @@ pub(crate) fn warnings(status: &Status) -> Vec<String> {
     let streams = status.read_only.iter();
     let streams = streams.map(|(stream, why)| format!("{stream} takes nothing here but a rollback: {why}"));
     moved.chain(streams).chain(status.ahead.iter().map(ahead)).collect()
+}
+
+/// Returns the line that comes first where nobody runs who follows the ledger.
+pub(crate) fn told_unattended(seen: &Unattended) -> String {
+    let proxy = seen.proxy.as_ref().map_or("the proxy answers".to_owned(), |why| match why.as_str() {
+        "it does not run" => "the proxy does not run, so nobody is served".to_owned(),
+        why => format!("the proxy does not answer ({why})"),
+    });
+    let nodes = format!("{} of {} run", seen.nodes_running, count(seen.nodes, "node", "nodes"));
+    format!(
+        "nothing that follows the ledger runs: no rollout goes on and no node is replaced until `ionledger up` runs. Seen just \
+         now: {proxy}; {nodes}"
+    )
 }
 
 /// Returns the line about a commit whose time cannot be true.
@@ -78,16 +100,18 @@ fn version_line(deployment: &DeploymentStatus, version: &VersionStatus) -> Strin
 
 fn service_tree(service: &ServiceStatus, now: &Zoned) -> String {
     if service.deployments.is_empty() {
-        let next = match (&service.owner, &service.latest_release) {
-            (None, _) => "not declared".to_owned(),
-            (_, None) => format!("no release yet; `ionledger release {} VERSION --artifact FILE`", service.service),
-            (_, Some(version)) => {
-                format!("release {version} runs nowhere; `ionledger new {} {version}`", service.service)
-            }
-        };
-        return format!("{}  {}\n", paint(service.service.as_str(), strong()), paint(&next, faint()));
+        return format!("{}  {}\n", paint(service.service.as_str(), strong()), paint(&nowhere(service), faint()));
     }
     service.deployments.iter().map(|deployment| deployment_tree(deployment, now)).collect::<Vec<_>>().join("\n")
+}
+
+/// What a service lacks that runs nowhere.
+pub(super) fn nowhere(service: &ServiceStatus) -> String {
+    match (&service.owner, &service.latest_release) {
+        (None, _) => "not declared".to_owned(),
+        (_, None) => format!("no release yet; `ionledger release {} VERSION --artifact FILE`", service.service),
+        (_, Some(version)) => format!("release {version} runs nowhere; `ionledger new {} {version}`", service.service),
+    }
 }
 
 fn deployment_tree(deployment: &DeploymentStatus, now: &Zoned) -> String {
@@ -99,7 +123,7 @@ fn deployment_tree(deployment: &DeploymentStatus, now: &Zoned) -> String {
     );
     let facts: Vec<Vec<Cell>> = facts(deployment, now)
         .into_iter()
-        .map(|(name, fact)| vec![Cell::styled(name, faint()), Cell::new(fact)])
+        .map(|(name, fact)| vec![Cell::styled(name, faint()), Cell::styled(fact, style_of_fact(name))])
         .collect();
     for line in table::lines(&facts) {
         text.push_str(&format!("  {line}\n"));
@@ -108,12 +132,22 @@ fn deployment_tree(deployment: &DeploymentStatus, now: &Zoned) -> String {
     text
 }
 
+/// A rollout that has a line of its own name has ended: it is the past.
+fn style_of_fact(name: &str) -> Style {
+    if name == "rollout" { faint() } else { Style::new() }
+}
+
 /// How a deployment stands, in a glyph and some words.
-fn headline(deployment: &DeploymentStatus, now: &Zoned) -> (&'static str, String) {
+pub(super) fn headline(deployment: &DeploymentStatus, now: &Zoned) -> (&'static str, String) {
     if let Some(retired) = deployment.retired_at {
-        return (IDLE, format!("retired {} ago", age(retired, now)));
+        let because = because(deployment.retired_because.as_ref());
+        return (IDLE, format!("retired {} ago{because}", age(retired, now)));
     }
-    if let Some(rollout) = deployment.rollout.as_ref().filter(|rollout| rollout.live) {
+    let rollout = deployment.rollout.as_ref().filter(|rollout| rollout.live);
+    if let Some(seen) = &deployment.seen {
+        return seen_headline(deployment, seen, rollout);
+    }
+    if let Some(rollout) = rollout {
         return rollout_headline(rollout);
     }
     let serving: Vec<&VersionStatus> =
@@ -127,6 +161,26 @@ fn headline(deployment: &DeploymentStatus, now: &Zoned) -> (&'static str, String
         ([], _) => (WARN, "serves nothing".to_owned()),
         ([only], _) => (GOOD, format!("{} serves", only.version)),
         (several, _) => (GOOD, format!("{} versions serve", several.len())),
+    }
+}
+
+/// How a deployment stands that nobody drives: what its users were seen to get.
+fn seen_headline(
+    deployment: &DeploymentStatus,
+    seen: &SeenStatus,
+    rollout: Option<&RolloutStatus>,
+) -> (&'static str, String) {
+    let stands = rollout.map(|rollout| {
+        let step = format!("step {} of {}", rollout.steps_taken, rollout.steps);
+        format!("; {} stands still at {step}: nobody drives it", rolling(rollout))
+    });
+    let stands = stands.unwrap_or_default();
+    let shares: Vec<String> =
+        seen.weights.iter().map(|(stack, weight)| format!("{} {weight}", name_of(deployment, *stack))).collect();
+    match (&shares[..], &seen.trouble) {
+        (_, Some(why)) => (BAD, format!("users cannot connect: {why}{stands}")),
+        ([], None) => (BAD, format!("serves nobody{stands}")),
+        (_, None) => (WARN, format!("the proxy serves {}{stands}", shares.join(", "))),
     }
 }
 
@@ -171,7 +225,7 @@ fn facts(deployment: &DeploymentStatus, now: &Zoned) -> Vec<(&'static str, Strin
         facts.push(("drift", format!("the router serves {} since {}", seen.join(", "), moment(drift.at, now))));
     }
     if let Some(rollout) = &deployment.rollout {
-        rollout_facts(&mut facts, rollout, now);
+        rollout_facts(&mut facts, rollout, deployment.seen.is_none(), now);
     }
     facts.extend(deployment.holds.iter().map(|hold| hold_fact(deployment, hold, now)));
     if let Some(waiting) = &deployment.waiting {
@@ -214,8 +268,9 @@ fn waiting_facts(waiting: &WaitingStatus) -> Vec<(&'static str, String)> {
     waiting.waits_for.iter().enumerate().map(fact).collect()
 }
 
-fn rollout_facts(facts: &mut Vec<(&'static str, String)>, rollout: &RolloutStatus, now: &Zoned) {
-    let because = rollout.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
+/// What there is to know of a rollout; `driven` says whether somebody drives it, so that its times will come.
+fn rollout_facts(facts: &mut Vec<(&'static str, String)>, rollout: &RolloutStatus, driven: bool, now: &Zoned) {
+    let because = because(rollout.reason.as_ref());
     match rollout.phase {
         RolloutPhase::Running => {}
         RolloutPhase::Paused => {
@@ -226,7 +281,7 @@ fn rollout_facts(facts: &mut Vec<(&'static str, String)>, rollout: &RolloutStatu
         RolloutPhase::CameBack => facts.push(("rollout", format!("{} {BAD} came back{because}", rolling(rollout)))),
         RolloutPhase::Aborted => facts.push(("rollout", format!("{} {BAD} aborted{because}", rolling(rollout)))),
         RolloutPhase::Promoted => facts.push(("rollout", format!("{} {GOOD} promoted{because}", rolling(rollout)))),
-        RolloutPhase::Superseded => facts.push(("rollout", format!("{} {IDLE} superseded", rolling(rollout)))),
+        RolloutPhase::Superseded => facts.push(("rollout", format!("{} {IDLE} superseded{because}", rolling(rollout)))),
     }
     if let Some(held) = rollout.held.as_ref().filter(|_| rollout.live) {
         facts.push(("holds", held.clone()));
@@ -235,9 +290,13 @@ fn rollout_facts(facts: &mut Vec<(&'static str, String)>, rollout: &RolloutStatu
         let left = next.due_at.duration_since(now.timestamp());
         let when = if left.is_positive() { format!("in {}", length(left)) } else { "due".to_owned() };
         let then = bake(rollout).map(|bake| format!(", {bake}")).unwrap_or_default();
-        facts.push(("next", format!("{} at {} ({when}){then}", next.weight, moment(next.due_at, now))));
+        let when = match driven {
+            true => format!("at {} ({when})", moment(next.due_at, now)),
+            false => "when `ionledger up` runs again and it is due".to_owned(),
+        };
+        facts.push(("next", format!("{} {when}{then}", next.weight)));
     }
-    if let Some(end) = expected_end(rollout, now) {
+    if let Some(end) = expected_end(rollout, now).filter(|_| driven) {
         let left = length(end.duration_since(now.timestamp()));
         facts.push(("ends", format!("about {} (in {left})", moment(end, now))));
     }
@@ -266,6 +325,11 @@ fn bake(rollout: &RolloutStatus) -> Option<String> {
     }
     let bake = SignedDuration::from_millis(i64::try_from(rollout.plan.bake_ms).ok()?);
     (rollout.steps_taken == step).then(|| format!("then a bake of {}: {keeps} meanwhile", length(bake)))
+}
+
+/// A reason, after what it is the reason of.
+fn because(reason: Option<&String>) -> String {
+    reason.map(|reason| format!(": {reason}")).unwrap_or_default()
 }
 
 /// When a live rollout is expected to end if its next step is let as soon as it may be: a step that is overdue moves the end.
@@ -304,7 +368,7 @@ fn errors(counts: Counts) -> String {
         None => "no requests".to_owned(),
         Some(ppm) => {
             let requests = super::words::grouped(counts.requests);
-            format!("{} of {requests} failed ({}.{:02} %)", counts.errors, ppm / 10_000, ppm % 10_000 / 100)
+            format!("{} of {requests} failed ({})", counts.errors, share(ppm))
         }
     }
 }
@@ -322,9 +386,13 @@ fn versions(deployment: &DeploymentStatus, now: &Zoned) -> String {
     for (n, (version, row)) in shown.iter().zip(table::lines(&rows)).enumerate() {
         let (branch, below) = if n + 1 == shown.len() { ("└─", "   ") } else { ("├─", "│  ") };
         text.push_str(&format!("{branch} {row}\n"));
+        if let Some(measured) = &version.measured {
+            let beside = if version.nodes.is_empty() { " " } else { "│" };
+            text.push_str(&format!("{below}{beside} {}\n", told_measured(measured)));
+        }
         for (n, node) in version.nodes.iter().enumerate() {
             let branch = if n + 1 == version.nodes.len() { "└─" } else { "├─" };
-            text.push_str(&format!("{below}{branch} {}\n", node_line(node, now)));
+            text.push_str(&format!("{below}{branch} {}\n", node_line(node, role(deployment, version), now)));
             if let Some(log) = &node.log {
                 let beside = if n + 1 == version.nodes.len() { "   " } else { "│  " };
                 text.push_str(&format!("{below}{beside}{}\n", table::paint(&format!("log {}", plain(log)), faint())));
@@ -332,6 +400,32 @@ fn versions(deployment: &DeploymentStatus, now: &Zoned) -> String {
         }
     }
     text
+}
+
+/// What a version's requests did: `last 45 s: 12 requests a second, 0.25 % failed, p50 12 ms, p99 85 ms`.
+fn told_measured(measured: &MeasuredStatus) -> String {
+    let failed = measured.errors.filter(|_| measured.requests > 0).map(|errors| {
+        let counts = Counts { requests: measured.requests, errors };
+        format!("{} failed", share(counts.errors_ppm().unwrap_or(0)))
+    });
+    let slow = |name: &str, ms: Option<f64>| ms.map(|ms| format!("{name} {}", milliseconds(ms)));
+    let seconds = length(SignedDuration::from_secs(measured.seconds.round() as i64));
+    let rate = format!("last {seconds}: {} requests a second", rate(measured.requests_per_second));
+    let told = [Some(rate), failed, slow("p50", measured.p50_ms), slow("p99", measured.p99_ms)];
+    told.into_iter().flatten().collect::<Vec<_>>().join(", ")
+}
+
+fn share(ppm: u64) -> String {
+    format!("{}.{:02} %", ppm / 10_000, ppm % 10_000 / 100)
+}
+
+/// A number a second, with two figures at least.
+fn rate(per_second: f64) -> String {
+    match per_second {
+        rate if rate < 1.0 => format!("{rate:.2}"),
+        rate if rate < 10.0 => format!("{rate:.1}"),
+        rate => super::words::grouped(rate.round() as u64),
+    }
 }
 
 fn version_row(deployment: &DeploymentStatus, version: &VersionStatus, now: &Zoned) -> Vec<Cell> {
@@ -348,7 +442,7 @@ fn version_row(deployment: &DeploymentStatus, version: &VersionStatus, now: &Zon
         Cell::styled(version.version.as_str(), strong()),
         Cell::styled(role, if role == "warm" { faint() } else { strong() }),
         weight,
-        Cell::glyph(glyph, word),
+        Cell::styled(format!("{glyph} {word}"), style_of_phase(deployment, version)),
         Cell::new(format!(
             "{}/{} {}",
             version.nodes_ready,
@@ -356,12 +450,18 @@ fn version_row(deployment: &DeploymentStatus, version: &VersionStatus, now: &Zon
             if version.nodes_wanted == 1 { "node" } else { "nodes" }
         )),
         Cell::styled(age(version.requested_at, now), faint()),
-        Cell::styled(remark(version, now), faint()),
+        Cell::styled(remark(deployment, version, now), faint()),
     ]
 }
 
+/// The colour of a version's phase: red is for what somebody must look at, and a stack that nobody uses may be unwell.
+fn style_of_phase(deployment: &DeploymentStatus, version: &VersionStatus) -> Style {
+    let unused = matches!(role(deployment, version), "unused" | "leaving");
+    if unused { faint() } else { style_of(phase(version.phase).0) }
+}
+
 /// What else there is to say about a version.
-fn remark(version: &VersionStatus, now: &Zoned) -> String {
+fn remark(deployment: &DeploymentStatus, version: &VersionStatus, now: &Zoned) -> String {
     match version.phase {
         StackPhase::Failed => {
             let ago = version.failed_at.map(|at| format!("{} ago: ", age(at, now))).unwrap_or_default();
@@ -381,12 +481,21 @@ fn remark(version: &VersionStatus, now: &Zoned) -> String {
             version.collecting_since.map(|since| format!("for {}", age(since, now))).unwrap_or_default()
         }
         StackPhase::Ready => {
-            version.unused_since.map(|since| format!("unused for {}", age(since, now))).unwrap_or_default()
+            let unused = version.unused_since.map(|since| format!("unused for {}", age(since, now)));
+            let rejected = version.rejected.as_ref().map(|rejected| without_told(&rejected.why, deployment));
+            unused.into_iter().chain(rejected).collect::<Vec<_>>().join(", ")
         }
     }
 }
 
-fn node_line(node: &NodeStatus, now: &Zoned) -> String {
+/// What is held against a version, without the reason where the rollout above gives the same.
+fn without_told(why: &str, deployment: &DeploymentStatus) -> String {
+    let told = deployment.rollout.as_ref().and_then(|rollout| rollout.reason.as_ref());
+    let short = told.and_then(|told| why.strip_suffix(&format!(" ({told})")));
+    short.unwrap_or(why).to_owned()
+}
+
+fn node_line(node: &NodeStatus, role: &str, now: &Zoned) -> String {
     let (glyph, word) = match node.phase {
         NodePhase::Launching => (BUSY, "launching"),
         NodePhase::Launched => (BUSY, "checking"),
@@ -396,7 +505,10 @@ fn node_line(node: &NodeStatus, now: &Zoned) -> String {
     let again = if node.attempt > 0 { format!(", attempt {}", node.attempt + 1) } else { String::new() };
     let row = vec![
         Cell::styled(format!("node {}", node.slot + 1), faint()),
-        Cell::glyph(glyph, word),
+        Cell::styled(
+            format!("{glyph} {word}"),
+            if matches!(role, "unused" | "leaving") { faint() } else { style_of(glyph) },
+        ),
         Cell::styled(column(node.address), faint()),
         Cell::styled(format!("{}{again}", age(node.started_at, now)), faint()),
         Cell::new(node.failing.as_deref().unwrap_or_default()),

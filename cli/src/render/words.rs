@@ -91,6 +91,15 @@ pub(crate) fn length(length: SignedDuration) -> String {
     }
 }
 
+/// Returns milliseconds with three figures at least where that says something: `0.42 ms`, `8.3 ms`, `212 ms`.
+pub(crate) fn milliseconds(ms: f64) -> String {
+    match ms {
+        ms if ms < 1.0 => format!("{ms:.2} ms"),
+        ms if ms < 10.0 => format!("{ms:.1} ms"),
+        ms => format!("{} ms", grouped(ms.round() as u64)),
+    }
+}
+
 /// Returns how long ago `then` was: `9 min`.
 pub(crate) fn age(then: Timestamp, now: &Zoned) -> String {
     length(now.timestamp().duration_since(then))

@@ -33,6 +33,9 @@ pub struct Status {
     /// Why the process that answers follows the ledger no further, if it does not: what it says ends there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub halted: Option<String>,
+    /// What is really there, where nobody runs who follows the ledger: no rollout goes on and no node is replaced.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unattended: Option<Unattended>,
     /// Where the ledger goes on, if it was moved: this is how it stood then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub moved_to: Option<String>,
@@ -51,6 +54,17 @@ pub struct Status {
     /// What is wrong with the clock of the machine that answers, if something is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clock: Option<String>,
+}
+
+/// What is there of a ledger that nobody follows.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unattended {
+    /// Why the proxy does not answer, if it does not.
+    pub proxy: Option<String>,
+    /// How many of the nodes run.
+    pub nodes_running: u64,
+    /// How many nodes the ledger knows.
+    pub nodes: u64,
 }
 
 /// A service.
@@ -81,6 +95,10 @@ pub struct DeploymentStatus {
     pub listen: Option<SocketAddr>,
     /// Its stacks, the oldest first.
     pub versions: Vec<VersionStatus>,
+    /// What its users get now, where nobody runs who follows the ledger and it was looked at the proxy itself. The applied
+    /// weights are then those that were seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seen: Option<SeenStatus>,
     /// When its weights were set last.
     pub weights_set_at: Option<Timestamp>,
     /// When the ledger heard of these weights, if they were set without it (break-glass): `weights_set_at` is then when the
@@ -111,6 +129,18 @@ pub struct DeploymentStatus {
     pub drift: Option<DriftStatus>,
     /// When it was retired, if it is.
     pub retired_at: Option<Timestamp>,
+    /// Why it was retired, if it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retired_because: Option<String>,
+}
+
+/// What a deployment's users get, as it was seen at the proxy.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SeenStatus {
+    /// The weights that it serves; none if it serves nobody.
+    pub weights: BTreeMap<StackId, Weight>,
+    /// Why users cannot connect, if they cannot.
+    pub trouble: Option<String>,
 }
 
 /// A stack: the nodes that run one version.
@@ -152,6 +182,35 @@ pub struct VersionStatus {
     pub rejected: Option<RejectedStatus>,
     /// Its nodes by their place.
     pub nodes: Vec<NodeStatus>,
+    /// What its requests did in the last minute, where that is asked of one service and was measured. Only of now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub measured: Option<MeasuredStatus>,
+}
+
+/// What was measured of a version's requests.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MeasuredStatus {
+    /// Over how many seconds.
+    pub seconds: f64,
+    /// Requests that ended.
+    pub requests: u64,
+    /// Their number in a second.
+    pub requests_per_second: f64,
+    /// Those that failed, if that is known.
+    pub errors: Option<u64>,
+    /// Half of them took at most so many milliseconds.
+    pub p50_ms: Option<f64>,
+    /// 99 % of them took at most so many milliseconds.
+    pub p99_ms: Option<f64>,
+}
+
+/// What was measured of a rollout's two versions.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RolloutMeasured {
+    /// The baseline's requests.
+    pub baseline: MeasuredStatus,
+    /// The canary's.
+    pub canary: MeasuredStatus,
 }
 
 /// What is held against a stack.
@@ -202,6 +261,9 @@ pub struct NodeStatus {
     /// What its check says, while it fails.
     #[serde(default)]
     pub failing: Option<String>,
+    /// Whether its process was seen to run, where nobody runs who follows the ledger.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub runs: Option<bool>,
     /// Where its log lies on its machine, if that is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log: Option<String>,
@@ -251,7 +313,7 @@ pub struct RolloutStatus {
     /// Whether it bakes: the old version keeps a small share, and the newcomer is judged on.
     #[serde(default)]
     pub baking: bool,
-    /// Why it is paused or came back.
+    /// Why it is paused, came back, or was ended by somebody.
     pub reason: Option<String>,
     /// How many steps were taken.
     pub steps_taken: u16,
@@ -290,6 +352,9 @@ pub struct RolloutStatus {
     /// What the judge knows of it by now, whether there was something to say or not.
     #[serde(default)]
     pub evidence: Option<EvidenceStatus>,
+    /// What its two versions did, where `explain` asks and it was measured. Only of now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub measured: Option<RolloutMeasured>,
 }
 
 /// How a rollout stands.
@@ -471,6 +536,7 @@ fn whole(state: &State, at: At, services: Vec<ServiceStatus>) -> Status {
         schema_version: SCHEMA_VERSION,
         at,
         halted: None,
+        unattended: None,
         moved_to: state.sealed.clone(),
         read_only: BTreeMap::new(),
         ahead: vec![],
@@ -531,6 +597,7 @@ fn deployment_status(
         environment: id.environment.clone(),
         listen,
         versions,
+        seen: None,
         weights_set_at: traffic.set.as_ref().map(|set| set.at),
         weights_recorded_at: traffic.recorded_late_at(),
         weights_applied: traffic.is_applied(),
@@ -547,6 +614,7 @@ fn deployment_status(
             at: drift.at,
         }),
         retired_at: traffic.retired_at,
+        retired_because: traffic.retired_because.clone(),
     }
 }
 
@@ -608,6 +676,7 @@ fn version_status(deployment: &Deployment, id: StackId, stack: &deployment::Stac
             at: rejected.at,
         }),
         nodes: stack.nodes.iter().map(|(slot, node)| node_status(*slot, node)).collect(),
+        measured: None,
     }
 }
 
@@ -631,6 +700,7 @@ fn failed_status(id: StackId, failed: &deployment::Failed) -> VersionStatus {
         rolls_when_ready: false,
         rejected: None,
         nodes: vec![],
+        measured: None,
     }
 }
 
@@ -650,6 +720,7 @@ fn node_status(slot: u16, node: &deployment::Node) -> NodeStatus {
         instance,
         started_at: node.started_at,
         failing: node.failing.as_ref().map(|failing| failing.reason.clone()),
+        runs: None,
         log: None,
     }
 }
@@ -665,9 +736,9 @@ fn rollout_status(
         rollout::Phase::Paused { since, reason } => (RolloutPhase::Paused, Some(reason.clone()), Some(*since)),
         rollout::Phase::Completed => (RolloutPhase::Completed, None, None),
         rollout::Phase::CameBack { reason } => (RolloutPhase::CameBack, Some(reason.clone()), None),
-        rollout::Phase::Aborted => (RolloutPhase::Aborted, None, None),
-        rollout::Phase::Promoted => (RolloutPhase::Promoted, None, None),
-        rollout::Phase::Superseded => (RolloutPhase::Superseded, None, None),
+        rollout::Phase::Aborted => (RolloutPhase::Aborted, rollout.ended_because.clone(), None),
+        rollout::Phase::Promoted => (RolloutPhase::Promoted, rollout.ended_because.clone(), None),
+        rollout::Phase::Superseded => (RolloutPhase::Superseded, rollout.ended_because.clone(), None),
     };
     let next = rollout.next_step().filter(|_| rollout.is_live());
     let judged = judgements.and_then(|judgements| judgements.last.as_ref());
@@ -711,6 +782,7 @@ fn rollout_status(
             evidence: judged.evidence.clone(),
         }),
         evidence: hearing.and_then(|hearing| evidence_status(deployment, rollout, hearing)),
+        measured: None,
     }
 }
 

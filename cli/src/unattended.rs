@@ -1,0 +1,94 @@
+//! What is really there where nobody runs who follows the ledger: it is looked at the proxy and the nodes themselves, and
+//! nothing is changed.
+
+use std::io::ErrorKind;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+
+use replay::answer::{DeploymentStatus, NodePhase, SeenStatus, StackPhase, Status, Unattended, VersionStatus};
+use schemas::Weight;
+use workers::nodes::process;
+use workers::traffic::{Entry, ProxyControl, Status as RouterStatus};
+
+/// Writes into a status that nobody follows its ledger, and what of it is true nevertheless.
+pub(crate) async fn look(data: &Path, status: &mut Status) {
+    let proxy = Proxy::look(data).await;
+    let (mut running, mut known) = (0, 0);
+    let deployments = status.services.iter_mut().flat_map(|service| &mut service.deployments);
+    for deployment in deployments {
+        proxy.look_at(deployment).await;
+        for version in &mut deployment.versions {
+            look_at_nodes(data, version);
+            known += version.nodes.len();
+            running += version.nodes.iter().filter(|node| node.runs == Some(true)).count();
+        }
+    }
+    let [nodes_running, nodes] = [running, known].map(|count| u64::try_from(count).unwrap_or(u64::MAX));
+    status.unattended = Some(Unattended { proxy: proxy.trouble, nodes_running, nodes });
+}
+
+/// The proxy of a data folder, as it answers now.
+struct Proxy {
+    control: ProxyControl,
+    status: Option<RouterStatus>,
+    /// Why it does not answer, if it does not.
+    trouble: Option<String>,
+}
+
+impl Proxy {
+    async fn look(data: &Path) -> Self {
+        let control = ProxyControl::of(data);
+        let (status, trouble) = match control.status().await {
+            Ok(status) => (Some(status), None),
+            Err(error) => {
+                (None, Some(if is_absent(control.socket()) { DOES_NOT_RUN.to_owned() } else { error.to_string() }))
+            }
+        };
+        Self { control, status, trouble }
+    }
+
+    /// Writes into a deployment what its users get now.
+    async fn look_at(&self, deployment: &mut DeploymentStatus) {
+        let entry = match &self.status {
+            Some(_) => self.control.entry(&deployment.deployment).await.map_err(|error| error.to_string()),
+            None => Err(self.trouble.clone().unwrap_or_default()),
+        };
+        let (weights, mut trouble) = match entry {
+            Ok(Some(Entry::Routed(held))) => (held.routes.weights.iter().collect(), None),
+            Ok(Some(Entry::Retired { .. }) | None) => (Default::default(), None),
+            Err(why) => (Default::default(), Some(why)),
+        };
+        let listening = self.status.as_ref().and_then(|status| status.listeners.get(&deployment.deployment));
+        trouble = trouble.or_else(|| listening.and_then(|listening| listening.error.clone()));
+        let seen = SeenStatus { weights, trouble };
+        for version in &mut deployment.versions {
+            version.weight_applied = seen.weights.get(&version.stack).copied().unwrap_or(Weight::ZERO);
+        }
+        deployment.weights_applied =
+            deployment.versions.iter().all(|version| version.weight_set == version.weight_applied);
+        deployment.seen = Some(seen);
+    }
+}
+
+const DOES_NOT_RUN: &str = "it does not run";
+
+fn is_absent(socket: &Path) -> bool {
+    UnixStream::connect(socket)
+        .is_err_and(|error| matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused))
+}
+
+/// Writes into a version which of its nodes run. What passes its check is not known, and is left as it was.
+fn look_at_nodes(data: &Path, version: &mut VersionStatus) {
+    for node in &mut version.nodes {
+        node.runs = process::runs(data, node.effect).ok();
+        if node.runs == Some(false) {
+            node.phase = NodePhase::Unhealthy;
+            node.failing = Some(DOES_NOT_RUN.to_owned());
+        }
+    }
+    let ready = version.nodes.iter().filter(|node| node.phase == NodePhase::Ready).count();
+    version.nodes_ready = u16::try_from(ready).unwrap_or(u16::MAX);
+    if version.phase == StackPhase::Ready && version.nodes_ready < version.nodes_ready_min {
+        version.phase = StackPhase::Unhealthy;
+    }
+}
