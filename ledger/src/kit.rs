@@ -224,7 +224,7 @@ impl World {
     /// Carries a command out that a person asks for with a reason.
     pub(crate) fn ask_because(&mut self, reason: &str, command: &Command) -> Decision {
         let by = By { kind: ActorKind::Person, reason: Some(reason) };
-        let decision = decide::decide(&self.state, command, by, None, self.now());
+        let decision = decide::decide(&self.state, command, by, None, &Probed::default(), self.now());
         let decision = decision.unwrap_or_else(|no| panic!("{command:?}: {no}"));
         self.commit(decision.clone());
         decision

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use api::ci::Secrets;
 use api::client::{self, Client};
-use miette::{IntoDiagnostic as _, miette};
+use miette::IntoDiagnostic as _;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -63,11 +63,12 @@ impl Alone {
             let left = until.saturating_duration_since(Instant::now());
             match door.client().answers(left).await {
                 Err(client::Error::NotAllowed { .. }) => return Err(not_allowed(data)),
-                Err(client::Error::NotRunning { .. }) => match Self::begin(data, &settings, What::Ledger).await? {
-                    Ok(alone) => return Ok(Some(alone)),
-                    // It starts, or ends, or hangs before it has a socket.
-                    Err(Held(_)) => {}
-                },
+                Err(client::Error::NotRunning { .. }) => {
+                    // Who holds it starts, or ends, or hangs before it has a socket.
+                    if let Ok(alone) = Self::begin(data, &settings, What::Ledger).await? {
+                        return Ok(Some(alone));
+                    }
+                }
                 Err(client::Error::Unreachable { .. } | client::Error::Broken(_)) => {}
                 Ok(()) | Err(_) => return Ok(None),
             }
@@ -93,12 +94,13 @@ impl Alone {
         let serving = std::thread::Builder::new().name("alone".to_owned()).spawn(move || {
             let serve = || block_on(folder, settings, what, told, until);
             // Whatever is made in the folder is its owner's.
-            let served = match owner {
-                Some(owner) => owner.act(serve).map_err(|error| miette!("cannot act as the folder's owner: {error}")),
-                None => Ok(serve()),
-            };
-            if let Err(error) = served {
-                tracing::error!(%error, "the folder could not be served");
+            match owner {
+                None => serve(),
+                Some(owner) => {
+                    if let Err(error) = owner.act(serve) {
+                        tracing::error!(%error, "the folder could not be served with its owner's rights");
+                    }
+                }
             }
         });
         let serving = serving.map_err(|error| Failure::error(format!("no thread can be started: {error}")))?;

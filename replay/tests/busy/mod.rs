@@ -134,7 +134,7 @@ impl Busy {
     pub fn break_glass(&mut self) -> Option<Intent> {
         let deployments: Vec<DeploymentId> = self.view.state().deployments.keys().cloned().collect();
         let deployment = deployments.choose(&mut self.rng)?.clone();
-        let (asked, _) = self.command(Command::Rollback { deployment });
+        let (asked, _) = self.command(Command::Rollback { deployment, unready: false });
         let now = Now { time: self.time, commit: CommitId(self.uuid()) };
         match intend(&self.view, &asked, now) {
             Ok(Intended::Back(intent)) => Some(*intent),
