@@ -16,6 +16,8 @@ mod cli {
     mod forecast;
     #[path = "holds.rs"]
     mod holds;
+    #[path = "metrics.rs"]
+    mod metrics;
     #[path = "refusals.rs"]
     mod refusals;
     #[path = "seen.rs"]

@@ -37,6 +37,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use workers::artifacts::Artifacts;
 use workers::glass::Glass;
+use workers::traffic::ProxyControl;
 
 use crate::ci::Secrets;
 use crate::problem::{Code, Problem};
@@ -60,6 +61,8 @@ pub struct Api {
     pub hooks: Arc<dyn Hooks>,
     /// What carries rollbacks out while the ledger gives no verdict; without it they wait for the ledger.
     pub glass: Option<Arc<Glass>>,
+    /// The proxy whose figures `/metrics` gives too; without it that proxy gives them itself.
+    pub proxy: Option<ProxyControl>,
     /// Who may come through TCP.
     pub tokens: Tokens,
     /// The secrets that CI signs with; without one nothing from CI is believed.
@@ -145,6 +148,7 @@ impl Api {
             artifacts,
             hooks: Arc::new(Unhooked),
             glass: None,
+            proxy: None,
             tokens: Tokens::of(data),
             ci: Secrets::default(),
             socket_group: None,

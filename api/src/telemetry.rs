@@ -15,6 +15,8 @@ use prometheus::{
 };
 use schemas::Role;
 
+pub use proxy::of_proxy;
+
 /// The form of the answer. Source: Prometheus' text format 0.0.4.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4";
 

@@ -42,7 +42,11 @@ pub(super) async fn readyz(State(api): State<Arc<Api>>) -> Result<Response, Prob
 
 /// `GET /metrics`: what Prometheus reads. It tells names of services, so it takes a token as any other read.
 pub(super) async fn metrics(State(api): State<Arc<Api>>, _: Caller) -> Response {
-    let text = telemetry::text(telemetry::of_ledger(&api.ledger).await);
+    let mut families = telemetry::of_ledger(&api.ledger).await;
+    if let Some(proxy) = &api.proxy {
+        families.extend(telemetry::of_proxy(proxy).await);
+    }
+    let text = telemetry::text(families);
     ([(CONTENT_TYPE, telemetry::CONTENT_TYPE)], text).into_response()
 }
 

@@ -7,7 +7,7 @@ use schemas::DeploymentId;
 use workers::traffic::measures::{bucket_of, upper_edge_ms};
 use workers::traffic::{ApplyError, ProxyControl, StackMeasures};
 
-use super::{measured_as, numbered};
+use super::{measured_as, number, numbered};
 use crate::ops::Operated;
 
 /// A proxy is ready while it listens for the users of every deployment.
@@ -25,6 +25,14 @@ impl Operated for ProxyControl {
             vec![]
         })
     }
+}
+
+/// Returns what `proxy`, a process of its own, measured, and whether it could be asked.
+pub async fn of_proxy(proxy: &ProxyControl) -> Vec<MetricFamily> {
+    let measured = measured(proxy).await;
+    let reachable = u64::from(measured.is_ok());
+    let help = "Whether the proxy could be asked what it measured";
+    [number("ionledger_proxy_reachable", help, reachable), measured.unwrap_or_default()].concat()
 }
 
 async fn measured(proxy: &ProxyControl) -> Result<Vec<MetricFamily>, ApplyError> {

@@ -19,7 +19,7 @@ use workers::measures::{self, Asked, Measured};
 use workers::nodes::process;
 use workers::probing::Probing;
 use workers::runtime::{self, Adapters};
-use workers::traffic::{Entry, Router};
+use workers::traffic::{Entry, ProxyControl, Router};
 
 use super::{Opened, report};
 use crate::settings::ServerSettings;
@@ -44,7 +44,7 @@ pub(crate) struct ApiServer {
 }
 
 impl ApiServer {
-    /// Starts it. `launches` says whether this process launches nodes, too.
+    /// Starts it. `launches` says whether this process launches nodes, too; then its metrics include the proxy's.
     ///
     /// # Errors
     ///
@@ -71,6 +71,7 @@ impl ApiServer {
         tokio::spawn(Arc::clone(&hands).look_on(closing.clone()));
         api.hooks = hands;
         api.glass = adapters.glass.clone();
+        api.proxy = launches.then(|| ProxyControl::of(&opened.data));
         api.ci = ci;
         api.limits.connections_per_address_max = settings.connections_per_address_max;
         api.limits.unnamed_bytes_max = settings.unnamed_artifacts_bytes_max.unwrap_or(api.limits.unnamed_bytes_max);

@@ -1,0 +1,30 @@
+//! What Prometheus reads of `up`: the ledger's figures and its proxy's, from one address.
+
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+
+use super::running::{Up, answer, free_address};
+
+fn metrics(address: SocketAddr, token: &str) -> String {
+    let mut stream = TcpStream::connect(address).unwrap();
+    let head =
+        format!("GET /metrics HTTP/1.1\r\nhost: up\r\nauthorization: Bearer {token}\r\nconnection: close\r\n\r\n");
+    stream.write_all(head.as_bytes()).unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    text
+}
+
+#[test]
+fn up_tells_what_its_proxy_measured() {
+    let address = free_address();
+    let up = Up::with(&["--listen", &address.to_string()]);
+    let token = up.done("token create prometheus").stdout;
+    let users = up.serving("1.0.0", "");
+    (0..3).for_each(|_| drop(answer(users)));
+    let text = metrics(address, token.trim());
+    assert!(text.contains("ionledger_proxy_reachable 1"), "{text}");
+    let counted = text.lines().find(|line| line.starts_with("ionledger_proxy_requests_total") && line.contains("2xx"));
+    let counted = counted.unwrap_or_else(|| panic!("no requests: {text}"));
+    assert!(counted.contains("version=\"1.0.0\"") && counted.ends_with(" 3"), "{counted}");
+}
