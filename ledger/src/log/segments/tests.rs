@@ -1,6 +1,7 @@
 //! What only files can show: how they look, what happens to them, and what is said about it.
 
 use std::fs;
+use std::time::Duration;
 
 use rand::{Rng as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
@@ -345,4 +346,18 @@ async fn a_large_log_is_read_from_everywhere() {
         assert!(records.iter().zip(expected).all(|(r, (offset, bytes))| r.offset == *offset && r.bytes == *bytes));
         assert_eq!(reader.read(Offset(from), 10).await.unwrap(), records);
     }
+}
+
+#[test]
+fn a_folder_that_is_held_for_one_command_is_waited_for_and_another_is_not() {
+    let temp = tempfile::tempdir().unwrap();
+    let folder = DataFolder::hold(temp.path()).unwrap();
+    assert!(matches!(DataFolder::hold(temp.path()), Err(OpenError::Held { .. })), "for good");
+    folder.sign_for_a_moment().unwrap();
+    let (path, begun) = (temp.path().to_owned(), std::time::Instant::now());
+    let waiting = std::thread::spawn(move || DataFolder::hold(&path).map(|_| begun.elapsed()));
+    let moment = Duration::from_millis(200);
+    std::thread::sleep(moment);
+    drop(folder);
+    assert!(waiting.join().unwrap().unwrap() >= moment, "it came in before the command was over");
 }
