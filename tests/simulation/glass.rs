@@ -1,7 +1,7 @@
 //! Broken glass: rollbacks past a log that is silent, the files that keep them, and what becomes of them when it is back.
 
 use ledger::decide::Now;
-use ledger::execute::{Asked, Intended, What, intend};
+use ledger::execute::{Asked, Intended, Refusal, What, intend};
 use schemas::command::Command;
 use schemas::envelope::{About, CommandRef};
 use schemas::glass::Intent;
@@ -75,6 +75,11 @@ impl World {
         self.tally.glass += 1;
         self.checks.glass_broken(&intent, &actor);
         self.hosts[host].intents.insert(id, (*intent).clone());
+        // Whoever asked is told so, and does not ask again.
+        if self.dice.chance(800) {
+            let told = Refusal::Indeterminate { id, why: "it was carried out without the ledger".to_owned() };
+            self.people.requests[request].end.get_or_insert(Err(told));
+        }
         let soon = self.dice.range(SECOND, 3 * SECOND);
         self.after(soon, Event::Keep(host));
         if !self.calm && self.dice.chance(60) {

@@ -198,7 +198,7 @@ impl World {
         let landing = |answered| Box::new(Landing { bytes: bytes.clone(), settling: Some(id), answered });
         if self.now < self.silent_until {
             // Nobody answers. What was sent may be kept once the log is back.
-            if self.dice.chance(400) {
+            if self.dice.chance(100) {
                 let late = self.silent_until - self.now + delay;
                 self.after(late, Event::Land(landing(false)));
             }
