@@ -115,6 +115,8 @@ pub(super) async fn carry_out(
     }
     let done = done?;
     let applied = confirm(api, &command, &done, how.wait).await;
+    // What changed nothing says only what is amiss.
+    let applied = applied.filter(|(confirmed, _)| !confirmed || done.commit.is_some());
     let before = if done.repeated { service_before(api, &command, done.offset).await } else { before };
     let mut answer = Answer::of(&done, &Names { service: before, ..names(api, &command) });
     answer.notes.extend(warnings);
@@ -287,11 +289,12 @@ async fn confirm(
     done: &execute::Answer,
     wait: Duration,
 ) -> Option<(bool, Option<String>)> {
-    let (deployment, commit) = (command.deployment()?, done.commit?);
+    let deployment = command.deployment()?;
     let sets = |event: &Event| matches!(event, Event::Traffic(traffic::Event::WeightsSet(_)));
-    if !done.events.iter().any(|(_, event)| sets(event)) {
-        return None;
-    }
+    let commit = match done.events.iter().any(|(_, event)| sets(event)) {
+        true => done.commit?,
+        false => rolled_back_by(api, command)?,
+    };
     let deadline = tokio::time::Instant::now() + wait;
     let mut trouble = None;
     let mut folded = api.ledger.folded();
@@ -315,6 +318,16 @@ async fn confirm(
             return Some((false, Some(format!("{note}; watch `ionledger status -w`"))));
         }
     }
+}
+
+/// Returns the commit whose weights a rollback that sets none finds: those of the one before it, which the router may not have
+/// confirmed either.
+fn rolled_back_by(api: &Api, command: &Command) -> Option<CommitId> {
+    let Command::Rollback { deployment, .. } = command else { return None };
+    let view = api.ledger.view();
+    let traffic = &view.state().deployment(deployment)?.traffic;
+    let set = traffic.set.as_ref().filter(|set| set.purpose == traffic::Purpose::Rollback)?;
+    traffic.awaited.is_none().then_some(set.commit)
 }
 
 enum Standing {

@@ -41,6 +41,10 @@ pub(crate) fn after(command: &Command, before: &Before, happened: &[Happened]) -
                 }
             })
         }
+        // What was rolled back before is only held now.
+        Command::Rollback { deployment, .. } if !happened.iter().any(|event| event.kind == "traffic.rolled_back") => {
+            Some(format!("undo: ionledger hold {} --lift", deployment.arguments()))
+        }
         Command::Traffic { deployment, .. } | Command::Rollback { deployment, .. } => {
             let before = before.filter(|before| !goes_to_rejected(before, happened));
             before.and_then(|before| weights(deployment, before)).map(|words| format!("undo: {words}"))

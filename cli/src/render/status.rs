@@ -290,13 +290,14 @@ fn rollout_facts(facts: &mut Vec<(&'static str, String)>, rollout: &RolloutStatu
         let left = next.due_at.duration_since(now.timestamp());
         let when = if left.is_positive() { format!("in {}", length(left)) } else { "due".to_owned() };
         let then = bake(rollout).map(|bake| format!(", {bake}")).unwrap_or_default();
-        let when = match driven {
-            true => format!("at {} ({when})", moment(next.due_at, now)),
-            false => "when `ionledger up` runs again and it is due".to_owned(),
+        let when = match (driven, rollout.paused_since) {
+            (true, Some(paused)) => after_resume(next.due_at.duration_since(paused)),
+            (true, None) => format!("at {} ({when})", moment(next.due_at, now)),
+            (false, _) => "when `ionledger up` runs again and it is due".to_owned(),
         };
         facts.push(("next", format!("{} {when}{then}", next.weight)));
     }
-    if let Some(end) = expected_end(rollout, now).filter(|_| driven) {
+    if let Some(end) = expected_end(rollout, now).filter(|_| driven && rollout.paused_since.is_none()) {
         let left = length(end.duration_since(now.timestamp()));
         facts.push(("ends", format!("about {} (in {left})", moment(end, now))));
     }
@@ -312,6 +313,14 @@ fn rollout_facts(facts: &mut Vec<(&'static str, String)>, rollout: &RolloutStatu
         let said = said(verdict.verdict);
         let (canary, baseline) = (errors(verdict.canary), errors(verdict.baseline));
         facts.push(("judge", format!("{said} at step {}: canary {canary}, baseline {baseline}", verdict.step)));
+    }
+}
+
+/// When a paused rollout's next step comes, so long after it goes on.
+fn after_resume(left: SignedDuration) -> String {
+    match left.is_positive() {
+        true => format!("{} after it is resumed", length(left)),
+        false => "once it is resumed".to_owned(),
     }
 }
 
@@ -646,7 +655,7 @@ next         10 % at 14:30:00 (due)
         }), @r"
 production/api  ‖ 1.2.3 -> 1.2.4 is paused at step 3 of 7, 5 %
 paused       for 2 min: looking
-next         10 % at 14:42:05 (in 10 min)
+next         10 % 12 min after it is resumed
 ");
         assert_snapshot!(bare(&eyes(&declared(), &now())), @"api  release 1.2.4 runs nowhere; `ionledger new api 1.2.4`");
     }

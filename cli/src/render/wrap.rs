@@ -41,7 +41,8 @@ fn below(line: &str, columns: usize) -> String {
     let branches: String = line.chars().map_while(branch_below).collect();
     let start = branches.chars().count();
     let room = |column: &usize| *column + ROOM_MIN <= columns;
-    let column = columns_of(line, columns).into_iter().rfind(room).unwrap_or(start);
+    // On a narrow terminal a branch may be as wide as the columns that leave room.
+    let column = columns_of(line, columns).into_iter().filter(|column| *column >= start).rfind(room).unwrap_or(start);
     // Below a sentence that stands alone its continuation is told from the next one by its indent.
     let alone = column == start && (start == 0 || branches.trim() != "" || line.contains('└'));
     let indent = if alone { column + 2 } else { column };
@@ -92,6 +93,18 @@ production/api  serves
 │  │    it is the first word that is too long
 ");
         assert_eq!(wrapped(text, 400), text);
+    }
+
+    #[test]
+    fn on_a_terminal_of_any_width_no_word_is_lost() {
+        let text = "production/y  1 serves\n  rolls back   to 1 as soon as its stack is ready\n├─ 1  target  0 %  failed\n\
+            │  ├─ node 1  ✖ unhealthy  127.0.0.1:40002  connection refused\n│  │                  log /tmp/output.log is long\n";
+        let words = |text: &str| -> Vec<String> {
+            text.split_whitespace().filter(|word| !"├─│└".contains(*word)).map(str::to_owned).collect()
+        };
+        for columns in 1..200 {
+            assert_eq!(words(&wrapped(text, columns)), words(text), "{columns}");
+        }
     }
 
     #[test]

@@ -289,7 +289,7 @@ fn of_hold(event: &hold::Event) -> String {
     match event {
         hold::Event::Set(hold::Set { reason, until, .. }) => {
             let until = until.map(|until| format!(" until {until:.0}")).unwrap_or_default();
-            format!("was put on hold{until}: {reason}")
+            format!("the deployment was put on hold{until}: {reason}")
         }
         hold::Event::Lifted(lifted) => format!("a hold was lifted: {}", lifted.reason),
     }
