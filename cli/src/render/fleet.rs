@@ -109,6 +109,9 @@ fn trouble(deployment: &DeploymentStatus, now: &Zoned) -> Option<String> {
     if deployment.drift.is_some() {
         return Some("the router serves what nobody asked for".to_owned());
     }
+    if let Some(target) = &deployment.rolling_back_to {
+        return Some(format!("rolls back to {target} as soon as its stack is ready"));
+    }
     if let Some(paused) = rollout.filter(|rollout| rollout.phase == RolloutPhase::Paused) {
         let since = paused.paused_since.map(|since| format!("for {}", age(since, now)));
         return Some(since.into_iter().chain(paused.reason.clone()).collect::<Vec<_>>().join(": "));
@@ -136,9 +139,6 @@ fn trouble(deployment: &DeploymentStatus, now: &Zoned) -> Option<String> {
 
 /// What goes on, if anything does.
 fn motion(deployment: &DeploymentStatus, now: &Zoned) -> Option<String> {
-    if let Some(target) = &deployment.rolling_back_to {
-        return Some(format!("rolls back to {target} as soon as its stack is ready"));
-    }
     if let Some(rollout) = deployment.rollout.as_ref().filter(|rollout| rollout.live) {
         let Some(next) = &rollout.next else { return Some(String::new()) };
         let left = next.due_at.duration_since(now.timestamp());

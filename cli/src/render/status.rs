@@ -150,6 +150,12 @@ pub(super) fn headline(deployment: &DeploymentStatus, now: &Zoned) -> (&'static 
     if let Some(rollout) = rollout {
         return rollout_headline(rollout);
     }
+    if let Some(target) = &deployment.rolling_back_to {
+        return (
+            WARN,
+            format!("rolls back to {target} as soon as its stack is ready; users stay where they are until then"),
+        );
+    }
     let serving: Vec<&VersionStatus> =
         deployment.versions.iter().filter(|version| version.weight_set > Weight::ZERO).collect();
     let unwell = serving.iter().find(|version| version.phase == StackPhase::Unhealthy);
@@ -672,6 +678,22 @@ next         10 % 12 min after it is resumed
 production/api  ⚠ 1.2.3 -> 1.2.4 holds at step 3 of 7, 5 %
 holds        this machine's clock is behind the ledger's time, which stands still; it goes on once the clock has caught up or is set right
 ");
+    }
+
+    #[test]
+    fn a_rollback_that_waits_for_its_target_is_not_shown_as_done() {
+        let status = status(|deployment| {
+            deployment["rollout"] = serde_json::Value::Null;
+            deployment["rolling_back_to"] = json!("1.2.2");
+            deployment["holds"] = json!([{"cause": "rollback", "reason": "1.2.3 was rolled back", "versions": ["1.2.3"],
+                "since": "2026-11-22T13:30:00Z"}]);
+        });
+        let said = "rolls back to 1.2.2 as soon as its stack is ready";
+        assert!(bare(&eyes(&status, &now())).lines().next().unwrap().contains(said));
+        assert!(
+            bare(&crate::render::fleet::eyes(&status, &now(), 120)).contains(said),
+            "also in the fleet, over its hold"
+        );
     }
 
     #[test]
