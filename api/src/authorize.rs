@@ -18,8 +18,8 @@ pub enum Act<'a> {
 ///
 /// A person may do everything: whoever can write to the data folder's socket, or holds a person's token, runs this
 /// ledger. A pipeline may release and move traffic, and bring it back. It may not say what a service is (`apply`), end
-/// one (`retire`), put a canary through over the judgement (`promote`), give traffic to a rejected version (`--again`), or
-/// put a failed stack out of sight (`dismiss`): only a person may. Workers and the system do not come through the door.
+/// one (`retire`), put a canary through over the judgement (`promote`), give traffic to a rejected version (`--again`), put a
+/// deployment on hold or end that (`hold`), or put a failed stack out of sight (`dismiss`): only a person may. Workers and the system do not come through the door.
 ///
 /// # Errors
 ///

@@ -140,7 +140,7 @@ impl Client {
     pub async fn answers(&self, within: Duration) -> Result<(), Error> {
         let asked = self.target.send(Method::GET, "/healthz", Bytes::new(), within);
         match tokio::time::timeout(within, asked).await {
-            Err(_) => Err(Error::Broken("none came in time".to_owned())),
+            Err(_) => Err(Error::Broken("no answer came in time".to_owned())),
             Ok(Ok(_) | Err(Fault::Refused(_))) => Ok(()),
             Ok(Err(Fault::NotSent(error))) => Err(error),
             Ok(Err(Fault::Lost(why))) => Err(Error::Broken(why)),

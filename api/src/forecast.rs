@@ -71,7 +71,7 @@ pub struct Answer {
     /// What it will be able to tell.
     #[serde(flatten)]
     pub forecast: Forecast,
-    /// After how many seconds a good newcomer is expected to have all traffic; none if it waits for ever.
+    /// After how many seconds a good newcomer is expected to have all traffic; none if a step of it can never be taken.
     #[serde(default)]
     pub end_seconds: Option<f64>,
     /// The rollout that is under way there.

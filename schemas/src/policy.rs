@@ -45,7 +45,7 @@ pub struct RolloutPolicy {
     pub early_after_ms: Option<u64>,
     /// How long, after the plan's duration, the old version keeps a small share, in milliseconds: the bake, in which the
     /// newcomer is judged on. 0: not at all.
-    #[serde(default, skip_serializing_if = "is_zero")]
+    #[serde(default, skip_serializing_if = "crate::rollout::is_zero")]
     pub bake_ms: u64,
     /// The share that the old version keeps meanwhile, in basis points.
     #[serde(default = "default_control", skip_serializing_if = "is_default_control")]
@@ -84,10 +84,6 @@ fn yes() -> bool {
 
 fn is_yes(value: &bool) -> bool {
     *value
-}
-
-fn is_zero(ms: &u64) -> bool {
-    *ms == 0
 }
 
 /// Source: "Judging a canary", zero traffic: keep 1 to 5 % on the old version until the soak ends.

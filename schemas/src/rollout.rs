@@ -23,7 +23,7 @@ pub struct Plan {
     pub bake_ms: u64,
 }
 
-fn is_zero(ms: &u64) -> bool {
+pub(crate) fn is_zero(ms: &u64) -> bool {
     *ms == 0
 }
 

@@ -62,7 +62,7 @@ impl ApiArgs {
 /// Why an API ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Ended {
-    /// It was told to.
+    /// A signal told it to end.
     Told,
     /// Its brokers, which were down, answer.
     Reached,

@@ -119,7 +119,8 @@ fn warm<'a>(deployment: &'a Deployment, stack: StackId, version: &Version) -> Op
     own.or_else(another).map(|(id, stack)| (id, &stack.phase))
 }
 
-fn live(deployment: &Deployment) -> Option<&Rollout> {
+/// Returns the rollout under way.
+pub(super) fn live(deployment: &Deployment) -> Option<&Rollout> {
     deployment.rollout.as_ref().filter(|rollout| rollout.is_live())
 }
 

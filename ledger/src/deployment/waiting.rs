@@ -8,8 +8,9 @@ use schemas::traffic::{self, Purpose, WeightsSet};
 use schemas::{DeploymentId, Event, RolloutId, StackId, Stream, Timestamp, Version, Weight, Weights};
 use serde::{Deserialize, Serialize};
 
+use super::rollback::live;
 use super::rollout::{given_way, taken_over};
-use super::{Case, Deployment, Phase, Rollout, hold};
+use super::{Case, Deployment, Phase, hold};
 use crate::decide::{Decision, Rejection};
 use crate::service::Service;
 use crate::state::At;
@@ -166,7 +167,7 @@ fn newer_than<'a>(
     service: &Service,
     version: &Version,
 ) -> Option<(&'a Version, &'static str)> {
-    let live = deployment.rollout.as_ref().filter(|rollout| rollout.is_live());
+    let live = live(deployment);
     let canary = live.map(|rollout| (rollout.canary, "is being rolled out"));
     let serving = deployment.traffic.set.iter().flat_map(|set| set.weights.iter()).map(|(stack, _)| (stack, "serves"));
     let versions =
@@ -219,10 +220,6 @@ pub fn obstacles(deployment: &Deployment, id: &DeploymentId) -> Vec<Obstacle> {
         Some((_, Some(why))) => add(ObstacleKind::Stack, format!("its stack is not ready: {why}"), None),
     }
     obstacles
-}
-
-fn live(deployment: &Deployment) -> Option<&Rollout> {
-    deployment.rollout.as_ref().filter(|rollout| rollout.is_live())
 }
 
 /// What stands against a rollout that would begin from what serves now.
