@@ -68,6 +68,17 @@ pub enum Error {
         /// Why.
         why: String,
     },
+    /// What listens on the data folder's socket answers nothing at all.
+    #[error(
+        "{} answers nothing; look at why it hangs, or end it and start it again; until then `ionledger rollback` goes on without it",
+        process(*pid, data)
+    )]
+    Silent {
+        /// The data folder.
+        data: PathBuf,
+        /// The process.
+        pid: Option<i32>,
+    },
     /// The server says no, or that it cannot.
     #[error(transparent)]
     Refused(#[from] Problem),
@@ -113,6 +124,7 @@ impl Error {
             Error::NotAllowed { .. } => 4,
             Error::NotRunning { .. }
             | Error::Unreachable { .. }
+            | Error::Silent { .. }
             | Error::Indeterminate { .. }
             | Error::Broken(_)
             | Error::File { .. } => 1,
@@ -123,13 +135,21 @@ impl Error {
 impl Client {
     /// Returns the client of the data folder's socket. It need not be there yet.
     pub fn of_data(data: &Path) -> Self {
-        Self { target: Target { place: Place::Unix { data: data.to_owned() }, on_halted: None } }
+        Self { target: Target { place: Place::Unix { data: data.to_owned() }, on_halted: None, patient: false } }
     }
 
     /// Returns the client of a server at `address` (`HOST:PORT`), with a token.
     pub fn of_address(address: &str, token: &str) -> Self {
         let place = Place::Tcp { address: address.to_owned(), token: call::Token::new(token) };
-        Self { target: Target { place, on_halted: None } }
+        Self { target: Target { place, on_halted: None, patient: false } }
+    }
+
+    /// Waits for a moment where nobody listens on the data folder's socket and the process that took the folder last is alive: it
+    /// starts.
+    #[must_use]
+    pub fn patient(mut self) -> Self {
+        self.target.patient = true;
+        self
     }
 
     /// Asks whether the server answers at all, for as long as `within`.
@@ -138,12 +158,12 @@ impl Client {
     ///
     /// [`Error`]; [`Error::Broken`] if no answer came in time.
     pub async fn answers(&self, within: Duration) -> Result<(), Error> {
-        let asked = self.target.send(Method::GET, "/healthz", Bytes::new(), within);
+        let target = Target { patient: false, ..self.target.clone() };
+        let asked = target.send(Method::GET, "/healthz", Bytes::new(), within);
         match tokio::time::timeout(within, asked).await {
             Err(_) => Err(Error::Broken("no answer came in time".to_owned())),
             Ok(Ok(_) | Err(Fault::Refused(_))) => Ok(()),
-            Ok(Err(Fault::NotSent(error))) => Err(error),
-            Ok(Err(Fault::Lost(why))) => Err(Error::Broken(why)),
+            Ok(Err(fault)) => Err(fault.into()),
         }
     }
 
@@ -181,6 +201,7 @@ impl Client {
                 Err(Fault::Refused(problem)) if problem.code == Code::Indeterminate => problem.message,
                 Err(Fault::Refused(problem)) => return Err(problem.into()),
                 Err(Fault::Lost(why)) => why,
+                Err(Fault::Silent(error)) => error.to_string(),
                 // Once it may have been taken, a server that is being started again is waited for.
                 Err(Fault::NotSent(error)) if sent => error.to_string(),
                 Err(Fault::NotSent(error)) => return Err(error),
@@ -410,11 +431,17 @@ impl Client {
 impl From<Fault> for Error {
     fn from(fault: Fault) -> Self {
         match fault {
-            Fault::NotSent(error) => error,
+            Fault::NotSent(error) | Fault::Silent(error) => error,
             Fault::Lost(why) => Error::Broken(why),
             Fault::Refused(problem) => problem.into(),
         }
     }
+}
+
+/// Names a process and its data folder.
+fn process(pid: Option<i32>, data: &Path) -> String {
+    let pid = pid.map_or_else(String::new, |pid| format!(" {pid}"));
+    format!("the process{pid} that serves {}", data.display())
 }
 
 /// Returns the query that names a moment.

@@ -15,6 +15,7 @@ use workers::nodes::process::logs::{Line, Logs, Wanted, log_path};
 
 use crate::args::Globals;
 use crate::failure::{Failure, Outcome};
+use crate::not_allowed::{is_closed, not_allowed};
 use crate::{halted, unattended};
 
 /// The way to the ledger.
@@ -34,7 +35,11 @@ impl Door {
     pub(crate) fn new(globals: &Globals) -> Outcome<Self> {
         let Some(server) = &globals.server else {
             let data = globals.data()?;
-            return Ok(Self { client: Client::of_data(&data).on_halted(halted::heard), data: Some(data) });
+            let client = Client::of_data(&data).on_halted(halted::heard);
+            // What is in Kafka cannot be read in the folder: a process that starts is waited for.
+            let client =
+                if segments::elsewhere(&data).is_ok_and(|at| at.is_some()) { client.patient() } else { client };
+            return Ok(Self { client, data: Some(data) });
         };
         let address = address(server)?;
         let Some(file) = &globals.token_file else {
@@ -74,7 +79,11 @@ impl Door {
         environment: Option<&EnvironmentName>,
     ) -> Outcome<Status> {
         let asked = self.client.status(Moment::Now, service, environment).await;
-        let unattended = matches!(asked, Err(client::Error::NotRunning { .. }));
+        let unattended = match &asked {
+            Err(client::Error::NotRunning { .. }) => Some(None),
+            Err(error @ client::Error::Silent { .. }) => Some(Some(error.to_string())),
+            _ => None,
+        };
         match self.or_folder(asked).await? {
             Source::Answered(status) => Ok(status),
             Source::Folder(reader) => {
@@ -83,8 +92,8 @@ impl Door {
                 if let (Some(data), true) = (&self.data, service.is_some()) {
                     status.name_logs(|node| log_path(data, node).display().to_string());
                 }
-                if let (Some(data), true) = (&self.data, unattended && status.moved_to.is_none()) {
-                    unattended::look(data, &mut status).await;
+                if let (Some(data), Some(silent), None) = (&self.data, unattended, &status.moved_to) {
+                    unattended::look(data, silent, &mut status).await;
                 }
                 // Nobody runs here who could know of a jump; that time stands still can be seen all the same.
                 let (wall, ledger) = (SystemClock.now(), status.at.time);
@@ -163,9 +172,7 @@ impl Door {
             Ok(lines) => return Ok(Lines::Answered(lines)),
             Err(error) => error,
         };
-        let unknown = matches!(&error, client::Error::Refused(problem) if problem.code == Code::NoSuchPath);
-        let silent = matches!(error, client::Error::NotRunning { .. } | client::Error::NotAllowed { .. });
-        let Some(data) = self.data.as_ref().filter(|_| silent || unknown) else { return Err(error.into()) };
+        let Some(data) = self.data.as_ref().filter(|_| is_for_folder(&error)) else { return Err(error.into()) };
         let logs = Logs::open(data, wanted.clone()).map_err(|cause| {
             Failure::error(format!("the nodes' logs in {} cannot be read: {cause}", data.display()))
         })?;
@@ -217,21 +224,33 @@ impl Door {
         left.filter(|one| about(&one.deployment)).collect()
     }
 
-    /// Turns to the data folder where nothing runs on it, where this user may read it but not ask, or where an older
-    /// program runs that does not know the question.
+    /// Turns to the data folder where that is read.
     async fn or_folder<T>(&self, asked: Result<T, client::Error>) -> Outcome<Source<T>> {
         let error = match asked {
             Ok(answer) => return Ok(Source::Answered(answer)),
             Err(error) => error,
         };
         let Some(data) = &self.data else { return Err(error.into()) };
-        let unknown = matches!(&error, client::Error::Refused(problem) if problem.code == Code::NoSuchPath);
-        match error {
-            client::Error::NotRunning { .. } | client::Error::NotAllowed { .. } => {}
-            _ if unknown => {}
-            _ => return Err(error.into()),
+        if !is_for_folder(&error) {
+            return Err(error.into());
         }
-        Ok(Source::Folder(Box::new(open(data).await?)))
+        // What hangs is the reason, where the folder itself has no answer.
+        let reason = matches!(error, client::Error::Silent { .. }).then_some(error);
+        match (open(data).await, reason) {
+            (Ok(reader), _) => Ok(Source::Folder(Box::new(reader))),
+            (Err(_), Some(error)) => Err(error.into()),
+            (Err(failure), None) => Err(failure),
+        }
+    }
+}
+
+/// Says whether the data folder itself is read after this error: nothing runs on it, what runs answers nothing, this user may read
+/// it but not ask, or an older program runs that does not know the question.
+fn is_for_folder(error: &client::Error) -> bool {
+    match error {
+        client::Error::NotRunning { .. } | client::Error::NotAllowed { .. } | client::Error::Silent { .. } => true,
+        client::Error::Refused(problem) => problem.code == Code::NoSuchPath,
+        _ => false,
     }
 }
 
@@ -284,6 +303,9 @@ impl Pages<'_> {
 
 /// Opens the ledger in a data folder for reading.
 async fn open(data: &Path) -> Outcome<Reader> {
+    if is_closed(data) {
+        return Err(not_allowed(data));
+    }
     match segments::elsewhere(data).map_err(Failure::error)? {
         None => {
             let reader = Reader::open(data).await?;

@@ -9,6 +9,7 @@ mod failure;
 mod halted;
 mod house;
 mod journal;
+mod not_allowed;
 mod out;
 mod place;
 mod progress;

@@ -10,8 +10,9 @@ use schemas::Weight;
 use workers::nodes::process;
 use workers::traffic::{Entry, ProxyControl, Status as RouterStatus};
 
-/// Writes into a status that nobody follows its ledger, and what of it is true nevertheless.
-pub(crate) async fn look(data: &Path, status: &mut Status) {
+/// Writes into a status that nobody follows its ledger, and what of it is true nevertheless. `silent` says what answers nothing, if
+/// something should.
+pub(crate) async fn look(data: &Path, silent: Option<String>, status: &mut Status) {
     let proxy = Proxy::look(data).await;
     let (mut running, mut known) = (0, 0);
     let deployments = status.services.iter_mut().flat_map(|service| &mut service.deployments);
@@ -24,7 +25,7 @@ pub(crate) async fn look(data: &Path, status: &mut Status) {
         }
     }
     let [nodes_running, nodes] = [running, known].map(|count| u64::try_from(count).unwrap_or(u64::MAX));
-    status.unattended = Some(Unattended { proxy: proxy.trouble, nodes_running, nodes });
+    status.unattended = Some(Unattended { silent, proxy: proxy.trouble, nodes_running, nodes });
 }
 
 /// The proxy of a data folder, as it answers now.

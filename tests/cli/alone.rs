@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use tempfile::TempDir;
 
-use super::binary::{ran, run, say};
+use super::binary::{Run, ran, run, say};
 use super::running::{Up, answer};
 
 /// A ledger of which 1.1.0 serves, after 1.0.0, and where its users connect.
@@ -85,6 +85,63 @@ fn with_up_hung_the_command_breaks_the_glass_and_up_records_it_later() {
 }
 
 #[test]
+fn with_up_hung_what_is_read_comes_from_the_folder_and_names_the_process() {
+    let (up, _) = serving();
+    let data = up.data();
+    up.signal(Signal::STOP);
+    let begun = Instant::now();
+    let read = ["status api", "history api", "show api", "explain api"].map(|line| say(&data, line));
+    let took = begun.elapsed();
+    let fleet = run(&data, &["status", "--json"]);
+    let doctor = say(&data, "doctor");
+    up.signal(Signal::CONT);
+    read.iter().for_each(|said| assert_eq!(said.code, 0, "{said:?}"));
+    assert!(took < Duration::from_secs(40), "{took:?}: each waits 3 s for it");
+    let hung = format!("the process {} that serves {} answers nothing", up.pid(), data.display());
+    assert!(read[0].stderr.contains(&hung), "{:?}", read[0]);
+    assert!(read[1].stdout.contains("1.1.0"), "{:?}", read[1]);
+    let fleet: serde_json::Value = serde_json::from_str(&fleet.stdout).unwrap();
+    assert!(fleet["unattended"]["silent"].as_str().is_some_and(|why| why.contains(&hung)), "{fleet}");
+    assert!(doctor.code == 1 && doctor.stdout.contains(&hung), "{doctor:?}");
+    // It goes on once it can, and answers itself again.
+    let status = run(&data, &["status", "--json"]);
+    assert!(status.code == 0 && !status.stdout.contains("unattended"), "{status:?}");
+}
+
+#[test]
+fn a_stranger_is_told_what_may_look_and_nothing_untrue() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("SKIPPED: only root can act as others");
+        return;
+    }
+    let (up, _) = serving();
+    let data = up.data();
+    let folder = up.kill();
+    std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    for (line, code) in [("status", 4), ("history api", 4), ("explain api", 4), ("doctor", 1)] {
+        let stranger = as_stranger(&data, &line.split(' ').collect::<Vec<_>>());
+        let said = format!("{}{}", stranger.stdout, stranger.stderr);
+        assert_eq!(stranger.code, code, "{stranger:?}");
+        assert!(said.contains("run `sudo ") && said.contains(&format!("{line} --data {}`", data.display())), "{said}");
+        for untrue in ["nobody holds", "no segment yet", "has nothing to serve", "is there and yours"] {
+            assert!(!said.contains(untrue), "{said}");
+        }
+    }
+    Up::on(folder, &[]).end();
+}
+
+/// Runs the command line as a user who is neither root nor the folder's owner.
+fn as_stranger(data: &Path, args: &[&str]) -> Run {
+    let stranger = Command::new("setpriv")
+        .args(["--reuid=65533", "--regid=65533", "--clear-groups"])
+        .arg(env!("CARGO_BIN_EXE_ionledger"))
+        .args(args)
+        .env("IONLEDGER_DATA", data)
+        .output();
+    ran(stranger.unwrap())
+}
+
+#[test]
 fn new_files_get_the_folders_owner_and_a_stranger_gets_the_command_that_may() {
     if !rustix::process::geteuid().is_root() {
         eprintln!("SKIPPED: only root can act as others");
@@ -97,13 +154,7 @@ fn new_files_get_the_folders_owner_and_a_stranger_gets_the_command_that_may() {
     let files = || below(&data).into_iter().filter(|path| !path.starts_with(data.join("nodes")));
     files().for_each(|path| std::os::unix::fs::lchown(&path, Some(nobody), Some(nobody)).unwrap());
     std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
-    let stranger = Command::new("setpriv")
-        .args(["--reuid=65533", "--regid=65533", "--clear-groups"])
-        .arg(env!("CARGO_BIN_EXE_ionledger"))
-        .args(["rollback", "api", "--reason", "it is 3am"])
-        .env("IONLEDGER_DATA", &data)
-        .output();
-    let stranger = ran(stranger.unwrap());
+    let stranger = as_stranger(&data, &["rollback", "api", "--reason", "it is 3am"]);
     assert_eq!(stranger.code, 4, "{stranger:?}");
     let sudo = format!("rollback api --reason 'it is 3am' --data {}`", data.display());
     assert!(stranger.stderr.contains("run `sudo ") && stranger.stderr.contains(&sudo), "{stranger:?}");

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -12,9 +12,10 @@ use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::{Body, Incoming};
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
+use ledger::log::segments;
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 
 use super::Error;
 use crate::problem::{self, Code, Problem};
@@ -26,6 +27,21 @@ const ANSWER_BYTES_MAX: usize = 256 * 1024 * 1024;
 /// How long connecting may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// How long a patient client waits for a process that is alive and does not listen yet, or not any more.
+const START_MAX: Duration = Duration::from_secs(4);
+
+/// How often it looks.
+const START_EVERY: Duration = Duration::from_millis(50);
+
+/// How long an answer may take before the process behind a socket is asked whether it answers at all.
+const DOUBT_AFTER: Duration = Duration::from_secs(1);
+
+/// How long its answer to that may take.
+const HEALTH_MAX: Duration = Duration::from_secs(2);
+
+/// How long after an answer to that it is asked again.
+const DOUBT_AGAIN: Duration = Duration::from_secs(5);
+
 /// Called with the reason when a server answers that its ledger has halted.
 pub type OnHalted = fn(&str);
 
@@ -34,6 +50,8 @@ pub type OnHalted = fn(&str);
 pub(super) struct Target {
     pub(super) place: Place,
     pub(super) on_halted: Option<OnHalted>,
+    /// Whether a process that starts is waited for.
+    pub(super) patient: bool,
 }
 
 /// Where the server is.
@@ -75,6 +93,8 @@ pub(super) enum Fault {
     NotSent(Error),
     /// It may have got there.
     Lost(String),
+    /// It got to a process that answers nothing.
+    Silent(Error),
     /// The answer is no.
     Refused(Problem),
 }
@@ -139,7 +159,10 @@ impl Target {
         let timed_out = || io::Error::from(io::ErrorKind::TimedOut);
         let connected = connecting.map_err(|_| timed_out()).and_then(|connected| connected);
         let mut sender = connected.map_err(|cause| Fault::NotSent(self.not_reached(&cause)))?;
-        let answer = tokio::time::timeout(within, sender.send_request(request)).await;
+        let answer = tokio::select! {
+            answer = tokio::time::timeout(within, sender.send_request(request)) => answer,
+            silent = self.silent() => return Err(Fault::Silent(silent)),
+        };
         let answer = answer.map_err(|_| Fault::Lost(format!("no answer came within {} s", within.as_secs())))?;
         let response = answer.map_err(|error| Fault::Lost(reason(&error)))?;
         if let (Some(heard), Some(why)) = (self.on_halted, response.headers().get(wire::HALTED)) {
@@ -155,7 +178,7 @@ impl Target {
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         match &self.place {
-            Place::Unix { data } => handshake(server::reach_socket(data).await?).await,
+            Place::Unix { data } => handshake(self.reach(data).await?).await,
             Place::Tcp { address, .. } => {
                 let stream = TcpStream::connect(address.as_str()).await?;
                 let _ = stream.set_nodelay(true); // only a matter of speed
@@ -164,16 +187,63 @@ impl Target {
         }
     }
 
+    /// Connects to a data folder's socket.
+    async fn reach(&self, data: &Path) -> io::Result<UnixStream> {
+        let until = tokio::time::Instant::now() + START_MAX;
+        loop {
+            let reached = server::reach_socket(data).await;
+            let absent = reached.as_ref().is_err_and(is_absent);
+            if !absent || !self.patient || tokio::time::Instant::now() >= until || folder_user(data).is_none() {
+                return reached;
+            }
+            tokio::time::sleep(START_EVERY).await;
+        }
+    }
+
+    /// Returns once the process behind a data folder's socket turned out to answer nothing. It is asked beside the question that
+    /// waits, so that a long question is told from a process that hangs.
+    async fn silent(&self) -> Error {
+        let Place::Unix { data } = &self.place else { return std::future::pending().await };
+        tokio::time::sleep(DOUBT_AFTER).await;
+        loop {
+            // A process that ends takes no new questions, and answers the open ones.
+            let Ok(socket) = server::reach_socket(data).await else { return std::future::pending().await };
+            let pid = socket.peer_cred().ok().and_then(|peer| peer.pid());
+            if tokio::time::timeout(HEALTH_MAX, health(socket)).await.is_err() {
+                return Error::Silent { data: data.clone(), pid };
+            }
+            tokio::time::sleep(DOUBT_AGAIN).await;
+        }
+    }
+
     fn not_reached(&self, cause: &io::Error) -> Error {
         match &self.place {
             Place::Unix { data } => match cause.kind() {
-                io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => Error::NotRunning { data: data.clone() },
+                _ if is_absent(cause) => Error::NotRunning { data: data.clone() },
                 io::ErrorKind::PermissionDenied => Error::NotAllowed { socket: server::socket_path(data) },
                 _ => Error::Broken(format!("{}: {cause}", server::socket_path(data).display())),
             },
             Place::Tcp { address, .. } => Error::Unreachable { address: address.clone(), why: cause.to_string() },
         }
     }
+}
+
+/// Says whether nobody listens on a socket.
+fn is_absent(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused)
+}
+
+/// Returns the process that took the data folder last, if it is alive.
+fn folder_user(data: &Path) -> Option<u32> {
+    segments::taken_by(data).filter(|pid| Path::new(&format!("/proc/{pid}")).exists())
+}
+
+/// Asks whether a server answers at all. Whatever it says, it does.
+async fn health(socket: UnixStream) -> io::Result<()> {
+    let mut sender = handshake(socket).await?;
+    let request = Request::get("/healthz").header(HOST, "ionledger").body(Full::<Bytes>::default());
+    let request = request.map_err(io::Error::other)?;
+    sender.send_request(request).await.map(drop).map_err(io::Error::other)
 }
 
 async fn handshake<B>(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) -> io::Result<SendRequest<B>>

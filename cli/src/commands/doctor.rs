@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use crate::exit::Exit;
 use crate::failure::{Failure, Outcome};
+use crate::not_allowed::is_closed;
 use crate::progress::Progress;
 use crate::render::doctor;
 use crate::session::Session;
@@ -76,7 +77,8 @@ impl Doctor {
         session.wait_for(async {
             let progress = Progress::begin(session.out, "looking");
             let mut findings = folder::findings(&data).await;
-            if data.is_dir() {
+            // What a user may not look at is not guessed.
+            if data.is_dir() && !is_closed(&data) {
                 findings.extend(glass::findings(&data));
                 findings.extend(running::findings(&data, session.door()?.client()).await);
             }

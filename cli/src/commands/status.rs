@@ -20,7 +20,7 @@ use crate::session::Session;
 /// Without a service it is a line for each deployment: first those that need somebody, then those that move, then the rest.
 /// With one it is all that is known of it, and what its requests did in the last minute.
 ///
-/// Where `ionledger up` does not run, its first line says so, and what is shown of weights and nodes is what was seen at the
+/// Where `ionledger up` does not run, or answers nothing for 3 s, its first line says so, and what is shown of weights and nodes is what was seen at the
 /// proxy and the processes themselves.
 #[derive(Debug, Args)]
 #[command(after_help = format!("Columns in a pipe: {}.\n\n\

@@ -34,7 +34,7 @@ pub(crate) async fn watch(
     // Heard from here on, so that none is lost while it is looked.
     let (mut interrupt, mut terminate) = (hear(SignalKind::interrupt())?, hear(SignalKind::terminate())?);
     let mut resize = hear(SignalKind::window_change())?;
-    let mut changes = Some(Changes::of(door.client()).await?);
+    let mut changes = Changes::of(door.client()).await.ok();
     let mut shown = Shown::new(session, look().await?, eyes)?;
     let mut keys = Keys::of_terminal(session.out.form == Form::Eyes);
     loop {

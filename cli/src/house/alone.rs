@@ -19,6 +19,7 @@ use super::open::Held;
 use super::{ApiServer, Opened, Way, adapters, report};
 use crate::door::Door;
 use crate::failure::{Failure, Outcome};
+use crate::not_allowed::not_allowed;
 use crate::settings::ServerSettings;
 
 /// How long whoever holds the folder may take to answer, before the glass is broken.
@@ -189,37 +190,5 @@ fn owner(data: &Path) -> Outcome<Option<Identity>> {
         (true, _) => Ok(None),
         (false, true) => Ok(Some(Identity::numbered(found.uid(), found.gid()))),
         (false, false) => Err(not_allowed(data)),
-    }
-}
-
-/// Tells a user who may not what to run instead.
-fn not_allowed(data: &Path) -> Failure {
-    let mut words: Vec<String> = std::env::args().map(|word| quoted(&word)).collect();
-    if !words.iter().any(|word| word == "--data" || word.starts_with("--data=")) {
-        words.extend(["--data".to_owned(), quoted(&data.display().to_string())]);
-    }
-    let data = data.display();
-    Failure::ending(4, format!("this user may not work on {data}, which is another's; run `sudo {}`", words.join(" ")))
-}
-
-/// A word as a shell reads it.
-fn quoted(word: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=@%+,".contains(c);
-    match !word.is_empty() && word.chars().all(plain) {
-        true => word.to_owned(),
-        false => format!("'{}'", word.replace('\'', r"'\''")),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_word_is_quoted_where_a_shell_would_read_it_otherwise() {
-        assert_eq!(quoted("--reason"), "--reason");
-        assert_eq!(quoted("checkout fails"), "'checkout fails'");
-        assert_eq!(quoted("it's $HOME"), r"'it'\''s $HOME'");
-        assert_eq!(quoted(""), "''");
     }
 }

@@ -61,10 +61,12 @@ pub(crate) fn told_unattended(seen: &Unattended) -> String {
         why => format!("the proxy does not answer ({why})"),
     });
     let nodes = format!("{} of {} run", seen.nodes_running, count(seen.nodes, "node", "nodes"));
-    format!(
-        "nothing that follows the ledger runs: no rollout goes on and no node is replaced until `ionledger up` runs. Seen just \
-         now: {proxy}; {nodes}"
-    )
+    let why = match &seen.silent {
+        Some(silent) => format!("{silent}. This is what its folder holds; no rollout goes on and no node is replaced."),
+        None => "nothing that follows the ledger runs: no rollout goes on and no node is replaced until `ionledger up` runs."
+            .to_owned(),
+    };
+    format!("{why} Seen just now: {proxy}; {nodes}")
 }
 
 /// Returns the line about a commit whose time cannot be true.

@@ -29,7 +29,7 @@ use hint::Hint;
 use shelf::Shelf;
 use writer::{Append, Shared, Writer};
 
-pub use folder::{DataFolder, Elsewhere, FORMAT, SharedFolder, elsewhere};
+pub use folder::{DataFolder, Elsewhere, FORMAT, SharedFolder, elsewhere, taken_by};
 pub use reader::SegmentsReader;
 
 mod folder;

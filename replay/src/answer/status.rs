@@ -59,6 +59,9 @@ pub struct Status {
 /// What is there of a ledger that nobody follows.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Unattended {
+    /// What should follow it and answers nothing, if it is there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub silent: Option<String>,
     /// Why the proxy does not answer, if it does not.
     pub proxy: Option<String>,
     /// How many of the nodes run.

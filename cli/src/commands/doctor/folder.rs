@@ -13,6 +13,7 @@ use workers::nodes::process;
 use workers::{identity, rights};
 
 use super::Finding;
+use crate::not_allowed::{is_closed, not_allowed};
 use crate::render::words::{count, grouped, length};
 
 /// Below this much free space the disk wants attention, in bytes.
@@ -32,6 +33,9 @@ pub(super) async fn findings(data: &Path) -> Vec<Finding> {
     if !data.is_dir() {
         let next = "start `ionledger up`, which makes it, or name another with --data";
         return vec![Finding::fail("data folder", format!("{} is not there", data.display()), next)];
+    }
+    if is_closed(data) {
+        return vec![stranger(data), disk(data), open_files()];
     }
     let (lock, is_held) = holder(data);
     let mut findings = vec![access(data), rights(data), nodes(data), lock];
@@ -69,6 +73,13 @@ fn elsewhere_cache(data: &Path, elsewhere: &Elsewhere) -> Finding {
             }
         },
     }
+}
+
+/// A folder that this user may not look into: what is in it is not guessed.
+fn stranger(data: &Path) -> Finding {
+    let refused = not_allowed(data);
+    let (what, next) = refused.message().split_once("; ").unwrap_or((refused.message(), "look as its owner"));
+    Finding::fail("data folder", what, next)
 }
 
 fn access(data: &Path) -> Finding {

@@ -50,7 +50,11 @@ async fn server(client: &Client) -> Vec<Finding> {
             let next = "reads work; for changes start `ionledger up`";
             return vec![Finding::warn(THING, "does not run", next)];
         }
-        Err(error) => return vec![Finding::fail(THING, cause(&error), "look at what `ionledger up` says")],
+        Err(error) => {
+            let error = error.to_string();
+            let (what, next) = error.split_once("; ").unwrap_or((&error, "look at what `ionledger up` says"));
+            return vec![Finding::fail(THING, what, next)];
+        }
     };
     let behind = standing.end.0 - standing.next.0.min(standing.end.0);
     let first = match &standing.halted {

@@ -257,6 +257,11 @@ fn sign(lock: &File, pid: &str) -> io::Result<()> {
     lock.write_all_at(format!("{pid:<40}\n").as_bytes(), 0)
 }
 
+/// Returns the process that took the folder at `path` last, alive or not; nothing if none did.
+pub fn taken_by(path: &Path) -> Option<u32> {
+    holder(path).map(|(pid, _)| pid)
+}
+
 /// Returns who holds the lock, and whether for one command only.
 fn holder(path: &Path) -> Option<(u32, bool)> {
     let text = fs::read_to_string(path.join("lock")).ok()?;

@@ -1,0 +1,46 @@
+//! What a user is told who may not use a data folder: the command that may.
+
+use std::fs::{self, File};
+use std::io::ErrorKind;
+use std::path::Path;
+
+use crate::failure::Failure;
+
+/// Says whether this user may not read the ledger of a data folder that is there.
+pub(crate) fn is_closed(data: &Path) -> bool {
+    let denied = |kind: Option<ErrorKind>| kind == Some(ErrorKind::PermissionDenied);
+    denied(File::open(data.join("lock")).err().map(|error| error.kind()))
+        || denied(fs::read_dir(data.join("log")).err().map(|error| error.kind()))
+}
+
+/// Tells a user who may not what to run instead.
+pub(crate) fn not_allowed(data: &Path) -> Failure {
+    let mut words: Vec<String> = std::env::args().map(|word| quoted(&word)).collect();
+    if !words.iter().any(|word| word == "--data" || word.starts_with("--data=")) {
+        words.extend(["--data".to_owned(), quoted(&data.display().to_string())]);
+    }
+    let data = data.display();
+    Failure::ending(4, format!("this user may not work on {data}, which is another's; run `sudo {}`", words.join(" ")))
+}
+
+/// A word as a shell reads it.
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=@%+,".contains(c);
+    match !word.is_empty() && word.chars().all(plain) {
+        true => word.to_owned(),
+        false => format!("'{}'", word.replace('\'', r"'\''")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_word_is_quoted_where_a_shell_would_read_it_otherwise() {
+        assert_eq!(quoted("--reason"), "--reason");
+        assert_eq!(quoted("checkout fails"), "'checkout fails'");
+        assert_eq!(quoted("it's $HOME"), r"'it'\''s $HOME'");
+        assert_eq!(quoted(""), "''");
+    }
+}
