@@ -177,3 +177,13 @@ fn says_that_it_was_moved(folder: &str, to: &str) {
     assert!(level == "ok" && what.contains(&format!("of {to} folded")), "{what}");
     assert!(found("log").unwrap().1.contains("lies in kafka://"));
 }
+
+/// What an earlier ionledger wrote is read from a topic as from a folder. Source: tests/cli/upgrade.rs.
+#[test]
+fn a_topic_with_what_an_earlier_program_wrote_is_read_as_it_was_meant() {
+    let cluster = Cluster::start(1);
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/folders/2026-11");
+    let place = cluster.place("before");
+    let copied = carried(&["copy", "--from", folder, "--to", &place, "--dev"]);
+    assert_eq!(copied["root"], "70c2f0617dca77ba903b38b2bb32b6ff73f2dec557cd9697e172a3bb51dbfaaf", "{copied}");
+}

@@ -26,6 +26,8 @@ mod cli {
     mod sentences;
     #[path = "terminal.rs"]
     pub mod terminal;
+    #[path = "upgrade.rs"]
+    mod upgrade;
     #[path = "waiting.rs"]
     mod waiting;
 }
