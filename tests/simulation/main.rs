@@ -50,14 +50,17 @@ fn regressions() -> impl Iterator<Item = u64> {
     lines.filter_map(|line| line.split_whitespace().next()?.parse().ok())
 }
 
-/// Runs a seed twice and returns what it counted, or what is wrong.
+/// Every so many seeds one is run twice, and must do the same again.
+const TWICE_EVERY: u64 = 8;
+
+/// Runs a seed, some of them twice, and returns what it counted, or what is wrong.
 fn check(seed: u64) -> Result<Tally, String> {
     let line = format!("SIM_SEED={seed} cargo test -p ionledger --test simulation");
     let Outcome { hash, tally, broken } = run(seed, REAL);
     if let Some(broken) = broken {
         return Err(format!("invariant {}: {}\nreplay it: {line}", broken.invariant, broken.what));
     }
-    if run(seed, REAL).hash != hash {
+    if seed.is_multiple_of(TWICE_EVERY) && run(seed, REAL).hash != hash {
         return Err(format!("two runs of seed {seed} differ\nreplay it: {line}"));
     }
     let enough = tally.commits >= 200 && tally.crashes >= 20 && tally.rollouts >= 3 && tally.rollbacks >= 1;
@@ -75,7 +78,7 @@ fn whatever_goes_wrong_the_invariants_hold_and_all_comes_right() {
         println!("{}", tally.summary());
         return;
     }
-    let default = if std::env::var_os("CI").is_some() { 500 } else { 200 };
+    let default = if std::env::var_os("CI").is_some() { 2_000 } else { 200 };
     let n = number("SIM_SEEDS").unwrap_or(default);
     let seeds: Vec<u64> = regressions().chain(0..n).collect();
     let (next, sum, wrong) = (AtomicU64::new(0), Mutex::new(Tally::default()), Mutex::new(Vec::new()));
