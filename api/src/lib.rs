@@ -1,6 +1,9 @@
 //! The door: the HTTP server over the ledger, its client, and the form in which people write a service down.
 //!
 //! Everything that writes goes through [`authorize`]; there is no other way in.
+//!
+//! Begin with [`wire`], which has what goes over it, and [`server`], which has the routes. [`client`] asks what the server answers.
+//! [`definition`] reads what people write in a service's file, and names what is wrong in it.
 
 pub mod problem;
 pub mod wire;

@@ -1,4 +1,7 @@
 //! The binary `ionledger`: commands and how their answers look.
+//!
+//! Begin with `commands`, which has a file for each, and `render`, which has a file for each answer. `house` puts together what runs: `up`,
+//! and each part as a process of its own. `door` is the way to the ledger that a command takes.
 
 mod args;
 mod commands;

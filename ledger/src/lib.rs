@@ -3,6 +3,10 @@
 //! A command goes `decide` -> commit -> [`log::Log`]; whoever reads the log applies [`rule`] to each record and
 //! folds those that count with `evolve`. [`view::View`] is that fold; [`execute::Ledger`] is the handle that decides,
 //! appends and settles.
+//!
+//! Begin with [`rule`], which says what counts, and [`decide`], which says what may be asked for; both are pure. [`deployment`] holds what
+//! may happen to a service in an environment: its rollouts, rollbacks, holds and stacks. [`judgement`] judges canaries. A new place for the
+//! log implements [`Log`] and passes `log::contract`.
 
 pub mod log;
 pub mod rule;

@@ -3,6 +3,9 @@
 //!
 //! Nothing in this room decides anything, reads a clock or touches a disk; it is the vocabulary
 //! that every other room shares. The words are explained in `ARCHITECTURE.md`.
+//!
+//! Begin with [`event`]: it lists every type of event and says how one gets a new version. [`command`] has what people and programs ask
+//! for, [`envelope`] what of a commit is frozen for ever. The modules stand in reading order.
 
 pub mod actor;
 pub mod id;

@@ -2,6 +2,10 @@
 //!
 //! A worker is a pure function, `react(state, facts, now)`, and [`runtime::run`] around it. Adapters carry effects out
 //! and have no opinions.
+//!
+//! Begin with [`provisioner`], [`traffic_shifter`] and [`collector`], the three `react`s, then [`runtime`], the loop around them. The ports
+//! are [`nodes`] (where nodes run), [`traffic`] (what shares requests out), [`measures`] (who counts requests) and [`checks`] (whether a node
+//! is healthy); each has its adapters below it, and [`proxy`] is our own router. [`glass`] is a rollback without the ledger.
 
 pub mod effect;
 pub mod facts;
