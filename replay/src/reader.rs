@@ -21,6 +21,7 @@ use ledger::log::{Log, ReadError};
 use ledger::rule::Halt;
 use ledger::view::Decoded;
 use ledger::{Ledger, State};
+use schemas::text::count;
 use schemas::{CommitId, DeploymentId, EnvironmentName, Event, Offset, ServiceName, Timestamp, genesis};
 
 use crate::answer::{self, At, Declaration, History, Production, Status, Verified, WhoShipped};
@@ -59,7 +60,10 @@ pub enum Error {
         now: Timestamp,
     },
     /// A record that is not written.
-    #[error("offset {asked} is not written yet; the ledger holds {records} records, the last is at offset {last}")]
+    #[error(
+        "offset {asked} is not written yet; the ledger holds {}, the last is at offset {last}",
+        count(*records, "record", "records")
+    )]
     NoOffset {
         /// The offset that was asked for.
         asked: Offset,

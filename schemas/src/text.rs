@@ -90,6 +90,29 @@ pub fn grouped(number: u64) -> String {
     text
 }
 
+/// Returns a number and its noun: `1 node`, `3 nodes`.
+pub fn count(number: u64, one: &str, many: &str) -> String {
+    format!("{} {}", grouped(number), if number == 1 { one } else { many })
+}
+
+/// Returns how many nodes of a stack are ready: `0 of 1 node ready`, `1 of 2 nodes ready`.
+pub fn nodes_ready(ready: u16, wanted: u16) -> String {
+    format!("{ready} of {} ready", count(wanted.into(), "node", "nodes"))
+}
+
+/// The reason that is recorded of what somebody asked for without one.
+pub const UNSAID: &str = "asked for";
+
+/// Returns a recorded reason if somebody gave one.
+pub fn given(reason: &str) -> Option<&str> {
+    Some(reason).filter(|reason| !reason.is_empty() && *reason != UNSAID)
+}
+
+/// Returns a recorded reason behind what it is the reason of, `: checkout fails`; nothing if nobody gave one.
+pub fn because(reason: &str) -> String {
+    given(reason).map(|reason| format!(": {reason}")).unwrap_or_default()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -102,6 +125,13 @@ mod tests {
         assert_eq!((long.len(), long.ends_with("...")), (1_003, true));
         let ordinary = "worse: 60 of 500 requests failed, baseline 5 of 4500; tolerance 1 %";
         assert_eq!(tidy(ordinary), ordinary);
+    }
+
+    #[test]
+    fn one_thing_is_not_told_as_many_and_no_reason_is_not_told_as_one() {
+        assert_eq!([0, 1, 2_000].map(|n| count(n, "tick", "ticks")), ["0 ticks", "1 tick", "2,000 ticks"]);
+        assert_eq!([nodes_ready(0, 1), nodes_ready(1, 2)], ["0 of 1 node ready", "1 of 2 nodes ready"]);
+        assert_eq!(["checkout fails", UNSAID, ""].map(because), [": checkout fails", "", ""]);
     }
 
     fn error(text: &str) -> String {

@@ -76,5 +76,5 @@ fn a_check_that_fails_is_shown_while_the_version_starts() {
     let said = found(&failing, "1.1.0").unwrap()["nodes"][0]["failing"].as_str().unwrap().to_owned();
     let waited = up.say("new api 1.1.0 --wait --timeout 1s");
     assert_eq!(waited.code, 8, "{waited:?}");
-    assert!(waited.stderr.contains(&format!("1.1.0: 0 of 1 nodes ready; node 1: {said}")), "{said}: {waited:?}");
+    assert!(waited.stderr.contains(&format!("1.1.0: 0 of 1 node ready; node 1: {said}")), "{said}: {waited:?}");
 }

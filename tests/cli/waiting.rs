@@ -52,7 +52,7 @@ fn a_wait_that_ends_first_says_whether_it_is_going_or_cannot_be_judged() {
     up.release("1.2.0", &["--slow-start-ms", "60000"]);
     let starting = up.say("new api 1.2.0 --wait --timeout 1s");
     assert_eq!(starting.code, 8, "{starting:?}");
-    assert!(starting.stderr.contains("1.2.0: 0 of 1 nodes ready"), "{starting:?}");
+    assert!(starting.stderr.contains("1.2.0: 0 of 1 node ready"), "{starting:?}");
 }
 
 #[test]

@@ -261,7 +261,7 @@ impl Place<'_> {
     fn give_up(&mut self, what: &str, ready: u16) {
         let (stack, nodes) = (self.stack_id, self.stack.capacity.nodes);
         let cause = self.first_trouble().map(|trouble| format!("; {trouble}")).unwrap_or_default();
-        let reason = format!("{what}, {ready} of {nodes} nodes are ready{cause}");
+        let reason = format!("{what}, {}{cause}", text::nodes_ready(ready, nodes));
         self.reaction.record(self.id, DeploymentOutcome::StackFailed { stack, reason });
     }
 

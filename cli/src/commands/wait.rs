@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::Args;
 use replay::answer::{DeploymentStatus, ObstacleKind, RolloutPhase, StackPhase, VersionStatus};
 use schemas::judgement::Verdict;
+use schemas::text::{because, nodes_ready};
 use schemas::{DeploymentId, Version, Weight};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::Instant;
@@ -152,13 +153,13 @@ fn look_at_stack(status: &DeploymentStatus, version: &Version) -> Look {
     let Some(stack) = status.versions.iter().rev().find(|stack| stack.version == *version) else {
         return Look::On(format!("{version} is asked for"), Exit::StillGoing);
     };
-    let because = stack.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
+    let because = stack.reason.as_deref().map(because).unwrap_or_default();
     match stack.phase {
         StackPhase::Ready => Look::Ended(Exit::Done, format!("{version} is ready")),
         StackPhase::Failed => Look::Ended(Exit::Error, format!("{version} did not start{because}")),
         StackPhase::Collecting => Look::Ended(Exit::Error, format!("{version} is being taken down{because}")),
         StackPhase::Starting | StackPhase::Unhealthy => {
-            let nodes = format!("{} of {} nodes ready", stack.nodes_ready, stack.nodes_wanted);
+            let nodes = nodes_ready(stack.nodes_ready, stack.nodes_wanted);
             let trouble = trouble(stack).map(|trouble| format!("; {trouble}")).unwrap_or_default();
             Look::On(format!("{version}: {nodes}{trouble}"), Exit::StillGoing)
         }
@@ -176,7 +177,7 @@ fn look_at_rollout(status: &DeploymentStatus, canary: &Version) -> Look {
     let Some(rollout) = rollout else {
         return Look::On(format!("the rollout of {canary} has not begun"), Exit::StillGoing);
     };
-    let because = rollout.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
+    let because = rollout.reason.as_deref().map(because).unwrap_or_default();
     let at = if rollout.baking { "bakes at" } else { "at" };
     let step = format!("{canary} {at} {}, step {} of {}", rollout.weight, rollout.steps_taken, rollout.steps);
     match rollout.phase {
@@ -297,7 +298,7 @@ mod tests {
         };
         let hold = json!({"kind": "hold", "why": "the deployment is on hold since T (1.2.4 was rolled back)",
             "next": "ionledger hold api --lift"});
-        let stack = json!({"kind": "stack", "why": "its stack is starting, 0 of 1 nodes are ready"});
+        let stack = json!({"kind": "stack", "why": "its stack is starting, 0 of 1 node ready"});
         assert!(matches!(waiting(json!([hold, stack])), Look::On(_, Exit::StillGoing)));
         let said = "1.2.5 is prepared, and its rollout waits: the deployment is on hold since T (1.2.4 was rolled back); \
                     `ionledger hold api --lift` ends the hold";

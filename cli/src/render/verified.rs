@@ -3,7 +3,7 @@
 use replay::answer::{Compared, Verified};
 
 use super::table::{self, Cell, paint};
-use super::words::{BAD, GOOD, WARN, column, faint, grouped, line, plain, style_of};
+use super::words::{BAD, GOOD, WARN, column, count, faint, grouped, line, plain, style_of};
 
 /// Returns what was found in a few lines, the verdict first.
 pub(crate) fn eyes(verified: &Verified) -> String {
@@ -20,7 +20,7 @@ pub(crate) fn eyes(verified: &Verified) -> String {
         let voids: Vec<String> = verified.voids.iter().map(|(why, n)| format!("{} {why}", grouped(*n))).collect();
         facts.push(("do not count", voids.join(", ")));
     }
-    facts.push(("events", format!("{} in {} streams", grouped(verified.events), grouped(verified.streams))));
+    facts.push(("events", format!("{} in {}", grouped(verified.events), count(verified.streams, "stream", "streams"))));
     for (stream, what) in &verified.read_only {
         facts.push(("read-only", format!("{stream}: {what}")));
     }
@@ -44,8 +44,10 @@ pub(crate) fn eyes(verified: &Verified) -> String {
 
 fn cache(compared: &Compared) -> (&'static str, String) {
     match compared {
-        Compared::Agrees { records, .. } => (GOOD, format!("agrees, {} records folded", grouped(*records))),
-        Compared::Differs { records, what } => (BAD, format!("differs after {} records: {what}", grouped(*records))),
+        Compared::Agrees { records, .. } => (GOOD, format!("agrees, {} folded", count(*records, "record", "records"))),
+        Compared::Differs { records, what } => {
+            (BAD, format!("differs after {}: {what}", count(*records, "record", "records")))
+        }
         Compared::Damaged { what } => (WARN, format!("damaged, the next start rebuilds it: {what}")),
         Compared::InUse => (GOOD, "in use by a running `ionledger up`, not compared".to_owned()),
     }

@@ -4,7 +4,7 @@ use jiff::{SignedDuration, Timestamp, Zoned};
 use owo_colors::Style;
 use schemas::{Actor, Weight};
 
-pub(crate) use schemas::text::grouped;
+pub(crate) use schemas::text::{count, grouped};
 
 /// Passed, ready, done.
 pub(crate) const GOOD: &str = "✔";
@@ -137,11 +137,6 @@ pub(crate) fn late_words(
 /// Returns an actor and how they proved who they are: `person:ana (unix-peer uid=1000)`.
 pub(crate) fn actor_proved(actor: &Actor) -> String {
     format!("{} ({})", plain(&actor.to_string()), plain(&actor.proof))
-}
-
-/// Returns a number and its noun: `1 node`, `3 nodes`.
-pub(crate) fn count(number: u64, one: &str, many: &str) -> String {
-    format!("{} {}", grouped(number), if number == 1 { one } else { many })
 }
 
 #[cfg(test)]

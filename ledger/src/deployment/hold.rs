@@ -104,7 +104,7 @@ pub(super) fn decide_lift(case: &Case<'_>) -> Result<Decision, Rejection> {
     if case.deployment.holds.is_empty() {
         return Ok(Decision::nothing(format!("{} is not on hold", case.id)));
     }
-    let reason = case.by.because("asked for");
+    let reason = case.by.because(text::UNSAID);
     let mut decision = Decision::on(case.stream(), lifted(case.deployment, &reason));
     if let Some(waiting) = &case.deployment.waiting
         && let Some(version) = case.deployment.version_of(waiting.stack)

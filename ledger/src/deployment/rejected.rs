@@ -5,7 +5,7 @@
 //! release is the same, and is no better for being deployed again.
 
 use schemas::traffic::Rejected as RejectedEvent;
-use schemas::{Event, StackId, Timestamp, Version, Weight, Weights};
+use schemas::{Event, StackId, Timestamp, Version, Weight, Weights, text};
 use serde::{Deserialize, Serialize};
 
 use super::{Case, Deployment};
@@ -50,10 +50,11 @@ impl Rejected {
     /// Says what is held against it, after its name: `was rolled back from at ..: ..`.
     pub fn told(&self) -> String {
         let at = self.at.strftime("%Y-%m-%dT%H:%M:%SZ");
+        let why = text::given(&self.reason).map(|reason| format!(" ({reason})")).unwrap_or_default();
         match self.how {
-            How::RolledBack => format!("was rolled back from at {at} ({})", self.reason),
-            How::Left => format!("was left at {at} ({})", self.reason),
-            How::Aborted => format!("had its rollout aborted at {at} ({})", self.reason),
+            How::RolledBack => format!("was rolled back from at {at}{why}"),
+            How::Left => format!("was left at {at}{why}"),
+            How::Aborted => format!("had its rollout aborted at {at}{why}"),
         }
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use schemas::judgement::{Counted, Judged, Verdict};
 use schemas::traffic::{self, Purpose};
-use schemas::{Event, Probed, RolloutId, StackId, Stream, Version, Weights, rollout, stack};
+use schemas::{Event, Probed, RolloutId, StackId, Stream, Version, Weights, rollout, stack, text};
 
 use super::{Case, Deployment, Phase, Rollout, Stack, rejected};
 use crate::decide::{Decision, Rejection};
@@ -176,7 +176,7 @@ pub(super) fn decide(case: &Case<'_>, unready: bool) -> Result<Decision, Rejecti
     if let Some(note) = done_already(case, overrules) {
         return Ok(Decision::nothing(note));
     }
-    let reason = &case.by.because("asked for");
+    let reason = &case.by.because(text::UNSAID);
     match target {
         None => {
             let (deployment, rejected) = (case.id.clone(), case.rejected_targets());

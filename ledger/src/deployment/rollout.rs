@@ -8,7 +8,7 @@ use schemas::judgement::Measured;
 use schemas::policy::Policy;
 use schemas::rollout::{self, HoldKind, Plan};
 use schemas::traffic::{Purpose, WeightsSet};
-use schemas::{Event, RolloutId, StackId, Stream, Timestamp, Version, Weight, Weights};
+use schemas::{Event, RolloutId, StackId, Stream, Timestamp, Version, Weight, Weights, text};
 use serde::{Deserialize, Serialize};
 
 use super::rejected::{self, How};
@@ -495,7 +495,7 @@ pub(super) fn decide_pause(case: &Case<'_>) -> Result<Decision, Rejection> {
     if !rollout.is_running() {
         return Ok(Decision::default());
     }
-    let paused = rollout::Paused { rollout: rollout.id, reason: case.by.because("asked for") };
+    let paused = rollout::Paused { rollout: rollout.id, reason: case.by.because(text::UNSAID) };
     Ok(Decision::on(case.stream(), vec![paused.into()]))
 }
 
@@ -528,7 +528,7 @@ pub(super) fn decide_abort(case: &Case<'_>) -> Result<Decision, Rejection> {
         case.id.arguments()
     ))?;
     check_baseline_passes(case, rollout)?;
-    let aborted = rollout::Aborted { rollout: rollout.id, reason: case.by.because("asked for") };
+    let aborted = rollout::Aborted { rollout: rollout.id, reason: case.by.because(text::UNSAID) };
     let weights = Weights::all_on(rollout.baseline);
     let set = WeightsSet { weights, purpose: Purpose::Abort { rollout: rollout.id } };
     let mut decision = Decision::on(case.stream(), vec![aborted.into(), set.into()]);
@@ -558,7 +558,7 @@ pub(super) fn decide_promote(case: &Case<'_>) -> Result<Decision, Rejection> {
         return Err(Rejection::NotReady { deployment: case.id.clone(), version: canary.version.clone(), why });
     }
     hold::check(case, &canary.version)?;
-    let reason = case.by.because("asked for, over the judgement");
+    let reason = case.by.because("over the judgement");
     let promoted = rollout::Promoted { rollout: rollout.id, reason };
     let weights = Weights::all_on(rollout.canary);
     let left = case.left_for_older(&weights);

@@ -7,7 +7,7 @@ use schemas::command::{DeploymentOutcome, PlanAsked};
 use schemas::rollout::Plan;
 use schemas::run::{Artifact, Capacity, RunSpec};
 use schemas::traffic::{Purpose, WeightsSet};
-use schemas::{EffectId, StackId, Stream, Timestamp, Version, Weight, Weights, node, stack};
+use schemas::{EffectId, StackId, Stream, Timestamp, Version, Weight, Weights, node, stack, text};
 use serde::{Deserialize, Serialize};
 
 use super::failure::{self, Failure};
@@ -179,11 +179,11 @@ impl Stack {
         match &self.phase {
             Phase::Ready => None,
             Phase::Starting => {
-                Some(format!("{ready} of its {nodes} nodes are; wait for it with `ionledger status -w`"))
+                Some(format!("{}; wait for the rest with `ionledger status -w`", text::nodes_ready(ready, nodes)))
             }
             Phase::Unhealthy => {
                 let min = self.capacity.min_ready;
-                Some(format!("it is unhealthy, {ready} of its {nodes} nodes are ready and {min} must be"))
+                Some(format!("it is unhealthy, {} and {min} must be", text::nodes_ready(ready, nodes)))
             }
             Phase::Failed { reason } => {
                 Some(format!("its stack failed ({reason}); mend the release and ship a new version"))

@@ -5,7 +5,7 @@ use schemas::judgement::{Begun, Counted, Judged, Verdict};
 use schemas::policy::Deadline;
 use schemas::rollout::HoldKind;
 use schemas::traffic::{Purpose, WeightsSet};
-use schemas::{Event, RolloutId, Stream, Timestamp, Weight, Weights, rollout};
+use schemas::{Event, RolloutId, Stream, Timestamp, Weight, Weights, rollout, text};
 
 use super::rollout::{Phase, Rollout, Step, later};
 use super::{Case, Deployment, Traffic};
@@ -117,7 +117,10 @@ fn against(rollout: &Rollout, hearing: &Hearing, last: &Step, weight: Weight, no
         return hold(HoldKind::Worse, "the canary is judged worse".to_owned());
     }
     if canary == 0 {
-        return hold(HoldKind::NoRequests, format!("the canary got no requests, {min} are needed"));
+        return hold(
+            HoldKind::NoRequests,
+            format!("the canary got no requests, {min} {} needed", if min == 1 { "is" } else { "are" }),
+        );
     }
     if judge.routing().is_broken() {
         let reason = "the router does not share requests out as the weights say; that says nothing of the canary";
@@ -128,7 +131,10 @@ fn against(rollout: &Rollout, hearing: &Hearing, last: &Step, weight: Weight, no
         return hold(HoldKind::Incident, reason.to_owned());
     }
     if canary < min {
-        return hold(HoldKind::FewRequests, format!("the canary needs {min} requests in all"));
+        return hold(
+            HoldKind::FewRequests,
+            format!("the canary needs {} in all", text::count(min, "request", "requests")),
+        );
     }
     // Counts of another rule than this judge's are no place to count from.
     let before =
@@ -159,7 +165,10 @@ fn against(rollout: &Rollout, hearing: &Hearing, last: &Step, weight: Weight, no
                 hold(HoldKind::Unaccepted, reason)
             } else {
                 let most = policy.bad_requests_max;
-                let reason = format!("the canary may still be so bad that more would risk over {most} requests");
+                let reason = format!(
+                    "the canary may still be so bad that more would risk over {}",
+                    text::count(most.into(), "request", "requests")
+                );
                 hold(HoldKind::Risk, reason)
             }
         }

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use schemas::command::Share;
 use schemas::traffic::{self, Purpose};
-use schemas::{CommitId, Event, Fence, StackId, StreamVersion, Timestamp, Version, Weight, Weights, rollout};
+use schemas::{CommitId, Event, Fence, StackId, StreamVersion, Timestamp, Version, Weight, Weights, rollout, text};
 use serde::{Deserialize, Serialize};
 
 use super::rejected::{self, How, Rejected};
@@ -314,7 +314,7 @@ pub(super) fn decide_retire(case: &Case<'_>) -> Result<Decision, Rejection> {
         let reason = case.by.and_because("the deployment was retired");
         events.push(rollout::Aborted { rollout: rollout.id, reason }.into());
     }
-    events.push(traffic::Retired { fence: traffic.fence.next(), reason: case.by.because("asked for") }.into());
+    events.push(traffic::Retired { fence: traffic.fence.next(), reason: case.by.because(text::UNSAID) }.into());
     Ok(Decision::on(case.stream(), events))
 }
 

@@ -5,7 +5,7 @@
 
 use schemas::rollout::{self, Plan};
 use schemas::traffic::{self, Purpose, WeightsSet};
-use schemas::{DeploymentId, Event, RolloutId, StackId, Stream, Timestamp, Version, Weight, Weights};
+use schemas::{DeploymentId, Event, RolloutId, StackId, Stream, Timestamp, Version, Weight, Weights, text};
 use serde::{Deserialize, Serialize};
 
 use super::rollback::live;
@@ -213,9 +213,8 @@ pub fn obstacles(deployment: &Deployment, id: &DeploymentId) -> Vec<Obstacle> {
         Some((_, None)) => {}
         None => add(ObstacleKind::Stack, "its stack is gone".to_owned(), None),
         Some((stack, Some(_))) if stack.phase == Phase::Starting => {
-            let why =
-                format!("its stack is starting, {} of {} nodes are ready", stack.ready_nodes(), stack.capacity.nodes);
-            add(ObstacleKind::Stack, why, None);
+            let ready = text::nodes_ready(stack.ready_nodes(), stack.capacity.nodes);
+            add(ObstacleKind::Stack, format!("its stack is starting, {ready}"), None);
         }
         Some((_, Some(why))) => add(ObstacleKind::Stack, format!("its stack is not ready: {why}"), None),
     }

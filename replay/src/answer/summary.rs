@@ -8,6 +8,7 @@ use schemas::declaration;
 use schemas::judgement::Verdict;
 use schemas::rollout::Plan;
 use schemas::service::Definition;
+use schemas::text::{because, count};
 use schemas::traffic::Purpose;
 use schemas::{
     EffectId, Event, RolloutId, StackId, Stream, Weight, Weights, genesis, hold, judgement, lease, node, release,
@@ -134,7 +135,8 @@ fn of_judgement(event: &judgement::Event, names: &Names) -> String {
         judgement::Event::Counted(counted) => {
             let ms: u64 = counted.ticks.iter().map(|tick| u64::from(tick.ms)).sum();
             let rolling = names.rolling(counted.rollout);
-            format!("{} s of {rolling} were counted, in {} ticks", ms.div_ceil(1_000), counted.ticks.len())
+            let ticks = count(counted.ticks.len() as u64, "tick", "ticks");
+            format!("{} s of {rolling} were counted, in {ticks}", ms.div_ceil(1_000))
         }
         judgement::Event::Judged(judged) => {
             let verdict = match judged.verdict {
@@ -150,10 +152,7 @@ fn of_judgement(event: &judgement::Event, names: &Names) -> String {
 fn of_stack(event: &stack::Event, names: &Names) -> String {
     match event {
         stack::Event::Requested(requested) => {
-            let nodes = match requested.capacity.nodes {
-                1 => "1 node".to_owned(),
-                nodes => format!("{nodes} nodes"),
-            };
+            let nodes = count(requested.capacity.nodes.into(), "node", "nodes");
             let roll = requested.then_roll.as_ref().map(|plan| format!(", to be rolled out {}", planned(plan)));
             format!("a stack of {} was asked for, {nodes}{}", requested.version, roll.unwrap_or_default())
         }
@@ -164,7 +163,12 @@ fn of_stack(event: &stack::Event, names: &Names) -> String {
             format!("{} {what}: {}", names.version(failed.stack), failed.reason)
         }
         stack::Event::Unhealthy(unhealthy) => {
-            format!("{} became unhealthy, {} of its nodes are ready", names.version(unhealthy.stack), unhealthy.ready)
+            let ready = match unhealthy.ready {
+                0 => "none of its nodes is ready".to_owned(),
+                1 => "1 of its nodes is ready".to_owned(),
+                ready => format!("{ready} of its nodes are ready"),
+            };
+            format!("{} became unhealthy, {ready}", names.version(unhealthy.stack))
         }
         stack::Event::Recovered(recovered) => format!("{} is healthy again", names.version(recovered.stack)),
         stack::Event::Dismissed(dismissed) => {
@@ -227,7 +231,7 @@ fn of_traffic(event: &traffic::Event, names: &Names) -> String {
             let over: Vec<String> = back.passed_over.iter().map(|stack| names.version(*stack)).collect();
             let over = if over.is_empty() { String::new() } else { format!(", past {} (unhealthy)", over.join(", ")) };
             let from = if from.is_empty() { String::new() } else { format!(" from {}", from.join(", ")) };
-            format!("rolled back{from} to {}{over}: {}", names.version(back.to), back.reason)
+            format!("rolled back{from} to {}{over}{}", names.version(back.to), because(&back.reason))
         }
         traffic::Event::Rejected(left) => format!("{} is rejected: {}", names.version(left.stack), left.reason),
         traffic::Event::GlassBroken(broken) => {
@@ -236,7 +240,7 @@ fn of_traffic(event: &traffic::Event, names: &Names) -> String {
             let overtaken = overtaken.unwrap_or_default();
             format!("all traffic was sent back to {to} while the ledger gave no verdict (glass broken){overtaken}")
         }
-        traffic::Event::Retired(retired) => format!("the deployment was retired: {}", retired.reason),
+        traffic::Event::Retired(retired) => format!("the deployment was retired{}", because(&retired.reason)),
     }
 }
 
@@ -263,7 +267,9 @@ fn of_rollout(event: &rollout::Event, names: &Names) -> String {
             let (rolling, time) = (names.rolling(again.rollout), duration(again.undriven_ms / 1_000 * 1_000));
             format!("{rolling} is driven again; for up to {time} nobody did")
         }
-        rollout::Event::Paused(paused) => format!("{} was paused: {}", names.rolling(paused.rollout), paused.reason),
+        rollout::Event::Paused(paused) => {
+            format!("{} was paused{}", names.rolling(paused.rollout), because(&paused.reason))
+        }
         rollout::Event::Resumed(resumed) => format!("{} goes on", names.rolling(resumed.rollout)),
         rollout::Event::Completed(completed) => {
             format!(
@@ -272,12 +278,16 @@ fn of_rollout(event: &rollout::Event, names: &Names) -> String {
                 names.canary(completed.rollout)
             )
         }
-        rollout::Event::CameBack(back) => format!("{} came back: {}", names.canary(back.rollout), back.reason),
+        rollout::Event::CameBack(back) => {
+            format!("{} came back{}", names.canary(back.rollout), because(&back.reason))
+        }
         rollout::Event::Aborted(aborted) => {
-            format!("{} was aborted: {}", names.rolling(aborted.rollout), aborted.reason)
+            format!("{} was aborted{}", names.rolling(aborted.rollout), because(&aborted.reason))
         }
         rollout::Event::Promoted(promoted) => {
-            format!("{} was promoted: {}", names.canary(promoted.rollout), promoted.reason)
+            // Older programs recorded it so.
+            let reason = promoted.reason.strip_prefix("asked for, ").unwrap_or(&promoted.reason);
+            format!("{} was promoted{}", names.canary(promoted.rollout), because(reason))
         }
         rollout::Event::Superseded(superseded) => {
             format!("{} was superseded ({})", names.rolling(superseded.rollout), superseded.rule)
@@ -291,7 +301,7 @@ fn of_hold(event: &hold::Event) -> String {
             let until = until.map(|until| format!(" until {until:.0}")).unwrap_or_default();
             format!("the deployment was put on hold{until}: {reason}")
         }
-        hold::Event::Lifted(lifted) => format!("a hold was lifted: {}", lifted.reason),
+        hold::Event::Lifted(lifted) => format!("a hold was lifted{}", because(&lifted.reason)),
     }
 }
 

@@ -134,7 +134,7 @@ fn the_reason_is_the_crash_and_not_the_probe_that_found_nobody_afterwards() {
     world.probe(effect, "127.0.0.1:4000 refused the connection");
     world.happens(node::Lost { effect, reason: "exited with code 5".to_owned() });
     let reason = world.given_up().unwrap();
-    assert_eq!(reason, "a node was launched too often, 0 of 1 nodes are ready; exited with code 1");
+    assert_eq!(reason, "a node was launched too often, 0 of 1 node ready; exited with code 1");
 }
 
 #[test]
@@ -146,7 +146,7 @@ fn a_stack_whose_check_never_passes_fails_at_its_deadline_with_what_the_check_sa
     world.pass(deadline_ms / 1_000 - 1);
     assert_eq!(world.given_up(), None);
     world.pass(1);
-    let wanted = "it was not ready in time, 0 of 1 nodes are ready; check: /health answered 503 instead of 200";
+    let wanted = "it was not ready in time, 0 of 1 node ready; check: /health answered 503 instead of 200";
     assert_eq!(world.given_up().as_deref(), Some(wanted));
 }
 

@@ -7,6 +7,7 @@ use std::path::Path;
 use api::client::{self, Client};
 use replay::answer::{DeploymentStatus, StackPhase, VersionStatus};
 use replay::{Moment, Reader};
+use schemas::text::nodes_ready;
 use schemas::{DeploymentId, Weight};
 use workers::traffic::{ProxyControl, Status};
 
@@ -144,10 +145,10 @@ fn failed(status: &[DeploymentStatus]) -> Vec<Finding> {
                 ),
             )),
             StackPhase::Unhealthy if of.weight_set > Weight::ZERO => {
-                let (ready, wanted) = (of.nodes_ready, of.nodes_wanted);
+                let nodes = nodes_ready(of.nodes_ready, of.nodes_wanted);
                 Some(Finding::fail(
                     "stack",
-                    format!("{id} {version} serves with {ready} of {wanted} nodes{why}"),
+                    format!("{id} {version} serves with {nodes}{why}"),
                     format!(
                         "look at `ionledger status {0}`; `ionledger rollback {0}{env}` brings users back",
                         id.service

@@ -302,7 +302,7 @@ fn a_promotion_is_recorded_as_over_the_judgement() {
     let [Event::Rollout(rollout::Event::Promoted(promoted))] = events_of(&decision, "rollout.promoted")[..] else {
         panic!("{decision:?}")
     };
-    assert_eq!(promoted.reason, "asked for, over the judgement");
+    assert_eq!(promoted.reason, "over the judgement");
     assert_eq!(world.weights(), [(V2.to_owned(), 100)].into());
 }
 

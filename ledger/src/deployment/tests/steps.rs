@@ -197,7 +197,7 @@ fn more_than_the_ramps_risk_waits_until_the_worst_is_excluded() {
     });
     good(&mut world, 50);
     world.pass_ms(700_000);
-    assert_eq!(held(&world), "the canary may still be so bad that more would risk over 1 requests");
+    assert_eq!(held(&world), "the canary may still be so bad that more would risk over 1 request");
 }
 
 #[test]

@@ -47,7 +47,7 @@ fn an_unknown_version_is_told_from_one_without_a_stack_and_one_that_starts() {
     world.ask(new(V3));
     assert_eq!(
         refused(&world, &[(V3, 100)]),
-        "production/api 1.2.0 is not ready: 0 of its 1 nodes are; wait for it with `ionledger status -w`"
+        "production/api 1.2.0 is not ready: 0 of 1 node ready; wait for the rest with `ionledger status -w`"
     );
     let zero = world.decide(&traffic(&[(V1, 100), (V3, 0)], false)).unwrap();
     assert_eq!(zero.events, [], "no traffic needs no stack");
@@ -57,7 +57,7 @@ fn an_unknown_version_is_told_from_one_without_a_stack_and_one_that_starts() {
 fn an_unhealthy_stack_may_keep_its_traffic_but_gets_no_more() {
     let mut world = given(Named::Split);
     world.fall_ill(V2);
-    assert!(refused(&world, &[(V1, 80), (V2, 20)]).contains("it is unhealthy, 0 of its 1 nodes are ready"));
+    assert!(refused(&world, &[(V1, 80), (V2, 20)]).contains("it is unhealthy, 0 of 1 node ready and 1 must be"));
     world.ask(traffic(&[(V1, 95), (V2, 5)], false));
 }
 
