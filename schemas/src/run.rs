@@ -117,12 +117,12 @@ impl Default for Capacity {
     }
 }
 
-/// Returns the first name in an argument that is written as a placeholder, `{prt}`, and is none.
-pub fn unknown_placeholder(arg: &str) -> Option<&str> {
+/// Returns every name in an argument that is written as a placeholder, `{prt}`, and is none.
+pub fn unknown_placeholders(arg: &str) -> impl Iterator<Item = &str> {
     let names = arg.split('{').skip(1).filter_map(|rest| rest.split_once('}').map(|(name, _)| name));
     let is_name =
         |name: &&str| !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
-    names.filter(is_name).find(|name| *name != PORT)
+    names.filter(is_name).filter(|name| *name != PORT)
 }
 
 /// What stands for the node's port in an argument, in braces.
@@ -332,11 +332,12 @@ mod tests {
 
     #[test]
     fn what_looks_like_a_placeholder_and_is_none_is_found() {
-        assert_eq!(unknown_placeholder("--port={prt}"), Some("prt"));
-        assert_eq!(unknown_placeholder("{port}:{Port}"), Some("Port"));
-        assert_eq!(unknown_placeholder("${HOME}/x"), Some("HOME"));
+        let unknown = |arg: &'static str| unknown_placeholders(arg).collect::<Vec<_>>();
+        assert_eq!(unknown("--port={prt}"), ["prt"]);
+        assert_eq!(unknown("{port}:{Port}"), ["Port"]);
+        assert_eq!(unknown("${HOME}/{prt}"), ["HOME", "prt"]);
         for arg in ["{port}", "0.0.0.0:{port}", "{\"a\":1}", "{}", "{{.Name}}", "a{b", "}{", "{a b}", ""] {
-            assert_eq!(unknown_placeholder(arg), None, "{arg}");
+            assert!(unknown(arg).is_empty(), "{arg}");
         }
     }
 

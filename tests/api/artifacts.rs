@@ -127,6 +127,26 @@ async fn a_file_that_is_no_program_burns_no_version() {
 }
 
 #[tokio::test]
+async fn every_placeholder_that_stands_for_nothing_is_named_whoever_declares_it() {
+    let world = World::open().await;
+    let apply = r#"{"command":"apply","service":"api","definition":{"owner":"team","run":{
+        "args":["{prot}","{host}:{prt}","{port}"],"env":{"SELF":{"value":"http://localhost:{port}"}},
+        "check":{"path":"/{port}/health","status":200,"timeout_ms":1000,"interval_ms":1000,"healthy_after":1}}}}"#;
+    let notes = world.send(apply).await.unwrap().notes;
+    let begin = |start: &str| notes.iter().filter(|note| note.starts_with(start)).count();
+    for start in [
+        "argument 1 holds `{prot}`, which stands for nothing",
+        "argument 2 holds `{host}`, which stands for nothing",
+        "argument 2 holds `{prt}`, which stands for nothing",
+        "env SELF holds `{port}`, which is filled in only in args",
+        "the check's path holds `{port}`, which is filled in only in args",
+    ] {
+        assert_eq!(begin(start), 1, "{start}: {notes:#?}");
+    }
+    assert_eq!(notes.len(), 5, "{notes:#?}");
+}
+
+#[tokio::test]
 async fn what_the_server_has_need_not_be_sent() {
     let world = World::open().await;
     assert!(!world.client.has_artifact(Hash::of(b"never")).await.unwrap());

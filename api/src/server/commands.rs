@@ -15,7 +15,7 @@ use ledger::{decide, execute};
 use replay::Moment;
 use replay::answer::Names;
 use schemas::command::{Command, Request};
-use schemas::run::EnvValue;
+use schemas::run::{EnvValue, RunSpec};
 use schemas::{Actor, ActorKind, CommitId, DeploymentId, EnvironmentName, Event, Offset, Probed, ServiceName};
 use schemas::{run, traffic};
 use serde::Deserialize;
@@ -202,14 +202,12 @@ async fn check_outside(api: &Api, command: &Command, dry: bool) -> Result<Vec<St
     match command {
         Command::Apply { service, definition } => {
             check_listen(api, service, &definition.listen).await?;
-            Ok(unknown_placeholders(&definition.run.args))
+            Ok(placeholders(&definition.run))
         }
-        Command::Release { service, artifact, args, .. } => {
+        Command::Release { service, artifact, args, env, .. } => {
             let lacks = if dry { None } else { artifacts::check(api, artifact).await? };
-            let mut warnings = match args {
-                Some(args) => unknown_placeholders(args),
-                None => unknown_placeholders(&declared_args(api, service)),
-            };
+            let args = args.clone().unwrap_or_else(|| declared_args(api, service));
+            let mut warnings = placeholders(&RunSpec { args, env: env.clone(), ..RunSpec::default() });
             warnings.extend(lacks);
             Ok(warnings)
         }
@@ -234,18 +232,27 @@ fn declared_args(api: &Api, service: &ServiceName) -> Vec<String> {
     definition.map(|definition| definition.run.args.clone()).unwrap_or_default()
 }
 
-/// Says which arguments hold what looks like a placeholder and is none.
-fn unknown_placeholders(args: &[String]) -> Vec<String> {
+/// Says what in a run spec looks like a placeholder and is none, or is one where none is filled in.
+fn placeholders(spec: &RunSpec) -> Vec<String> {
     let of_arg = |(n, arg): (usize, &String)| {
-        run::unknown_placeholder(arg).map(|name| {
+        let unknown = run::unknown_placeholders(arg).map(|name| {
             format!(
                 "argument {} holds `{{{name}}}`, which stands for nothing and is passed as it is; `{{port}}` stands for the \
                  node's port",
                 n + 1
             )
-        })
+        });
+        unknown.collect::<Vec<String>>()
     };
-    args.iter().enumerate().filter_map(of_arg).collect()
+    let env = spec.env.iter().filter_map(|(name, value)| match value {
+        EnvValue::Value(value) => Some((format!("env {name}"), value.as_str())),
+        EnvValue::FromEnv(_) | EnvValue::FromFile(_) => None,
+    });
+    let unfilled = env.chain([("the check's path".to_owned(), spec.check.path.as_str())]);
+    let unfilled = unfilled.filter(|(_, text)| text.contains("{port}")).map(|(place, _)| {
+        format!("{place} holds `{{port}}`, which is filled in only in args; a node finds its port in the variable PORT")
+    });
+    spec.args.iter().enumerate().flat_map(of_arg).chain(unfilled).collect()
 }
 
 /// Checks that every address that is new in a declaration is free.
