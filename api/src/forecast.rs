@@ -6,6 +6,7 @@ use ledger::judgement::policy;
 use schemas::command::PlanAsked;
 use schemas::policy::{Deadline, Policy};
 use schemas::rollout::Plan;
+use schemas::text::count;
 use schemas::{DeploymentId, StackId, Timestamp, Version, Weight};
 use serde::{Deserialize, Serialize};
 use workers::measures::{Measured, ticks};
@@ -71,7 +72,7 @@ pub struct Answer {
     /// What it will be able to tell.
     #[serde(flatten)]
     pub forecast: Forecast,
-    /// After how many seconds a good newcomer is expected to have all traffic; none if a step of it can never be taken.
+    /// After how many seconds a good canary is expected to have all traffic; none if a step of it can never be taken.
     #[serde(default)]
     pub end_seconds: Option<f64>,
     /// The rollout that is under way there.
@@ -86,7 +87,7 @@ pub struct Answer {
 /// A rollout under way.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UnderWay {
-    /// The newcomer.
+    /// The canary.
     pub canary: Option<Version>,
     /// When its next step may be taken.
     pub next_at: Timestamp,
@@ -115,6 +116,7 @@ pub fn answer(
     let measured_rate = traffic.as_ref().ok().map(|traffic| {
         let all = traffic.measured.of(traffic.stack);
         ticks::seed(&mut plan, &traffic.measured, traffic.stack);
+        known.is_measured = true;
         known.latencies = all.latency.map(|latency| latency.at_most.0).filter(|buckets| !buckets.is_empty());
         all.requests as f64 / traffic.seconds.max(1.0) / part(traffic.share).max(1e-4)
     });
@@ -204,6 +206,23 @@ fn sentence(answer: &Answer) -> String {
     }
 }
 
+/// Says of which metrics too little was seen to tell how the old version does, if that was measured.
+fn too_few(forecast: &Forecast) -> Option<String> {
+    let untold = forecast.metrics.iter().filter(|metric| !metric.measured);
+    let untold: Vec<(&MetricForecast, u64)> =
+        untold.filter_map(|metric| Some((metric, metric.seen?.requests))).collect();
+    let seen = untold.iter().map(|(_, requests)| *requests).max()?;
+    let of = |(metric, _): &(&MetricForecast, u64)| {
+        format!("{} (from {} on)", metric.name, words::count(metric.requests_to_tell as f64))
+    };
+    Some(format!(
+        "{} of the old version {} seen, too few to tell {}; what services usually do is assumed until then",
+        count(seen, "request", "requests"),
+        if seen == 1 { "was" } else { "were" },
+        untold.iter().map(of).collect::<Vec<_>>().join(", ")
+    ))
+}
+
 /// What comes after the plan's duration, if something does.
 fn bake(answer: &Answer) -> String {
     let Some(step) = answer.plan.bake_step().filter(|step| *step > 0) else { return String::new() };
@@ -213,22 +232,23 @@ fn bake(answer: &Answer) -> String {
 
 fn warnings(answer: &Answer, policy: &Policy) -> Vec<String> {
     let (forecast, judgement) = (&answer.forecast, &policy.judgement);
-    let mut warnings = Vec::new();
+    let mut warnings: Vec<String> = too_few(forecast).into_iter().collect();
     if errors(answer).is_some_and(sees_little) {
         warnings.push("it sees little; a larger share or a longer plan sees more".to_owned());
     }
     let expected = forecast.requests_canary.round();
     if expected < judgement.requests_min as f64 {
         warnings.push(format!(
-            "it will hold: about {} requests of the newcomer are expected, and the policy asks for {}",
-            words::count(expected),
+            "it will hold: the canary is expected to get about {}, and the policy asks for {}",
+            count(expected as u64, "request", "requests"),
             words::count(judgement.requests_min as f64)
         ));
     }
     let never = forecast.metrics.iter().filter(|metric| metric.requests_to_accept.is_none());
     warnings.extend(never.map(|metric| {
         format!(
-            "no newcomer is ever accepted by {}: where the old version is, its tolerance leaves no room",
+            "no canary is ever accepted by {}: at the old version's rate the tolerance is too small to tell a good canary \
+             from a worse one; raise it in [judgement]",
             metric.name
         )
     }));
@@ -236,9 +256,9 @@ fn warnings(answer: &Answer, policy: &Policy) -> Vec<String> {
     let late = late.filter_map(|metric| Some((metric.requests_to_accept?, &metric.name)));
     if let Some((requests, name)) = late.max_by(|a, b| a.0.total_cmp(&b.0)) {
         warnings.push(format!(
-            "a good newcomer is not accepted before the plan's end: by {name} that takes {} of its requests, and about {} \
-             are expected; it then {}",
-            words::count(requests.ceil()),
+            "a good canary is not accepted before the plan's end: by {name} that takes {}, and it is expected to get about \
+             {}; it then {}",
+            count(requests.ceil() as u64, "request", "requests"),
             words::count(expected),
             match judgement.deadline {
                 Deadline::GoOn => "goes on if it is not worse",
@@ -246,17 +266,22 @@ fn warnings(answer: &Answer, policy: &Policy) -> Vec<String> {
             }
         ));
     }
-    if let Some(late) = answer.end_seconds.filter(|end| *end > answer.plan.all_ms() as f64 / 1_000.0 + 1.0) {
+    if let Some(late) = answer.end_seconds.filter(|_| answer.is_late()) {
         let planned = words::length(answer.plan.all_ms() as f64 / 1_000.0);
         let late = words::length((late / 60.0).ceil() * 60.0);
         warnings.push(format!(
-            "a good newcomer has all traffic after about {late}, not {planned}: late steps delay the later ones"
+            "a good canary has all traffic after about {late}, not {planned}: late steps delay the later ones"
         ));
     }
     warnings
 }
 
 impl Answer {
+    /// Says whether a good canary is expected to have all traffic later than planned; a warning then says when.
+    pub fn is_late(&self) -> bool {
+        self.end_seconds.is_some_and(|end| end > self.plan.all_ms() as f64 / 1_000.0 + 1.0)
+    }
+
     /// Says whether the rollout would see little of what it is for, so that whoever begins it should know.
     pub fn is_poor(&self) -> bool {
         self.forecast.seconds <= 0.0 || errors(self).is_some_and(sees_little)
@@ -310,9 +335,12 @@ mod tests {
             "at 5 requests a minute and 10 % share, the smallest error rate this rollout can see in 1 hour is 15 %";
         assert_eq!(answer.sentence, sentence);
         assert!(answer.is_poor() && answer.warnings[0].starts_with("it sees little"), "{answer:?}");
-        let late = "by errors that takes 34,607 of its requests, and about 30 are expected; it then goes on";
+        let late = "by errors that takes 34,607 requests, and it is expected to get about 30; it then goes on";
         assert!(answer.warnings.len() == 4 && answer.warnings[2].contains(late), "{answer:?}");
-        assert!(answer.warnings[1].starts_with("it will hold: about 30 requests of the newcomer"), "{answer:?}");
+        assert!(
+            answer.warnings[1].starts_with("it will hold: the canary is expected to get about 30 requests,"),
+            "{answer:?}"
+        );
         assert_eq!((answer.requests_measured, answer.unmeasured.as_deref()), (false, Some("nothing runs")));
     }
 
@@ -358,6 +386,19 @@ mod tests {
         assert_eq!((answer.requests_per_minute, answer.requests_measured), (60_000.0, true));
         assert!(answer.forecast.metrics.iter().all(|metric| metric.measured && metric.seconds_to_accept.is_some()));
         assert!(!answer.is_poor() && answer.warnings.is_empty(), "{answer:?}");
+    }
+
+    #[test]
+    fn a_few_requests_are_said_to_be_too_few_and_one_is_not_many() {
+        let few = answer(id(), &Policy::default(), &Question::default(), Ok(measured(1, 0, 600, 100))).unwrap();
+        let said = "1 request of the old version was seen, too few to tell errors (from 1,000 on), p50 (from 100 on), p99 \
+                    (from 100 on); what services usually do is assumed until then";
+        assert_eq!(few.warnings[0], said);
+        assert!(few.forecast.metrics.iter().all(|metric| !metric.measured), "{few:?}");
+        let none = answer(id(), &Policy::default(), &Question::default(), Ok(measured(0, 0, 600, 100))).unwrap();
+        assert!(none.warnings[0].starts_with("0 requests of the old version were seen, too few"), "{none:?}");
+        let assumed = answer(id(), &Policy::default(), &assumed(5.0, 10, 3_600_000), unknown()).unwrap();
+        assert!(!assumed.warnings.iter().any(|said| said.contains("too few to tell")), "{assumed:?}");
     }
 
     #[test]

@@ -55,7 +55,10 @@ fn a_forecast_is_of_the_measured_traffic_and_rolling_blindly_is_said_so() {
     }
     drop(users);
     let before = up.json("forecast api");
-    assert_eq!((&before["metrics"][0]["measured"], &before["under_way"]), (&true.into(), &serde_json::Value::Null));
+    let errors = &before["metrics"][0];
+    assert_eq!((&errors["measured"], &before["under_way"]), (&false.into(), &serde_json::Value::Null));
+    assert!(errors["seen"]["requests"].as_u64().unwrap() > 0 && errors["requests_to_tell"] == 1_000, "{errors}");
+    assert_eq!(errors["baseline_rate"], 0.001, "too few were seen: {errors}");
 
     // Of a rollout under way it says when that goes on and ends.
     up.done("roll api 1.0.0 1.1.0");

@@ -12,7 +12,7 @@ use crate::render::forecast;
 use crate::sentence::{self, Steps};
 use crate::session::Session;
 
-/// Say what a rollout will be able to tell: the smallest regression that it is likely to see, and when a good newcomer is
+/// Say what a rollout will be able to tell: the smallest regression that it is likely to see, and when a good canary is
 /// accepted.
 ///
 /// From the service's policy and the traffic that was measured lately; docs/judgement.md says how it is computed.
@@ -28,7 +28,7 @@ pub(crate) struct Forecast {
     /// The time from the first step to the last, as `24 hours` or `1h 30m` [default: the policy's]
     #[arg(value_name = "DURATION")]
     duration: Vec<String>,
-    /// The newcomer's shares in percent, rising to 100 [default: the policy's]
+    /// The canary's shares in percent, rising to 100 [default: the policy's]
     #[arg(long, value_name = "PERCENT,..", value_parser = sentence::steps, conflicts_with = "share")]
     steps: Option<Steps>,
     /// One share in percent for all of the time, instead of steps

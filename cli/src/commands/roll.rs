@@ -30,14 +30,14 @@ pub(crate) struct Roll {
     /// The version that serves
     #[arg(value_name = "FROM")]
     from: Version,
-    /// The newcomer
+    /// The canary
     #[arg(value_name = "TO")]
     to: Version,
     /// The time from the first step to the last, as `24 hours` or `1h 30m`; a day is 24 hours, and the policy's bake comes on
     /// top [default: the policy's]
     #[arg(value_name = "DURATION")]
     duration: Vec<String>,
-    /// The newcomer's shares in percent, rising to 100 [default: the policy's]
+    /// The canary's shares in percent, rising to 100 [default: the policy's]
     #[arg(long, value_name = "PERCENT,..", value_parser = sentence::steps)]
     steps: Option<Steps>,
     /// The environment it runs in

@@ -58,7 +58,7 @@ Examples:
     Abort
 );
 steer!(
-    /// Give a rollout's newcomer all requests, over the judgement; history says who did.
+    /// Give a rollout's canary all requests, over the judgement; history says who did.
     #[command(after_help = "\
 Examples:
   ionledger promote api --reason 'the errors are the load test'")]

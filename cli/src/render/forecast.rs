@@ -5,7 +5,7 @@ use api::forecast::words::percent;
 use ledger::judgement::forecast::rollout::MetricForecast;
 
 use super::table::{self, Cell, paint};
-use super::words::{BUSY, column, faint, grouped, length, line, strong, style_of};
+use super::words::{BUSY, column, count, faint, grouped, length, line, strong, style_of};
 
 /// The columns of [`lines`], for help texts.
 pub(crate) const COLUMNS: &str = "deployment, metric, baseline rate, tolerated rate, tolerated slowdown, smallest rate, smallest \
@@ -19,22 +19,22 @@ pub(crate) fn eyes(answer: &Answer) -> String {
         paint(&answer.deployment.to_string(), strong()),
         paint(
             &format!(
-                "{} of the newcomer's requests expected in {}, traffic {known}",
-                grouped(answer.forecast.requests_canary.round() as u64),
+                "the canary is expected to get {} in {} (traffic {known})",
+                count(answer.forecast.requests_canary.round() as u64, "request", "requests"),
                 time(answer.forecast.seconds)
             ),
             faint()
         ),
         answer.sentence
     );
-    let head = ["metric", "the old version", "tolerated", "smallest to be seen", "accepted after"];
+    let head = ["metric", "the old version", "tolerated", "smallest regression seen", "accepted after"];
     let mut rows = vec![head.iter().map(|name| Cell::styled(name, faint())).collect::<Vec<Cell>>()];
     rows.extend(answer.forecast.metrics.iter().map(row));
     for line in table::lines(&rows) {
         text.push_str(&format!("  {line}\n"));
     }
-    if let Some(end) = answer.end_seconds.filter(|_| answer.forecast.seconds > 0.0) {
-        text.push_str(&format!("a good newcomer has all traffic after about {}\n", time(end)));
+    if let Some(end) = answer.end_seconds.filter(|_| answer.forecast.seconds > 0.0 && !answer.is_late()) {
+        text.push_str(&format!("a good canary has all traffic after about {}\n", time(end)));
     }
     if let Some(live) = &answer.under_way {
         let canary = live.canary.as_ref().map_or("a gone stack".to_owned(), ToString::to_string);
@@ -49,10 +49,9 @@ pub(crate) fn eyes(answer: &Answer) -> String {
 }
 
 fn row(metric: &MetricForecast) -> Vec<Cell> {
-    let known = if metric.measured { "" } else { " (assumed)" };
-    let (baseline, tolerated, smallest) = match metric.tolerated_slowdown {
-        None => (percent(metric.baseline_rate), percent(metric.tolerated_rate), metric.smallest_rate.map(percent)),
-        Some(slowdown) => (format!("its {}", metric.name), slower(slowdown), metric.smallest_slowdown.map(slower)),
+    let (tolerated, smallest) = match metric.tolerated_slowdown {
+        None => (percent(metric.tolerated_rate), metric.smallest_rate.map(percent)),
+        Some(slowdown) => (slower(slowdown), metric.smallest_slowdown.map(slower)),
     };
     let accepted = match (metric.seconds_to_accept, metric.requests_to_accept) {
         (Some(seconds), _) => time(seconds),
@@ -61,11 +60,27 @@ fn row(metric: &MetricForecast) -> Vec<Cell> {
     };
     vec![
         Cell::new(&metric.name),
-        Cell::new(format!("{baseline}{known}")),
+        Cell::new(baseline(metric)),
         Cell::new(tolerated),
-        Cell::new(smallest.unwrap_or_else(|| "nothing".to_owned())),
+        Cell::new(smallest.unwrap_or_else(|| "none: too few requests".to_owned())),
         Cell::new(accepted),
     ]
+}
+
+/// What the old version does: as it was seen, and what is assumed where that tells too little.
+fn baseline(metric: &MetricForecast) -> String {
+    let assumed = match metric.tolerated_slowdown {
+        None => percent(metric.baseline_rate),
+        Some(_) => format!("its {}", metric.name),
+    };
+    match metric.seen.and_then(|seen| Some((seen.hits?, seen.requests))) {
+        Some((hits, requests)) if metric.measured => {
+            format!("{} of {} ({})", grouped(hits), grouped(requests), percent(hits as f64 / requests.max(1) as f64))
+        }
+        Some((hits, requests)) => format!("{} of {}; {assumed} assumed", grouped(hits), grouped(requests)),
+        None if metric.measured => assumed,
+        None => format!("{assumed} (assumed)"),
+    }
 }
 
 /// Returns a forecast as lines, one a metric.
@@ -106,7 +121,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_forecast_says_when_a_good_newcomer_has_all_traffic_and_when_the_rollout_under_way_ends() {
+    fn a_forecast_says_when_a_good_canary_has_all_traffic_and_when_the_rollout_under_way_ends() {
         let answer = serde_json::from_value(json!({
             "schema_version": 1, "deployment": "production/api", "requests_per_minute": 600.0, "requests_measured": true,
             "plan": {"steps": [1000, 9500, 10_000], "duration_ms": 3_600_000, "bake_ms": 3_600_000},
@@ -115,11 +130,38 @@ mod tests {
             "under_way": {"canary": "1.2.4", "next_at": "2026-11-22T13:42:05Z", "expected_end_at": "2026-11-22T14:42:05Z"}
         }));
         assert_snapshot!(bare(&eyes(&answer.unwrap())), @r"
-production/api  3,600 of the newcomer's requests expected in 60 min, traffic measured
+production/api  the canary is expected to get 3,600 requests in 60 min (traffic measured)
 it sees much
-  metric  the old version  tolerated  smallest to be seen  accepted after
-a good newcomer has all traffic after about 2 h
+  metric  the old version  tolerated  smallest regression seen  accepted after
+a good canary has all traffic after about 2 h
 the rollout of 1.2.4 under way: next step at 2026-11-22 13:42:05 UTC, ends about 2026-11-22 14:42:05 UTC
+");
+    }
+
+    #[test]
+    fn what_was_seen_is_shown_and_no_rate_that_nobody_measured_and_a_late_end_is_said_once() {
+        let metric = |name: &str, hits: Option<u64>, requests: u64, measured: bool| {
+            json!({"name": name, "measured": measured, "seen": {"requests": requests, "hits": hits},
+                "requests_to_tell": 1000, "baseline_rate": 0.001, "tolerated_rate": 0.0015,
+                "tolerated_slowdown": hits.is_none().then_some(0.2), "smallest_rate": null,
+                "smallest_slowdown": null, "requests_to_accept": null, "seconds_to_accept": null})
+        };
+        let late = "a good canary has all traffic after about 2 hours, not 1 hour: late steps delay the later ones";
+        let answer = serde_json::from_value(json!({
+            "schema_version": 1, "deployment": "production/api", "requests_per_minute": 0.1, "requests_measured": true,
+            "plan": {"steps": [1000, 10_000], "duration_ms": 3_600_000}, "unmeasured": null, "share": 0.1,
+            "seconds": 3600.0, "requests_canary": 1.0, "requests_baseline": 9.0, "end_seconds": 7200.0,
+            "metrics": [metric("errors", Some(0), 1, false), metric("4xx", Some(12), 4000, true), metric("p99", None, 1, false)],
+            "sentence": "it sees little", "warnings": [late]
+        }));
+        assert_snapshot!(bare(&eyes(&answer.unwrap())), @r"
+production/api  the canary is expected to get 1 request in 60 min (traffic measured)
+it sees little
+  metric  the old version        tolerated    smallest regression seen  accepted after
+  errors  0 of 1; 0.1 % assumed  0.15 %       none: too few requests    never
+  4xx     12 of 4,000 (0.3 %)    0.15 %       none: too few requests    never
+  p99     its p99 (assumed)      20 % slower  none: too few requests    never
+◌ a good canary has all traffic after about 2 hours, not 1 hour: late steps delay the later ones
 ");
     }
 }

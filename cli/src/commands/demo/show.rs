@@ -64,7 +64,7 @@ impl Show {
         }
     }
 
-    /// Takes note of a newcomer's share, for its chart.
+    /// Takes note of a canary's share, for its chart.
     pub(super) fn note(&self, rollout: &RolloutStatus) {
         let canary = name(rollout.canary.as_ref());
         let mut charts = self.charts.borrow_mut();
@@ -90,9 +90,9 @@ impl Show {
         eprintln!("{}", for_stderr(&told));
     }
 
-    /// Shows how each newcomer's share went.
+    /// Shows how each canary's share went.
     pub(super) fn charts(&self) {
-        self.step("what each newcomer got");
+        self.step("what each canary got");
         let columns = columns(std::io::stderr());
         self.charts.borrow().iter().for_each(|chart| eprintln!("{}", chart.drawn(columns)));
     }
@@ -123,7 +123,7 @@ impl Show {
     }
 }
 
-/// The newcomer's share. Once its rollout came back it has none.
+/// The canary's share. Once its rollout came back it has none.
 fn share(rollout: &RolloutStatus) -> Weight {
     if rollout.phase == RolloutPhase::CameBack { Weight::ZERO } else { rollout.weight }
 }
@@ -132,7 +132,7 @@ fn name(version: Option<&Version>) -> String {
     version.map_or("?".to_owned(), ToString::to_string)
 }
 
-/// A bar of all traffic: the newcomer's share is at its right end, in another colour and of another pattern.
+/// A bar of all traffic: the canary's share is at its right end, in another colour and of another pattern.
 fn bar(share: Weight, width: usize) -> String {
     let filled = (usize::from(share.basis_points()) * width).div_ceil(10_000);
     format!("{}{}", "░".repeat(width - filled).blue(), "█".repeat(filled).yellow())

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{requests_to_accept, smallest_detectable};
 use crate::judgement::latency::{Buckets, Latencies};
 use crate::judgement::maths::{exp, ln};
-use crate::judgement::plan::{Kind, Metric, Plan};
+use crate::judgement::plan::{History, Kind, Metric, Plan};
 use crate::judgement::policy;
 
 /// How often requests of a service fail of which nothing is known.
@@ -15,6 +15,12 @@ const ERRORS_RATE_ASSUMED: f64 = 0.001;
 
 /// How often they are answered with a 4xx status.
 const STATUS_4XX_RATE_ASSUMED: f64 = 0.01;
+
+/// From how many requests on any rate of a baseline can be told at the least.
+const REQUESTS_TO_TELL_MIN: u64 = 100;
+
+/// From how many hits on a rate is told from fewer requests, too: it is then known to about a third.
+const HITS_TO_TELL: u64 = 10;
 
 /// How fast the odds of a long request fall with its length, where no latencies are known. Source: "Judging a canary",
 /// fixtures: a log-logistic distribution with this exponent.
@@ -28,6 +34,8 @@ const SLOWER_BUCKETS_MAX: i32 = 500;
 pub struct Known {
     /// Its latencies; without any they are assumed. Failures are in the plan's history.
     pub latencies: Option<Buckets>,
+    /// Whether its traffic was measured, however little there was.
+    pub is_measured: bool,
 }
 
 /// A time during which the canary has the same share.
@@ -57,8 +65,15 @@ pub struct Forecast {
 pub struct MetricForecast {
     /// The metric: `errors`, `4xx`, `p50`, `p99`.
     pub name: String,
-    /// Whether the baseline's rate was measured, or is assumed.
+    /// Whether the baseline's rate was measured, or is assumed: nothing was measured, or too little to tell.
     pub measured: bool,
+    /// What was seen of the baseline, where its traffic was measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seen: Option<BaselineSeen>,
+    /// From how many requests of the baseline on its rate can be told: as many as show one hit at the rate that is assumed
+    /// else, and 100 at least. Ten hits tell it sooner.
+    #[serde(default)]
+    pub requests_to_tell: u64,
     /// The baseline's rate of hits, 0 to 1; of a latency the rate above its quantile.
     pub baseline_rate: f64,
     /// The highest rate of hits that is tolerated of the canary.
@@ -73,6 +88,16 @@ pub struct MetricForecast {
     pub requests_to_accept: Option<f64>,
     /// After how many seconds it has had them; none if not within the plan.
     pub seconds_to_accept: Option<f64>,
+}
+
+/// What was seen of a baseline by one metric.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BaselineSeen {
+    /// Its requests.
+    pub requests: u64,
+    /// How many of them were hits; none for a latency, whose rate is its quantile's by definition.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hits: Option<u64>,
 }
 
 impl Stage {
@@ -197,13 +222,14 @@ impl Course<'_> {
 }
 
 fn of_metric(plan: &Plan, metric: &Metric, course: &Course<'_>, known: &Known) -> MetricForecast {
-    let tail = Tail::of(metric, known);
-    let history = metric.history.filter(|history| history.requests > 0);
+    let requests_to_tell = requests_to_tell(metric);
+    let tail = Tail::of(metric, known, requests_to_tell);
+    let told = |history: &History| history.requests >= requests_to_tell || history.hits >= HITS_TO_TELL;
+    let history = metric.history.filter(told);
     let baseline_rate = match (&tail, history) {
         (Some(tail), _) => tail.beyond(0),
         (None, Some(history)) => (history.hits as f64 + 0.5) / (history.requests as f64 + 1.0),
-        (None, None) if metric.name == crate::judgement::policy::STATUS_4XX => STATUS_4XX_RATE_ASSUMED,
-        (None, None) => ERRORS_RATE_ASSUMED,
+        (None, None) => rate_assumed(metric),
     };
     let ratio = match (&tail, metric.kind) {
         (Some(tail), Kind::Latency { buckets, .. }) => tail.beyond(i32::from(buckets)) / baseline_rate,
@@ -227,6 +253,8 @@ fn of_metric(plan: &Plan, metric: &Metric, course: &Course<'_>, known: &Known) -
             Some(tail) => tail.is_measured(),
             None => history.is_some(),
         },
+        seen: known.is_measured.then(|| seen_of(metric, known)),
+        requests_to_tell,
         baseline_rate,
         tolerated_rate: metric.line.at(baseline_rate),
         tolerated_slowdown: buckets.map(slowdown),
@@ -234,6 +262,32 @@ fn of_metric(plan: &Plan, metric: &Metric, course: &Course<'_>, known: &Known) -
         smallest_slowdown,
         requests_to_accept,
         seconds_to_accept: requests_to_accept.and_then(|requests| course.seconds_until(requests)),
+    }
+}
+
+/// Returns how often requests are hits of a metric of which nothing is known.
+fn rate_assumed(metric: &Metric) -> f64 {
+    match metric.kind {
+        Kind::Latency { quantile, .. } => 1.0 - quantile,
+        Kind::Status if metric.name == crate::judgement::policy::STATUS_4XX => STATUS_4XX_RATE_ASSUMED,
+        Kind::Status => ERRORS_RATE_ASSUMED,
+    }
+}
+
+fn requests_to_tell(metric: &Metric) -> u64 {
+    // What a quantile such as 0.99 leaves is not quite a hundredth.
+    (libm::round(1.0 / rate_assumed(metric)) as u64).max(REQUESTS_TO_TELL_MIN)
+}
+
+fn seen_of(metric: &Metric, known: &Known) -> BaselineSeen {
+    match metric.kind {
+        Kind::Latency { .. } => {
+            BaselineSeen { requests: known.latencies.iter().flat_map(|buckets| buckets.values()).sum(), hits: None }
+        }
+        Kind::Status => {
+            let (requests, hits) = metric.history.map_or((0, 0), |history| (history.requests, history.hits));
+            BaselineSeen { requests, hits: Some(hits) }
+        }
     }
 }
 
@@ -249,11 +303,13 @@ enum Tail {
 }
 
 impl Tail {
-    /// Returns the tail beyond the quantile that `metric` is about; none for what is no latency.
-    fn of(metric: &Metric, known: &Known) -> Option<Self> {
+    /// Returns the tail beyond the quantile that `metric` is about, measured from so many requests on; none for what is no
+    /// latency.
+    fn of(metric: &Metric, known: &Known, requests_to_tell: u64) -> Option<Self> {
         let Kind::Latency { quantile, .. } = metric.kind else { return None };
         let assumed = Self::Assumed { odds: (1.0 - quantile) / quantile };
-        let Some(buckets) = &known.latencies else { return Some(assumed) };
+        let told = known.latencies.as_ref().filter(|_| seen_of(metric, known).requests >= requests_to_tell);
+        let Some(buckets) = told else { return Some(assumed) };
         let mut latencies = Latencies::default();
         latencies.learn(0.0, 1.0, buckets);
         Some(latencies.edge(quantile).map_or(assumed, |edge| Self::Measured { latencies, edge }))
@@ -280,7 +336,6 @@ impl Tail {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::judgement::plan::History;
 
     fn at(requests_per_minute: f64, share: f64, seconds: f64) -> Forecast {
         let stages = [Stage { share, seconds }];
@@ -372,10 +427,31 @@ mod tests {
         plan.metrics[0].history = Some(History { requests: 9_999, hits: 499, beyond: 0 });
         let latencies = Some(Buckets::from([(100, 9_800), (300, 200)]));
         let stages = [Stage { share: 0.5, seconds: 3_600.0 }];
-        let found = forecast(&plan, &stages, 100.0, &Known { latencies });
+        let found = forecast(&plan, &stages, 100.0, &Known { latencies, is_measured: true });
         assert!(found.metrics.iter().all(|metric| metric.measured));
         assert!((errors(&found).baseline_rate - 0.049_95).abs() < 1e-9);
         assert!(!errors(&at(100.0, 0.5, 60.0)).measured);
+    }
+
+    /// Source: a trial in which a service with one request was said to fail in 25 % of them.
+    #[test]
+    fn a_few_requests_tell_no_rate_and_what_was_seen_is_told_instead() {
+        let of = |requests: u64, hits: u64| {
+            let mut plan = Plan::new(3_600.0);
+            plan.metrics[0].history = Some(History { requests, hits, beyond: 0 });
+            let known = Known { latencies: Some(Buckets::from([(100, requests)])), is_measured: true };
+            forecast(&plan, &[Stage { share: 0.5, seconds: 3_600.0 }], 100.0, &known)
+        };
+        let few = of(1, 0);
+        let [first, slow] = [errors(&few), few.metrics.iter().find(|metric| metric.name == "p99").unwrap()];
+        assert_eq!((first.measured, first.baseline_rate, first.requests_to_tell), (false, ERRORS_RATE_ASSUMED, 1_000));
+        assert_eq!(first.seen, Some(BaselineSeen { requests: 1, hits: Some(0) }));
+        assert_eq!((slow.measured, slow.requests_to_tell), (false, 100));
+        assert_eq!(slow.seen, Some(BaselineSeen { requests: 1, hits: None }));
+        assert!((slow.baseline_rate - 0.01).abs() < 1e-9, "{slow:?}");
+        assert!(errors(&of(1_000, 0)).measured && !errors(&of(999, 9)).measured);
+        assert!(errors(&of(100, 10)).measured, "a tenth fails, and that is seen soon");
+        assert_eq!(errors(&at(100.0, 0.5, 60.0)).seen, None, "nothing was measured");
     }
 
     #[test]
