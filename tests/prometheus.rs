@@ -147,6 +147,11 @@ async fn the_real_server_says_what_it_does_not_have_and_when_it_has_stopped() {
     assert!(
         matches!(&empty, Reading::Empty { reason } if reason.contains("no series of the requests of 1.2.2 or of 1.2.3"))
     );
+    let lacks = source.trial(&[asked()], now()).await.unwrap();
+    assert!(
+        lacks[0].contains("has no metric `ionledger_proxy_request_seconds_bucket`; correct the query"),
+        "{lacks:?}"
+    );
 
     // A query for a metric that nobody has is no count of 0.
     show(&exporter, &[("1.2.2", [90, 0, 0], [90, 0, 0]), ("1.2.3", [9, 0, 0], [9, 0, 0])]);
@@ -157,6 +162,15 @@ async fn the_real_server_says_what_it_does_not_have_and_when_it_has_stopped() {
     let read = source_of(wrong).read(&asked(), last(5)).await.unwrap();
     assert!(read.reason().unwrap().contains("has no metric `http_request_failures`; correct the query"), "{read:?}");
     assert_eq!(read.measured().unwrap().of(NEW).errors, None);
+    // What was scraped in the last two seconds is not looked at yet.
+    let deadline = Instant::now() + DEADLINE;
+    while !source.trial(&[asked()], now()).await.unwrap().is_empty() {
+        assert!(Instant::now() < deadline, "{:?}", source.trial(&[asked()], now()).await);
+        tokio::time::sleep(INTERVAL).await;
+    }
+    let stranger = Asked { deployment: "test/api".parse().unwrap(), ..asked() };
+    let lacks = source.trial(&[stranger], now()).await.unwrap();
+    assert!(lacks[0].contains("no series of the requests of 1.2.2 or of 1.2.3; correct the queries"), "{lacks:?}");
     let none = source.read(&asked(), last(5)).await.unwrap();
     assert_eq!(none.measured().unwrap().of(NEW).errors, Some(0), "{none:?}");
 
@@ -246,6 +260,26 @@ async fn whatever_a_server_answers_is_told_apart_and_is_never_a_count() {
     assert!(matches!(said, Ok(Reading::Empty { .. })), "{said:?}");
     let none = Span { from: span.to, to: span.from };
     assert!(matches!(answer(&fake, none).await, Ok(Reading::Empty { .. })), "a span that ends before it begins");
+}
+
+#[tokio::test]
+async fn a_source_that_cannot_be_asked_is_named_with_its_address_the_cause_and_what_to_do() {
+    let fake = Fake::start();
+    let tried = async |url: &str| {
+        let policy = JudgementPolicy { prometheus: Some(Prometheus::at(url)), ..policy() };
+        workers::measures::trial(&policy, &[], now()).await.join("\n")
+    };
+    assert_eq!(workers::measures::trial(&policy(), &[asked()], now()).await, Vec::<String>::new(), "the router counts");
+    let said = tried("http://127.0.0.1:1").await;
+    assert!(said.starts_with("http://127.0.0.1:1 cannot be reached: "), "{said}");
+    assert!(said.ends_with("; start it, or correct the policy's address"), "{said}");
+    fake.say(r#"{"status":"success","data":{"resultType":"vector","result":[]}}"#);
+    let said = tried(&fake.url()).await;
+    assert!(said.contains("has no metric `ionledger_proxy_requests_total`; correct the query"), "{said}");
+    assert_eq!(said.lines().count(), 2, "once a metric: {said}");
+    fake.hang();
+    let said = tried(&fake.url()).await;
+    assert!(said.ends_with("gave no whole answer within 2s; see whether it is overloaded"), "{said}");
 }
 
 #[tokio::test]

@@ -28,3 +28,18 @@ fn up_tells_what_its_proxy_measured() {
     let counted = counted.unwrap_or_else(|| panic!("no requests: {text}"));
     assert!(counted.contains("version=\"1.0.0\"") && counted.ends_with(" 3"), "{counted}");
 }
+
+#[test]
+fn a_source_of_measurements_that_cannot_be_reached_is_named_by_apply_and_roll_and_nothing_is_refused() {
+    let up = Up::new();
+    up.serving("1.0.0", "[judgement.prometheus]\naddress = \"http://127.0.0.1:1\"\n");
+    up.ready("1.1.0", &[]);
+    let file = up.beside("api.toml").display().to_string();
+    for sentence in [format!("apply {file} --dry-run"), format!("apply {file}"), "roll api 1.0.0 1.1.0 1h".to_owned()] {
+        let told = up.done(&sentence).stderr;
+        let note = told.lines().find(|line| line.contains("http://127.0.0.1:1 cannot be reached: "));
+        let note = note.unwrap_or_else(|| panic!("{sentence}: {told}"));
+        assert!(note.starts_with("note: ") && note.contains("start it, or correct the policy's address"), "{note}");
+        assert!(note.ends_with("rollouts of api hold until it is mended"), "{note}");
+    }
+}

@@ -185,8 +185,20 @@ pub struct Latency {
     pub at_least: Histogram,
 }
 
-/// How far back is looked for what a service's traffic is like.
-const LATELY: Duration = Duration::from_secs(3_600);
+/// How long a policy's source is tried at most, when it is declared or relied on.
+const TRIAL_MAX: Duration = Duration::from_secs(2);
+
+/// Tries the source that `policy` names, if it names one, within 2 s. `serving` are the stacks that serve. Returns what is amiss,
+/// each as a sentence that names the source, the cause and the next step.
+pub async fn trial(policy: &JudgementPolicy, serving: &[Asked], now: Timestamp) -> Vec<String> {
+    let Some(prometheus) = &policy.prometheus else { return vec![] };
+    let tried = async { prometheus::PrometheusSource::new(prometheus, policy)?.trial(serving, now).await };
+    match tokio::time::timeout(TRIAL_MAX, tried).await {
+        Ok(Ok(lacks)) => lacks,
+        Ok(Err(failure)) => vec![failure.to_string()],
+        Err(_) => vec![Failure::TimedOut { at: prometheus.address.clone(), after: TRIAL_MAX }.to_string()],
+    }
+}
 
 /// Returns what was measured lately: by the policy's Prometheus in the last hour, else by the router since its start.
 ///
@@ -205,9 +217,7 @@ pub async fn lately(
         return Ok(proxy::so_far(asked, &proxy::Look { at: now, measures }));
     };
     let source = prometheus::PrometheusSource::new(prometheus, policy).map_err(|failure| failure.to_string())?;
-    let to = now.checked_sub(source.lag()).unwrap_or(now);
-    let span = Span { from: to.checked_sub(LATELY).unwrap_or(to), to };
-    match source.read(asked, span).await.map_err(|failure| failure.to_string())? {
+    match source.read(asked, source.lately(now)).await.map_err(|failure| failure.to_string())? {
         Reading::Complete(measured) | Reading::Partial { measured, .. } => Ok(measured),
         Reading::Empty { reason } | Reading::Stale { reason } => Err(reason),
     }

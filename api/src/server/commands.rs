@@ -11,15 +11,17 @@ use axum::extract::{Query, State};
 use axum::response::Response;
 use http::HeaderMap;
 use ledger::service::Service;
-use ledger::{decide, execute};
+use ledger::{Deployment, decide, execute};
 use replay::Moment;
 use replay::answer::Names;
 use schemas::command::{Command, Request};
+use schemas::policy::JudgementPolicy;
 use schemas::run::{EnvValue, RunSpec};
-use schemas::{Actor, ActorKind, CommitId, DeploymentId, EnvironmentName, Event, Offset, Probed, ServiceName};
+use schemas::{Actor, ActorKind, CommitId, DeploymentId, EnvironmentName, Event, Offset, Probed, ServiceName, Weight};
 use schemas::{run, traffic};
 use serde::Deserialize;
 use workers::glass::Rolled;
+use workers::measures::Asked;
 
 use super::peer::Caller;
 use super::seat::Room;
@@ -74,6 +76,7 @@ async fn dry_run(api: &Api, actor: &Actor, request: &Request) -> Result<Answer, 
     let events = Happened::all(&decision.events, &names);
     notes.extend(decision.notes);
     notes.extend(lacks(api, &request.command).await);
+    notes.extend(source_trouble(api, &request.command).await);
     Ok(Answer { commit: None, offset: None, events, notes, repeated: false, applied: None, unrecorded: None })
 }
 
@@ -121,6 +124,7 @@ pub(super) async fn carry_out(
     let mut answer = Answer::of(&done, &Names { service: before, ..names(api, &command) });
     answer.notes.extend(warnings);
     answer.notes.extend(lacks(api, &command).await);
+    answer.notes.extend(source_trouble(api, &command).await);
     if let Some((confirmed, note)) = applied {
         answer.applied = Some(confirmed);
         answer.notes.extend(note);
@@ -176,6 +180,41 @@ async fn lacks(api: &Api, command: &Command) -> Vec<String> {
         _ => return Vec::new(),
     };
     api.hooks.lacks(&run).await
+}
+
+/// Says what keeps the source that a policy names from measuring, where a command declares it or will rely on it. It is no reason
+/// to refuse: the source may come back, and a rollout holds until then.
+async fn source_trouble(api: &Api, command: &Command) -> Vec<String> {
+    let Some((policy, serving)) = source(api, command) else { return vec![] };
+    let trouble = api.hooks.try_source(&serving, &policy).await;
+    let then = format!("rollouts of {} hold until it is mended", command.service());
+    trouble.into_iter().map(|why| format!("{why}; {then}")).collect()
+}
+
+/// The policy that a command declares or will rely on, if it names a source, with the stacks that serve.
+fn source(api: &Api, command: &Command) -> Option<(JudgementPolicy, Vec<Asked>)> {
+    let service = command.service();
+    let view = api.ledger.view();
+    let state = view.state();
+    let declared = || Some(&state.service(service)?.definition.as_ref()?.policy);
+    let policy = match command {
+        Command::Apply { definition, .. } => Some(&definition.policy),
+        Command::Roll { .. } | Command::New { then_roll: Some(_), .. } => declared(),
+        _ => None,
+    };
+    let policy = policy.map(|policy| policy.judgement.clone()).filter(|policy| policy.prometheus.is_some())?;
+    let about = |id: &DeploymentId| command.deployment().map_or(id.service == *service, |wanted| wanted == id);
+    let of_service = state.deployments.iter().filter(|(id, _)| about(id));
+    Some((policy, of_service.filter_map(|(id, deployment)| serving(id, deployment)).collect()))
+}
+
+/// The stacks of a deployment that have traffic; none without any.
+fn serving(id: &DeploymentId, deployment: &Deployment) -> Option<Asked> {
+    let weights = &deployment.traffic.set.as_ref()?.weights;
+    let stacks = weights.iter().filter(|(_, weight)| *weight > Weight::ZERO);
+    let stacks: BTreeMap<_, _> =
+        stacks.filter_map(|(stack, _)| Some((stack, deployment.version_of(stack)?.clone()))).collect();
+    (!stacks.is_empty()).then(|| Asked { deployment: id.clone(), stacks })
 }
 
 /// Refuses a pipeline's release that refers to a secret which the service's declaration does not name. ionledger reads the

@@ -53,6 +53,13 @@ pub trait Hooks: Send + Sync + 'static {
         Err(format!("nobody measures {} here", asked.deployment))
     }
 
+    /// Tries once, for 2 s at most, whether whoever the policy says measures can be asked about the stacks that serve. Returns
+    /// what is amiss, each as a sentence; nothing where nobody can try.
+    async fn try_source(&self, serving: &[Asked], policy: &JudgementPolicy) -> Vec<String> {
+        let _ = (serving, policy);
+        Vec::new()
+    }
+
     /// Returns what was measured of some stacks' requests in the last minute, if that is known at once.
     async fn measured_recently(&self, asked: &Asked, policy: &JudgementPolicy) -> Option<Measured> {
         let _ = (asked, policy);

@@ -180,6 +180,10 @@ impl Hooks for Hands {
         measures::lately(asked, policy, &*self.router, self.ledger.clock().now()).await
     }
 
+    async fn try_source(&self, serving: &[Asked], policy: &JudgementPolicy) -> Vec<String> {
+        measures::trial(policy, serving, self.ledger.clock().now()).await
+    }
+
     async fn measured_recently(&self, asked: &Asked, policy: &JudgementPolicy) -> Option<Measured> {
         self.recent.of(asked, policy, &*self.router, self.ledger.clock().now()).await
     }

@@ -16,8 +16,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use futures::future::try_join_all;
-use schemas::Version;
 use schemas::policy::{JudgementPolicy, Prometheus};
+use schemas::{Timestamp, Version};
 
 use super::{Asked, Failure, Measured, Reading, Source, Span};
 use client::Client;
@@ -40,6 +40,9 @@ pub const LATENCY: &str =
 
 /// How long ago a span must end for its scrapes to be in.
 const LAG: Duration = Duration::from_secs(2);
+
+/// How far back is looked for what a service's traffic is like.
+const LATELY: Duration = Duration::from_secs(3_600);
 
 /// After how many scrape intervals without a sample it is stale.
 const STALE_INTERVALS: u32 = 3;
@@ -85,6 +88,42 @@ impl PrometheusSource {
         Ok(try_join_all(self.queries.iter().map(one)).await?.into_iter().collect())
     }
 
+    /// Tries the server once: whether it answers, knows the metrics that the queries name, and has something of the stacks that
+    /// serve, which are `serving`. Returns what it lacks, each as a sentence.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure`]: it cannot be asked, or a query of it not be answered.
+    pub async fn trial(&self, serving: &[Asked], now: Timestamp) -> Result<Vec<String>, Failure> {
+        let queries = self.queries.iter().filter(|(what, _)| **what != What::Newest);
+        let names: BTreeSet<String> = queries.flat_map(|(_, query)| series::metrics_of(query)).collect();
+        let mut lacks = vec![];
+        for name in names {
+            if !self.client.has_metric(&name).await? {
+                lacks.push(no_metric(self.client.at(), &name));
+            }
+        }
+        if lacks.is_empty() {
+            for asked in serving {
+                match self.read(asked, self.lately(now)).await? {
+                    Reading::Complete(_) | Reading::Partial { .. } => {}
+                    Reading::Stale { reason } => lacks.push(reason),
+                    Reading::Empty { reason } => {
+                        lacks
+                            .push(format!("{reason}; correct the queries, or see whether it scrapes what counts them"));
+                    }
+                }
+            }
+        }
+        Ok(lacks)
+    }
+
+    /// Returns the span in which is looked for what a service's traffic is like.
+    pub(super) fn lately(&self, now: Timestamp) -> Span {
+        let to = now.checked_sub(self.lag()).unwrap_or(now);
+        Span { from: to.checked_sub(LATELY).unwrap_or(to), to }
+    }
+
     /// Returns why no series of `what` does not mean that there were none: its query names a metric that is not there at
     /// all.
     async fn not_there(&self, what: What, asked: &Asked, version: &Version) -> Result<Option<String>, Failure> {
@@ -96,8 +135,7 @@ impl PrometheusSource {
         }
         for name in names {
             if !self.client.has_metric(&name).await? {
-                let next = "correct the query, or let the service begin that counter at 0";
-                return Ok(Some(format!("{at} has no metric `{name}`; {next}")));
+                return Ok(Some(no_metric(at, &name)));
             }
         }
         Ok(None)
@@ -151,6 +189,10 @@ impl Source for PrometheusSource {
     fn lag(&self) -> Duration {
         LAG
     }
+}
+
+fn no_metric(at: &str, name: &str) -> String {
+    format!("{at} has no metric `{name}`; correct the query, or let the service begin that counter at 0")
 }
 
 /// Returns `query` with the names that its placeholders stand for. None of them holds what a text in PromQL must escape.
