@@ -48,7 +48,7 @@ fn a_terminal_gets_wrapped_lines_and_a_pipe_whole_ones() {
     let piped = up.done("history api --limit 3").stdout;
     assert!(piped.lines().any(|line| line.contains(WHY)), "{piped}");
     let fleet = shown(&up, 80, "status");
-    assert!(fleet.contains("1 deployment: 1 needs somebody, 0 move"), "{fleet}");
+    assert!(fleet.contains("1 deployment: 1 needs attention, none is moving"), "{fleet}");
     assert!(fleet.contains("‖ production/api  1.2.3 -> 1.2.4 is paused at step 1 of 7, 1 %; for"), "{fleet}");
     assert!(fleet.lines().all(|line| line.chars().count() <= 80), "{fleet}");
     assert_eq!(up.done("status").stdout.lines().count(), 2, "a pipe gets a line a version");

@@ -17,7 +17,8 @@ use crate::session::Session;
 
 /// Show what runs and what serves.
 ///
-/// Without a service it is a line for each deployment: first those that need somebody, then those that move, then the rest.
+/// Without a service it is a line for each deployment: first those that need attention, which are never cut off,
+/// then those that are moving, then the rest.
 /// With one it is all that is known of it, and what its requests did in the last minute.
 ///
 /// Where `ionledger up` does not run, or answers nothing for 3 s, its first line says so, and what is shown of weights and nodes is what was seen at the

@@ -1,17 +1,19 @@
-//! The fleet: a line for each deployment, first those that need somebody, then those that move, then the rest.
+//! The fleet: a line for each deployment, first those that need attention, then those that move, then the rest. What needs
+//! attention is never cut off: it goes on below.
 
 use jiff::Zoned;
 use replay::answer::{DeploymentStatus, RolloutPhase, ServiceStatus, StackPhase, Status, VersionStatus};
 use schemas::Weight;
+use schemas::text::{given, nodes_ready};
 
-use super::status::{head, headline, nowhere};
+use super::status::{head, headline, lift, nowhere};
 use super::table::paint;
-use super::words::{BAD, BUSY, IDLE, STILL, WARN, age, count, faint, length, plain, strong, style_of};
+use super::words::{BAD, BUSY, IDLE, STILL, WARN, age, count, faint, grouped, length, plain, strong, style_of};
 
 /// In which order lines stand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Rank {
-    NeedsSomebody,
+    NeedsAttention,
     Moves,
     Rests,
 }
@@ -42,26 +44,46 @@ pub(crate) fn eyes(status: &Status, now: &Zoned, columns: usize) -> String {
 }
 
 fn summary(lines: &[Line]) -> String {
-    let of = |rank| lines.iter().filter(|line| line.rank == rank).count() as u64;
+    let of = |rank, one: &str, many: &str| match lines.iter().filter(|line| line.rank == rank).count() {
+        0 => format!("none {one}"),
+        1 => format!("1 {one}"),
+        several => format!("{} {many}", grouped(several as u64)),
+    };
     let all = count(lines.len() as u64, "deployment", "deployments");
-    let needs = of(Rank::NeedsSomebody);
-    let need = if needs == 1 { "needs" } else { "need" };
-    let moves = of(Rank::Moves);
-    let r#move = if moves == 1 { "moves" } else { "move" };
-    format!("{all}: {needs} {need} somebody, {moves} {}", r#move)
+    let needs = of(Rank::NeedsAttention, "needs attention", "need attention");
+    format!("{all}: {needs}, {}", of(Rank::Moves, "is moving", "are moving"))
 }
 
 fn shown(line: &Line, width: usize, columns: usize) -> String {
     let style = if line.glyph == IDLE { faint() } else { style_of(line.glyph) };
     let room = columns.saturating_sub(width + 4);
-    let words = cut(&line.words, room);
-    let words = match line.rank {
-        Rank::Rests if line.glyph == IDLE => paint(&words, faint()),
-        Rank::Rests => words,
-        Rank::NeedsSomebody | Rank::Moves => paint(&words, style),
+    let words: Vec<String> = match line.rank {
+        Rank::NeedsAttention => broken(&line.words, room).iter().map(|part| paint(part, style)).collect(),
+        Rank::Moves => vec![paint(&cut(&line.words, room), style)],
+        Rank::Rests if line.glyph == IDLE => vec![paint(&cut(&line.words, room), faint())],
+        Rank::Rests => vec![cut(&line.words, room)],
     };
     let blanks = " ".repeat(width - line.name.chars().count());
-    format!("{} {}{blanks}  {words}\n", paint(line.glyph, style), paint(&line.name, strong()))
+    let below = format!("\n{}", " ".repeat(width + 4));
+    format!("{} {}{blanks}  {}\n", paint(line.glyph, style), paint(&line.name, strong()), words.join(&below))
+}
+
+/// How many columns of words there are at least on a line, however narrow the terminal is.
+const ROOM_MIN: usize = 20;
+
+/// Returns all words, on as many lines as they take.
+fn broken(words: &str, room: usize) -> Vec<String> {
+    let mut lines: Vec<String> = vec![];
+    for word in words.split_whitespace() {
+        match lines.last_mut() {
+            Some(line) if line.chars().count() + 1 + word.chars().count() <= room.max(ROOM_MIN) => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    lines
 }
 
 /// Returns as many whole words as there is room for.
@@ -90,10 +112,10 @@ fn lines_of(service: &ServiceStatus, now: &Zoned) -> Vec<Line> {
 fn line_of(deployment: &DeploymentStatus, now: &Zoned) -> Line {
     let (glyph, words) = headline(deployment, now);
     let (rank, glyph, note) = match glyph {
-        BAD | WARN | STILL => (Rank::NeedsSomebody, glyph, trouble(deployment, now)),
+        BAD | WARN | STILL => (Rank::NeedsAttention, glyph, trouble(deployment, now)),
         _ => match (trouble(deployment, now), motion(deployment, now)) {
             _ if deployment.retired_at.is_some() => (Rank::Rests, glyph, None),
-            (Some(trouble), _) => (Rank::NeedsSomebody, WARN, Some(trouble)),
+            (Some(trouble), _) => (Rank::NeedsAttention, WARN, Some(trouble)),
             (None, Some(motion)) => (Rank::Moves, BUSY, Some(motion)),
             (None, None) if glyph == BUSY => (Rank::Moves, glyph, None),
             (None, None) => (Rank::Rests, glyph, rest(deployment, now)),
@@ -103,8 +125,18 @@ fn line_of(deployment: &DeploymentStatus, now: &Zoned) -> Line {
     Line { rank, glyph, name: plain(&deployment.deployment.to_string()), words: plain(&format!("{words}{note}")) }
 }
 
-/// What somebody has to look at, if there is anything.
+/// What somebody has to look at, if there is anything, and after it the release that waits behind a hold.
 fn trouble(deployment: &DeploymentStatus, now: &Zoned) -> Option<String> {
+    let first = first_trouble(deployment, now)?;
+    let held = deployment.waiting.as_ref().filter(|_| !deployment.holds.is_empty());
+    let held = held.map(|waiting| {
+        let version = waiting.version.as_ref().map_or("a release".to_owned(), ToString::to_string);
+        format!("; {version} waits until the hold is lifted: `{}`", lift(deployment))
+    });
+    Some(first + &held.unwrap_or_default())
+}
+
+fn first_trouble(deployment: &DeploymentStatus, now: &Zoned) -> Option<String> {
     let rollout = deployment.rollout.as_ref().filter(|rollout| rollout.live);
     if deployment.drift.is_some() {
         return Some("the router serves what nobody asked for".to_owned());
@@ -114,14 +146,15 @@ fn trouble(deployment: &DeploymentStatus, now: &Zoned) -> Option<String> {
     }
     if let Some(paused) = rollout.filter(|rollout| rollout.phase == RolloutPhase::Paused) {
         let since = paused.paused_since.map(|since| format!("for {}", age(since, now)));
-        return Some(since.into_iter().chain(paused.reason.clone()).collect::<Vec<_>>().join(": "));
+        let reason = paused.reason.as_deref().and_then(given).map(str::to_owned);
+        return Some(since.into_iter().chain(reason).collect::<Vec<_>>().join(": "));
     }
     if let Some(held) = rollout.and_then(|rollout| rollout.held.clone()) {
         return Some(held);
     }
     let unwell = |version: &&VersionStatus| version.phase == StackPhase::Unhealthy && version.weight_set > Weight::ZERO;
     if let Some(unwell) = deployment.versions.iter().find(unwell) {
-        let nodes = format!("{} of {} nodes are ready", unwell.nodes_ready, unwell.nodes_wanted);
+        let nodes = nodes_ready(unwell.nodes_ready, unwell.nodes_wanted);
         return Some(unwell.last_failure.as_ref().map_or(nodes.clone(), |why| format!("{nodes}: {why}")));
     }
     if let Some(failed) = deployment.versions.iter().rfind(|version| version.phase == StackPhase::Failed) {
@@ -150,7 +183,7 @@ fn motion(deployment: &DeploymentStatus, now: &Zoned) -> Option<String> {
         return Some(format!("{version} is about to be rolled out"));
     }
     let starting = deployment.versions.iter().rfind(|version| version.phase == StackPhase::Starting)?;
-    let nodes = format!("{} of {} nodes are ready", starting.nodes_ready, starting.nodes_wanted);
+    let nodes = nodes_ready(starting.nodes_ready, starting.nodes_wanted);
     let why = starting.last_failure.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
     Some(format!("{} is starting, {nodes}{why}", starting.version))
 }
@@ -242,10 +275,11 @@ mod tests {
             }),
         ]);
         assert_snapshot!(bare(&eyes(&status, &now(), 100)), @r"
-9 deployments: 5 need somebody, 1 moves
+9 deployments: 5 need attention, 1 is moving
 ⚠ production/chat      1.2.3 serves; on hold: 1.2.4 was rolled back
-⚠ production/delivery  1.2.3 -> 1.2.4 holds at step 3 of 7, 5 %; the canary got 12 requests, 50 …
-✖ production/emails    1.2.3 serves and is unhealthy; 2 of 2 nodes are ready: exited with 1
+⚠ production/delivery  1.2.3 -> 1.2.4 holds at step 3 of 7, 5 %; the canary got 12 requests, 50 are
+                       needed, and nothing else is in its way
+✖ production/emails    1.2.3 serves and is unhealthy; 2 of 2 nodes ready: exited with 1
 ‖ production/feed      1.2.3 -> 1.2.4 is paused at step 3 of 7, 5 %; for 2 min: looking
 ⚠ production/goods     1.2.3 serves; 1.2.4 failed: no program
 ◌ production/cart      rolling 1.2.3 -> 1.2.4, step 3 of 7, 5 %; 10 % in 10 min
@@ -256,7 +290,38 @@ one in full: `ionledger status SERVICE`
 ");
         let narrow = bare(&eyes(&status, &now(), 60));
         assert!(narrow.lines().all(|line| line.chars().count() <= 60), "{narrow}");
-        assert!(narrow.contains(" …"), "{narrow}");
+        for whole in ["needed, and nothing else is in its way", "serves; on hold: 1.2.4 was rolled back"] {
+            let all = narrow.split_whitespace().collect::<Vec<_>>().join(" ");
+            assert!(all.contains(whole), "{whole}: {narrow}");
+        }
+        let narrower = bare(&eyes(&status, &now(), 44));
+        assert!(narrower.contains(" …"), "what needs nobody is cut: {narrower}");
+    }
+
+    #[test]
+    fn a_release_that_waits_behind_a_hold_is_said_whatever_the_width() {
+        let held: Named<'_> = ("chat", |deployment| {
+            serves(deployment);
+            deployment["holds"] = json!([{"cause": "rollback", "reason": "1.2.4 was rolled back: the queue of the payment provider grows",
+                    "since": "2026-11-22T13:30:05Z"}]);
+            deployment["waiting"] = json!({"version": "1.2.5", "stack": "01900000-0000-7000-8000-000000000003",
+                "asked_at": "2026-11-22T13:30:00Z", "plan": {"steps": [10_000], "duration_ms": 0}, "waits_for": [
+                    {"kind": "hold", "why": "the deployment is on hold", "next": "ionledger hold api --lift"}]});
+        });
+        assert_snapshot!(bare(&eyes(&fleet(&[held]), &now(), 60)), @r"
+1 deployment: 1 needs attention, none is moving
+⚠ production/chat  1.2.3 serves; on hold: 1.2.4 was rolled
+                   back: the queue of the payment provider
+                   grows; 1.2.5 waits until the hold is
+                   lifted: `ionledger hold chat --lift`
+one in full: `ionledger status SERVICE`
+");
+    }
+
+    #[test]
+    fn where_nothing_needs_attention_that_is_said() {
+        let shown = bare(&eyes(&fleet(&[("account", serves), ("cart", |_| {})]), &now(), 100));
+        assert!(shown.starts_with("2 deployments: none needs attention, 1 is moving\n"), "{shown}");
     }
 
     #[test]

@@ -4,11 +4,12 @@ use jiff::{SignedDuration, Zoned};
 use ledger::log::Ahead;
 use owo_colors::Style;
 use replay::answer::{
-    DeploymentStatus, HoldStatus, MeasuredStatus, NodePhase, NodeStatus, ObstacleStatus, RolloutPhase, RolloutStatus,
-    SeenStatus, ServiceStatus, StackPhase, Status, Unattended, VerdictStatus, VersionStatus, WaitingStatus,
+    DeploymentStatus, HoldStatus, MeasuredStatus, NodePhase, NodeStatus, ObstacleKind, ObstacleStatus, RolloutPhase,
+    RolloutStatus, SeenStatus, ServiceStatus, StackPhase, Status, Unattended, VerdictStatus, VersionStatus,
+    WaitingStatus,
 };
 use schemas::judgement::{Counts, Verdict};
-use schemas::{Timestamp, Version, Weight};
+use schemas::{Timestamp, Version, Weight, text};
 
 use super::table::{self, Cell, paint};
 use super::unrecorded;
@@ -19,8 +20,8 @@ use super::words::{
 use crate::halted::sentence;
 
 /// The columns of [`lines`], for help texts.
-pub(crate) const COLUMNS: &str =
-    "deployment, version, role, weight set, weight applied, phase, nodes ready, nodes wanted, requested at, stack";
+pub(crate) const COLUMNS: &str = "deployment, version, role, weight set, weight applied, phase, nodes ready, nodes wanted, requested at, stack, why the \
+     deployment is on hold, version whose rollout waits, version that a rollback waits for";
 
 /// Returns the status as trees.
 pub(crate) fn eyes(status: &Status, now: &Zoned) -> String {
@@ -97,6 +98,9 @@ fn version_line(deployment: &DeploymentStatus, version: &VersionStatus) -> Strin
         version.nodes_wanted.to_string(),
         version.requested_at.to_string(),
         version.stack.to_string(),
+        deployment.holds.first().map(|hold| hold.reason.clone()).unwrap_or_default(),
+        deployment.waiting.as_ref().map(|waiting| name(&waiting.version)).unwrap_or_default(),
+        column(deployment.rolling_back_to.as_ref()),
     ])
 }
 
@@ -237,7 +241,7 @@ fn facts(deployment: &DeploymentStatus, now: &Zoned) -> Vec<(&'static str, Strin
     }
     facts.extend(deployment.holds.iter().map(|hold| hold_fact(deployment, hold, now)));
     if let Some(waiting) = &deployment.waiting {
-        facts.extend(waiting_facts(waiting));
+        facts.extend(waiting_facts(waiting, &deployment.holds));
     }
     match &deployment.rollback_target {
         Some(target) if deployment.retired_at.is_none() => {
@@ -257,21 +261,37 @@ fn facts(deployment: &DeploymentStatus, now: &Zoned) -> Vec<(&'static str, Strin
 /// Since when, why and until when pipelines' releases are held, and what ends that.
 fn hold_fact(deployment: &DeploymentStatus, hold: &HoldStatus, now: &Zoned) -> (&'static str, String) {
     let until = hold.until.map(|until| format!(", until {}", moment(until, now))).unwrap_or_default();
-    let lift = format!("ionledger hold {} --lift", deployment.deployment.arguments());
-    let text = format!("since {}{until}: {}; pipelines' releases wait; `{lift}`", moment(hold.since, now), hold.reason);
+    let lift = lift(deployment);
+    let reason = without_the_rollouts(&hold.reason, deployment);
+    let text = format!("since {}{until}: {reason}; pipelines' releases wait; `{lift}`", moment(hold.since, now));
     ("on hold", text)
 }
 
-/// Which rollout waits, for what, and what to do about it.
-fn waiting_facts(waiting: &WaitingStatus) -> Vec<(&'static str, String)> {
-    let version = waiting.version.as_ref().map_or("a gone stack".to_owned(), ToString::to_string);
+/// The command that ends a deployment's holds.
+pub(super) fn lift(deployment: &DeploymentStatus) -> String {
+    format!("ionledger hold {} --lift", deployment.deployment.arguments())
+}
+
+/// A hold's reason, without that of the rollback or abort that set it where the rollout above gives the same.
+fn without_the_rollouts<'h>(reason: &'h str, deployment: &DeploymentStatus) -> &'h str {
+    let shown = deployment.rollout.as_ref().and_then(|rollout| text::given(rollout.reason.as_deref()?));
+    shown.and_then(|shown| reason.strip_suffix(shown)?.strip_suffix(": ")).unwrap_or(reason)
+}
+
+/// Which rollout waits, for what, and what to do about it. Of `holds` a line of their own says more.
+fn waiting_facts(waiting: &WaitingStatus, holds: &[HoldStatus]) -> Vec<(&'static str, String)> {
+    let version = name(&waiting.version);
     if waiting.waits_for.is_empty() {
         return vec![("waits", format!("{version}, its rollout is about to begin"))];
     }
     let fact = |(n, obstacle): (usize, &ObstacleStatus)| {
         let next = obstacle.next.as_ref().map(|next| format!("; `{next}`")).unwrap_or_default();
         let of = if n == 0 { format!("{version} is to be rolled out: ") } else { String::new() };
-        (if n == 0 { "waits" } else { "" }, format!("{of}{}{next}", obstacle.why))
+        let what = match obstacle.kind == Some(ObstacleKind::Hold) && !holds.is_empty() {
+            true => "the deployment is on hold".to_owned(),
+            false => format!("{}{next}", obstacle.why),
+        };
+        (if n == 0 { "waits" } else { "" }, format!("{of}{what}"))
     };
     waiting.waits_for.iter().enumerate().map(fact).collect()
 }
@@ -315,7 +335,8 @@ fn rollout_facts(facts: &mut Vec<(&'static str, String)>, rollout: &RolloutStatu
     if let Some(known) = known {
         let (canary, baseline) = (errors(known.canary), errors(known.baseline));
         facts.push(("judge", format!("{}: canary {canary}, baseline {baseline}", said(known.verdict))));
-        facts.extend(super::explain::remarks(known, true).into_iter().map(|remark| ("", remark)));
+        let remarks = super::explain::remarks(known, rollout.held.as_deref(), true);
+        facts.extend(remarks.into_iter().map(|remark| ("", remark)));
     }
     if let Some(verdict) = rollout.verdict.as_ref().filter(told).filter(|_| known.is_none()) {
         let said = said(verdict.verdict);
@@ -346,7 +367,7 @@ fn bake(rollout: &RolloutStatus) -> Option<String> {
 
 /// A reason, after what it is the reason of.
 fn because(reason: Option<&String>) -> String {
-    reason.map(|reason| format!(": {reason}")).unwrap_or_default()
+    reason.map(|reason| text::because(reason)).unwrap_or_default()
 }
 
 /// When a live rollout is expected to end if its next step is let as soon as it may be: a step that is overdue moves the end.
@@ -358,7 +379,8 @@ fn expected_end(rollout: &RolloutStatus, now: &Zoned) -> Option<Timestamp> {
     due.checked_add(then).ok().map(|soonest| soonest.max(end))
 }
 
-fn said(verdict: Verdict) -> String {
+/// Returns a verdict, with its glyph.
+pub(super) fn said(verdict: Verdict) -> String {
     match verdict {
         Verdict::NotWorse => format!("{GOOD} not worse"),
         Verdict::Worse => format!("{BAD} worse"),
@@ -505,11 +527,13 @@ fn remark(deployment: &DeploymentStatus, version: &VersionStatus, now: &Zoned) -
     }
 }
 
-/// What is held against a version, without the reason where the rollout above gives the same.
+/// What is held against a version, without the reason where the rollout or a hold above gives the same.
 fn without_told(why: &str, deployment: &DeploymentStatus) -> String {
-    let told = deployment.rollout.as_ref().and_then(|rollout| rollout.reason.as_ref());
-    let short = told.and_then(|told| why.strip_suffix(&format!(" ({told})")));
-    short.unwrap_or(why).to_owned()
+    let rollout = deployment.rollout.iter().filter_map(|rollout| rollout.reason.as_deref());
+    let told = rollout.chain(deployment.holds.iter().map(|hold| hold.reason.as_str()));
+    let short = why.strip_suffix(')').and_then(|open| open.split_once(" ("));
+    let is_told = |reason: &str| told.clone().any(|told| told == reason || told.ends_with(&format!(": {reason}")));
+    short.filter(|(_, reason)| is_told(reason)).map_or(why, |(what, _)| what).to_owned()
 }
 
 fn node_line(node: &NodeStatus, role: &str, now: &Zoned) -> String {
@@ -704,21 +728,67 @@ holds        this machine's clock is behind the ledger's time, which stands stil
             deployment["waiting"] = json!({"version": "1.2.5", "stack": "01900000-0000-7000-8000-000000000003",
                 "asked_at": "2026-11-22T13:30:00Z", "plan": {"steps": [10_000], "duration_ms": 0}, "waits_for": [
                     {"why": "1.2.3 serves and none of its nodes passes its check", "next": "ionledger traffic api 1.2.5 100"},
-                    {"why": "its stack is starting, 0 of 2 nodes are ready"}]});
+                    {"why": "its stack is starting, 0 of 2 nodes ready"}]});
         });
         let text = bare(&eyes(&status, &now()));
         let waits: Vec<&str> = text.lines().skip_while(|line| !line.contains("waits")).take(2).map(str::trim).collect();
         assert_snapshot!(waits.join("\n"), @r"
 waits        1.2.5 is to be rolled out: 1.2.3 serves and none of its nodes passes its check; `ionledger traffic api 1.2.5 100`
-its stack is starting, 0 of 2 nodes are ready
+its stack is starting, 0 of 2 nodes ready
 ");
     }
 
     #[test]
-    fn a_pipe_gets_a_line_a_version() {
+    fn the_reason_of_a_rollback_is_said_once_though_a_hold_and_a_mark_follow_from_it() {
+        let status = status(|deployment| {
+            let rollout = &mut deployment["rollout"];
+            (rollout["phase"], rollout["live"], rollout["reason"]) =
+                (json!("came_back"), json!(false), json!("checkout fails"));
+            rollout["verdict"] = json!(null);
+            deployment["holds"] = json!([{"cause": "rollback", "reason": "1.2.4 was rolled back: checkout fails",
+                "since": "2026-11-22T13:30:05Z"}]);
+            deployment["versions"][1]["rejected"] = json!({"why": "was rolled back from at 13:30 (checkout fails)", "needs_again": true,
+                    "at": "2026-11-22T13:30:05Z"});
+            deployment["waiting"] = json!({"version": "1.2.5", "stack": "01900000-0000-7000-8000-000000000003",
+                "asked_at": "2026-11-22T13:30:00Z", "plan": {"steps": [10_000], "duration_ms": 0}, "waits_for": [
+                    {"kind": "hold", "next": "ionledger hold api --lift",
+                     "why": "the deployment is on hold since 13:30 (1.2.4 was rolled back: checkout fails)"}]});
+        });
+        let text = bare(&eyes(&status, &now()));
+        assert_eq!(text.matches("checkout fails").count(), 1, "{text}");
+        assert_eq!(text.matches("--lift").count(), 1, "{text}");
+        assert!(text.contains("waits        1.2.5 is to be rolled out: the deployment is on hold\n"), "{text}");
+        let mut without = status;
+        without.services[0].deployments[0].rollout = None;
+        let text = bare(&eyes(&without, &now()));
+        assert_eq!(text.matches("checkout fails").count(), 1, "{text}");
+    }
+
+    #[test]
+    fn what_nobody_gave_a_reason_for_has_none() {
+        let text = bare(&eyes(
+            &status(|deployment| {
+                (deployment["rollout"]["phase"], deployment["rollout"]["live"]) = (json!("aborted"), json!(false));
+                deployment["rollout"]["reason"] = json!("asked for");
+            }),
+            &now(),
+        ));
+        assert!(text.contains("✖ aborted\n") && !text.contains("asked for"), "{text}");
+    }
+
+    #[test]
+    fn a_pipe_gets_a_line_a_version_with_what_holds_and_waits() {
         assert_snapshot!(lines(&status(|_| {})).replace('\t', "|"), @r"
-production/api|1.2.3|baseline|95|95|ready|2|2|2026-11-22T13:20:00Z|01900000-0000-7000-8000-000000000001
-production/api|1.2.4|canary|5|2|ready|1|2|2026-11-22T13:20:00Z|01900000-0000-7000-8000-000000000002
+production/api|1.2.3|baseline|95|95|ready|2|2|2026-11-22T13:20:00Z|01900000-0000-7000-8000-000000000001|-|-|-
+production/api|1.2.4|canary|5|2|ready|1|2|2026-11-22T13:20:00Z|01900000-0000-7000-8000-000000000002|-|-|-
 ");
+        let held = lines(&status(|deployment| {
+            deployment["holds"] =
+                json!([{"cause": "asked", "reason": "no one is on call", "since": "2026-11-22T13:30:05Z"}]);
+            deployment["rolling_back_to"] = json!("1.2.2");
+            deployment["waiting"] = json!({"version": "1.2.5", "stack": "01900000-0000-7000-8000-000000000003",
+                "asked_at": "2026-11-22T13:30:00Z", "plan": {"steps": [10_000], "duration_ms": 0}, "waits_for": []});
+        }));
+        assert!(held.lines().all(|line| line.ends_with("\tno one is on call\t1.2.5\t1.2.2")), "{held}");
     }
 }
