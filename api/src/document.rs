@@ -70,7 +70,7 @@ pub struct Document<'t> {
     wrong: RefCell<Vec<Place>>,
 }
 
-/// A table of it. What is not asked for is refused at its end.
+/// A table of it. Keys that nobody asked for are refused at the end.
 pub struct Section<'d> {
     document: &'d Document<'d>,
     key: String,
@@ -188,12 +188,12 @@ impl<'d> Section<'d> {
         items.into_iter().map(|(name, (span, value))| self.item(name, span.start, value)).collect()
     }
 
-    /// Refuses what was not asked for, and says whether there was nothing of it.
+    /// Refuses keys that nobody asked for, and says whether there were none.
     pub fn end(self) -> bool {
         for (name, (span, _)) in &self.items {
             let meant = nearest(name, &self.known).map(|near| format!(", did you mean `{near}`?"));
             let known = self.known.join(", ");
-            let reason = format!("this key means nothing here{} known are {known}", meant.as_deref().unwrap_or(";"));
+            let reason = format!("unknown key{} known are {known}", meant.as_deref().unwrap_or(";"));
             self.document.wrong(span.start, &self.path(name), reason);
         }
         self.items.is_empty()
@@ -283,7 +283,7 @@ impl<'d> Item<'d> {
         found.map_or_else(|why| self.wrong(why.to_string()), Some)
     }
 
-    /// Reads a text that means something.
+    /// Reads a text that stands for a value.
     pub fn parsed<T: FromStr<Err: fmt::Display>>(self) -> Option<T> {
         self.checked(|text| text.parse().map_err(|error: T::Err| error.to_string()))
     }

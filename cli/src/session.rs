@@ -64,7 +64,7 @@ impl Session {
     /// Carries something out that waits for the network.
     pub(crate) fn wait_for<T>(&self, future: impl Future<Output = Outcome<T>>) -> Outcome<T> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let runtime = runtime.map_err(|error| Failure::error(format!("no threads are to be had: {error}")))?;
+        let runtime = runtime.map_err(|error| Failure::error(format!("cannot start the async runtime: {error}")))?;
         let ended = runtime.block_on(future);
         // What still waits for brokers that do not answer is left behind.
         runtime.shutdown_timeout(LEAVE_MAX);

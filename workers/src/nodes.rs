@@ -84,7 +84,7 @@ impl fmt::Display for Exit {
         match (self.code, self.signal) {
             (Some(code), _) => write!(f, "exited with code {code}")?,
             (_, Some(signal)) => write!(f, "was ended by signal {signal}")?,
-            (None, None) => f.write_str("has ended; nobody saw how")?,
+            (None, None) => f.write_str("exited, exit status unknown")?,
         }
         match self.log_tail.as_str() {
             "" => f.write_str("; its log is empty"),

@@ -260,7 +260,7 @@ where
 /// Reads the JSON of the answer to `path`.
 pub(super) async fn read_json<T: DeserializeOwned>(response: Response<Incoming>, path: &str) -> Result<T, Fault> {
     let bytes = whole(response).await?;
-    serde_json::from_slice(&bytes).map_err(|error| Fault::Lost(format!("its answer to {path} is odd: {error}")))
+    serde_json::from_slice(&bytes).map_err(|error| Fault::Lost(format!("unexpected response to {path}: {error}")))
 }
 
 /// Reads an answer's whole body.

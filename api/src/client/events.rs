@@ -40,7 +40,9 @@ impl<T: DeserializeOwned> Events<T> {
                     continue; // a heartbeat
                 }
                 let record = serde_json::from_slice(&line);
-                return record.map(Some).map_err(|error| Error::Broken(format!("a record is odd: {error}")));
+                return record
+                    .map(Some)
+                    .map_err(|error| Error::Broken(format!("a record of the answer cannot be read: {error}")));
             }
             if self.read.len() > LINE_BYTES_MAX {
                 return Err(Error::Broken("a record has no end".to_owned()));

@@ -69,7 +69,7 @@ pub(super) fn from_environment(variables: impl Iterator<Item = (OsString, OsStri
             let known: Vec<&str> = KEYS.into_iter().chain(SECRETS).collect();
             let near = nearest(&lower, &known).map(|near| format!(", did you mean {PREFIX}{}?", near.to_uppercase()));
             let meant = near.unwrap_or_default();
-            return Err(format!("{PREFIX}{name} means nothing{meant}; docs/kafka.md has every variable"));
+            return Err(format!("unknown variable {PREFIX}{name}{meant}; docs/kafka.md has every variable"));
         }
     }
     Ok(kafka)

@@ -131,7 +131,7 @@ fn declared(service: &str, definition: &Definition, names: &Names) -> String {
 
 fn of_judgement(event: &judgement::Event, names: &Names) -> String {
     match event {
-        judgement::Event::Begun(begun) => format!("the judge listens to {}", names.rolling(begun.rollout)),
+        judgement::Event::Begun(begun) => format!("{} is judged from here on", names.rolling(begun.rollout)),
         judgement::Event::Counted(counted) => {
             let ms: u64 = counted.ticks.iter().map(|tick| u64::from(tick.ms)).sum();
             let rolling = names.rolling(counted.rollout);
@@ -172,7 +172,7 @@ fn of_stack(event: &stack::Event, names: &Names) -> String {
         }
         stack::Event::Recovered(recovered) => format!("{} is healthy again", names.version(recovered.stack)),
         stack::Event::Dismissed(dismissed) => {
-            format!("that {} failed is shown no longer", names.version(dismissed.stack))
+            format!("the failure of {} was dismissed", names.version(dismissed.stack))
         }
     }
 }
