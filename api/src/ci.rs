@@ -1,8 +1,8 @@
-//! What the CI trigger believes: secrets, signatures and what a delivery is known by.
+//! The CI trigger: its secrets, its signatures, and what identifies a delivery.
 //!
-//! A delivery comes in one of two forms. Standard Webhooks signs an id and a time beside the body, so a delivery is known by
-//! its id and believed for five minutes. GitHub's form signs the body alone, so a delivery is known by its body: whatever
-//! else a request says of itself, anyone who has seen one could have written.
+//! A delivery comes in one of two forms. Standard Webhooks signs an id and a time beside the body, so the id
+//! identifies a delivery, and it is accepted for five minutes. GitHub's form signs the body alone, so the body identifies a
+//! delivery: anyone who has seen one request could have written its other headers.
 
 use std::fmt;
 use std::io;
@@ -38,7 +38,7 @@ const SECRET_PREFIX: &str = "whsec_";
 /// How short a secret may be, in bytes.
 const SECRET_BYTES_MIN: usize = 16;
 
-/// How many secrets are believed at once: the one in use, and while it is being replaced the other.
+/// How many secrets are accepted at once: the one in use, and the one that replaces it.
 const SECRETS_MAX: usize = 2;
 
 /// The secrets that CI may sign with; none means that nothing from CI is believed.
@@ -48,7 +48,7 @@ pub struct Secrets {
     only_webhooks: bool,
 }
 
-/// What a delivery is known by, for ever.
+/// What identifies a delivery, for ever.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Delivery {
     /// The signed id of a standard webhook.
@@ -68,7 +68,7 @@ pub(crate) struct Webhook<'a> {
     pub(crate) signatures: &'a str,
 }
 
-/// Why there is no such secret.
+/// Why a secret is refused.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The file cannot be read.
@@ -82,15 +82,15 @@ pub enum Error {
     /// The variable is not set.
     #[error("the variable {0}, which should hold the CI secret, is not set")]
     Variable(String),
-    /// It is too short to be one.
+    /// The secret is too short.
     #[error(
         "the CI secret has {0} bytes, at least {SECRET_BYTES_MIN} are needed; `openssl rand -hex 32` makes a good one"
     )]
     Short(usize),
-    /// There are too many.
+    /// There are too many secrets.
     #[error("at most {SECRETS_MAX} CI secrets are believed at once: the old one and the new one")]
     Many,
-    /// It says that it is base64 and is not.
+    /// The secret has the prefix for base64 and is not base64.
     #[error("the CI secret begins with {SECRET_PREFIX}, and what follows is no base64; copy it again")]
     NoBase64,
 }
@@ -119,7 +119,7 @@ impl Secrets {
         Ok(self)
     }
 
-    /// Refuses signatures of a body alone, which hold for ever, if `only`.
+    /// If `only`, refuses signatures of a body alone, which never expire.
     #[must_use]
     pub fn only_webhooks(mut self, only: bool) -> Self {
         self.only_webhooks = only;
@@ -157,7 +157,7 @@ impl Secrets {
     }
 
     /// Returns the name of the secret that `signature` (`sha256=HEX`) of `body` was made with, if it is one of these.
-    /// Takes as long whichever it is.
+    /// It takes the same time whichever secret it is.
     pub fn signed_by(&self, signature: &str, body: &[u8]) -> Option<&'static str> {
         let signature = signature.strip_prefix("sha256=").filter(|hex| hex.len() == 64)?;
         let signature = hex::decode(signature).ok()?;
@@ -165,8 +165,8 @@ impl Secrets {
         matching(keys, &[body], &[signature])
     }
 
-    /// Returns the name of the secret that one of a webhook's signatures was made with, if it is one of these. Takes as
-    /// long whichever it is. Its time is not looked at.
+    /// Returns the name of the secret that one of a webhook's signatures was made with, if it is one of these. It takes
+    /// the same time whichever secret it is. The webhook's time is not checked.
     pub(crate) fn webhook_signed_by(&self, webhook: Webhook<'_>, body: &[u8]) -> Option<&'static str> {
         let signatures = webhook.signatures.split(' ').filter_map(|signature| signature.strip_prefix("v1,"));
         let signatures: Vec<Vec<u8>> = signatures.filter_map(|text| BASE64.decode(text).ok()).collect();
@@ -195,7 +195,7 @@ fn webhook_keys(secret: &[u8]) -> Vec<Vec<u8>> {
 }
 
 /// Returns the name of the first key that one of `signatures` of all `parts` was made with. Every key is tried with every
-/// signature, so that the time it takes tells nothing.
+/// signature, so that the time it takes reveals nothing.
 fn matching(
     keys: impl Iterator<Item = (Vec<u8>, &'static str)>,
     parts: &[&[u8]],

@@ -30,13 +30,13 @@ pub use events::Events;
 /// How long a command without a verdict is sent again.
 const AGAIN_FOR: Duration = Duration::from_secs(30);
 
-/// How long one try of a command may take beyond the wait that was asked for. The server gives up after 10 s.
+/// How long one attempt of a command may take, beyond the wait that was asked for. The server gives up after 10 s.
 const TRY_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// How long any other question may take until its answer begins.
 const READ_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// How long verifying may take: a hundred million records' time.
+/// How long verifying may take: enough for a hundred million records.
 const VERIFY_TIMEOUT: Duration = Duration::from_secs(600);
 
 /// Talks to a server. Every call is a connection of its own.
@@ -79,7 +79,7 @@ pub enum Error {
         /// The process.
         pid: Option<i32>,
     },
-    /// The server says no, or that it cannot.
+    /// The server refuses, or says that it cannot.
     #[error(transparent)]
     Refused(#[from] Problem),
     /// Nobody knows whether a command was carried out.
@@ -92,7 +92,7 @@ pub enum Error {
         /// What went wrong.
         why: String,
     },
-    /// The server went away in the middle, or answered something else than it should.
+    /// The server closed the connection before the whole answer, or its answer is not as expected.
     #[error("the server gave no whole answer: {0}")]
     Broken(String),
     /// A file of this machine cannot be read.
@@ -167,7 +167,7 @@ impl Client {
         }
     }
 
-    /// Calls `heard` with the reason for every answer of a server whose ledger has halted.
+    /// Calls `heard` with the reason whenever a server answers whose ledger has halted.
     #[must_use]
     pub fn on_halted(mut self, heard: OnHalted) -> Self {
         self.target.on_halted = Some(heard);

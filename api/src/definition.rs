@@ -16,7 +16,7 @@
 //! duration = "2 hours"
 //! ```
 //!
-//! Everything but `name` and `owner` may be left out. Keys that mean nothing are refused. Every error is one line that
+//! Everything but `name` and `owner` may be left out. Unknown keys are refused. Every error is one line that
 //! names the file, line and column: `api.toml:12:10: rollout.steps: ...`.
 
 mod judgement;
@@ -58,7 +58,7 @@ pub fn parse(file: &str, contents: &str) -> Result<(ServiceName, Definition), Er
     let policy = Policy { rollout, judgement, retention };
     let (Some(name), Some(owner)) = (name, owner) else { unreachable!("a missing name or owner is an error") };
     let definition = Definition { owner, description, listen, run, capacity, policy };
-    // What only the whole can be wrong in has no place of its own.
+    // An error in the file as a whole has no line of its own.
     definition.validate().map_err(|reason| Error::of_whole(file, reason))?;
     Ok((name, definition))
 }

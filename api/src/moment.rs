@@ -1,6 +1,7 @@
 //! Moments as people and programs write them.
 //!
-//! A text names one moment or it is an error: nothing is guessed, since an answer about another moment looks just as right.
+//! A text that does not name exactly one moment is an error. Nothing is guessed: nobody could see that an answer is about
+//! another moment.
 //! The data of time zones is built in, so that a text means the same on every machine.
 
 use std::sync::LazyLock;

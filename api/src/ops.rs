@@ -1,7 +1,7 @@
 //! The operators' door: whether a process lives, whether it is ready, and its metrics.
 //!
-//! It listens on an address of its own and asks for no token, so that a supervisor and Prometheus can read it; it tells
-//! names of services and instances, so it belongs on loopback or in a network of one's own.
+//! It listens on an address of its own and asks for no token, so that a supervisor and Prometheus can read it; it shows
+//! the names of services and instances, so keep it on loopback or in a private network.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -35,8 +35,8 @@ pub trait Operated: Send + Sync + 'static {
     async fn measured(&self) -> Vec<MetricFamily>;
 }
 
-/// A process that follows the ledger is ready while it does. A log that cannot be reached does not change that: an
-/// emergency is carried out without it.
+/// A process that follows the ledger is ready while it does. It stays ready while the log cannot be reached: it
+/// can still roll back without it.
 #[async_trait]
 impl Operated for Ledger {
     async fn ready(&self) -> Result<(), String> {
@@ -68,7 +68,7 @@ impl Ops {
     ///
     /// # Errors
     ///
-    /// [`ListenError`] if it cannot be had.
+    /// [`ListenError`] if it cannot listen there.
     pub async fn listen(address: SocketAddr) -> Result<Self, ListenError> {
         let failed = |cause| ListenError { address, cause };
         let listener = TcpListener::bind(address).await.map_err(failed)?;

@@ -47,7 +47,7 @@ pub use history::LIMIT_MAX as HISTORY_LIMIT_MAX;
 pub use hooks::{Hooks, Unhooked, check_bind};
 pub use socket::{SocketError, path as socket_path, reach as reach_socket};
 
-/// What the door stands before.
+/// What the server answers from and acts on.
 pub struct Api {
     /// The ledger.
     pub ledger: Ledger,
@@ -71,9 +71,9 @@ pub struct Api {
     pub socket_group: Option<u32>,
     /// How much is taken at once.
     pub limits: Limits,
-    /// A place for each long read; the others wait.
+    /// A permit for each long read; more reads wait.
     pub long_reads: Semaphore,
-    /// A place for each file that comes in.
+    /// A permit for each upload.
     uploads: Semaphore,
     /// The connections that each token has now.
     token_connections: seat::Counts<String>,
@@ -84,7 +84,7 @@ pub struct Api {
 /// How long an artifact may be, in bytes.
 pub const ARTIFACT_BYTES_MAX: u64 = 2 << 30;
 
-/// How many reads that may fold the whole log go on at a time.
+/// How many reads that may fold the whole log run at a time.
 const LONG_READS_MAX: usize = 4;
 
 /// How much is taken at once.
@@ -92,7 +92,7 @@ const LONG_READS_MAX: usize = 4;
 pub struct Limits {
     /// Connections open at a time, on each of the two doors. Those that come later may ask for health and a rollback.
     pub connections_max: usize,
-    /// Connections beyond them that are kept open at a time; the oldest gives way.
+    /// Connections beyond them that are kept open at a time; a new one closes the oldest.
     pub connections_reserved_max: usize,
     /// Connections that a token may have at a time, on all doors.
     pub connections_per_token_max: usize,
@@ -104,7 +104,7 @@ pub struct Limits {
     pub head_timeout: Duration,
     /// How long a command's body may take.
     pub body_timeout: Duration,
-    /// How long the next part of an artifact may be in coming.
+    /// How long the server waits for the next part of an artifact.
     pub upload_idle: Duration,
     /// How long an artifact may be, in bytes.
     pub artifact_bytes_max: u64,
@@ -190,7 +190,7 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// [`ListenError`]: the socket answers already, or an address cannot be had.
+    /// [`ListenError`]: the socket answers already, or it cannot listen on an address.
     pub async fn listen(api: Arc<Api>, tcp: Option<SocketAddr>) -> Result<Self, ListenError> {
         let tcp = match tcp {
             Some(address) => Some(listen_on(address).await?),
@@ -204,7 +204,7 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// [`ListenError`]: an address cannot be had.
+    /// [`ListenError`]: it cannot listen on an address.
     pub async fn listen_beside(api: Arc<Api>, tcp: SocketAddr) -> Result<Self, ListenError> {
         let tcp = Some(listen_on(tcp).await?);
         let unix = match socket::listen(&api.data, api.socket_group).await {

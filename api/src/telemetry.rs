@@ -20,7 +20,7 @@ pub use proxy::of_proxy;
 /// The form of the answer. Source: Prometheus' text format 0.0.4.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4";
 
-/// How long the log may take to say where it ends; longer is out of reach.
+/// How long the log may take to answer where it ends; after that it counts as unreachable.
 const ASK_MAX: Duration = Duration::from_secs(2);
 
 /// From a rollback's command to the router's confirmation, or without it to the answer.
@@ -48,7 +48,7 @@ pub fn text(mut more: Vec<MetricFamily>) -> String {
     let mut families = prometheus::gather();
     families.append(&mut more);
     let mut text = Vec::new();
-    // Writing to memory fails only for a family without samples, which says nothing.
+    // Writing to memory fails only for a family without samples, which has nothing to show.
     families.retain(|family| !family.get_metric().is_empty());
     let _ = TextEncoder::new().encode(&families, &mut text);
     String::from_utf8(text).unwrap_or_default()

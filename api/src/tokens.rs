@@ -44,7 +44,7 @@ pub enum Error {
         /// Why.
         cause: io::Error,
     },
-    /// The file is not what was written.
+    /// The file is damaged.
     #[error("{path} is damaged: {why}; remove it and make new tokens with `ionledger token create`")]
     Damaged {
         /// The file.
@@ -52,7 +52,7 @@ pub enum Error {
         /// What is wrong with it.
         why: String,
     },
-    /// No such token.
+    /// There is no such token.
     #[error("no token {0}; `ionledger token list` shows them")]
     Unknown(String),
     /// More than one token has that name.
@@ -65,10 +65,10 @@ pub enum Error {
         /// Their ids.
         ids: String,
     },
-    /// What was asked for cannot be.
+    /// The token that was asked for is not possible.
     #[error("{0}")]
     Invalid(String),
-    /// The machine gives no random numbers.
+    /// The operating system gives no random numbers.
     #[error("this machine gives no random numbers: {0}")]
     Random(String),
 }
@@ -107,11 +107,11 @@ impl Tokens {
         Ok(contents.tokens)
     }
 
-    /// Makes a token for `name` and returns it, which is the only time it is to be seen, with what is kept of it.
+    /// Makes a token for `name` and returns it, the only time that it is shown, with what is kept of it.
     ///
     /// # Errors
     ///
-    /// [`Error`]: a name that cannot be, a kind that comes through no door, or the file.
+    /// [`Error`]: a name that is not allowed, a kind of actor that has no tokens, or the file.
     pub fn make(
         &self,
         name: &str,
@@ -163,7 +163,7 @@ impl Tokens {
         })
     }
 
-    /// Returns whose `presented` is, if it is a token that has not ended. Takes as long whichever it is.
+    /// Returns whose `presented` is, if it is a token that has not ended. It takes the same time whichever token it is.
     ///
     /// # Errors
     ///
@@ -188,7 +188,7 @@ impl Tokens {
         Ok(result)
     }
 
-    /// Waits for one's turn to change the file; it ends when the returned file is dropped.
+    /// Waits for the lock on the file; dropping the returned file releases it.
     fn turn(&self) -> io::Result<File> {
         let path = self.path.with_extension("lock");
         let lock = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path)?;

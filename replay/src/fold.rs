@@ -24,21 +24,22 @@ const PART: usize = 64;
 /// Why a log cannot be folded to its end.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FoldError {
-    /// It cannot be read.
+    /// The log cannot be read.
     #[error(transparent)]
     Read(#[from] ReadError),
-    /// Going on would be guessing.
+    /// The fold halted: it cannot know what the next record means.
     #[error(transparent)]
     Halt(#[from] Halt),
 }
 
-/// Somebody who sees every record of a log, in order.
+/// Receives every record of a log, in order.
 pub(crate) trait Visit: Send + 'static {
-    /// Sees a record; breaks when it has seen enough.
+    /// Takes a record; breaks when it needs no more.
     fn visit(&mut self, offset: Offset, decoded: Decoded<'_>) -> Result<ControlFlow<()>, Halt>;
 }
 
-/// Folds all that `log` holds now, or all before a record for a later rule, where who opens it finds that it has halted.
+/// Folds all that `log` holds now. It stops before a record for a later rule; whoever opens the ledger then finds that it has
+/// halted.
 ///
 /// # Errors
 ///
@@ -61,7 +62,7 @@ pub async fn fold_all(log: Arc<dyn Log>) -> Result<View, FoldError> {
 pub(crate) async fn visit_all<V: Visit>(log: Arc<dyn Log>, visitor: V) -> (V, Option<FoldError>) {
     let handle = Handle::current();
     let mut visitor = visitor;
-    // Cancelled when whoever waits for this goes away: what nobody wants is not read to its end.
+    // Cancelled when the caller goes away: then nobody needs the rest.
     let wanted = CancellationToken::new();
     let gone = wanted.clone();
     let _waiting = wanted.drop_guard();
@@ -84,7 +85,7 @@ self_cell::self_cell! {
 /// What was decoded at once, part by part, in the log's order.
 type DecodedParts<'a> = Vec<Vec<(Offset, Decoded<'a>)>>;
 
-/// While one batch is visited, the next is decoded and the one after it read. Whoever has nothing else to do decodes.
+/// While one batch is visited, the next is decoded and the one after it read. Idle threads decode.
 fn visit_all_batches<V: Visit>(
     log: &dyn Log,
     handle: &Handle,

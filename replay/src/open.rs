@@ -17,19 +17,19 @@ use crate::reader::Reader;
 /// Why a ledger could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// Its log.
+    /// Its log cannot be opened.
     #[error(transparent)]
     Log(#[from] segments::OpenError),
     /// The log does not go on from where it was folded to.
     #[error(transparent)]
     Resume(#[from] ResumeError),
-    /// It cannot be folded.
+    /// The log cannot be folded.
     #[error(transparent)]
     Fold(#[from] FoldError),
-    /// It goes on elsewhere.
+    /// The ledger was moved away from here.
     #[error("this ledger was moved to {target}; it takes nothing more, run it there")]
     Moved {
-        /// Where it goes on.
+        /// The place to which it was moved.
         target: String,
     },
     /// It is no ledger that this program can follow.
@@ -43,7 +43,7 @@ pub struct Opened {
     pub ledger: Ledger,
     /// Its log.
     pub log: Arc<dyn Log>,
-    /// Its projection, following the log; none if it cannot be had, and answers are folded from the log.
+    /// Its projection, following the log; none if it could not be opened: answers are then folded from the log.
     pub projection: Option<Arc<Projection>>,
 }
 
@@ -67,8 +67,8 @@ pub async fn open(folder: DataFolder, options: Options, clock: Arc<dyn Clock>) -
     go_on(log, projection, clock).await
 }
 
-/// Opens the ledger in `log`, or makes it; with the projection in the data folder `cache`, if one is named. Another
-/// process that holds the projection keeps it.
+/// Opens the ledger in `log`, or makes it; with the projection in the data folder `cache`, if one is named. If another
+/// process holds the projection, this one works without it.
 ///
 /// # Errors
 ///
@@ -117,7 +117,7 @@ async fn go_on(log: Arc<dyn Log>, projection: Option<Projection>, clock: Arc<dyn
     Ok(Opened { ledger, log, projection: projection.map(Arc::new) })
 }
 
-/// A cache that cannot be had keeps nobody from the ledger.
+/// A cache that cannot be opened keeps nobody from using the ledger.
 fn open_projection(data: &Path) -> Option<Projection> {
     Projection::open(data)
         .inspect_err(|error: &projection::OpenError| {

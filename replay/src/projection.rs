@@ -61,7 +61,7 @@ pub enum OpenError {
     /// Another process holds it.
     #[error("the cache in {0} is held by another process")]
     InUse(PathBuf),
-    /// The operating system refuses.
+    /// The operating system refuses the folder.
     #[error("the cache in {folder} cannot be used: {source}")]
     Io {
         /// The folder.
@@ -71,10 +71,10 @@ pub enum OpenError {
     },
 }
 
-/// The log does not go on from where the projection stands. Which of the two is right is not guessed.
+/// The log does not go on from where the projection stands. It is not guessed which of the two is right.
 #[derive(Debug, thiserror::Error)]
 pub enum ResumeError {
-    /// It ends before.
+    /// The log ends before the record that was folded last.
     #[error(
         "the log ends before offset {end}, but {next} records were folded from it: it was cut, or is an older copy; \
          put the newer log back, or, if those records are given up, remove {folder}"
@@ -87,7 +87,7 @@ pub enum ResumeError {
         /// The projection's folder.
         folder: PathBuf,
     },
-    /// It holds another record.
+    /// The log holds another record than the one that was folded last.
     #[error(
         "the log's record at offset {offset} is not the one that was folded: the log was changed; \
          compare it with a copy, or, if the log is right, remove {folder}"
@@ -362,10 +362,10 @@ pub enum CatchUpError {
     /// The log cannot be read.
     #[error(transparent)]
     Read(#[from] ReadError),
-    /// Going on would be guessing.
+    /// The fold halted at a record that it cannot judge.
     #[error(transparent)]
     Halt(#[from] Halt),
-    /// It was damaged again and again.
+    /// The cache was damaged again each time it was made again.
     #[error(transparent)]
     Damaged(#[from] Damaged),
 }
@@ -447,7 +447,7 @@ async fn catch_up(shared: &Shared, log: &dyn Log, fold: &mut Fold) -> Result<(),
             Err(CatchUpError::Damaged(Damaged(why))) => shared.condemn(&why),
             other => other?,
         }
-        // Others may have something to do.
+        // Lets other threads run.
         tokio::task::yield_now().await;
     }
 }

@@ -1,7 +1,7 @@
-//! The reader: what the rest of the house asks about the past and the present.
+//! The reader: what the other crates ask about the past and the present.
 //!
-//! It answers from the projection's rows where it can and from a full fold of the log else; both give the same
-//! answers, and the tests compare them.
+//! It answers from the projection's rows if it can, otherwise from a full fold of the log. Both give the same answers; the
+//! tests compare them.
 
 mod blocks;
 mod collect;
@@ -51,7 +51,7 @@ pub enum Error {
     /// The log cannot be folded.
     #[error(transparent)]
     Halt(#[from] Halt),
-    /// A time that has not come.
+    /// The time lies in the future.
     #[error("{asked} has not come yet, it is {now}; ask for a time up to now")]
     Future {
         /// The time that was asked for.
@@ -59,7 +59,7 @@ pub enum Error {
         /// The time it is.
         now: Timestamp,
     },
-    /// A record that is not written.
+    /// The record is not written yet.
     #[error(
         "offset {asked} is not written yet; the ledger holds {}, the last is at offset {last}",
         count(*records, "record", "records")
@@ -72,16 +72,16 @@ pub enum Error {
         /// The last of them.
         last: u64,
     },
-    /// An empty log.
+    /// The log is empty.
     #[error("the ledger holds no record yet")]
     Empty,
-    /// A commit that is not in the log, or does not count.
+    /// The commit is not in the log, or does not count.
     #[error("no commit {0} counts in this ledger; `ionledger history` shows those that do")]
     NoCommit(CommitId),
-    /// A record that is no commit.
+    /// The record is no commit.
     #[error("the record at offset {0} is no commit; `ionledger history --voids` says why it does not count")]
     NoCommitAt(Offset),
-    /// A name that nothing has.
+    /// Nothing has that name.
     #[error("{what} is no service, version, offset or commit here; {instead}")]
     Nothing {
         /// The name, and of which service a version was asked for.
@@ -89,7 +89,7 @@ pub enum Error {
         /// What was meant, and what there is.
         instead: String,
     },
-    /// A name that several things have.
+    /// Several things have that name.
     #[error("`{what}` may be {found}; say which")]
     Several {
         /// The name.
@@ -134,7 +134,7 @@ pub struct HistoryQuery {
     pub environment: Option<EnvironmentName>,
     /// How many commits at most, the newest; none for all.
     pub limit: Option<usize>,
-    /// None that are older.
+    /// Only commits since this time.
     pub since: Option<Timestamp>,
     /// Only records before this offset, to go on where another answer ended; none for all.
     pub before: Option<Offset>,
@@ -216,8 +216,8 @@ impl Reader {
     ///
     /// # Errors
     ///
-    /// [`Error::Future`], [`Error::NoOffset`] or [`Error::NoCommit`] for a moment that is none, and what keeps the log
-    /// from being read.
+    /// [`Error::Future`], [`Error::NoOffset`] or [`Error::NoCommit`] for a moment that does not exist; otherwise why the log
+    /// cannot be read.
     pub async fn state_at(&self, moment: Moment) -> Result<Seen, Error> {
         self.check(moment)?;
         if let Some(rows) = self.rows().await
@@ -276,7 +276,7 @@ impl Reader {
     ///
     /// # Errors
     ///
-    /// What keeps that record from being read.
+    /// Why that record cannot be read.
     pub async fn moved_to(&self) -> Result<Option<String>, Error> {
         let Some(last) = self.end().0.checked_sub(1).map(Offset) else { return Ok(None) };
         let records = self.log.read(last, 1).await?;
@@ -340,7 +340,7 @@ impl Reader {
     ///
     /// # Errors
     ///
-    /// What keeps the log from being read.
+    /// Why the log cannot be read.
     pub async fn history(&self, query: &HistoryQuery) -> Result<History, Error> {
         if let Some(rows) = self.rows().await
             && let Some(history) = self.history_of_rows(rows, query).await?
@@ -384,7 +384,7 @@ impl Reader {
     async fn collect(&self, collect: Collect) -> Result<Collect, Error> {
         let (collect, error) = visit_all(Arc::clone(&self.log), collect).await;
         match error {
-            // Who asks hears beside the answer that the ledger has halted; what lies before is still known.
+            // The caller also learns that the ledger has halted; what lies before that is still known.
             Some(FoldError::Halt(_)) if self.ledger.as_ref().is_some_and(|ledger| ledger.halted().is_some()) => {}
             Some(error) => return Err(error.into()),
             None => {}
@@ -407,7 +407,7 @@ impl Reader {
     }
 }
 
-/// Reads every row, aside: with many deployments that takes longer than others should wait.
+/// Reads every row on a blocking thread: with many deployments it takes too long for the async runtime.
 async fn all_seen(rows: Arc<Projection>, moment: Moment, at: At) -> Option<Seen> {
     let seeing = tokio::task::spawn_blocking(move || rows::seen(&rows, moment, at)).await;
     seeing.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
