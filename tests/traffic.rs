@@ -156,6 +156,71 @@ async fn a_rollback_moves_no_user_from_a_healthy_version_to_a_dead_one() {
     assert!(seen.of("1.0.0") > 0 && seen.of("1.1.0") > 0);
 }
 
+/// Half of the users are on a version whose nodes exit at start, and a rollback goes to that version.
+#[tokio::test(flavor = "multi_thread")]
+async fn users_on_a_dead_version_are_named_everywhere_with_the_command_that_moves_them() {
+    let house = House::new();
+    house.declare("");
+    let dead = house.path().join("dead");
+    let (marker, program) = (dead.display(), house.program());
+    let script = format!("#!/bin/sh\n[ -e {marker} ] && exit 3\nexec {program} demo-service \"$@\"\n");
+    let script = house.file("mortal", &script);
+    let arguments = ["--arg", "--port={port}", "--arg", "--version-name", "--arg", "1.0.0"];
+    house.ok(&[&["release", "api", "1.0.0", "--artifact", &script], &arguments[..]].concat());
+    house.new_stack("1.0.0");
+    let mortal = house.node_processes();
+    house.ok(&["traffic", "api", "1.0.0", "100"]);
+    house.release("1.1.0", &[]);
+    house.new_stack("1.1.0");
+    house.ok(&["traffic", "api", "1.0.0", "50", "1.1.0", "50"]);
+    eventually("the weights are applied", || house.deployment()["weights_applied"] == true);
+    let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(words(&house.ok(&["doctor"])).contains("ok"), "nothing is amiss yet");
+
+    std::fs::write(&dead, "").unwrap();
+    for pid in &mortal {
+        std::process::Command::new("kill").args(["-9", &pid.to_string()]).status().unwrap();
+    }
+    let half = "50 % of users are on 1.0.0, which does not pass (";
+    eventually("its users are known to be stranded", || {
+        let deployment = house.deployment();
+        let of = |version: &serde_json::Value| version["nodes_ready"] == 0 && version["phase"] == "ready";
+        assert!(!deployment["versions"].as_array().unwrap().iter().any(of), "no node is ready: {deployment:#}");
+        deployment["stranded"][0]["weight"] == 5_000 && deployment["rollback_target"]["failing"].is_string()
+    });
+    let found = house.deployment();
+    assert_eq!(found["stranded"][0]["next"], "ionledger traffic api 1.1.0 100");
+    assert_eq!(found["rollback_target"]["warm"], false, "{found:#}");
+    let doctor = words(&house.run(&["doctor"]).stdout);
+    assert!(doctor.contains(half) && doctor.contains("`ionledger traffic api 1.1.0 100` moves them now"), "{doctor}");
+
+    let back = house.run(&["rollback", "api", "--reason", "3am"]);
+    let said = words(&back.stderr);
+    let out = "`ionledger traffic api 1.1.0 100 --again --reason WHY` moves them now";
+    assert!(back.code == 0 && said.contains(half) && said.contains(out), "{back:?}");
+    eventually("a second one names the cause", || {
+        let second = house.run(&["rollback", "api"]);
+        let said = words(&second.stderr);
+        assert!(
+            second.code == 0 && said.contains("`ionledger rollback api --unready`") && said.contains(out),
+            "{second:?}"
+        );
+        said.contains("0 of 2 nodes are ready (") && said.contains("exited with code 3)")
+    });
+    let doctor = words(&house.run(&["doctor"]).stdout);
+    assert!(doctor.contains("production/api waits to be rolled back to 1.0.0: 0 of 2 nodes are ready ("), "{doctor}");
+    let status = house.deployment();
+    assert!(status["rolling_back"]["why"].as_str().unwrap().contains("exited with code 3"), "{status:#}");
+
+    house.ok(&["traffic", "api", "1.1.0", "100", "--again", "--reason", "half of the users got errors"]);
+    eventually("the weights are applied", || house.deployment()["weights_applied"] == true);
+    let moved = house.deployment();
+    assert!(moved["stranded"].is_null() && moved["rolling_back_to"].is_null(), "{moved:#}");
+    let load = Load::start(&house.users(), 200);
+    load.answers(100).await;
+    load.stop().await.assert_none_lost();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_older_traffic_command_does_not_win_after_a_rollback() {
     let (house, _) = two_versions();

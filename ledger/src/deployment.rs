@@ -12,6 +12,7 @@ pub mod rollback;
 pub mod rollout;
 pub mod stack;
 pub mod step;
+pub mod stranded;
 pub mod traffic;
 pub mod waiting;
 

@@ -25,8 +25,9 @@ pub use production::{LeaseAt, Production, ReleaseAt, ServiceAt, production};
 pub use shipped::{ReleaseOrigin, Shipped, WhoShipped, commits_needed, who_shipped};
 pub use status::{
     DeploymentStatus, DriftStatus, DroppedStatus, EvidenceStatus, HoldStatus, MeasuredStatus, NextStep, NodePhase,
-    NodeStatus, ObstacleKind, ObstacleStatus, RollbackTarget, RolloutMeasured, RolloutPhase, RolloutStatus, SeenStatus,
-    ServiceStatus, StackPhase, Status, Unattended, VerdictStatus, VersionStatus, WaitingStatus, status, status_of,
+    NodeStatus, ObstacleKind, ObstacleStatus, RollbackTarget, RollingBackStatus, RolloutMeasured, RolloutPhase,
+    RolloutStatus, SeenStatus, ServiceStatus, StackPhase, Status, StrandedStatus, Unattended, VerdictStatus,
+    VersionStatus, WaitingStatus, status, status_of,
 };
 pub use summary::{Names, summary};
 pub use verified::{BadPlace, Compared, Verified};

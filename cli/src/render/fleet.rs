@@ -6,6 +6,7 @@ use replay::answer::{DeploymentStatus, RolloutPhase, ServiceStatus, StackPhase, 
 use schemas::Weight;
 use schemas::text::{given, nodes_ready};
 
+use super::back::where_stranded;
 use super::status::{head, headline, lift, nowhere};
 use super::table::paint;
 use super::words::{BAD, BUSY, IDLE, STILL, WARN, age, count, faint, grouped, length, plain, strong, style_of};
@@ -141,8 +142,11 @@ fn first_trouble(deployment: &DeploymentStatus, now: &Zoned) -> Option<String> {
     if deployment.drift.is_some() {
         return Some("the router serves what nobody asked for".to_owned());
     }
-    if let Some(target) = &deployment.rolling_back_to {
-        return Some(format!("rolls back to {target} as soon as its stack is ready"));
+    if let (Some(stranded), None) = (deployment.stranded.first(), &deployment.rolling_back_to) {
+        return Some(where_stranded(stranded));
+    }
+    if deployment.rolling_back_to.is_some() {
+        return deployment.rolling_back.as_ref().map(|waits| waits.why.clone());
     }
     if let Some(paused) = rollout.filter(|rollout| rollout.phase == RolloutPhase::Paused) {
         let since = paused.paused_since.map(|since| format!("for {}", age(since, now)));

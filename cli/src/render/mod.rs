@@ -1,6 +1,7 @@
 //! How answers look: pure functions from an answer to text. Each answer has a form for eyes and one for pipes; its
 //! form for programs is its own JSON.
 
+pub(crate) mod back;
 pub(crate) mod doctor;
 pub(crate) mod explain;
 pub(crate) mod fleet;

@@ -11,6 +11,7 @@ use replay::answer::{
 use schemas::judgement::{Counts, Verdict};
 use schemas::{Timestamp, Version, Weight, text};
 
+use super::back;
 use super::table::{self, Cell, paint};
 use super::unrecorded;
 use super::words::{
@@ -157,10 +158,7 @@ pub(super) fn headline(deployment: &DeploymentStatus, now: &Zoned) -> (&'static 
         return rollout_headline(rollout);
     }
     if let Some(target) = &deployment.rolling_back_to {
-        return (
-            WARN,
-            format!("rolls back to {target} as soon as its stack is ready; users stay where they are until then"),
-        );
+        return back::headline(deployment, target);
     }
     let serving: Vec<&VersionStatus> =
         deployment.versions.iter().filter(|version| version.weight_set > Weight::ZERO).collect();
@@ -214,7 +212,7 @@ fn rolling(rollout: &RolloutStatus) -> String {
     format!("{} -> {}", name(&rollout.baseline), name(&rollout.canary))
 }
 
-fn name(version: &Option<Version>) -> String {
+pub(super) fn name(version: &Option<Version>) -> String {
     version.as_ref().map_or("a gone stack".to_owned(), ToString::to_string)
 }
 
@@ -224,9 +222,8 @@ fn facts(deployment: &DeploymentStatus, now: &Zoned) -> Vec<(&'static str, Strin
     if let Some(listen) = deployment.listen {
         facts.push(("users at", format!("http://{listen}")));
     }
-    if let Some(target) = &deployment.rolling_back_to {
-        facts.push(("rolls back", format!("to {target} as soon as its stack is ready")));
-    }
+    facts.extend(back::rolling_back(deployment).map(|told| ("rolls back", told)));
+    facts.extend(back::stranded(deployment).map(|told| ("stranded", told)));
     if let Some((set, recorded)) = deployment.weights_set_at.zip(deployment.weights_recorded_at) {
         let [set, recorded] = [set, recorded].map(|at| moment_in_full(at, now));
         facts.push(("rolled back", format!("without the ledger at {set}, recorded at {recorded}")));
@@ -244,14 +241,8 @@ fn facts(deployment: &DeploymentStatus, now: &Zoned) -> Vec<(&'static str, Strin
         facts.extend(waiting_facts(waiting, &deployment.holds));
     }
     match &deployment.rollback_target {
-        Some(target) if deployment.retired_at.is_none() => {
-            let version = target.version.as_ref().map_or("an unknown version".to_owned(), ToString::to_string);
-            let how = match (target.warm, target.stack) {
-                (true, _) => "warm",
-                (false, Some(_)) => "not ready",
-                (false, None) => "gone, would be deployed again",
-            };
-            facts.push(("rollback to", format!("{version}, {how}")));
+        Some(target) if deployment.retired_at.is_none() && deployment.rolling_back_to.is_none() => {
+            facts.push(("rollback to", back::target(target)));
         }
         _ => {}
     }

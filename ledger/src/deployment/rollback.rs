@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 
 use schemas::judgement::{Counted, Judged, Verdict};
 use schemas::traffic::{self, Purpose};
-use schemas::{Event, Probed, RolloutId, StackId, Stream, Version, Weights, rollout, stack, text};
+use schemas::{DeploymentId, Event, Probed, RolloutId, StackId, Stream, Version, Weights, rollout, stack, text};
 
-use super::{Case, Deployment, Phase, Rollout, Stack, rejected};
+use super::{Case, Deployment, Phase, Rollout, Stack, rejected, stranded, waiting};
 use crate::decide::{Decision, Rejection};
 
 /// Where a rollback goes.
@@ -174,10 +174,10 @@ pub(super) fn decide(case: &Case<'_>, unready: bool) -> Result<Decision, Rejecti
     };
     let overrules = unready && matches!(target, Some(Target::Warm { .. }));
     if let Some(note) = done_already(case, overrules) {
-        return Ok(Decision::nothing(note));
+        return Ok(told_of_stranded(case, Decision::nothing(note)));
     }
     let reason = &case.by.because(text::UNSAID);
-    match target {
+    let decision = match target {
         None => {
             let (deployment, rejected) = (case.id.clone(), case.rejected_targets());
             Err(if rejected.is_empty() {
@@ -199,7 +199,19 @@ pub(super) fn decide(case: &Case<'_>, unready: bool) -> Result<Decision, Rejecti
             ));
             Ok(decision)
         }
+    };
+    decision.map(|decision| told_of_stranded(case, decision))
+}
+
+/// Adds to the answer of a rollback whose target is yet to be ready which users it leaves on a stack that does not pass, and
+/// the command that moves them: it does not move them to what it goes back from.
+fn told_of_stranded(case: &Case<'_>, mut decision: Decision) -> Decision {
+    let after = waiting::after(case, &decision);
+    if after.traffic.awaited.is_some() {
+        let stranded = stranded::stranded(&after, case.id, case.probed);
+        decision.notes.extend(stranded.iter().map(|stranded| stranded::told(&after, stranded)));
     }
+    decision
 }
 
 /// Says that a rollback was the last thing that happened to the weights, or that one waits for its target and this one does
@@ -207,15 +219,26 @@ pub(super) fn decide(case: &Case<'_>, unready: bool) -> Result<Decision, Rejecti
 fn done_already(case: &Case<'_>, overrules: bool) -> Option<String> {
     let (deployment, id) = (case.deployment, case.id);
     let back = deployment.traffic.set.as_ref().is_some_and(|set| set.purpose == Purpose::Rollback);
-    let awaited = deployment.traffic.awaited.and_then(|stack| deployment.version_of(stack));
+    let awaited = deployment.traffic.awaited.and_then(|stack| deployment.stacks.get(&stack));
     match awaited {
         _ if live(deployment).is_some() => None,
-        Some(version) if !overrules => {
-            Some(format!("{id} is being rolled back already: {version} gets all traffic once it is ready"))
+        Some(stack) if !overrules => {
+            let (version, so_far) = (&stack.version, stack.progress());
+            let unready = unready(deployment, id);
+            let unready = unready.map(|next| format!("; `{next}` sends all traffic there now")).unwrap_or_default();
+            Some(format!(
+                "{id} is being rolled back already: {version} gets all traffic once it is ready; by now {so_far}{unready}"
+            ))
         }
         None if back => Some(format!("{id} is rolled back already; `ionledger traffic` goes further back")),
         _ => None,
     }
+}
+
+/// Returns the command that overrules a rollback which waits for its target, where there is a stack that it would go to.
+pub fn unready(deployment: &Deployment, id: &DeploymentId) -> Option<String> {
+    let target = target_by(deployment, &Probed::default(), false);
+    matches!(target, Some(Target::Warm { .. })).then(|| format!("ionledger rollback {} --unready", id.arguments()))
 }
 
 impl Case<'_> {
@@ -303,6 +326,7 @@ fn start_again(case: &Case<'_>, stack: StackId, why: &str, reason: &str) -> Resu
     let unknown = || Rejection::Outdated(format!("stack {stack} is gone"));
     let version = case.deployment.version_of(stack).ok_or_else(unknown)?;
     let mut decision = deploy_again(case, version, vec![], reason)?;
+    let why = stranded::why(case.deployment, stack, why);
     decision.notes.push(format!(
         "users stay where they are: no node of the rollback target {version} passes its check ({why}). It is started again \
          and gets all traffic once it is ready; `ionledger rollback {} --unready` sends all traffic there now",

@@ -313,7 +313,7 @@ pub(super) fn ended_by_rollback(case: &Case<'_>, mut decision: Decision) -> Deci
 }
 
 /// Returns the deployment as it is once a decision is carried out.
-fn after(case: &Case<'_>, decision: &Decision) -> Deployment {
+pub(super) fn after(case: &Case<'_>, decision: &Decision) -> Deployment {
     let (stream, version) = (case.stream(), case.deployment.version.next());
     let at = At { time: case.now.time, commit: case.now.commit, version };
     let ours = decision.events.iter().filter(|(on, _)| *on == stream);

@@ -1,11 +1,13 @@
 //! Status: what runs and what serves, per service and deployment.
 
+mod back;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use ledger::State;
 use ledger::deployment::hold::Hold;
-use ledger::deployment::{self, Deployment, Dropped, Waiting, rejected, rollback, rollout, stack, step, waiting};
+use ledger::deployment::{self, Deployment, Dropped, Waiting, rejected, rollout, stack, step, waiting};
 use ledger::execute::ClockTrouble;
 use ledger::judgement::Judgements;
 use ledger::judgement::hearing::Hearing;
@@ -20,6 +22,8 @@ use schemas::{
 use serde::{Deserialize, Serialize};
 
 pub use ledger::deployment::waiting::ObstacleKind;
+
+pub use self::back::{RollbackTarget, RollingBackStatus, StrandedStatus};
 
 use super::{At, SCHEMA_VERSION};
 
@@ -117,6 +121,13 @@ pub struct DeploymentStatus {
     /// The version that a rollback goes to as soon as its stack is ready again, while that is waited for.
     #[serde(default)]
     pub rolling_back_to: Option<Version>,
+    /// What that waits for, while it is waited for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rolling_back: Option<RollingBackStatus>,
+    /// Users on a stack that does not pass its check, while another that users are on does: they get errors until somebody moves
+    /// them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub stranded: Vec<StrandedStatus>,
     /// The number that every rollback raises.
     pub fence: Fence,
     /// Its holds: while there is one, what pipelines release is prepared and not rolled out.
@@ -430,19 +441,6 @@ pub struct EvidenceStatus {
     pub bad_places: Vec<u16>,
 }
 
-/// Where a rollback would go.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RollbackTarget {
-    /// The version.
-    pub version: Option<Version>,
-    /// Its stack; none if that is gone and would be deployed again.
-    pub stack: Option<StackId>,
-    /// Whether it can take the traffic at once.
-    pub warm: bool,
-    /// Versions before it that are known to be unhealthy.
-    pub passed_over: Vec<Version>,
-}
-
 /// A rollout that was asked for and has not begun.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WaitingStatus {
@@ -576,7 +574,13 @@ fn service_status(state: &State, name: &ServiceName, at: Option<Timestamp>) -> S
             .map(|(id, deployment)| {
                 let declared = definition.and_then(|definition| definition.listen.get(&id.environment)).copied();
                 let listen = deployment.traffic.applied.as_ref().and_then(|applied| applied.listening).or(declared);
-                deployment_status(id, deployment, state.judgements.get(id).map(AsRef::as_ref), listen, at)
+                let judgements = state.judgements.get(id).map(AsRef::as_ref);
+                let past = definition.is_none_or(|definition| definition.policy.rollout.rollback_past_target);
+                DeploymentStatus {
+                    listen,
+                    rollback_target: back::target_status(deployment, past),
+                    ..deployment_status(id, deployment, judgements, at)
+                }
             })
             .collect(),
     }
@@ -586,7 +590,6 @@ fn deployment_status(
     id: &DeploymentId,
     deployment: &Deployment,
     judgements: Option<&Judgements>,
-    listen: Option<SocketAddr>,
     at: Option<Timestamp>,
 ) -> DeploymentStatus {
     let traffic = &deployment.traffic;
@@ -598,16 +601,18 @@ fn deployment_status(
     DeploymentStatus {
         deployment: id.clone(),
         environment: id.environment.clone(),
-        listen,
+        listen: None,
         versions,
         seen: None,
         weights_set_at: traffic.set.as_ref().map(|set| set.at),
         weights_recorded_at: traffic.recorded_late_at(),
         weights_applied: traffic.is_applied(),
         rollout: deployment.rollout.as_ref().map(|rollout| rollout_status(deployment, rollout, judgements, at)),
-        rollback_target: rollback::target(deployment).map(|target| target_status(deployment, &target)),
+        rollback_target: None,
         fence: traffic.fence,
         rolling_back_to: traffic.awaited.and_then(|id| Some(deployment.stacks.get(&id)?.version.clone())),
+        rolling_back: back::rolling_back_status(id, deployment),
+        stranded: back::stranded_status(id, deployment),
         holds: deployment.holds.iter().map(hold_status).collect(),
         waiting: deployment.waiting.as_ref().map(|waiting| waiting_status(id, deployment, waiting)),
         dropped: deployment.dropped.iter().map(dropped_status).collect(),
@@ -649,6 +654,8 @@ fn dropped_status(dropped: &Dropped) -> DroppedStatus {
 fn version_status(deployment: &Deployment, id: StackId, stack: &deployment::Stack) -> VersionStatus {
     let (mut phase, mut reason, collecting_since) = match &stack.phase {
         stack::Phase::Starting => (StackPhase::Starting, None, None),
+        // The ledger records it a few looks later, and its router knows it already.
+        stack::Phase::Ready if stack.ready_nodes() < stack.capacity.min_ready => (StackPhase::Unhealthy, None, None),
         stack::Phase::Ready => (StackPhase::Ready, None, None),
         stack::Phase::Unhealthy => (StackPhase::Unhealthy, None, None),
         stack::Phase::Failed { reason } => (StackPhase::Failed, Some(reason.clone()), None),
@@ -807,25 +814,4 @@ fn evidence_status(
         evidence,
         bad_places,
     })
-}
-
-fn target_status(deployment: &Deployment, target: &rollback::Target) -> RollbackTarget {
-    match target {
-        rollback::Target::Warm { stack, passed_over } => RollbackTarget {
-            version: deployment.version_of(*stack).cloned(),
-            stack: Some(*stack),
-            warm: true,
-            passed_over: passed_over.iter().filter_map(|stack| deployment.version_of(*stack).cloned()).collect(),
-        },
-        // Only a rollback asks the nodes.
-        rollback::Target::Failing { stack, .. } => RollbackTarget {
-            version: deployment.version_of(*stack).cloned(),
-            stack: Some(*stack),
-            warm: false,
-            passed_over: vec![],
-        },
-        rollback::Target::Gone { version, .. } => {
-            RollbackTarget { version: Some(version.clone()), stack: None, warm: false, passed_over: vec![] }
-        }
-    }
 }

@@ -13,6 +13,7 @@ use workers::traffic::{ProxyControl, Status};
 
 use super::Finding;
 use super::folder::mode;
+use crate::render::back::where_stranded;
 use crate::render::words::count;
 
 /// Looks at what runs on a data folder.
@@ -36,8 +37,26 @@ pub(super) async fn findings(data: &Path, client: &Client) -> Vec<Finding> {
         }
     });
     findings.extend(ports(proxy.ok().as_ref(), &declared));
+    findings.extend(status.iter().flat_map(way_back));
     findings.extend(failed(&status));
     findings
+}
+
+/// A rollback that waits for its target, and users on a stack that does not pass while another that users are on does.
+fn way_back(of: &DeploymentStatus) -> Vec<Finding> {
+    const THING: &str = "rollback";
+    let id = &of.deployment;
+    let look = || format!("look at `ionledger status {}`", id.service);
+    let waits = of.rolling_back_to.iter().zip(&of.rolling_back).map(|(target, waits)| {
+        let what = format!("{id} waits to be rolled back to {target}: {}", waits.why);
+        let next = waits.next.as_ref().map(|next| format!("; `{next}` sends all users there now")).unwrap_or_default();
+        Finding::warn(THING, what, format!("mend what keeps {target} from starting{next}"))
+    });
+    let stranded = of.stranded.iter().map(|stranded| {
+        let next = stranded.next.as_ref().map_or_else(look, |next| format!("`{next}` moves them now"));
+        Finding::fail("users", format!("{id}: {}", where_stranded(stranded)), next)
+    });
+    waits.chain(stranded).collect()
 }
 
 /// The finding of a ledger that has halted stands before all others.
@@ -149,16 +168,24 @@ fn failed(status: &[DeploymentStatus]) -> Vec<Finding> {
                 Some(Finding::fail(
                     "stack",
                     format!("{id} {version} serves with {nodes}{why}"),
-                    format!(
-                        "look at `ionledger status {0}`; `ionledger rollback {0}{env}` brings users back",
-                        id.service
-                    ),
+                    next_of_unhealthy(deployment),
                 ))
             }
             _ => None,
         }
     };
     versions.filter_map(finding).collect()
+}
+
+/// What to do about a stack that serves and is unhealthy: a rollback, if it would move users at once to one that passes.
+fn next_of_unhealthy(of: &DeploymentStatus) -> String {
+    let id = &of.deployment;
+    let look = format!("look at `ionledger status {}`", id.service);
+    let target = of.rollback_target.as_ref().filter(|target| target.warm && target.failing.is_none());
+    match target.filter(|_| of.rolling_back_to.is_none()).and_then(|target| target.version.as_ref()) {
+        Some(version) => format!("{look}; `ionledger rollback {}` sends users back to {version}", id.arguments()),
+        None => look,
+    }
 }
 
 fn ports(proxy: Option<&Status>, declared: &BTreeMap<DeploymentId, SocketAddr>) -> Vec<Finding> {

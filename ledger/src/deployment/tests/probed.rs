@@ -3,14 +3,19 @@
 use schemas::Probed;
 use schemas::command::DeploymentOutcome;
 use schemas::traffic::{Event as Traffic, RolledBack};
-use schemas::{Event, StackId};
+use schemas::{EffectId, Event, StackId};
 
+use super::super::rollback::{Target, target_by};
+use super::super::stranded;
 use super::named::{Named, given};
 use crate::decide::{Decision, Rejection};
 use crate::kit::*;
 
 /// What a second rollback is told while the first one waits.
-const WAITS: &str = "production/api is being rolled back already: 1.0.0 gets all traffic once it is ready";
+const WAITS: &str = "production/api is being rolled back already: 1.0.0 gets all traffic once it is ready; by now 0 of 1 nodes are ready";
+
+/// And what overrules that.
+const UNREADY: &str = "; `ionledger rollback api --unready` sends all traffic there now";
 
 fn rolled_back(decision: &Decision) -> RolledBack {
     match events_of(decision, "traffic.rolled_back")[..] {
@@ -66,7 +71,7 @@ fn users_of_a_version_that_passes_are_not_moved_to_one_that_does_not() {
     world.commit(decision);
     assert_eq!(world.weights(), [(V2.to_owned(), 100)].into(), "users stay");
     let again = world.decide_seeing(&rollback(), &world.probed(&[V2], &[])).unwrap();
-    assert_eq!((again.events, again.notes.join("")), (vec![], WAITS.to_owned()), "twice is once");
+    assert_eq!((again.events, again.notes.join("")), (vec![], format!("{WAITS}{UNREADY}")), "twice is once");
     assert_eq!(kinds(&world.bring_up(V1)), ["stack.ready", "traffic.weights_set"]);
     assert_ne!(world.stack(V1), dead);
     assert_eq!(world.weights(), [(V1.to_owned(), 100)].into());
@@ -141,6 +146,61 @@ fn a_rollout_whose_baseline_is_dead_ends_and_its_users_stay() {
     assert!(matches!(step, Err(Rejection::Outdated(_))), "it takes another step: {step:?}");
     world.bring_up(V1);
     assert_eq!(world.weights(), [(V1.to_owned(), 100)].into());
+}
+
+#[test]
+fn users_of_a_dead_stack_are_named_with_the_command_that_moves_them_until_they_are_moved() {
+    let mut world = given(Named::Warm);
+    world.serve(&[(V1, 50), (V2, 50)]);
+    let probed = world.probed(&[V2], &[V1]);
+    let stranded = "50 % of users are on 1.0.0, which does not pass (connection refused); `ionledger traffic api 1.1.0 100 \
+                    --again --reason WHY` moves them now";
+    let decision = world.decide_seeing(&rollback(), &probed).unwrap();
+    assert!(decision.notes[0].starts_with("users stay where they are"), "{:?}", decision.notes);
+    assert_eq!(decision.notes[1], stranded);
+    let dead = world.stack(V1);
+    world.commit(decision);
+
+    // The target's node exits at once: that is the cause from then on, and not that nobody answers.
+    let starting = world.deployment().traffic.awaited.unwrap();
+    let effect = EffectId::of_launch(world.state.ledger.unwrap(), starting, 0, 0);
+    world.report(DeploymentOutcome::StartLaunch { stack: starting, slot: 0, attempt: 0, effect, port: 1 });
+    let reason = "exited with code 3; the end of its log: no database".to_owned();
+    world.report(DeploymentOutcome::LaunchFailed { effect, reason });
+    let mut probed = Probed::default();
+    probed.passes(world.stack(V2));
+    probed.fails(dead, "connection refused".to_owned());
+    let second = world.decide_seeing(&rollback(), &probed).unwrap();
+    assert_eq!(second.events, []);
+    assert_eq!(second.notes, [format!("{WAITS} (exited with code 3){UNREADY}"), stranded.to_owned()]);
+
+    assert_eq!(kinds(&world.ask(again(traffic(&[(V2, 100)], false)))), ["traffic.weights_set"]);
+    assert_eq!((world.weights(), world.deployment().traffic.awaited), ([(V2.to_owned(), 100)].into(), None));
+}
+
+#[test]
+fn in_a_rollout_the_way_out_is_the_end_that_passes() {
+    let world = given(Named::AtStep);
+    for (passing, failing, next) in [(V2, V1, "promote"), (V1, V2, "abort")] {
+        let stranded = stranded::stranded(world.deployment(), &id(), &world.probed(&[passing], &[failing]));
+        let found: Vec<_> = stranded.iter().map(|found| (found.stack, found.next.clone())).collect();
+        assert_eq!(found, [(world.stack(failing), Some(format!("ionledger {next} api")))]);
+    }
+    assert_eq!(stranded::stranded(world.deployment(), &id(), &world.probed(&[], &[V1, V2])), [], "nobody passes");
+}
+
+#[test]
+fn the_ledger_knows_of_a_lost_node_at_once_and_how_it_ended() {
+    let mut world = given(Named::Split);
+    assert_eq!(stranded::stranded(world.deployment(), &id(), &stranded::known(world.deployment())), []);
+    let effect = world.stack_state(V1).nodes[&0].effect;
+    let reason = "exited with code 3; the end of its log: no database".to_owned();
+    world.report(DeploymentOutcome::NodeLost { effect, reason });
+    let known = stranded::known(world.deployment());
+    let found = stranded::stranded(world.deployment(), &id(), &known);
+    let found: Vec<_> = found.iter().map(|found| (found.weight, found.why.as_str(), found.next.as_deref())).collect();
+    assert_eq!(found, [(percent(90), "exited with code 3", Some("ionledger traffic api 1.1.0 100"))]);
+    assert!(matches!(target_by(world.deployment(), &known, true), Some(Target::Failing { .. })));
 }
 
 #[test]

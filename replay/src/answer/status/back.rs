@@ -1,0 +1,98 @@
+//! The way back: where a rollback would go, what one waits for whose target is not ready, and users on a stack that does not pass.
+
+use ledger::deployment::stranded::{self, Stranded};
+use ledger::deployment::{Deployment, rollback};
+use schemas::{DeploymentId, Probed, StackId, Version, Weight};
+use serde::{Deserialize, Serialize};
+
+/// Where a rollback would go.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RollbackTarget {
+    /// The version.
+    pub version: Option<Version>,
+    /// Its stack; none if that is gone and would be deployed again.
+    pub stack: Option<StackId>,
+    /// Whether it gets the traffic at once; else it is deployed, or started again, first.
+    pub warm: bool,
+    /// Why no node of its stack passes its check, if that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failing: Option<String>,
+    /// Versions before it that are known to be unhealthy.
+    pub passed_over: Vec<Version>,
+}
+
+/// What a rollback waits for that has begun.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RollingBackStatus {
+    /// How far its target is, and what is in its way.
+    pub why: String,
+    /// The command that sends all users to the target as it is, where there is a stack of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
+}
+
+/// Users on a stack that does not pass its check, while another that users are on does.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StrandedStatus {
+    /// The version; none if its stack is unknown here.
+    pub version: Option<Version>,
+    /// The stack.
+    pub stack: StackId,
+    /// Their share.
+    pub weight: Weight,
+    /// Why it does not pass.
+    pub why: String,
+    /// The command that moves them to a stack that passes, where one does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
+}
+
+/// Returns where a rollback would go, by what the ledger knows of the stacks' nodes. `past` is whether the policy lets it go past
+/// its target.
+pub(super) fn target_status(deployment: &Deployment, past: bool) -> Option<RollbackTarget> {
+    let known = stranded::known(deployment);
+    let target = rollback::target_by(deployment, &known, past)?;
+    let version = |stack: &StackId| deployment.version_of(*stack).cloned();
+    Some(match target {
+        rollback::Target::Warm { stack, passed_over } => RollbackTarget {
+            version: version(&stack),
+            stack: Some(stack),
+            warm: true,
+            failing: failing(&known, stack),
+            passed_over: passed_over.iter().filter_map(version).collect(),
+        },
+        rollback::Target::Failing { stack, why } => RollbackTarget {
+            version: version(&stack),
+            stack: Some(stack),
+            warm: false,
+            failing: Some(why),
+            passed_over: vec![],
+        },
+        rollback::Target::Gone { version, .. } => {
+            RollbackTarget { version: Some(version), stack: None, warm: false, failing: None, passed_over: vec![] }
+        }
+    })
+}
+
+fn failing(known: &Probed, stack: StackId) -> Option<String> {
+    known.failure(stack).map(str::to_owned)
+}
+
+/// Returns what the rollback waits for whose target is not ready yet, if there is one.
+pub(super) fn rolling_back_status(id: &DeploymentId, deployment: &Deployment) -> Option<RollingBackStatus> {
+    let awaited = deployment.stacks.get(&deployment.traffic.awaited?)?;
+    Some(RollingBackStatus { why: awaited.progress(), next: rollback::unready(deployment, id) })
+}
+
+/// Returns the users that are on a stack which does not pass, by what the ledger knows of the stacks' nodes.
+pub(super) fn stranded_status(id: &DeploymentId, deployment: &Deployment) -> Vec<StrandedStatus> {
+    let stranded = stranded::stranded(deployment, id, &stranded::known(deployment)).into_iter();
+    let status = |Stranded { stack, weight, why, next }| StrandedStatus {
+        version: deployment.version_of(stack).cloned(),
+        stack,
+        weight,
+        why,
+        next,
+    };
+    stranded.map(status).collect()
+}
