@@ -1,14 +1,12 @@
 //! What is really there where nobody runs who follows the ledger: it is looked at the proxy and the nodes themselves, and
 //! nothing is changed.
 
-use std::io::ErrorKind;
-use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 use replay::answer::{DeploymentStatus, NodePhase, SeenStatus, StackPhase, Status, Unattended, VersionStatus};
 use schemas::Weight;
 use workers::nodes::process;
-use workers::traffic::{Entry, ProxyControl, Status as RouterStatus};
+use workers::traffic::{ApplyError, Entry, ProxyControl, Status as RouterStatus};
 
 /// Writes into a status that nobody follows its ledger, and what of it is true nevertheless. `silent` says what answers nothing, if
 /// something should.
@@ -41,9 +39,8 @@ impl Proxy {
         let control = ProxyControl::of(data);
         let (status, trouble) = match control.status().await {
             Ok(status) => (Some(status), None),
-            Err(error) => {
-                (None, Some(if is_absent(control.socket()) { DOES_NOT_RUN.to_owned() } else { error.to_string() }))
-            }
+            Err(ApplyError::NotRunning) => (None, Some(DOES_NOT_RUN.to_owned())),
+            Err(error) => (None, Some(error.to_string())),
         };
         Self { control, status, trouble }
     }
@@ -71,12 +68,7 @@ impl Proxy {
     }
 }
 
-const DOES_NOT_RUN: &str = "it does not run";
-
-fn is_absent(socket: &Path) -> bool {
-    UnixStream::connect(socket)
-        .is_err_and(|error| matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused))
-}
+pub(crate) const DOES_NOT_RUN: &str = "it does not run";
 
 /// Writes into a version which of its nodes run. What passes its check is not known, and is left as it was.
 fn look_at_nodes(data: &Path, version: &mut VersionStatus) {

@@ -66,6 +66,20 @@ fn with_up_dead_the_command_takes_the_folder_and_moves_the_users() {
 }
 
 #[test]
+fn where_nobody_is_served_neither_status_nor_a_rollback_says_anything_else() {
+    let (up, _) = serving();
+    let folder = up.end();
+    let data = folder.path().join("data");
+    let back = say(&data, "rollback api --reason 3am");
+    assert_eq!(back.code, 8, "{back:?}");
+    let said = back.stderr.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(said.contains("set, not applied"), "{back:?}");
+    assert!(said.contains("the proxy does not run, so nobody is served; `ionledger up` starts it"), "{back:?}");
+    assert!(!said.contains("where they were"), "{back:?}");
+    known_after(folder);
+}
+
+#[test]
 fn with_up_hung_the_command_breaks_the_glass_and_up_records_it_later() {
     let (up, address) = serving();
     up.signal(Signal::STOP);

@@ -12,11 +12,11 @@ mod turns;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ledger::deployment::generation;
+use ledger::deployment::{Deployment, generation, stranded};
 use ledger::execute::Refusal;
 use ledger::{Ledger, State};
 use schemas::command::Outcome;
-use schemas::{DeploymentId, Offset, Role, Timestamp};
+use schemas::{DeploymentId, Offset, Role, StackId, Timestamp, Version};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -300,14 +300,26 @@ fn until(now: Timestamp, at: Timestamp) -> Duration {
 /// Why weights could not be applied at once; the traffic shifter goes on trying.
 #[derive(Debug, thiserror::Error)]
 pub enum ApplyNowError {
-    /// There is nothing to apply.
+    /// No weights are set, or other ones by now.
     #[error("{0} has no weights that could be served now")]
     Nothing(DeploymentId),
+    /// A stack that is to have users has no node that could be called.
+    #[error("no node of {version} runs that could be called ({why}): {users}, until one does{next}")]
+    NoNode {
+        /// Its version.
+        version: Version,
+        /// Why none runs, in a few words.
+        why: String,
+        /// What users get meanwhile.
+        users: String,
+        /// What to do, after a semicolon; empty if nothing helps.
+        next: String,
+    },
     /// The router serves what another rollback left there, of which the ledger does not know yet.
     #[error("the router of {0} serves what a rollback left there that is not yet in the ledger")]
     Unrecorded(DeploymentId),
     /// The router did not take it.
-    #[error(transparent)]
+    #[error("{}{}", if matches!(.0, ApplyError::NotRunning) { "" } else { "users are still where they were: " }, .0)]
     Router(#[from] ApplyError),
 }
 
@@ -318,12 +330,13 @@ pub enum ApplyNowError {
 ///
 /// [`ApplyNowError`]; the rollback stands all the same.
 pub async fn apply_now(ledger: &Ledger, router: &dyn Router, id: &DeploymentId) -> Result<Held, ApplyNowError> {
-    let routes = {
+    let (routes, deployment) = {
         let view = ledger.view();
         let state = view.state();
-        state.deployment(id).and_then(|deployment| traffic_shifter::routes(state, id, deployment))
+        let deployment = state.deployment(id).ok_or_else(|| ApplyNowError::Nothing(id.clone()))?;
+        (traffic_shifter::routes(state, id, deployment), deployment.clone())
     };
-    let routes = routes.ok_or_else(|| ApplyNowError::Nothing(id.clone()))?;
+    let Some(routes) = routes else { return Err(no_node(router, id, &deployment).await) };
     match router.apply(&routes).await {
         // Something younger is held: the weights of this rollback, or of what came after it.
         Err(ApplyError::Superseded { held: generation }) => match router.entry(id).await? {
@@ -336,4 +349,33 @@ pub async fn apply_now(ledger: &Ledger, router: &dyn Router, id: &DeploymentId) 
         },
         other => Ok(other?),
     }
+}
+
+/// Says which stack keeps the weights of `deployment` from being applied, and what its users get meanwhile.
+async fn no_node(router: &dyn Router, id: &DeploymentId, deployment: &Deployment) -> ApplyNowError {
+    let set = deployment.traffic.set.iter().flat_map(|set| set.weights.iter());
+    let mut stacks = set.filter_map(|(stack, _)| deployment.stacks.get(&stack));
+    let Some(stack) = stacks.find(|stack| stack.nodes.values().all(|node| node.address().is_none())) else {
+        return ApplyNowError::Nothing(id.clone());
+    };
+    let held = match router.entry(id).await {
+        Ok(entry) => entry,
+        Err(error) => return error.into(),
+    };
+    let held = held.as_ref().and_then(Entry::held).map(|held| &held.routes);
+    let share = |(stack, weight)| {
+        let version = held.and_then(|held| held.backends.get(&stack)).map(|backends| backends.version.as_str());
+        format!("{} {weight}", version.unwrap_or("a gone stack"))
+    };
+    let served: Vec<String> = held.iter().flat_map(|held| held.weights.iter()).map(share).collect();
+    let users = match served.is_empty() {
+        true => "nobody is served".to_owned(),
+        false => format!("users still get {}", served.join(", ")),
+    };
+    let passes = |id: StackId| deployment.stacks.get(&id).is_some_and(|stack| stack.ready_nodes() > 0);
+    let passing = held.iter().flat_map(|held| held.weights.iter()).filter(|(stack, _)| passes(*stack));
+    let passing = passing.max_by_key(|(_, weight)| *weight).map(|(stack, _)| stack);
+    let next = passing.and_then(|passing| stranded::way_out(deployment, id, passing));
+    let next = next.map(|next| format!("; `{next}` sends all of them to a version that passes")).unwrap_or_default();
+    ApplyNowError::NoNode { version: stack.version.clone(), why: stack.trouble(), users, next }
 }

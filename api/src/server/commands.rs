@@ -348,7 +348,7 @@ async fn confirm(
         // A rollback waits for no takeover: whoever commits it also applies it.
         match tokio::time::timeout_at(deadline, api.hooks.apply_now(deployment)).await {
             Ok(Ok(())) => return Some((true, None)),
-            Ok(Err(why)) => trouble = Some(format!("the weights could not be applied at once: {why}")),
+            Ok(Err(why)) => trouble = Some(format!("the weights are set, and not applied yet: {why}")),
             Err(_) => trouble = Some("the router has not confirmed the weights yet".to_owned()),
         }
     }

@@ -60,7 +60,7 @@ pub(crate) async fn change_then(
     }
     if matches!(command, Command::Rollback { .. }) && rolled_back(&answer) != Exit::Done {
         session.out.say(&written::loudly(&[
-            "set, not applied: users are still where they were; it is applied as soon as the router can be told"
+            "set, not applied: the router does not serve it yet; it is applied as soon as the router can be told"
                 .to_owned(),
         ]));
     }

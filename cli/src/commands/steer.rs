@@ -83,8 +83,8 @@ Examples:
 /// and does it itself, with the settings of `up` (--config) if the ledger lies in Kafka. If what holds the folder gives no
 /// answer within 2 s, it breaks the glass.
 ///
-/// It ends with 8 if the weights are set and the router has not confirmed them: it hangs or does not run, and users are
-/// still where they were.
+/// It ends with 8 if the weights are set and the router has not confirmed them: it hangs or does not run, or no node of the
+/// target can be called. The answer says what users get meanwhile.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:

@@ -19,6 +19,7 @@ use super::words::{
     percent, plain, strong, style_of,
 };
 use crate::halted::sentence;
+use crate::unattended::DOES_NOT_RUN;
 
 /// The columns of [`lines`], for help texts.
 pub(crate) const COLUMNS: &str = "deployment, version, role, weight set, weight applied, phase, nodes ready, nodes wanted, requested at, stack, why the \
@@ -59,7 +60,7 @@ pub(crate) fn warnings(status: &Status) -> Vec<String> {
 /// Returns the line that comes first where nobody runs who follows the ledger.
 pub(crate) fn told_unattended(seen: &Unattended) -> String {
     let proxy = seen.proxy.as_ref().map_or("the proxy answers".to_owned(), |why| match why.as_str() {
-        "it does not run" => "the proxy does not run, so nobody is served".to_owned(),
+        DOES_NOT_RUN => "the proxy does not run, so nobody is served".to_owned(),
         why => format!("the proxy does not answer ({why})"),
     });
     let nodes = format!("{} of {} run", seen.nodes_running, count(seen.nodes, "node", "nodes"));
@@ -188,6 +189,9 @@ fn seen_headline(
     let shares: Vec<String> =
         seen.weights.iter().map(|(stack, weight)| format!("{} {weight}", name_of(deployment, *stack))).collect();
     match (&shares[..], &seen.trouble) {
+        (_, Some(why)) if why == DOES_NOT_RUN => {
+            (BAD, format!("nobody is served: the proxy does not run; `ionledger up` starts it{stands}"))
+        }
         (_, Some(why)) => (BAD, format!("users cannot connect: {why}{stands}")),
         ([], None) => (BAD, format!("serves nobody{stands}")),
         (_, None) => (WARN, format!("the proxy serves {}{stands}", shares.join(", "))),

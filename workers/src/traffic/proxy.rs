@@ -46,6 +46,9 @@ pub enum ApplyError {
     /// The proxy says no; nothing changed.
     #[error("the proxy refused: {0}")]
     Refused(String),
+    /// It does not run; nothing changed.
+    #[error("the proxy does not run, so nobody is served; `ionledger up` starts it")]
+    NotRunning,
     /// No answer: it is unknown whether anything changed. Read back before acting on it.
     #[error("no answer from the proxy at {socket}: {cause}; look at its log or start `ionledger up`")]
     Unreachable {
@@ -180,7 +183,10 @@ impl ProxyControl {
     ) -> Result<(StatusCode, Bytes), ApplyError> {
         let body = body.map_or(Ok(Vec::new()), serde_json::to_vec).map_err(|error| self.unreachable(error))?;
         match timeout(CALL_MAX, exchange(&self.socket, method, path, body)).await {
-            Ok(answer) => answer.map_err(|error| self.unreachable(error)),
+            Ok(answer) => answer.map_err(|error| match error.downcast_ref::<io::Error>().map(io::Error::kind) {
+                Some(io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => ApplyError::NotRunning,
+                _ => self.unreachable(error),
+            }),
             Err(_) => Err(self.unreachable(format!("nothing within {CALL_MAX:?}"))),
         }
     }

@@ -6,8 +6,9 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use schemas::command::{Command, DeploymentOutcome, Outcome, PlanAsked, Request};
-use schemas::{Probed, Role, Timestamp, Weight, Weights};
+use schemas::{EffectId, Probed, Role, Timestamp, Weight, Weights};
 use workers::glass::Rolled;
+use workers::runtime;
 
 use crate::world::{
     DEADLINE, HOLDER, V1, V2, V3, World, deployment, effective_at, has, patience, person, request, rollback,
@@ -355,4 +356,23 @@ async fn an_id_that_waits_for_the_ledger_is_refused_for_something_else_and_its_f
     let answer = world.glass.execute(other, person("ana"), None, Probed::default()).await;
     assert_eq!(answer, Rolled::Settled(Err(ledger::execute::Refusal::OtherContent { id: asked.id })));
     assert_eq!(fs::read(world.file(asked.id)).unwrap(), kept);
+}
+
+/// The target's only node is gone and the next one is not there yet: nothing can be called.
+#[tokio::test]
+async fn weights_on_a_stack_without_a_node_are_named_with_what_users_get_meanwhile_and_the_way_out() {
+    let world = World::serving().await;
+    let effect = EffectId::of_launch(world.ledger.id(), world.stack(V1), 0, 0);
+    let reason = "exited with code 3; the end of its log: no database".to_owned();
+    world.report(Role::Provisioner, DeploymentOutcome::NodeLost { effect, reason }).await;
+    world.ask(Command::Rollback { deployment: deployment(), unready: true }).await;
+    let said = runtime::apply_now(&world.ledger, &*world.router, &deployment()).await.unwrap_err().to_string();
+    assert_eq!(
+        said,
+        "no node of 1.0.0 runs that could be called (exited with code 3): users still get 1.1.0 100 %, until one does; \
+         `ionledger traffic api 1.1.0 100 --again --reason WHY` sends all of them to a version that passes"
+    );
+    world.router.deaf.store(true, Ordering::SeqCst);
+    let said = runtime::apply_now(&world.ledger, &*world.router, &deployment()).await.unwrap_err().to_string();
+    assert!(said.starts_with("users are still where they were: no answer from the proxy"), "{said}");
 }

@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 
 use http::StatusCode;
 use tokio::net::TcpListener;
-use workers::proxy::{Config, Error, Proxy, TakeOver};
+use workers::proxy::{Config, Error, Files, Proxy, TakeOver};
 use workers::traffic::ApplyError;
 
 use crate::stage::{BASELINE, Echo, Stage, User, config, get, routes, within};
@@ -85,11 +85,16 @@ async fn an_address_that_is_taken_at_the_start_is_named_and_taken_later() {
 }
 
 #[tokio::test]
-async fn without_a_proxy_calls_say_that_it_is_unknown_what_holds() {
+async fn without_a_proxy_calls_say_that_none_runs_and_nobody_is_served() {
     let folder = tempfile::tempdir().unwrap();
     let control = workers::traffic::ProxyControl::of(folder.path());
     let error = control.status().await.unwrap_err();
-    assert!(matches!(error, ApplyError::Unreachable { .. }), "{error}");
+    assert_eq!(error, ApplyError::NotRunning);
+    let folder = Files::of(folder.path()).control;
+    std::fs::create_dir_all(folder.parent().unwrap()).unwrap();
+    drop(std::os::unix::net::UnixListener::bind(&folder).unwrap());
+    assert_eq!(control.status().await.unwrap_err(), ApplyError::NotRunning, "it left its socket behind");
+    assert!(error.to_string().contains("nobody is served; `ionledger up` starts it"), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
