@@ -26,8 +26,8 @@ pub(crate) struct New {
     /// The release's version
     #[arg(value_name = "VERSION")]
     version: Version,
-    /// Roll it out over this time once it is ready
-    #[arg(long, value_name = "DURATION", value_parser = sentence::length_ms)]
+    /// Roll it out over this time once it is ready; a stack that is there already is rolled out as it is
+    #[arg(long, value_name = "DURATION", value_parser = sentence::length_ms, allow_hyphen_values = true)]
     roll: Option<u64>,
     /// The canary's shares with --roll, rising [default: the policy's]
     #[arg(long, value_name = "PERCENT,..", value_parser = sentence::steps, requires = "roll")]

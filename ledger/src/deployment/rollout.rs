@@ -326,6 +326,19 @@ impl Case<'_> {
         Rejection::RolloutRunning { deployment: self.id.clone(), from, to, weight: rollout.weight() }
     }
 
+    /// Says that `version` is being rolled out by another plan than was asked for, and how that is replaced.
+    pub(super) fn rolled_otherwise(&self, live: &Rollout, version: &Version) -> Rejection {
+        let from = self.deployment.version_of(live.baseline).map_or("FROM".to_owned(), ToString::to_string);
+        Rejection::Invalid(format!(
+            "{} {version} is being rolled out already, by another plan: it is at {}; `ionledger roll {} {from} {version}{} \
+             --supersede` with a duration begins again",
+            self.id,
+            live.weight(),
+            self.id.service,
+            self.id.env_flag()
+        ))
+    }
+
     /// Returns the rollout under way; `next` is what to do if there is none.
     fn live_rollout(&self, next: &str) -> Result<&Rollout, Rejection> {
         let rollout = self.deployment.rollout.as_ref();

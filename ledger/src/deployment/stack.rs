@@ -335,13 +335,13 @@ fn vacate(deployment: &mut Deployment, effect: EffectId, failure: Option<&String
 }
 
 /// Decides `new`: none if the version has a stack that is starting or was ready, and the rollout asked for is that
-/// stack's too, is under way, or has nothing left to do. Stacks that were retired, or whose rollout was dropped, do not
-/// count: they go.
+/// stack's too, is under way, or has nothing left to do. A rollout that is asked for of such a stack is asked for as that of a
+/// new one. Stacks that were retired, or whose rollout was dropped, do not count: they go.
 ///
 /// # Errors
 ///
-/// [`Rejection::Unknown`] without the release, [`Rejection::Invalid`] for a plan that cannot be, or for a rollout of a
-/// stack that was asked for without it, [`Rejection::Older`] for a rollout that would go back, [`Rejection::Rejected`] for
+/// [`Rejection::Unknown`] without the release, [`Rejection::Invalid`] for a plan that cannot be, for a stack that has some of
+/// the traffic, or is being rolled out by another plan, [`Rejection::Older`] for a rollout that would go back, [`Rejection::Rejected`] for
 /// one of a rejected version without `again`.
 pub(super) fn decide_new(
     case: &Case<'_>,
@@ -357,18 +357,16 @@ pub(super) fn decide_new(
     let definition = service.definition.as_ref().ok_or_else(|| Rejection::unknown_service(&id.service, []))?;
     let then_roll = asked.map(|asked| decide::plan(asked, &definition.policy)).transpose()?;
     let stands = |stack: &Stack| &stack.version == version && stack.may_serve() && !stack.retired && !stack.dropped;
-    let stacks = || deployment.stacks.iter().filter(|(_, stack)| stands(stack));
-    if stacks().next().is_some() {
-        if let Some(plan) = then_roll
-            && !stacks().any(|(stack, _)| rolls(deployment, *stack, &plan))
-        {
-            return Err(Rejection::Invalid(format!(
-                "{id} {version} already has a stack, and that rollout is not ahead of it; start it with \
-                 `ionledger roll {} FROM {version}`",
-                id.service
-            )));
-        }
-        return Ok(Decision::nothing(format!("{id} {version} already has a stack")));
+    let mut stacks = deployment.stacks.iter().filter(|(_, stack)| stands(stack));
+    let standing = stacks.clone().max_by_key(|(id, stack)| {
+        (deployment.traffic.set_weight(**id), stack.phase == Phase::Ready, stack.requested_at, **id)
+    });
+    if let Some((standing, _)) = standing {
+        let asked = asked.zip(then_roll);
+        return match asked.filter(|(_, plan)| !stacks.any(|(stack, _)| rolls(deployment, *stack, plan))) {
+            Some((asked, plan)) => roll_standing(case, *standing, version, (asked, plan), again),
+            None => Ok(Decision::nothing(format!("{id} {version} already has a stack"))),
+        };
     }
     if then_roll.is_some() {
         case.check_version_again(version, again)?;
@@ -388,6 +386,37 @@ pub(super) fn decide_new(
     let lifted = rolling.as_ref().and_then(|_| hold::lifted_by_fix(case, version));
     let events = [requested.into()].into_iter().chain(rolling.into_iter().flatten()).chain(lifted).collect();
     let mut decision = Decision::on(case.stream(), events).requiring(Stream::Service(id.service.clone()));
+    decision.notes.extend(baked);
+    Ok(waiting::noted(case, decision))
+}
+
+/// Decides that a stack which is there is rolled out, as one that is made for it would be.
+fn roll_standing(
+    case: &Case<'_>,
+    stack: StackId,
+    version: &Version,
+    (asked, plan): (&PlanAsked, Plan),
+    again: bool,
+) -> Result<Decision, Rejection> {
+    let Case { id, deployment, service, .. } = case;
+    let definition = service.definition.as_ref().ok_or_else(|| Rejection::unknown_service(&id.service, []))?;
+    if let Some(live) = deployment.rollout.as_ref().filter(|rollout| rollout.is_live() && rollout.canary == stack) {
+        return Err(case.rolled_otherwise(live, version));
+    }
+    let weight = deployment.traffic.set_weight(stack);
+    if weight > Weight::ZERO {
+        return Err(Rejection::Invalid(format!(
+            "{id} {version} has a stack with {weight} of the traffic already, and a rollout begins from none; \
+             `ionledger traffic {} {version} 100{}` gives it all",
+            id.service,
+            id.env_flag()
+        )));
+    }
+    case.check_again(version, stack, again)?;
+    let baked = decide::bake_note(asked, &plan, &definition.policy);
+    let events = waiting::request(case, stack, version, plan)?.into_iter().chain(hold::lifted_by_fix(case, version));
+    let mut decision = Decision::on(case.stream(), events.collect()).requiring(Stream::Service(id.service.clone()));
+    decision.notes.push(format!("{version} already has a stack, and that one is rolled out"));
     decision.notes.extend(baked);
     Ok(waiting::noted(case, decision))
 }

@@ -87,6 +87,10 @@ pub(super) fn wait(deployment: &mut Deployment, waiting: Waiting) {
         let stack = before.stack;
         drop_request(deployment, stack, "another one was asked for after it", waiting.at);
     }
+    // Its stack is wanted again, if a rollout of it was dropped before.
+    if let Some(stack) = deployment.stacks.get_mut(&waiting.stack) {
+        stack.dropped = false;
+    }
     deployment.waiting = Some(waiting);
 }
 
@@ -133,7 +137,7 @@ pub(super) fn evolve(deployment: &mut Deployment, event: &rollout::Event, at: &A
     }
 }
 
-/// Returns the events that let the rollout of a new `stack` of `version` wait, in place of the one that waits.
+/// Returns the events that let the rollout of `stack`, of `version`, wait, in place of the one that waits.
 ///
 /// # Errors
 ///
@@ -152,8 +156,12 @@ pub(super) fn request(case: &Case<'_>, stack: StackId, version: &Version, plan: 
             does,
         });
     }
-    let replaced = before.map(|(stack, _)| {
-        let reason = format!("a rollout of {version} was asked for after it");
+    let replaced = before.map(|(before, _)| {
+        let reason = match before == stack {
+            true => "it was asked for again with another plan".to_owned(),
+            false => format!("a rollout of {version} was asked for after it"),
+        };
+        let stack = before;
         rollout::RequestDropped { stack, reason }.into()
     });
     let fixes = case.service.releases.get(version).and_then(|release| release.recorded.fixes.clone());

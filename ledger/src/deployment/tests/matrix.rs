@@ -177,11 +177,13 @@ const CELLS: &[(Asked, Results)] = {
         ]),
         (Asked::NewSecondThenRoll, &[
             ("Unknown", &[Undeclared, Declared]),
-            ("Invalid", &[Warm, OnHold, Split, Sick, Unhealthy, Mended, CameBack, Aborted, Superseded, RolledBack]),
+            ("Invalid", &[Split, Superseded]),
+            ("Rejected", &[CameBack, RolledBack]),
             ("nothing", &[
                 Waiting, Started, StartedAfterRollback, AtStep, Paused, Held, CanaryIll, Completed, Promoted, Awaiting,
                 DriftedOff, DriftedBack, DriftedToTarget,
             ]),
+            ("rollout.requested", &[Warm, OnHold, Sick, Unhealthy, Mended, Aborted]),
             ("stack.requested + rollout.requested", &[
                 Released, Starting, Launching, Launched, Up, Failed, Ready, Serving, Collecting, Emptied, Retired,
             ]),
@@ -476,7 +478,7 @@ fn a_command_that_was_carried_out_changes_nothing_a_second_time() {
 /// A commit that was decided on a release, a definition or a policy is void once another of them counts.
 #[test]
 fn what_was_decided_on_the_service_requires_its_head() {
-    let required = ["stack.requested", "traffic.weights_set", "rollout.started"];
+    let required = ["stack.requested", "traffic.weights_set", "rollout.started", "rollout.requested"];
     for named in Named::ALL {
         for asked in Asked::ALL {
             let Ok(decision) = asked.decide(&given(*named)) else { continue };

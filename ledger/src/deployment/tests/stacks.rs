@@ -31,13 +31,44 @@ fn everything_needed_to_run_it_is_frozen_with_the_request() {
 }
 
 #[test]
-fn a_rollout_that_comes_too_late_for_a_stack_is_refused_and_not_forgotten_silently() {
-    let world = given(Named::Warm);
-    assert_eq!(
-        world.decide(&new_then_roll(V2)).unwrap_err().to_string(),
-        "production/api 1.1.0 already has a stack, and that rollout is not ahead of it; \
-         start it with `ionledger roll api FROM 1.1.0`"
-    );
+fn a_rollout_of_a_stack_that_is_there_is_asked_for_as_that_of_a_new_one() {
+    let mut world = given(Named::Warm);
+    let stack = world.stack(V2);
+    let decision = world.ask(new_then_roll(V2));
+    assert_eq!(kinds(&decision), ["rollout.requested"]);
+    assert_eq!(decision.notes, ["1.1.0 already has a stack, and that one is rolled out"]);
+    assert_eq!(kinds(&world.report(DeploymentOutcome::StartRequestedRollout { stack })), ["rollout.started"]);
+}
+
+#[test]
+fn a_rollout_that_waits_gives_way_to_one_of_the_same_stack_by_another_plan() {
+    let mut world = given(Named::Waiting);
+    let stack = world.stack(V2);
+    let mut other = new_then_roll(V2);
+    let Command::New { then_roll: Some(plan), .. } = &mut other else { unreachable!() };
+    plan.duration_ms = Some(60_000);
+    assert_eq!(kinds(&world.ask(other)), ["rollout.request_dropped", "rollout.requested"]);
+    assert_eq!(world.deployment().waiting.as_ref().map(|waiting| waiting.plan.duration_ms), Some(60_000));
+    assert!(!world.stack_state(V2).dropped, "it is still wanted, and not the first to be collected");
+    assert_eq!(kinds(&world.report(DeploymentOutcome::StartRequestedRollout { stack })), ["rollout.started"]);
+}
+
+#[test]
+fn a_rejected_stack_is_rolled_out_again_only_by_who_says_so_and_a_second_plan_needs_supersede() {
+    let mut world = given(Named::RolledBack);
+    let said = world.decide(&new_then_roll(V2)).unwrap_err().to_string();
+    assert!(said.starts_with("production/api 1.1.0 was rolled back from at "), "{said}");
+    assert!(said.ends_with("add `--again --reason WHY`"), "{said}");
+    assert_eq!(kinds(&world.ask(again(new_then_roll(V2)))), ["rollout.requested"]);
+
+    let mut other = new_then_roll(V2);
+    let Command::New { then_roll: Some(plan), .. } = &mut other else { unreachable!() };
+    plan.duration_ms = Some(60_000);
+    let said = given(Named::AtStep).decide(&other).unwrap_err().to_string();
+    assert!(said.contains("is being rolled out already, by another plan: it is at 10 %"), "{said}");
+    assert!(said.contains("`ionledger roll api 1.0.0 1.1.0 --supersede`"), "{said}");
+    let said = given(Named::Split).decide(&new_then_roll(V2)).unwrap_err().to_string();
+    assert!(said.contains("has a stack with 10 % of the traffic") && said.contains("traffic api 1.1.0 100"), "{said}");
 }
 
 #[test]
