@@ -12,6 +12,7 @@ mod events;
 mod forecast;
 mod glass;
 mod history;
+mod holds;
 mod hooks;
 mod logs;
 mod measured;

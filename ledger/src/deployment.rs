@@ -221,7 +221,7 @@ pub fn decide(
         Command::Abort { .. } => rollout::decide_abort(&case).map(|decision| went_back(&case, decision)),
         Command::Promote { .. } => rollout::decide_promote(&case),
         Command::Hold { for_ms, .. } => hold::decide_hold(&case, *for_ms),
-        Command::LiftHold { .. } => hold::decide_lift(&case),
+        Command::LiftHold { only, .. } => hold::decide_lift(&case, *only),
         Command::Retire { .. } => traffic::decide_retire(&case),
         Command::Dismiss { version, .. } => failure::decide_dismiss(&case, version),
         Command::Apply { .. } | Command::Release { .. } => Ok(Decision::default()),

@@ -109,7 +109,7 @@ pub(crate) fn hold(for_ms: Option<u64>) -> Command {
 }
 
 pub(crate) fn lift_hold() -> Command {
-    Command::LiftHold { deployment: id() }
+    Command::LiftHold { deployment: id(), only: None }
 }
 
 pub(crate) fn traffic(shares: &[(&str, u16)], supersede: bool) -> Command {

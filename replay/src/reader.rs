@@ -24,7 +24,7 @@ use ledger::{Ledger, State};
 use schemas::text::count;
 use schemas::{CommitId, DeploymentId, EnvironmentName, Event, Offset, ServiceName, Timestamp, genesis};
 
-use crate::answer::{self, At, Declaration, History, Production, Status, Verified, WhoShipped};
+use crate::answer::{self, At, Declaration, History, Made, Production, Status, Verified, WhoShipped};
 use crate::fold::{FoldError, visit_all};
 use crate::moment::Moment;
 use crate::projection::{OpenError, Projection};
@@ -334,6 +334,16 @@ impl Reader {
         let seen = collected.seen();
         let answer = self.who_shipped_in(&seen, deployment, &places).await?;
         Ok(answer.expect("a fold knows every commit"))
+    }
+
+    /// Returns who made a commit, if that is known without a fold of the whole log.
+    ///
+    /// # Errors
+    ///
+    /// What keeps the log from being read.
+    pub async fn made(&self, commit: CommitId) -> Result<Option<Made>, Error> {
+        let Some(rows) = self.rows().await else { return Ok(None) };
+        Ok(Places::Rows(rows).find(&*self.log, commit).await?.flatten())
     }
 
     /// Returns a part of history, the newest commit first.

@@ -132,10 +132,13 @@ pub enum Command {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         for_ms: Option<u64>,
     },
-    /// End every hold of a deployment.
+    /// End every hold of a deployment, or one of them.
     LiftHold {
         /// The deployment.
         deployment: DeploymentId,
+        /// Which; left out: every one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        only: Option<Cause>,
     },
     /// Serve no traffic any more and take every stack down.
     Retire {
@@ -223,7 +226,7 @@ impl Command {
             | Command::Abort { deployment }
             | Command::Promote { deployment }
             | Command::Hold { deployment, .. }
-            | Command::LiftHold { deployment }
+            | Command::LiftHold { deployment, .. }
             | Command::Retire { deployment }
             | Command::Dismiss { deployment, .. } => Some(deployment),
         }

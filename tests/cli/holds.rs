@@ -81,8 +81,38 @@ fn a_hold_with_an_end_needs_a_reason_and_ends_by_itself() {
     let without = up.say("hold api");
     assert_eq!(without.code, 2, "{without:?}");
     assert!(without.stderr.contains("--reason"), "{without:?}");
+    let never = up.say("hold api --reason move --for 0s");
+    assert!(never.code == 2 && never.stderr.contains("`--for` takes from 1 ms to 52 weeks"), "{never:?}");
     up.done("hold api --reason move --for 2s");
     up.until("it is over", |deployment| deployment["holds"].is_null());
     let history = up.done("history api").stdout;
     assert!(history.contains("was put on hold until") && history.contains("its time was over"), "{history}");
+}
+
+#[test]
+fn a_second_hold_says_which_one_it_replaces_and_its_undo_touches_no_other() {
+    let up = Up::new();
+    up.serving("1.0.0", "");
+    up.ready("1.1.0", &[]);
+    up.done("traffic api 1.1.0 100");
+    up.done("rollback api --reason slow");
+    let first = up.done("hold api --reason move");
+    let words = |run: &Run| run.stderr.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(words(&first).contains("note: production/api is also on hold since "), "{first:?}");
+    assert!(words(&first).contains("(1.1.0 was rolled back: slow), set by person:"), "{first:?}");
+    assert!(words(&first).contains("undo: ionledger hold api --lift=asked"), "{first:?}");
+    let second = up.done("hold api --reason freeze --dry-run");
+    assert!(
+        words(&second).contains("note: the new hold takes the place of the one before: on hold since "),
+        "{second:?}"
+    );
+    let second = up.done("hold api --reason freeze");
+    assert!(words(&second).contains("(move), set by person:"), "{second:?}");
+    assert!(words(&second).contains("undo: ionledger hold api --reason 'move'"), "{second:?}");
+
+    let lifted = up.done("hold api --lift=asked");
+    assert!(words(&lifted).contains("note: production/api is still on hold since "), "{lifted:?}");
+    up.until("the rollback's hold stays", |deployment| {
+        deployment["holds"].as_array().is_some_and(|holds| holds.len() == 1 && holds[0]["cause"] == "rollback")
+    });
 }

@@ -283,7 +283,7 @@ impl World {
         let live = of.rollout.as_ref().filter(|rollout| rollout.is_live());
         let deployment = id.clone();
         if !of.holds.is_empty() && self.dice.chance(120) {
-            return Some(Command::LiftHold { deployment });
+            return Some(Command::LiftHold { deployment, only: None });
         }
         let dice = self.dice.range(0, 100);
         if let Some(rollout) = live {

@@ -25,7 +25,7 @@ use workers::measures::Asked;
 
 use super::peer::Caller;
 use super::seat::Room;
-use super::{Api, artifacts, glass, respond};
+use super::{Api, artifacts, glass, holds, respond};
 use crate::authorize::{Act, authorize};
 use crate::problem::{Code, Problem};
 use crate::telemetry;
@@ -75,6 +75,7 @@ async fn dry_run(api: &Api, actor: &Actor, request: &Request) -> Result<Answer, 
     let names = Names { service: before, ..names(api, &request.command) };
     let events = Happened::all(&decision.events, &names);
     notes.extend(decision.notes);
+    notes.extend(holds::beside(api, &holds::of(api, &request.command), &decision.events).await);
     notes.extend(lacks(api, &request.command).await);
     notes.extend(source_trouble(api, &request.command).await);
     Ok(Answer { commit: None, offset: None, events, notes, repeated: false, applied: None, unrecorded: None })
@@ -102,7 +103,7 @@ pub(super) async fn carry_out(
     let repeated = api.ledger.view().command(request.id).is_some();
     let warnings = if repeated { vec![] } else { check_outside(api, &request.command, false).await? };
     let (id, command, who, began) = (request.id, request.command.clone(), actor.to_string(), Instant::now());
-    let before = service_of(api, &command);
+    let (before, held) = (service_of(api, &command), holds::of(api, &command));
     let probed = probed(api, &command).await;
     let done = match glass::glass_for(api, &command, how.no_break_glass) {
         None => api.ledger.execute_seeing(request, actor, cause, probed).await,
@@ -123,6 +124,7 @@ pub(super) async fn carry_out(
     let before = if done.repeated { service_before(api, &command, done.offset).await } else { before };
     let mut answer = Answer::of(&done, &Names { service: before, ..names(api, &command) });
     answer.notes.extend(warnings);
+    answer.notes.extend(holds::beside(api, &held, &done.events).await);
     answer.notes.extend(lacks(api, &command).await);
     answer.notes.extend(source_trouble(api, &command).await);
     if let Some((confirmed, note)) = applied {

@@ -1,8 +1,10 @@
 //! What comes after a change: the command that takes it back, or the one that comes next.
 
 use api::wire::Happened;
+use ledger::deployment::hold;
 use replay::answer::DeploymentStatus;
 use schemas::command::Command;
+use schemas::hold::Cause;
 use schemas::{DeploymentId, Offset, Weight};
 
 use crate::render::words::percent;
@@ -43,7 +45,7 @@ pub(crate) fn after(command: &Command, before: &Before, happened: &[Happened]) -
         }
         // What was rolled back before is only held now.
         Command::Rollback { deployment, .. } if !happened.iter().any(|event| event.kind == "traffic.rolled_back") => {
-            Some(format!("undo: ionledger hold {} --lift", deployment.arguments()))
+            Some(format!("undo: {}", hold::lift_one(deployment, Cause::Rollback)))
         }
         Command::Traffic { deployment, .. } | Command::Rollback { deployment, .. } => {
             let before = before.filter(|before| !goes_to_rejected(before, happened));
@@ -54,7 +56,7 @@ pub(crate) fn after(command: &Command, before: &Before, happened: &[Happened]) -
         Command::Resume { deployment } => Some(format!("undo: ionledger pause {}", deployment.arguments())),
         Command::Promote { .. } if happened.iter().any(|event| event.kind == "traffic.rejected") => None,
         Command::Promote { deployment } => Some(format!("undo: ionledger rollback {}", deployment.arguments())),
-        Command::Hold { deployment, .. } => Some(format!("undo: ionledger hold {} --lift", deployment.arguments())),
+        Command::Hold { deployment, .. } => Some(format!("undo: {}", undo_hold(deployment, before))),
         Command::Abort { deployment } => before.and_then(|before| {
             let rollout = before.rollout.as_ref()?;
             let (from, to) = (rollout.baseline.as_ref()?, rollout.canary.as_ref()?);
@@ -70,6 +72,17 @@ pub(crate) fn after(command: &Command, before: &Before, happened: &[Happened]) -
         Command::LiftHold { .. } | Command::Dismiss { .. } => None,
     };
     said.into_iter().collect()
+}
+
+/// The command that brings the hold back that somebody asked for before, or ends the one that is new; no other hold is touched.
+fn undo_hold(deployment: &DeploymentId, before: Option<&DeploymentStatus>) -> String {
+    let mut holds = before.into_iter().flat_map(|before| &before.holds);
+    let Some(replaced) = holds.find(|hold| hold.cause == Cause::Asked) else {
+        return hold::lift_one(deployment, Cause::Asked);
+    };
+    let until = replaced.until.map(|until| format!(", with --for what is left until {until}")).unwrap_or_default();
+    let reason = replaced.reason.replace('\'', r"'\''");
+    format!("ionledger hold {} --reason '{reason}'{until}", deployment.arguments())
 }
 
 /// Says whether taking a change back would give traffic to a stack that was rejected before it, or is by it.

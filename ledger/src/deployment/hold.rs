@@ -71,7 +71,8 @@ pub fn against<'a>(deployment: &'a Deployment, waiting: &Waiting) -> impl Iterat
     deployment.holds.values().filter(move |hold| !by_hand || hold.since >= asked_at)
 }
 
-/// Decides `hold`: none if it is on hold for the same reason until the same time.
+/// Decides `hold`: none if it is on hold for the same reason until the same time. It takes the place of the hold that somebody
+/// asked for before, and of no other.
 ///
 /// # Errors
 ///
@@ -83,7 +84,8 @@ pub(super) fn decide_hold(case: &Case<'_>, for_ms: Option<u64>) -> Result<Decisi
         return Err(Rejection::Invalid(why));
     };
     if for_ms.is_some_and(|ms| ms == 0 || ms > FOR_MS_MAX) {
-        return Err(Rejection::Invalid("a hold lasts from 1 ms to 52 weeks, or until it is lifted".to_owned()));
+        let why = "`--for` takes from 1 ms to 52 weeks; leave it out for a hold that lasts until it is lifted";
+        return Err(Rejection::Invalid(why.to_owned()));
     }
     let until = for_ms.map(|ms| case.now.time.saturating_add(SignedDuration::from_millis(ms.cast_signed())));
     let until = until.map(|until| until.unwrap_or(Timestamp::MAX));
@@ -95,18 +97,45 @@ pub(super) fn decide_hold(case: &Case<'_>, for_ms: Option<u64>) -> Result<Decisi
     Ok(Decision::on(case.stream(), vec![set.into()]))
 }
 
-/// Decides `hold --lift`: none if it is not on hold.
+/// Says what a new hold means for those that were set before it: it takes the place of the one of its own cause, and stands beside
+/// the others. `who` says who set a hold.
+pub fn beside(
+    id: &DeploymentId,
+    before: &Holds,
+    set: &hold::Set,
+    who: impl Fn(&Hold) -> Option<String>,
+) -> Vec<String> {
+    let by = |hold: &Hold| who(hold).map(|who| format!(", set by {who}")).unwrap_or_default();
+    let told = |(cause, hold): (&Cause, &Hold)| match *cause == set.cause {
+        true => format!("the new hold takes the place of the one before: {}{}", hold.told(), by(hold)),
+        false => format!("{id} is also {}{}; `{}` ends that one alone", hold.told(), by(hold), lift_one(id, *cause)),
+    };
+    before.iter().map(told).collect()
+}
+
+/// Decides `hold --lift`: none if it is not on hold. `only` says which hold is meant, if not every one.
 ///
 /// # Errors
 ///
 /// None.
-pub(super) fn decide_lift(case: &Case<'_>) -> Result<Decision, Rejection> {
-    if case.deployment.holds.is_empty() {
-        return Ok(Decision::nothing(format!("{} is not on hold", case.id)));
+pub(super) fn decide_lift(case: &Case<'_>, only: Option<Cause>) -> Result<Decision, Rejection> {
+    let holds = &case.deployment.holds;
+    let ends = |cause: &Cause| only.is_none_or(|only| only == *cause);
+    let stay: Vec<String> = holds.iter().filter(|(cause, _)| !ends(cause)).map(|(_, hold)| hold.told()).collect();
+    let stays = stay.iter().map(|told| format!("{} is still {told}", case.id));
+    if !holds.keys().any(ends) {
+        let such = only.map(|only| format!(" by {}", of(only))).unwrap_or_default();
+        let mut decision = Decision::nothing(format!("{} is not on hold{such}", case.id));
+        decision.notes.extend(stays);
+        return Ok(decision);
     }
     let reason = case.by.because(text::UNSAID);
-    let mut decision = Decision::on(case.stream(), lifted(case.deployment, &reason));
-    if let Some(waiting) = &case.deployment.waiting
+    let lifted = holds.keys().filter(|cause| ends(cause));
+    let lifted = lifted.map(|cause| hold::Lifted { cause: *cause, reason: reason.clone() }.into()).collect();
+    let mut decision = Decision::on(case.stream(), lifted);
+    if !stay.is_empty() {
+        decision.notes.extend(stays);
+    } else if let Some(waiting) = &case.deployment.waiting
         && let Some(version) = case.deployment.version_of(waiting.stack)
     {
         decision.notes.push(format!("the rollout of {version}, which waited, begins once nothing else is in its way"));
@@ -154,6 +183,23 @@ pub(super) fn check(case: &Case<'_>, version: &Version) -> Result<(), Rejection>
             Err(Rejection::OnHold { deployment: case.id.clone(), why: hold.told(), lift: lift(case.id) })
         }
     }
+}
+
+/// What sets a hold of this cause.
+fn of(cause: Cause) -> &'static str {
+    match cause {
+        Cause::Asked => "`hold`",
+        Cause::Rollback => "a rollback or an abort",
+    }
+}
+
+/// The command that ends one hold of a deployment, and leaves the others.
+pub fn lift_one(id: &DeploymentId, cause: Cause) -> String {
+    let cause = match cause {
+        Cause::Asked => "asked",
+        Cause::Rollback => "rollback",
+    };
+    format!("ionledger hold {} --lift={cause}", id.arguments())
 }
 
 /// The command that ends a deployment's holds.

@@ -1,13 +1,14 @@
 //! Holds: what sets one, whom it holds, and what ends it.
 
 use schemas::command::{Command, DeploymentOutcome};
-use schemas::hold::Cause;
+use schemas::hold::{self, Cause};
 use schemas::policy::HoldAfter;
 use schemas::{ActorKind, Event};
 
+use super::super::hold::Holds;
 use super::super::waiting::{ObstacleKind, obstacles};
 use super::named::{Named, given};
-use crate::decide::{self, By, Rejection};
+use crate::decide::{self, By, Decision, Rejection};
 use crate::kit::*;
 
 const V4: &str = "4.0.0";
@@ -260,4 +261,54 @@ fn retiring_ends_holds_and_older_histories_have_none() {
     let mut old = set_no_hold.clone();
     old.commit(events);
     assert_eq!(causes(&old), [], "a rollback that was recorded without a hold sets none");
+}
+
+#[test]
+fn a_second_hold_takes_the_place_of_the_first_and_says_which_ones_it_found() {
+    let mut world = given(Named::AtStep);
+    world.ask(rollback());
+    let before = world.deployment().holds.clone();
+    let first = world.ask(hold(None));
+    let beside = |before: &Holds, decision: &Decision| {
+        let [Event::Hold(hold::Event::Set(set))] = events_of(decision, "hold.set")[..] else { panic!("{decision:?}") };
+        super::super::hold::beside(&id(), before, set, |_| Some("person:ana".to_owned()))
+    };
+    let [told] = &beside(&before, &first)[..] else { panic!("{first:?}") };
+    assert!(
+        told.starts_with("production/api is also on hold since ") && told.contains("1.1.0 was rolled back"),
+        "{told}"
+    );
+    assert!(told.ends_with("set by person:ana; `ionledger hold api --lift=rollback` ends that one alone"), "{told}");
+
+    let before = world.deployment().holds.clone();
+    let second = world.ask(hold(Some(60_000)));
+    let told = beside(&before, &second);
+    assert!(told[0].starts_with("the new hold takes the place of the one before: on hold since "), "{told:?}");
+    assert!(told[0].ends_with("(nobody is on call), set by person:ana"), "{told:?}");
+    assert!(told[1].contains("is also on hold"), "{told:?}");
+    assert_eq!(causes(&world), [Cause::Asked, Cause::Rollback]);
+}
+
+#[test]
+fn one_hold_is_lifted_without_the_other() {
+    let mut world = given(Named::AtStep);
+    world.ask(rollback());
+    world.ask(hold(None));
+    let only = |cause| Command::LiftHold { deployment: id(), only: Some(cause) };
+    let lifted = world.ask(only(Cause::Asked));
+    assert_eq!((kinds(&lifted), causes(&world)), (vec!["hold.lifted"], vec![Cause::Rollback]));
+    assert!(lifted.notes[0].starts_with("production/api is still on hold since "), "{lifted:?}");
+    let nothing = world.decide(&only(Cause::Asked)).unwrap();
+    assert_eq!((nothing.events.len(), nothing.notes[0].as_str()), (0, "production/api is not on hold by `hold`"));
+    assert!(nothing.notes[1].contains("is still on hold"), "{nothing:?}");
+    assert_eq!(kinds(&world.ask(lift_hold())), ["hold.lifted"]);
+    assert_eq!(causes(&world), []);
+}
+
+#[test]
+fn a_hold_that_lasts_no_time_names_the_argument_and_its_range() {
+    for wrong in [0, super::super::hold::FOR_MS_MAX + 1] {
+        let said = given(Named::Warm).decide(&hold(Some(wrong))).unwrap_err().to_string();
+        assert!(said.starts_with("`--for` takes from 1 ms to 52 weeks"), "{said}");
+    }
 }
