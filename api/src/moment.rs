@@ -256,7 +256,7 @@ pub fn duration_ms(text: &str) -> Result<u64, String> {
     let clock = span.days(0).weeks(0).to_duration(SpanRelativeTo::days_are_24_hours()).map_err(wrong)?;
     let total = i128::from(days) * 86_400_000_000_000 + clock.as_nanos();
     if total < 0 {
-        return Err(format!("`{shown}` is less than nothing"));
+        return Err(format!("`{shown}` is negative: write a length of time without the minus, as `1h`"));
     }
     if total % 1_000_000 != 0 {
         return Err(format!("`{shown}` is finer than a millisecond"));

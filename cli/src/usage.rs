@@ -25,6 +25,10 @@ pub(crate) fn failure(error: &clap::Error) -> Failure {
             let next = did_you_mean((!meant.is_empty()).then(|| meant.join("` or `")));
             format!("no command `{asked}`{next}; see `ionledger --help`")
         }
+        ErrorKind::UnknownArgument if is_negative(&name(ContextKind::InvalidArg)) => {
+            let number = name(ContextKind::InvalidArg);
+            format!("unexpected `{number}`: numbers and lengths of time are written without a minus; see `{help}`")
+        }
         ErrorKind::UnknownArgument => {
             let next = did_you_mean(context(ContextKind::SuggestedArg));
             format!("unexpected `{}`{next}; see `{help}`", name(ContextKind::InvalidArg))
@@ -37,6 +41,11 @@ pub(crate) fn failure(error: &clap::Error) -> Failure {
             format!("{}; see `{help}`", line.join(" "))
         }
     })
+}
+
+/// Says whether an argument that nobody knows is a negative number: `-1h` is read as a flag `-1`.
+fn is_negative(argument: &str) -> bool {
+    argument.strip_prefix('-').is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
 }
 
 /// Returns the commands for people that were meant, the likeliest first: two at most. `retire`, which takes everything down, is

@@ -38,7 +38,7 @@ enum Act {
         #[arg(long)]
         pipeline: bool,
         /// How long it holds [default: until it is revoked]
-        #[arg(long, value_name = "DURATION", value_parser = sentence::length_ms)]
+        #[arg(long, value_name = "DURATION", value_parser = sentence::length_ms, allow_hyphen_values = true)]
         expires: Option<u64>,
     },
     /// List the tokens (never the tokens themselves).

@@ -27,6 +27,7 @@ pub(crate) struct Patience {
     pub(crate) wait: bool,
     /// How long to wait at most; the thing itself goes on [default: for ever]
     #[arg(long, value_name = "DURATION", value_parser = sentence::length_ms, requires = "wait")]
+    #[arg(allow_hyphen_values = true)]
     pub(crate) timeout: Option<u64>,
 }
 

@@ -536,10 +536,7 @@ pub(super) fn decide_abort(case: &Case<'_>) -> Result<Decision, Rejection> {
     if case.deployment.rollout.as_ref().is_some_and(|rollout| rollout.phase == Phase::Aborted) {
         return Ok(Decision::default());
     }
-    let rollout = case.live_rollout(&format!(
-        "`ionledger rollback {}` sends all traffic back to the version before",
-        case.id.arguments()
-    ))?;
+    let rollout = case.live_rollout(&nothing_to_abort(case))?;
     check_baseline_passes(case, rollout)?;
     let aborted = rollout::Aborted { rollout: rollout.id, reason: case.by.because(text::UNSAID) };
     let weights = Weights::all_on(rollout.baseline);
@@ -549,6 +546,27 @@ pub(super) fn decide_abort(case: &Case<'_>) -> Result<Decision, Rejection> {
         decision.notes.push(format!("the baseline has all traffic again, but {why}; `ionledger traffic` moves it on"));
     }
     Ok(decision)
+}
+
+/// What to do for who aborts where no rollout is under way: nothing after a rollback, which another one would not better.
+fn nothing_to_abort(case: &Case<'_>) -> String {
+    let traffic = &case.deployment.traffic;
+    let version = |stack| case.deployment.version_of(stack).map_or("a gone stack".to_owned(), ToString::to_string);
+    let undone = "there is nothing to abort";
+    if let Some(awaited) = traffic.awaited {
+        return format!(
+            "{undone}: it is being rolled back, and {} gets all traffic once it is ready",
+            version(awaited)
+        );
+    }
+    match traffic.set.as_ref().filter(|set| set.purpose == Purpose::Rollback) {
+        Some(set) => {
+            let (to, at) = (set.weights.sole().map(version), set.at.strftime("%Y-%m-%dT%H:%M:%SZ"));
+            let to = to.map(|to| format!(" to {to}")).unwrap_or_default();
+            format!("{undone}: all traffic went back{to} by a rollback at {at}")
+        }
+        None => format!("`ionledger rollback {}` sends all traffic back to the version before", case.id.arguments()),
+    }
 }
 
 /// Decides `promote`: none if the last rollout was promoted or came to its end by itself.

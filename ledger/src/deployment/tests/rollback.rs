@@ -376,3 +376,20 @@ mod by_the_judge {
         assert_eq!(world.weights(), [(V1.to_owned(), 100)].into());
     }
 }
+
+#[test]
+fn an_abort_after_a_rollback_says_that_there_is_nothing_to_abort_and_advises_no_other_rollback() {
+    for (named, told) in [
+        (Named::RolledBack, "there is nothing to abort: all traffic went back to 1.0.0 by a rollback at "),
+        (Named::CameBack, "there is nothing to abort: all traffic went back to 1.0.0 by a rollback at "),
+        (
+            Named::Awaiting,
+            "there is nothing to abort: it is being rolled back, and 1.0.0 gets all traffic once it is ready",
+        ),
+    ] {
+        let said = given(named).decide(&abort()).unwrap_err().to_string();
+        assert!(said.contains(told) && !said.contains("ionledger rollback"), "{named:?}: {said}");
+    }
+    let said = given(Named::Serving).decide(&abort()).unwrap_err().to_string();
+    assert!(said.contains("`ionledger rollback api` sends all traffic back"), "{said}");
+}
