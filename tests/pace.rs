@@ -9,6 +9,7 @@ use ledger::decide::{self, By, Decision, Now};
 use ledger::deployment::rollout::Phase;
 use ledger::deployment::{Deployment, Rollout};
 use ledger::state::{At, State};
+use replay::answer::{self, RolloutStatus};
 use schemas::command::{Command, DeploymentOutcome, Outcome, PlanAsked, Share};
 use schemas::policy::Policy;
 use schemas::run::{Artifact, Capacity};
@@ -174,6 +175,13 @@ impl Stage {
 
     fn rollout(&self) -> &Rollout {
         self.deployment().rollout.as_ref().unwrap()
+    }
+
+    /// What `status` shows of the rollout now.
+    fn shown(&self) -> RolloutStatus {
+        let at = answer::At { offset: None, time: Some(self.now()) };
+        let mut status = answer::status(&self.state, at);
+        status.services.remove(0).deployments.remove(0).rollout.unwrap()
     }
 
     fn stack(&self, text: &str) -> StackId {
@@ -371,9 +379,32 @@ fn a_shifter_that_was_down_past_the_plans_end_makes_up_for_no_step() {
     stage.roll();
     stage.drive(30 * SECOND, SECOND);
     let planned = stage.rollout().ends_at();
+    let promised = stage.shown().expected_end_at.unwrap();
+    assert!(promised.duration_since(planned).as_secs().abs() <= 2, "{:?}", stage.shown());
     stage.nobody(2 * HOUR);
     stage.take_lease("two");
+    assert_eq!(stage.state.lease(Role::TrafficShifter).holder.as_deref(), Some("two"));
     stage.facts = Facts::default();
+    // Another one drives it again: the step that is due is taken, and those after it keep the plan's distance.
+    let again = stage.elapsed;
+    while stage.steps.len() < 2 && stage.elapsed < again + 5 * MINUTE {
+        stage.drive(SECOND, SECOND);
+    }
+    let (shown, now) = (stage.shown(), stage.now());
+    assert_eq!(shown.steps_taken, 2, "{shown:?}");
+    assert!(shown.undriven_ms >= 7_190_000, "{shown:?}");
+    assert!(shown.next.as_ref().unwrap().due_at.duration_since(now).as_secs() >= 99, "{shown:?}");
+    let end = shown.expected_end_at.unwrap();
+    let left = end.duration_since(now).as_secs();
+    assert!((299..=301).contains(&left), "`status` shows the new end: three steps are left, 100 s apart: {shown:?}");
+    assert!(end.duration_since(promised).as_secs() > 7_000, "{shown:?}");
+    // The next step is not accepted yet, and the deadline lets it: that has moved, and so has the end that is shown.
+    stage.drive(2 * MINUTE, SECOND);
+    let shown = stage.shown();
+    assert!(shown.held.is_some() && shown.steps_taken == 2, "{shown:?}");
+    let end = shown.expected_end_at.unwrap();
+    let after_deadline = end.duration_since(stage.rollout().ends_at()).as_secs();
+    assert_eq!(after_deadline, 200, "two steps are left after it, 100 s apart: {shown:?}");
     stage.drive(10 * MINUTE, SECOND);
     assert_eq!(stage.rollout().phase, Phase::Completed);
     let times: Vec<Duration> = stage.steps.iter().map(|(_, at)| *at).collect();
@@ -382,4 +413,6 @@ fn a_shifter_that_was_down_past_the_plans_end_makes_up_for_no_step() {
     assert_eq!(stage.kinds.iter().filter(|kind| **kind == "rollout.driven_again").count(), 1);
     let moved = stage.rollout().ends_at().duration_since(planned).as_secs();
     assert!((7_200..=7_262).contains(&moved), "the deadline moves by the time in which nobody drove it: {moved} s");
+    let last = stage.start + *times.last().unwrap();
+    assert!(last.duration_since(end).as_secs().abs() <= 5, "it ends when `status` said: {last}, not {end}");
 }
