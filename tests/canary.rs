@@ -59,7 +59,7 @@ impl Stage {
         let deployment = "production/api".parse().unwrap();
         let held = self.house.ask_proxy(async move |proxy| proxy.routes(&deployment).await);
         let routes = held.ok()??.routes;
-        let canary = routes.backends.iter().find(|(_, of)| of.version.as_str() == "1.1.0");
+        let canary = routes.backends.iter().find(|(_, of)| of.version.to_string() == "1.1.0");
         Some(canary.map_or(Weight::ZERO, |(stack, _)| routes.weights.of(*stack)))
     }
 

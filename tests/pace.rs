@@ -108,14 +108,14 @@ impl Stage {
             stage.ask(Command::New { deployment: id(), version: version(text), then_roll: None, again: false });
             stage.bring_up(text);
         }
-        let shares = vec![Share { version: version(OLD), weight: Weight::FULL }];
+        let shares = vec![Share { version: version(OLD).into(), weight: Weight::FULL }];
         stage.ask(Command::Traffic { deployment: id(), shares, supersede: false, again: false });
         stage.drive(Duration::from_secs(60), Duration::from_millis(500));
         stage
     }
 
     fn roll(&mut self) {
-        let (from, to, plan) = (version(OLD), version(NEW), PlanAsked::default());
+        let (from, to, plan) = (version(OLD).into(), version(NEW).into(), PlanAsked::default());
         self.ask(Command::Roll { deployment: id(), from, to, plan, supersede: false, again: false });
     }
 
@@ -239,7 +239,7 @@ impl Stage {
         (self.facts.steady, self.facts.wall) = (self.elapsed, self.now());
         let effect = |stack: StackId| self.deployment().stacks[&stack].nodes[&0].effect;
         let stacks = self.counted.iter().map(|(stack, node)| {
-            let version = self.deployment().version_of(*stack).unwrap().clone();
+            let version = self.deployment().name_of(*stack).unwrap();
             (*stack, StackMeasures { version, nodes: BTreeMap::from([(effect(*stack), node.clone())]) })
         });
         let held = self.entry.as_ref().and_then(Entry::held);

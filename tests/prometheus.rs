@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use schemas::policy::{JudgementPolicy, MetricWeights, Prometheus};
 use schemas::run::EnvValue;
-use schemas::{StackId, Timestamp, Version};
+use schemas::{StackId, StackName, Timestamp};
 use support::{DEADLINE, Fake, INTERVAL, Server, with_status};
 use uuid::Uuid;
 use workers::measures::prometheus::PrometheusSource;
@@ -19,7 +19,7 @@ const OLD: StackId = StackId(Uuid::from_u128(1));
 const NEW: StackId = StackId(Uuid::from_u128(2));
 
 fn asked() -> Asked {
-    let version = |text: &str| text.parse::<Version>().unwrap();
+    let version = |text: &str| text.parse::<StackName>().unwrap();
     let stacks = BTreeMap::from([(OLD, version("1.2.2")), (NEW, version("1.2.3"))]);
     Asked { deployment: "production/api".parse().unwrap(), stacks }
 }

@@ -45,6 +45,7 @@ fn pipeline_may(act: Act<'_>) -> bool {
         Act::Command(command) => match command {
             Command::Release { .. }
             | Command::New { .. }
+            | Command::Renew { .. }
             | Command::Traffic { .. }
             | Command::Roll { .. }
             | Command::Rollback { .. }
@@ -67,12 +68,14 @@ impl Act<'_> {
         match self {
             Act::Upload => "upload",
             Act::Command(Command::New { again: true, .. }) => "new --again",
+            Act::Command(Command::Renew { again: true, .. }) => "renew --again",
             Act::Command(Command::Traffic { again: true, .. }) => "traffic --again",
             Act::Command(Command::Roll { again: true, .. }) => "roll --again",
             Act::Command(command) => match command {
                 Command::Apply { .. } => "apply",
                 Command::Release { .. } => "release",
                 Command::New { .. } => "new",
+                Command::Renew { .. } => "renew",
                 Command::Traffic { .. } => "traffic",
                 Command::Roll { .. } => "roll",
                 Command::Rollback { .. } => "rollback",
@@ -106,6 +109,8 @@ mod tests {
                 true,
             ),
             (json(r#"{"command":"new","deployment":"production/api","version":"1"}"#), true),
+            (about("renew"), true),
+            (json(r#"{"command":"renew","deployment":"production/api","again":true}"#), false),
             (json(r#"{"command":"traffic","deployment":"production/api","shares":[]}"#), true),
             (json(r#"{"command":"roll","deployment":"production/api","from":"1","to":"2","plan":{}}"#), true),
             (json(r#"{"command":"new","deployment":"production/api","version":"1","again":true}"#), false),

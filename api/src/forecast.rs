@@ -7,7 +7,7 @@ use schemas::command::PlanAsked;
 use schemas::policy::{Deadline, Policy};
 use schemas::rollout::Plan;
 use schemas::text::count;
-use schemas::{DeploymentId, StackId, Timestamp, Version, Weight};
+use schemas::{DeploymentId, StackId, StackName, Timestamp, Version, Weight};
 use serde::{Deserialize, Serialize};
 use workers::measures::{Measured, ticks};
 
@@ -89,6 +89,9 @@ pub struct Answer {
 pub struct UnderWay {
     /// The canary.
     pub canary: Option<Version>,
+    /// The name of its stack.
+    #[serde(default)]
+    pub canary_name: Option<StackName>,
     /// When its next step may be taken.
     pub next_at: Timestamp,
     /// When it is expected to end.

@@ -105,6 +105,8 @@ codes! {
     NotReady = "not_ready", UNPROCESSABLE_ENTITY, 1;
     /// The weights are not all traffic.
     Weights = "weights", UNPROCESSABLE_ENTITY, 2;
+    /// A version names several stacks, and it must be said which.
+    Ambiguous = "ambiguous", UNPROCESSABLE_ENTITY, 1;
     /// More versions than the policy allows.
     TooManyVersions = "too_many_versions", UNPROCESSABLE_ENTITY, 1;
     /// It would go back to an older release by itself.
@@ -189,6 +191,7 @@ fn code_of(rejection: &Rejection) -> Code {
         Rejection::NotReady { .. } => Code::NotReady,
         Rejection::Weights(_) => Code::Weights,
         Rejection::TooManyVersions { .. } => Code::TooManyVersions,
+        Rejection::Ambiguous { .. } => Code::Ambiguous,
         Rejection::RolloutRunning { .. } => Code::RolloutRunning,
         Rejection::Older { .. } => Code::Older,
         Rejection::NoRollout { .. } => Code::NoRollout,

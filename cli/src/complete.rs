@@ -10,7 +10,7 @@ use clap::{Args as _, CommandFactory as _};
 use clap_complete::engine::{ArgValueCompleter, CompletionCandidate, ValueCompleter};
 use clap_complete::env::CompleteEnv;
 use replay::Moment;
-use replay::answer::Production;
+use replay::answer::{Production, VersionStatus};
 
 use crate::args::Globals;
 use crate::door::Door;
@@ -78,8 +78,15 @@ impl Names {
             }
             Names::Versions | Names::Shares => {
                 let named = services.filter(|service| words.iter().any(|word| word == service.status.service.as_str()));
-                // The newest first.
-                named.flat_map(|service| service.recorded.iter().rev()).map(|found| found.version.to_string()).collect()
+                // The newest first, and after the releases the stacks that a version does not name.
+                let releases = named.clone().flat_map(|service| service.recorded.iter().rev());
+                let releases = releases.map(|found| found.version.to_string());
+                let deployments = named.flat_map(|service| &service.status.deployments);
+                let stacks = deployments.flat_map(|found| &found.versions).map(VersionStatus::name);
+                let of_releases = |word: &String| ["release", "new", "renew"].contains(&word.as_str());
+                let takes_stacks = !words.iter().any(of_releases);
+                let stacks = stacks.filter(|name| takes_stacks && !name.is_first());
+                releases.chain(stacks.map(|name| name.to_string())).collect()
             }
         }
     }

@@ -3,7 +3,7 @@
 use schemas::command::Share;
 use schemas::run::EnvValue;
 use schemas::weight::NotAllTraffic;
-use schemas::{Version, Weight};
+use schemas::{StackName, Weight};
 
 /// Reads `1.2.2 90 1.2.3 10`: versions and their percentages, which make up all traffic.
 ///
@@ -13,7 +13,7 @@ use schemas::{Version, Weight};
 pub(crate) fn shares(words: &[String]) -> Result<Vec<Share>, String> {
     let mut shares: Vec<Share> = Vec::with_capacity(words.len() / 2);
     for pair in words.chunks(2) {
-        let version: Version = pair[0].parse().map_err(|error| format!("{error}"))?;
+        let version: StackName = pair[0].parse().map_err(|error| format!("{error}"))?;
         let Some(percent) = pair.get(1) else {
             return Err(format!("version {version} has no percentage; write pairs, as `1.2.2 90 1.2.3 10`"));
         };

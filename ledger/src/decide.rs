@@ -4,7 +4,8 @@ use schemas::command::{Command, DeploymentOutcome, Outcome};
 use schemas::rollout::Plan;
 use schemas::weight::NotAllTraffic;
 use schemas::{
-    ActorKind, CommitId, DeploymentId, Event, Fence, Probed, ServiceName, Stream, Timestamp, Version, Weight, text,
+    ActorKind, CommitId, DeploymentId, Event, Fence, Probed, ServiceName, StackName, Stream, Timestamp, Version,
+    Weight, text,
 };
 
 use crate::state::State;
@@ -86,13 +87,13 @@ pub enum Rejection {
         /// What differs.
         what: &'static str,
     },
-    /// The version cannot get traffic.
+    /// The stack cannot get traffic.
     #[error("{deployment} {version} is not ready: {why}")]
     NotReady {
         /// The deployment.
         deployment: DeploymentId,
-        /// The version.
-        version: Version,
+        /// The stack.
+        version: StackName,
         /// What it is instead, and the next step.
         why: String,
     },
@@ -117,24 +118,25 @@ pub enum Rejection {
         /// The deployment.
         deployment: DeploymentId,
         /// Its baseline.
-        from: Version,
+        from: StackName,
         /// Its canary.
-        to: Version,
+        to: StackName,
         /// The canary's weight.
         weight: Weight,
     },
     /// It would go back to an older release by itself.
     #[error(
-        "{deployment} does not go back to {version} by itself: {newer} was recorded later and {does}; a person may go back \
-         with `ionledger new` and then `ionledger roll`"
+        "{deployment} does not go back to {version} by itself: {newer} was {} later and {does}; a person may go back \
+         with `ionledger new` and then `ionledger roll`",
+        if .version.version == .newer.version { "asked for" } else { "recorded" }
     )]
     Older {
         /// The deployment.
         deployment: DeploymentId,
         /// What was asked for.
-        version: Version,
+        version: StackName,
         /// What was recorded later.
-        newer: Version,
+        newer: Box<StackName>,
         /// What that one does: `serves`, `is being rolled out`, `waits to be`.
         does: &'static str,
     },
@@ -166,15 +168,25 @@ pub enum Rejection {
         /// Each with what is held against it and the command that overrules that.
         rejected: String,
     },
-    /// A version was rolled back from, or left by hand for an older release.
+    /// A stack was rolled back from, or left by hand for an older release.
     #[error("{deployment} {version} {why}; to give it traffic all the same, add `--again --reason WHY`")]
     Rejected {
         /// The deployment.
         deployment: DeploymentId,
-        /// The version.
-        version: Version,
+        /// The stack, or the version of one that is yet to be made.
+        version: StackName,
         /// What is held against it, after its name.
         why: String,
+    },
+    /// A version names no single stack.
+    #[error("{version} names several stacks of {deployment}: {}; name one of them", among(.stacks))]
+    Ambiguous {
+        /// The deployment.
+        deployment: DeploymentId,
+        /// The version.
+        version: Version,
+        /// Its stacks that stand, the oldest first.
+        stacks: Vec<StackName>,
     },
     /// A pipeline would give a version traffic, and the deployment is on hold.
     #[error("{deployment} is {why}; its pipelines wait until `{lift}`, or until a person rolls out a version")]
@@ -234,6 +246,11 @@ impl Rejection {
     }
 }
 
+fn among(stacks: &[StackName]) -> String {
+    let stacks: Vec<String> = stacks.iter().map(ToString::to_string).collect();
+    stacks.join(", ")
+}
+
 /// Adds to the next step what is known, and which of it was meant.
 fn or_known(next: String, name: &str, known: &[&str]) -> String {
     match text::known_instead(name, known) {
@@ -258,8 +275,14 @@ pub fn decide(
 ) -> Result<Decision, Rejection> {
     match command {
         Command::Apply { service: name, definition } => {
-            let events = service::decide_apply(state.service(name), definition)?;
-            Ok(Decision::on(Stream::Service(name.clone()), events))
+            let before = state.service(name);
+            let events = service::decide_apply(before, definition)?;
+            let before = before.and_then(|service| service.definition.as_ref());
+            let mut decision = Decision::on(Stream::Service(name.clone()), events);
+            if before.is_some_and(|before| before.capacity != definition.capacity) {
+                decision.notes.extend(deployment::keep_their_capacity(state, name));
+            }
+            Ok(decision)
         }
         Command::Release { service: name, .. } => {
             let known = || Rejection::unknown_service(name, state.services.keys());
@@ -267,6 +290,7 @@ pub fn decide(
             Ok(Decision::on(Stream::Service(name.clone()), events))
         }
         Command::New { .. }
+        | Command::Renew { .. }
         | Command::Traffic { .. }
         | Command::Roll { .. }
         | Command::Rollback { .. }

@@ -6,6 +6,8 @@ pub mod failure;
 pub mod generation;
 pub mod glass;
 pub mod hold;
+mod making;
+pub mod name;
 pub mod rejected;
 pub mod retention;
 pub mod rollback;
@@ -21,7 +23,7 @@ use std::collections::BTreeMap;
 use schemas::command::{Command, DeploymentOutcome};
 use schemas::glass::Intent;
 use schemas::{
-    ActorKind, DeploymentId, EffectId, Event, Fence, Probed, StackId, Stream, StreamVersion, Version, Weight,
+    ActorKind, DeploymentId, EffectId, Event, Fence, Probed, ServiceName, StackId, StackName, Stream, StreamVersion,
 };
 use serde::{Deserialize, Serialize};
 
@@ -104,36 +106,16 @@ impl Case<'_> {
         Stream::Deployment(self.id.clone())
     }
 
-    /// Returns the stack of `version`, as [`Deployment::stack_for`].
-    ///
-    /// # Errors
-    ///
-    /// [`Rejection::Unknown`] if the release was never recorded, [`Rejection::NotReady`] if it has no stack.
-    pub(crate) fn stack_of(&self, version: &Version) -> Result<(StackId, &Stack), Rejection> {
-        let found = self.deployment.stack_for(version);
-        if let Some(found) = found {
-            return Ok(found);
-        }
-        if !self.service.releases.contains_key(version) {
-            return Err(Rejection::unknown_release(&self.id.service, version, self.service.releases.keys()));
-        }
-        let collecting = self.deployment.stacks.values().any(|stack| &stack.version == version);
-        let what = if collecting { "its stack is being taken down" } else { "it has no stack" };
-        let env = self.id.env_flag();
-        let why = format!("{what}; make one with `ionledger new {} {version}{env}`", self.id.service);
-        Err(Rejection::NotReady { deployment: self.id.clone(), version: version.clone(), why })
-    }
-
-    /// Returns the ready stack of `version`.
+    /// Returns the ready stack of a name.
     ///
     /// # Errors
     ///
     /// As [`Case::stack_of`], and [`Rejection::NotReady`] if it is starting, failed or unhealthy.
-    pub(crate) fn ready_stack_of(&self, version: &Version) -> Result<(StackId, &Stack), Rejection> {
-        let (id, stack) = self.stack_of(version)?;
+    pub(crate) fn ready_stack_of(&self, name: &StackName) -> Result<(StackId, &Stack), Rejection> {
+        let (id, stack) = self.stack_of(name)?;
         match stack.not_ready() {
             None => Ok((id, stack)),
-            Some(why) => Err(Rejection::NotReady { deployment: self.id.clone(), version: version.clone(), why }),
+            Some(why) => Err(Rejection::NotReady { deployment: self.id.clone(), version: stack.name(), why }),
         }
     }
 }
@@ -147,30 +129,6 @@ impl Deployment {
     /// Hears of a router's generation: what is derived from now on is above it.
     fn heard_of(&mut self, generation: StreamVersion) {
         self.glass = self.glass.max(generation::glass(generation));
-    }
-
-    /// Returns the stack of `version` that is not being taken down: of several the one with traffic, then the one that is
-    /// furthest, then the newest.
-    pub fn stack_for(&self, version: &Version) -> Option<(StackId, &Stack)> {
-        let of_version = self.stacks.iter().filter(|(_, stack)| &stack.version == version);
-        let live = of_version.filter(|(_, stack)| !matches!(stack.phase, Phase::Collecting { .. }));
-        let rank = |stack: &Stack| match stack.phase {
-            Phase::Ready => 3,
-            Phase::Unhealthy => 2,
-            Phase::Starting => 1,
-            Phase::Failed { .. } | Phase::Collecting { .. } => 0,
-        };
-        let serves = |id: StackId| self.traffic.set_weight(id) > Weight::ZERO;
-        live.max_by_key(|(id, stack)| (serves(**id), rank(stack), stack.requested_at, **id))
-            .map(|(id, stack)| (*id, stack))
-    }
-
-    /// Returns the version of `stack`, also of one that was collected if it ever held all traffic or is shown as failed.
-    pub fn version_of(&self, stack: StackId) -> Option<&Version> {
-        let held =
-            || self.traffic.holders.iter().rev().find(|holder| holder.stack == stack).map(|holder| &holder.version);
-        let failed = || self.failed.get(&stack).map(|failed| &failed.version);
-        self.stacks.get(&stack).map(|stack| &stack.version).or_else(held).or_else(failed)
     }
 
     /// Returns the stack and the node of `effect`.
@@ -208,7 +166,12 @@ pub fn decide(
     let judgements = state.judgements.get(id).map(AsRef::as_ref);
     let case = Case { id, deployment, service, judgements, by, probed, now };
     let decision = match command {
-        Command::New { version, then_roll, again, .. } => stack::decide_new(&case, version, then_roll.as_ref(), *again),
+        Command::New { version, then_roll, again, .. } => {
+            making::decide_new(&case, version, then_roll.as_ref(), *again)
+        }
+        Command::Renew { version, then_roll, again, .. } => {
+            making::decide_renew(&case, version.as_ref(), then_roll.as_ref(), *again)
+        }
         Command::Traffic { shares, supersede, again, .. } => traffic::decide(&case, shares, *supersede, *again),
         Command::Roll { from, to, plan, supersede, again, .. } => {
             rollout::decide_roll(&case, from, to, plan, rollout::Roll { supersede: *supersede, again: *again })
@@ -295,6 +258,17 @@ pub fn decide_outcome(
     };
     let begins = matches!(outcome, DeploymentOutcome::StartRequestedRollout { .. });
     decision.map(|decision| waiting::settled(&case, decision, begins))
+}
+
+/// Says of each deployment with users that another capacity does not reach it by itself, and what brings it out.
+pub(crate) fn keep_their_capacity(state: &State, service: &ServiceName) -> Vec<String> {
+    let of_service = state.deployments.iter().filter(|(id, _)| id.service == *service);
+    let serving = of_service.filter(|(_, deployment)| deployment.traffic.set.is_some());
+    let note = |id: &DeploymentId| {
+        let renew = format!("ionledger renew {} --roll", id.arguments());
+        format!("what runs in {} keeps its capacity; `{renew}` brings the new one out", id.environment)
+    };
+    serving.map(|(id, _)| note(id)).collect()
 }
 
 /// Says that a service does not run in an environment, and what helps: another environment where it does, or for a command that

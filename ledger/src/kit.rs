@@ -10,8 +10,8 @@ use schemas::policy::{MetricWeights, Policy};
 use schemas::run::{Artifact, Capacity};
 use schemas::service::Definition;
 use schemas::{
-    ActorKind, CommitId, DeploymentId, EffectId, Event, Fence, Hash, LedgerId, Probed, ServiceName, StackId, Stream,
-    StreamVersion, Timestamp, Version, Weight, genesis,
+    ActorKind, CommitId, DeploymentId, EffectId, Event, Fence, Hash, LedgerId, Probed, ServiceName, StackId, StackName,
+    Stream, StreamVersion, Timestamp, Version, Weight, genesis,
 };
 use uuid::Uuid;
 
@@ -43,6 +43,10 @@ pub(crate) fn service() -> ServiceName {
 
 pub(crate) fn id() -> DeploymentId {
     "production/api".parse().unwrap()
+}
+
+pub(crate) fn stack_name(text: &str) -> StackName {
+    text.parse().expect("a stack's name")
 }
 
 pub(crate) fn version(text: &str) -> Version {
@@ -104,6 +108,11 @@ pub(crate) fn new_then_roll(text: &str) -> Command {
     Command::New { deployment: id(), version: version(text), then_roll: Some(PlanAsked::default()), again: false }
 }
 
+pub(crate) fn renew(then_roll: bool) -> Command {
+    let then_roll = then_roll.then(PlanAsked::default);
+    Command::Renew { deployment: id(), version: None, then_roll, again: false }
+}
+
 pub(crate) fn hold(for_ms: Option<u64>) -> Command {
     Command::Hold { deployment: id(), for_ms }
 }
@@ -113,24 +122,27 @@ pub(crate) fn lift_hold() -> Command {
 }
 
 pub(crate) fn traffic(shares: &[(&str, u16)], supersede: bool) -> Command {
-    let share = |(text, weight): &(&str, u16)| Share { version: version(text), weight: percent(*weight) };
+    let share = |(text, weight): &(&str, u16)| Share { version: stack_name(text), weight: percent(*weight) };
     Command::Traffic { deployment: id(), shares: shares.iter().map(share).collect(), supersede, again: false }
 }
 
 pub(crate) fn roll(from: &str, to: &str) -> Command {
     let plan = PlanAsked::default();
-    Command::Roll { deployment: id(), from: version(from), to: version(to), plan, supersede: false, again: false }
+    Command::Roll { deployment: id(), from: stack_name(from), to: stack_name(to), plan, supersede: false, again: false }
 }
 
 pub(crate) fn roll_instead(from: &str, to: &str) -> Command {
     let plan = PlanAsked { steps: Some(vec![percent(20), Weight::FULL]), ..PlanAsked::default() };
-    Command::Roll { deployment: id(), from: version(from), to: version(to), plan, supersede: true, again: false }
+    Command::Roll { deployment: id(), from: stack_name(from), to: stack_name(to), plan, supersede: true, again: false }
 }
 
 /// Returns the command with `--again`.
 pub(crate) fn again(mut command: Command) -> Command {
     match &mut command {
-        Command::New { again, .. } | Command::Traffic { again, .. } | Command::Roll { again, .. } => *again = true,
+        Command::New { again, .. }
+        | Command::Renew { again, .. }
+        | Command::Traffic { again, .. }
+        | Command::Roll { again, .. } => *again = true,
         other => panic!("{other:?} has no --again"),
     }
     command
@@ -165,7 +177,7 @@ pub(crate) fn retire() -> Command {
 }
 
 pub(crate) fn dismiss(text: &str) -> Command {
-    Command::Dismiss { deployment: id(), version: version(text) }
+    Command::Dismiss { deployment: id(), version: stack_name(text) }
 }
 
 /// Returns the kinds of a decision's events.
@@ -310,9 +322,11 @@ impl World {
         self.state.deployment(&id()).expect("a deployment")
     }
 
-    /// Returns the version's stack.
+    /// Returns the version's newest stack, or the one of this name.
     pub(crate) fn stack(&self, text: &str) -> StackId {
-        let of_version = self.deployment().stacks.iter().filter(|(_, stack)| stack.version == version(text));
+        let name = stack_name(text);
+        let is_it = |stack: &Stack| stack.version == name.version && (name.is_first() || stack.number == name.number);
+        let of_version = self.deployment().stacks.iter().filter(|(_, stack)| is_it(stack));
         of_version.max_by_key(|(_, stack)| stack.requested_at).map(|(id, _)| *id).expect("a stack")
     }
 
@@ -320,12 +334,12 @@ impl World {
         &self.deployment().stacks[&self.stack(text)]
     }
 
-    /// Returns the weights that are set, by version.
+    /// Returns the weights that are set, by stack.
     pub(crate) fn weights(&self) -> BTreeMap<String, u16> {
         let deployment = self.deployment();
         let weights = deployment.traffic.set.iter().flat_map(|set| set.weights.iter());
         weights
-            .map(|(stack, weight)| (deployment.version_of(stack).unwrap().to_string(), weight.basis_points() / 100))
+            .map(|(stack, weight)| (deployment.name_of(stack).unwrap().to_string(), weight.basis_points() / 100))
             .collect()
     }
 

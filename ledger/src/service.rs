@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use schemas::command::Command;
 use schemas::run::EnvValue;
 use schemas::service::Definition;
-use schemas::{CommitId, ServiceName, StreamVersion, Timestamp, Version, release, service};
+use schemas::{CommitId, ServiceName, StackName, StreamVersion, Timestamp, Version, release, service};
 use serde::{Deserialize, Serialize};
 
 use crate::decide::Rejection;
@@ -40,6 +40,12 @@ impl Service {
     pub fn is_older(&self, version: &Version, other: &Version) -> bool {
         let place = |version| self.releases.get(version).map(|release| release.place);
         place(version).zip(place(other)).is_some_and(|(place, other)| place < other)
+    }
+
+    /// Says whether a stack is older than another: its release is, or of one release its number is lower.
+    pub fn is_older_stack(&self, stack: &StackName, other: &StackName) -> bool {
+        let renewed = stack.version == other.version && stack.number < other.number;
+        renewed || self.is_older(&stack.version, &other.version)
     }
 
     /// Returns the release that was recorded last.

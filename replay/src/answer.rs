@@ -12,6 +12,8 @@ mod status;
 mod summary;
 mod verified;
 
+mod named;
+
 use ledger::View;
 use schemas::{Offset, Timestamp};
 use serde::{Deserialize, Serialize};

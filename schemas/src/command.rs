@@ -12,6 +12,7 @@ use crate::id::{
     CommandId, DeploymentId, EffectId, Fence, Hash, RolloutId, ServiceName, StackId, StreamVersion, Version,
 };
 use crate::judgement::{Begun, Counted, Judged};
+use crate::name::StackName;
 use crate::probed::Probed;
 use crate::release;
 use crate::rollout::HoldKind;
@@ -66,7 +67,21 @@ pub enum Command {
         #[serde(default, skip_serializing_if = "is_false")]
         again: bool,
     },
-    /// Set all of a deployment's traffic; a version that is not named gets none.
+    /// Ask for another stack of a release that has one: with the capacity that is declared now and secrets read anew.
+    Renew {
+        /// The deployment.
+        deployment: DeploymentId,
+        /// The release's version; left out: the one that users are on.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        version: Option<Version>,
+        /// The rollout to start once it is ready. It never goes to a release that was recorded before the one that serves.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        then_roll: Option<PlanAsked>,
+        /// Whether to roll it out though its version is rejected; a reason must be given.
+        #[serde(default, skip_serializing_if = "is_false")]
+        again: bool,
+    },
+    /// Set all of a deployment's traffic; a stack that is not named gets none.
     Traffic {
         /// The deployment.
         deployment: DeploymentId,
@@ -83,10 +98,10 @@ pub enum Command {
     Roll {
         /// The deployment.
         deployment: DeploymentId,
-        /// The version that serves.
-        from: Version,
-        /// The newcomer.
-        to: Version,
+        /// The stack that serves, as `1.2.3` or `1.2.3~2`.
+        from: StackName,
+        /// The newcomer's.
+        to: StackName,
         /// How it shall go.
         plan: PlanAsked,
         /// Whether to end a running rollout.
@@ -145,12 +160,12 @@ pub enum Command {
         /// The deployment.
         deployment: DeploymentId,
     },
-    /// Show the failed stacks of a version no longer.
+    /// Show the failed stacks of a version no longer, or one of them.
     Dismiss {
         /// The deployment.
         deployment: DeploymentId,
-        /// The version.
-        version: Version,
+        /// The version, for all of its failed stacks, or the name of one, as `1.2.3~2`.
+        version: StackName,
     },
 }
 
@@ -158,12 +173,12 @@ fn is_false(value: &bool) -> bool {
     !*value
 }
 
-/// A version's share of the traffic.
+/// A stack's share of the traffic.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Share {
-    /// The version.
-    pub version: Version,
+    /// The stack's name, as `1.2.3` or `1.2.3~2`.
+    pub version: StackName,
     /// Its share.
     pub weight: Weight,
 }
@@ -218,6 +233,7 @@ impl Command {
         match self {
             Command::Apply { .. } | Command::Release { .. } => None,
             Command::New { deployment, .. }
+            | Command::Renew { deployment, .. }
             | Command::Traffic { deployment, .. }
             | Command::Roll { deployment, .. }
             | Command::Rollback { deployment, .. }
@@ -243,7 +259,10 @@ impl Command {
     /// Says whether it may give traffic to a version that is rejected.
     pub fn asks_again(&self) -> bool {
         match self {
-            Command::New { again, .. } | Command::Traffic { again, .. } | Command::Roll { again, .. } => *again,
+            Command::New { again, .. }
+            | Command::Renew { again, .. }
+            | Command::Traffic { again, .. }
+            | Command::Roll { again, .. } => *again,
             Command::Apply { .. }
             | Command::Release { .. }
             | Command::Rollback { .. }

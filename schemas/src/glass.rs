@@ -8,6 +8,7 @@ use crate::actor::Actor;
 use crate::envelope::{CommandRef, Head};
 use crate::id::{CommandId, CommitId, DeploymentId, Fence, LedgerId, RolloutId, StackId, StreamVersion, Version};
 use crate::judgement::{Counted, Judged};
+use crate::name::StackName;
 
 /// A rollback that was decided on the last view of the ledger: everything that is needed to carry it out, and to record it
 /// later as what it was.
@@ -32,8 +33,8 @@ pub struct Intent {
     pub at: Timestamp,
     /// The stack that gets all traffic.
     pub to: StackId,
-    /// The version it runs.
-    pub version: Version,
+    /// Its name.
+    pub version: StackName,
     /// Targets that were passed over because they are known to be unhealthy.
     pub passed_over: Vec<StackId>,
     /// The rollout that it ends.
@@ -57,6 +58,9 @@ pub struct Unrecorded {
     pub deployment: DeploymentId,
     /// The version that gets all of it.
     pub version: Version,
+    /// The name of its stack.
+    #[serde(default)]
+    pub name: Option<StackName>,
     /// The command that it carries out.
     pub command: CommandId,
     /// Who asked for it.
@@ -70,4 +74,11 @@ pub struct Unrecorded {
     /// What keeps it from being carried out or recorded, as far as is known.
     #[serde(default)]
     pub trouble: Option<String>,
+}
+
+impl Unrecorded {
+    /// Returns the name of the stack that gets all traffic.
+    pub fn name(&self) -> StackName {
+        self.name.clone().unwrap_or_else(|| self.version.clone().into())
+    }
 }

@@ -99,7 +99,8 @@ name!(
 name!(
     /// A release's version as its team writes it, `1.2.3`; two versions are only ever compared for equality.
     Version, "a version", "^[A-Za-z0-9][A-Za-z0-9._+-]{0,63}$",
-    "use 1 to 64 letters, digits and `.`, `_`, `+`, `-`, and begin with a letter or digit", is_version
+    "use 1 to 64 letters, digits and `.`, `_`, `+`, `-`, and begin with a letter or digit; `~2` names a stack, no version",
+    is_version
 );
 
 impl EnvironmentName {

@@ -9,6 +9,7 @@
 
 pub mod actor;
 pub mod id;
+pub mod name;
 pub mod policy;
 pub mod run;
 pub mod secret;
@@ -44,6 +45,7 @@ pub use id::{
     ServiceName, StackId, StreamVersion, Version,
 };
 pub use jiff::Timestamp;
+pub use name::StackName;
 pub use probed::Probed;
 pub use stream::{Role, Stream};
 pub use weight::{Weight, Weights};

@@ -16,6 +16,8 @@ pub struct Requested {
     pub stack: StackId,
     /// The release's version.
     pub version: Version,
+    /// Which stack of that version it is in its deployment, from 1. Before version 4 they were not counted, and each is 1.
+    pub number: u32,
     /// What runs.
     pub artifact: Artifact,
     /// How it is run.
@@ -67,10 +69,18 @@ pub struct Dismissed {
     pub stack: StackId,
 }
 
+/// The step from version 3, where the stacks of a version were not told apart.
+fn numbered(mut payload: serde_json::Value) -> serde_json::Value {
+    if let Some(requested) = payload.as_object_mut() {
+        requested.insert("number".to_owned(), 1.into());
+    }
+    payload
+}
+
 events! {
     /// What happens to a stack.
-    // Version 2: `run` may name a user. Version 3: the plan may have a bake.
-    Requested = "stack.requested" [unchanged, unchanged],
+    // Version 2: `run` may name a user. Version 3: the plan may have a bake. Version 4: stacks of a version are counted.
+    Requested = "stack.requested" [unchanged, unchanged, numbered],
     Ready = "stack.ready",
     Failed = "stack.failed",
     Unhealthy = "stack.unhealthy",

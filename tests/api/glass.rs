@@ -89,7 +89,7 @@ async fn a_rollback_without_a_verdict_is_answered_as_done_and_not_yet_in_the_led
     assert_eq!((unrecorded.version.as_str(), unrecorded.command), ("1.0.0", asked.id));
     assert!(std::path::Path::new(unrecorded.file.as_ref().unwrap()).exists());
     let held = router.held.lock().unwrap().clone().unwrap();
-    assert_eq!(held.routes.backends.values().next().unwrap().version.as_str(), "1.0.0");
+    assert_eq!(held.routes.backends.values().next().unwrap().version.to_string(), "1.0.0");
 
     let status = world.client.status(Moment::Now, None, None).await.unwrap();
     assert_eq!(status.unrecorded, vec![unrecorded.clone()]);

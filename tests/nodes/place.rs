@@ -57,6 +57,7 @@ impl Place {
             deployment: "production/api".parse().unwrap(),
             stack: StackId(uuid::Uuid::from_u128(7)),
             version: "1.2.3".parse().unwrap(),
+            number: 1,
             slot: 0,
             attempt: 0,
             port: self.nodes().free_ports(1).await.unwrap()[0],

@@ -318,7 +318,8 @@ impl Pending {
 fn unrecorded(intent: &Intent, file: Option<PathBuf>, trouble: Option<String>) -> Unrecorded {
     Unrecorded {
         deployment: intent.deployment.clone(),
-        version: intent.version.clone(),
+        version: intent.version.version.clone(),
+        name: Some(intent.version.clone()),
         command: intent.command.id,
         actor: intent.actor.clone(),
         reason: intent.reason.clone(),

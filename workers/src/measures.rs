@@ -25,7 +25,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use schemas::policy::JudgementPolicy;
-use schemas::{DeploymentId, EffectId, StackId, Timestamp, Version};
+use schemas::{DeploymentId, EffectId, StackId, StackName, Timestamp};
 
 use crate::traffic::{Histogram, Router};
 
@@ -48,8 +48,8 @@ pub trait Source: Send + Sync {
 pub struct Asked {
     /// The deployment.
     pub deployment: DeploymentId,
-    /// Its stacks with their versions: a rollout's two, or one alone.
-    pub stacks: BTreeMap<StackId, Version>,
+    /// Its stacks with their names: a rollout's two, or one alone.
+    pub stacks: BTreeMap<StackId, StackName>,
 }
 
 /// A span of time; its beginning is excluded, its end included.

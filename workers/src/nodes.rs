@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use schemas::run::EnvValue;
-use schemas::{DeploymentId, EffectId, Hash, StackId, Timestamp, Version};
+use schemas::{DeploymentId, EffectId, Hash, StackId, StackName, Timestamp, Version};
 use serde::{Deserialize, Serialize};
 
 /// One node to launch, with every choice made. Secrets are references, resolved only where the node starts.
@@ -22,6 +22,9 @@ pub struct Launch {
     pub stack: StackId,
     /// The release it runs.
     pub version: Version,
+    /// Which stack of that release it belongs to, from 1.
+    #[serde(default = "first", skip_serializing_if = "is_first")]
+    pub number: u32,
     /// Which of the stack's places it fills, from 0.
     pub slot: u16,
     /// How often this place was filled before, from 0.
@@ -37,6 +40,21 @@ pub struct Launch {
     /// The user as whom it runs; without one a user of the adapter's choice.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
+}
+
+fn first() -> u32 {
+    1
+}
+
+fn is_first(number: &u32) -> bool {
+    *number == 1
+}
+
+impl Launch {
+    /// Returns the name of its stack.
+    pub fn stack_name(&self) -> StackName {
+        StackName::new(self.version.clone(), self.number)
+    }
 }
 
 /// A node that runs.

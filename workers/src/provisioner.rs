@@ -143,6 +143,7 @@ impl Place<'_> {
             deployment: self.id.clone(),
             stack: self.stack_id,
             version: self.stack.version.clone(),
+            number: self.stack.number,
             slot,
             attempt: node.attempt,
             port: node.port,

@@ -16,7 +16,7 @@ use ledger::deployment::{Deployment, generation, stranded};
 use ledger::execute::Refusal;
 use ledger::{Ledger, State};
 use schemas::command::Outcome;
-use schemas::{DeploymentId, Offset, Role, StackId, Timestamp, Version};
+use schemas::{DeploymentId, Offset, Role, StackId, StackName, Timestamp};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -306,8 +306,8 @@ pub enum ApplyNowError {
     /// A stack that is to have users has no node that could be called.
     #[error("no node of {version} runs that could be called ({why}): {users}, until one does{next}")]
     NoNode {
-        /// Its version.
-        version: Version,
+        /// Its name.
+        version: StackName,
         /// Why none runs, in a few words.
         why: String,
         /// What users get meanwhile.
@@ -364,8 +364,8 @@ async fn no_node(router: &dyn Router, id: &DeploymentId, deployment: &Deployment
     };
     let held = held.as_ref().and_then(Entry::held).map(|held| &held.routes);
     let share = |(stack, weight)| {
-        let version = held.and_then(|held| held.backends.get(&stack)).map(|backends| backends.version.as_str());
-        format!("{} {weight}", version.unwrap_or("a gone stack"))
+        let name = held.and_then(|held| held.backends.get(&stack)).map(|backends| backends.version.to_string());
+        format!("{} {weight}", name.as_deref().unwrap_or("a gone stack"))
     };
     let served: Vec<String> = held.iter().flat_map(|held| held.weights.iter()).map(share).collect();
     let users = match served.is_empty() {
@@ -377,5 +377,5 @@ async fn no_node(router: &dyn Router, id: &DeploymentId, deployment: &Deployment
     let passing = passing.max_by_key(|(_, weight)| *weight).map(|(stack, _)| stack);
     let next = passing.and_then(|passing| stranded::way_out(deployment, id, passing));
     let next = next.map(|next| format!("; `{next}` sends all of them to a version that passes")).unwrap_or_default();
-    ApplyNowError::NoNode { version: stack.version.clone(), why: stack.trouble(), users, next }
+    ApplyNowError::NoNode { version: stack.name(), why: stack.trouble(), users, next }
 }

@@ -54,7 +54,7 @@ pub(crate) fn routes_by(
         if nodes.is_empty() {
             return None;
         }
-        backends.insert(stack_id, Backends { version: stack.version.clone(), nodes });
+        backends.insert(stack_id, Backends { version: stack.name(), nodes });
     }
     Some(Routes {
         deployment: id.clone(),

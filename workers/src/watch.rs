@@ -177,7 +177,7 @@ impl Watch {
 
 /// Returns what a source is asked about a rollout.
 pub fn asked(id: &DeploymentId, deployment: &ledger::Deployment, rollout: &Rollout) -> Asked {
-    let of = |stack: StackId| Some((stack, deployment.version_of(stack)?.clone()));
+    let of = |stack: StackId| Some((stack, deployment.name_of(stack)?));
     let stacks = [rollout.baseline, rollout.canary].into_iter().filter_map(of).collect();
     Asked { deployment: id.clone(), stacks }
 }

@@ -214,8 +214,7 @@ fn source(api: &Api, command: &Command) -> Option<(JudgementPolicy, Vec<Asked>)>
 fn serving(id: &DeploymentId, deployment: &Deployment) -> Option<Asked> {
     let weights = &deployment.traffic.set.as_ref()?.weights;
     let stacks = weights.iter().filter(|(_, weight)| *weight > Weight::ZERO);
-    let stacks: BTreeMap<_, _> =
-        stacks.filter_map(|(stack, _)| Some((stack, deployment.version_of(stack)?.clone()))).collect();
+    let stacks: BTreeMap<_, _> = stacks.filter_map(|(stack, _)| Some((stack, deployment.name_of(stack)?))).collect();
     (!stacks.is_empty()).then(|| Asked { deployment: id.clone(), stacks })
 }
 
@@ -253,6 +252,7 @@ async fn check_outside(api: &Api, command: &Command, dry: bool) -> Result<Vec<St
             Ok(warnings)
         }
         Command::New { .. }
+        | Command::Renew { .. }
         | Command::Traffic { .. }
         | Command::Roll { .. }
         | Command::Rollback { .. }

@@ -8,7 +8,7 @@ use axum::extract::{Path, Query, State};
 use axum::response::Response;
 use ledger::deployment::step;
 use schemas::policy::Policy;
-use schemas::{DeploymentId, EnvironmentName, ServiceName, StackId, Timestamp, Version, Weight};
+use schemas::{DeploymentId, EnvironmentName, ServiceName, StackId, StackName, Timestamp, Weight};
 use workers::measures::Asked;
 
 use super::peer::Caller;
@@ -43,13 +43,14 @@ fn under_way(api: &Api, id: &DeploymentId) -> Option<UnderWay> {
     let hearing = view.state().judgements.get(id).and_then(|judgements| judgements.of(rollout.id));
     let expected = step::expected(&deployment.traffic, rollout, hearing, api.ledger.clock().now())?;
     let canary = deployment.version_of(rollout.canary).cloned();
-    Some(UnderWay { canary, next_at: expected.next_at, expected_end_at: expected.end_at() })
+    let canary_name = deployment.name_of(rollout.canary);
+    Some(UnderWay { canary, canary_name, next_at: expected.next_at, expected_end_at: expected.end_at() })
 }
 
 /// The version with the largest share.
 struct Serving {
     stack: StackId,
-    version: Version,
+    name: StackName,
     share: Weight,
     since: Timestamp,
 }
@@ -67,14 +68,14 @@ fn known(api: &Api, id: &DeploymentId) -> Result<(Policy, Option<Serving>), Prob
         let (stack, share) = set.weights.iter().max_by_key(|(_, share)| *share)?;
         let held = deployment.traffic.holders.iter().rfind(|holder| holder.stack == stack);
         let since = held.map_or(set.at, |holder| holder.at);
-        Some(Serving { stack, version: deployment.version_of(stack)?.clone(), share, since })
+        Some(Serving { stack, name: deployment.name_of(stack)?, share, since })
     });
     Ok((definition.policy.clone(), serving))
 }
 
 async fn measured(api: &Api, deployment: &DeploymentId, policy: &Policy, of: Serving) -> Result<Traffic, String> {
-    let Serving { stack, version, share, since } = of;
-    let asked = Asked { deployment: deployment.clone(), stacks: BTreeMap::from([(stack, version)]) };
+    let Serving { stack, name, share, since } = of;
+    let asked = Asked { deployment: deployment.clone(), stacks: BTreeMap::from([(stack, name)]) };
     let measured = api.hooks.measured(&asked, &policy.judgement).await?;
     let from = measured.span.from.max(since);
     let seconds = measured.span.to.duration_since(from).as_secs_f64();

@@ -24,7 +24,8 @@ pub(super) fn glass_for<'a>(api: &'a Api, command: &Command, no_break_glass: boo
 /// [`Code::Unmoved`] if the router could not be told.
 pub(super) fn answer_of(broken: Broken) -> Result<Answer, Problem> {
     let Broken { unrecorded, unmoved, mut notes } = broken;
-    let Unrecorded { deployment, version, file, .. } = &unrecorded;
+    let Unrecorded { deployment, file, .. } = &unrecorded;
+    let version = unrecorded.name();
     let kept = match file {
         Some(file) => format!("its intent is kept in {file}"),
         None => "its intent is not on this machine's disk".to_owned(),

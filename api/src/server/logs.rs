@@ -10,7 +10,7 @@ use axum::extract::{Path, Query, State};
 use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
-use schemas::{DeploymentId, EnvironmentName, ServiceName, Version};
+use schemas::{DeploymentId, EnvironmentName, ServiceName, StackName};
 use serde::Deserialize;
 use tokio::sync::mpsc::Sender;
 use tokio_util::sync::CancellationToken;
@@ -33,7 +33,7 @@ const STALLED_MAX: Duration = Duration::from_secs(60);
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Options {
-    version: Option<Version>,
+    version: Option<StackName>,
     node: Option<String>,
     since: Option<String>,
     #[serde(default)]

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use replay::answer::{DeploymentStatus, MeasuredStatus, RolloutMeasured, RolloutStatus, Status};
 use schemas::policy::Policy;
-use schemas::{DeploymentId, StackId, Version};
+use schemas::{DeploymentId, StackId, StackName};
 use workers::measures::{Asked, Measured};
 use workers::traffic::measures::upper_edge_ms;
 
@@ -21,7 +21,7 @@ pub(super) async fn measure(api: &Api, status: &mut Status) {
 
 async fn measure_deployment(api: &Api, deployment: &mut DeploymentStatus) {
     let Some(policy) = policy(api, &deployment.deployment) else { return };
-    let stacks = deployment.versions.iter().map(|version| (version.stack, version.version.clone())).collect();
+    let stacks = deployment.versions.iter().map(|version| (version.stack, version.name())).collect();
     let asked = Asked { deployment: deployment.deployment.clone(), stacks };
     let Some(measured) = api.hooks.measured_recently(&asked, &policy.judgement).await else { return };
     for version in &mut deployment.versions {
@@ -33,9 +33,9 @@ async fn measure_deployment(api: &Api, deployment: &mut DeploymentStatus) {
 /// Writes into a rollout what its two versions did: in the last minute, or, once it has ended, as far back as is known.
 pub(super) async fn measure_rollout(api: &Api, id: &DeploymentId, rollout: &mut RolloutStatus) {
     let Some(policy) = policy(api, id) else { return };
-    let both = [(rollout.baseline_stack, &rollout.baseline), (rollout.canary_stack, &rollout.canary)];
-    let known = both.into_iter().map(|(stack, version)| Some((stack, version.clone()?)));
-    let Some(stacks) = known.collect::<Option<BTreeMap<StackId, Version>>>() else { return };
+    let both = [(rollout.baseline_stack, rollout.baseline_name()), (rollout.canary_stack, rollout.canary_name())];
+    let known = both.into_iter().map(|(stack, name)| Some((stack, name?)));
+    let Some(stacks) = known.collect::<Option<BTreeMap<StackId, StackName>>>() else { return };
     let asked = Asked { deployment: id.clone(), stacks };
     let measured = match rollout.live {
         true => api.hooks.measured_recently(&asked, &policy.judgement).await,

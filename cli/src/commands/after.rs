@@ -2,10 +2,10 @@
 
 use api::wire::Happened;
 use ledger::deployment::hold;
-use replay::answer::DeploymentStatus;
+use replay::answer::{DeploymentStatus, VersionStatus};
 use schemas::command::Command;
 use schemas::hold::Cause;
-use schemas::{DeploymentId, Offset, Weight};
+use schemas::{DeploymentId, Offset, StackName, Version, Weight};
 
 use crate::render::words::percent;
 
@@ -27,9 +27,9 @@ pub(crate) fn after(command: &Command, before: &Before, happened: &[Happened]) -
             format!("undo: ionledger show {service} --offset {offset} > before.toml && ionledger apply before.toml")
         }),
         Command::Release { service, version, .. } => Some(format!("next: ionledger new {service} {version}")),
-        Command::New { deployment, version, then_roll, .. } => {
+        Command::New { deployment, then_roll, .. } | Command::Renew { deployment, then_roll, .. } => {
             let place = deployment.arguments();
-            Some(match (then_roll, before.and_then(serving)) {
+            made(happened).map(|version| match (then_roll, before.and_then(serving)) {
                 (Some(_), _) => format!("undo: ionledger abort {place}, once the rollout has begun"),
                 (None, Some(now)) => {
                     format!(
@@ -59,13 +59,14 @@ pub(crate) fn after(command: &Command, before: &Before, happened: &[Happened]) -
         Command::Hold { deployment, .. } => Some(format!("undo: {}", undo_hold(deployment, before))),
         Command::Abort { deployment } => before.and_then(|before| {
             let rollout = before.rollout.as_ref()?;
-            let (from, to) = (rollout.baseline.as_ref()?, rollout.canary.as_ref()?);
+            let (from, to) = (rollout.baseline_name()?, rollout.canary_name()?);
             Some(format!("undo: ionledger roll {} {from} {to}{}", deployment.service, deployment.env_flag()))
         }),
-        Command::Retire { deployment } => before.and_then(serving).map(|version| {
+        Command::Retire { deployment } => before.and_then(serving).map(|stack| {
             format!(
-                "undo: ionledger new {} {version}{}, then give it traffic",
+                "undo: ionledger new {} {}{}, then give it traffic",
                 deployment.service,
+                stack.version,
                 deployment.env_flag()
             )
         }),
@@ -85,6 +86,14 @@ fn undo_hold(deployment: &DeploymentId, before: Option<&DeploymentStatus>) -> St
     format!("ionledger hold {} --reason '{reason}'{until}", deployment.arguments())
 }
 
+/// Returns the name of the stack that was asked for, if one was.
+pub(crate) fn made(happened: &[Happened]) -> Option<StackName> {
+    let requested = happened.iter().find(|event| event.kind == "stack.requested")?;
+    let version: Version = requested.data.get("version")?.as_str()?.parse().ok()?;
+    let number = requested.data.get("number").and_then(serde_json::Value::as_u64).unwrap_or(1);
+    Some(StackName::new(version, u32::try_from(number).ok()?))
+}
+
 /// Says whether taking a change back would give traffic to a stack that was rejected before it, or is by it.
 fn goes_to_rejected(before: &DeploymentStatus, happened: &[Happened]) -> bool {
     let now = |kind: &str| kind == "traffic.rejected" || kind == "traffic.rolled_back";
@@ -93,10 +102,10 @@ fn goes_to_rejected(before: &DeploymentStatus, happened: &[Happened]) -> bool {
         || happened.iter().any(|event| now(&event.kind))
 }
 
-/// The version with the largest share.
-fn serving(before: &DeploymentStatus) -> Option<String> {
+/// The stack with the largest share.
+fn serving(before: &DeploymentStatus) -> Option<StackName> {
     let serving = before.versions.iter().filter(|version| version.weight_set > Weight::ZERO);
-    serving.max_by_key(|version| version.weight_set).map(|version| version.version.to_string())
+    serving.max_by_key(|version| version.weight_set).map(VersionStatus::name)
 }
 
 /// The command that sets the weights as they were.
@@ -105,7 +114,7 @@ fn weights(deployment: &DeploymentId, before: &DeploymentStatus) -> Option<Strin
         .versions
         .iter()
         .filter(|version| version.weight_set > Weight::ZERO)
-        .map(|version| format!("{} {}", version.version, percent(version.weight_set)))
+        .map(|version| format!("{} {}", version.name(), percent(version.weight_set)))
         .collect();
     (!shares.is_empty())
         .then(|| format!("ionledger traffic {} {}{}", deployment.service, shares.join(" "), deployment.env_flag()))

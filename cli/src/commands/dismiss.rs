@@ -1,7 +1,7 @@
 //! `ionledger dismiss`: a failed stack has been seen.
 
 use clap::Args;
-use schemas::Version;
+use schemas::StackName;
 use schemas::command::Command;
 
 use super::change::change;
@@ -21,9 +21,9 @@ Examples:
 pub(crate) struct Dismiss {
     #[command(flatten)]
     place: Where,
-    /// The version whose stack failed
+    /// The version whose stacks failed, or one of them, as `1.2.3~2`
     #[arg(value_name = "VERSION")]
-    version: Version,
+    version: StackName,
     #[command(flatten)]
     asking: Asking,
 }

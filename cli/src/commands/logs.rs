@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use clap::Args;
-use schemas::{EnvironmentName, ServiceName, Version};
+use schemas::{EnvironmentName, ServiceName, StackName};
 use workers::nodes::process::logs::{Line, Logs as Folder, Wanted};
 
 use crate::door::Lines;
@@ -30,9 +30,9 @@ pub(crate) struct Logs {
     /// The service, as `api`
     #[arg(value_name = "SERVICE")]
     service: ServiceName,
-    /// Only this version's nodes [default: all]
+    /// Only this version's nodes, or one stack's, as `1.2.3~2` [default: all]
     #[arg(value_name = "VERSION")]
-    version: Option<Version>,
+    version: Option<StackName>,
     /// The environment they run in
     #[arg(long, value_name = "ENVIRONMENT", default_value = "production")]
     env: EnvironmentName,

@@ -1,12 +1,14 @@
 //! `ionledger new`: a stack of a release.
 
 use clap::Args;
-use schemas::Version;
 use schemas::command::{Command, PlanAsked};
+use schemas::{DeploymentId, StackName, Version};
 
-use super::change::change_then;
-use super::wait::{Patience, requested_rollout_ended, stack_ready};
+use super::after::made;
+use super::change::{Next, change_then};
+use super::wait::{Patience, Wait, requested_rollout_ended, stack_ready};
 use crate::args::{Asking, Where};
+use crate::door::Door;
 use crate::exit::Exit;
 use crate::failure::Outcome;
 use crate::sentence::{self, Steps};
@@ -53,21 +55,35 @@ impl New {
         session.wait_for(async {
             let door = session.door()?;
             let wait = self.patience.begin()?;
-            let (_, next) = change_then(session, &door, &self.asking, command).await?;
+            let (answer, next) = change_then(session, &door, &self.asking, command).await?;
             let Some(mut wait) = wait.filter(|_| !self.asking.dry_run) else {
                 next.say(session);
                 return Ok(Exit::Done);
             };
-            if rolls {
-                return requested_rollout_ended(session, &door, &deployment, &self.version, &mut wait).await;
-            }
-            match stack_ready(session, &door, &deployment, &self.version, &mut wait).await? {
-                Exit::Done => {
-                    next.say(session);
-                    Ok(Exit::Done)
-                }
-                exit => Ok(exit),
-            }
+            let stack = made(&answer.events).unwrap_or_else(|| self.version.into());
+            wait_for(session, &door, &deployment, &stack, rolls, next, &mut wait).await
         })
+    }
+}
+
+/// Waits for a new stack, or for the end of its rollout.
+pub(super) async fn wait_for(
+    session: &Session,
+    door: &Door,
+    deployment: &DeploymentId,
+    stack: &StackName,
+    rolls: bool,
+    next: Next,
+    wait: &mut Wait,
+) -> Outcome {
+    if rolls {
+        return requested_rollout_ended(session, door, deployment, stack, wait).await;
+    }
+    match stack_ready(session, door, deployment, stack, wait).await? {
+        Exit::Done => {
+            next.say(session);
+            Ok(Exit::Done)
+        }
+        exit => Ok(exit),
     }
 }

@@ -3,7 +3,7 @@
 use api::forecast::Question;
 use clap::Args;
 use schemas::command::{Command, PlanAsked};
-use schemas::{DeploymentId, EnvironmentName, ServiceName, Version};
+use schemas::{DeploymentId, EnvironmentName, ServiceName, StackName};
 
 use super::change::change;
 use super::forecast::points;
@@ -27,12 +27,12 @@ pub(crate) struct Roll {
     /// The service, as `api`
     #[arg(value_name = "SERVICE")]
     service: ServiceName,
-    /// The version that serves
+    /// The version that serves, or its stack, as `1.2.3~2`
     #[arg(value_name = "FROM")]
-    from: Version,
-    /// The canary
+    from: StackName,
+    /// The canary, or its stack
     #[arg(value_name = "TO")]
-    to: Version,
+    to: StackName,
     /// The time from the first step to the last, as `24 hours` or `1h 30m`; a day is 24 hours, and the policy's bake comes on
     /// top [default: the policy's]
     #[arg(value_name = "DURATION")]

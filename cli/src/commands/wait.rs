@@ -7,7 +7,7 @@ use clap::Args;
 use replay::answer::{DeploymentStatus, ObstacleKind, RolloutPhase, StackPhase, VersionStatus};
 use schemas::judgement::Verdict;
 use schemas::text::{because, nodes_ready};
-use schemas::{DeploymentId, Version, Weight};
+use schemas::{DeploymentId, StackName, Weight};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::Instant;
 
@@ -68,12 +68,12 @@ pub(crate) async fn stack_ready(
     session: &Session,
     door: &Door,
     deployment: &DeploymentId,
-    version: &Version,
+    version: &StackName,
     wait: &mut Wait,
 ) -> Outcome {
     let seen = Cell::new(false);
     watch(session, door, deployment, wait, |status| {
-        let is_there = status.versions.iter().any(|stack| stack.version == *version);
+        let is_there = status.versions.iter().any(|stack| stack.is_called(version));
         if seen.replace(is_there) && !is_there {
             let what = format!("{version} was taken down before it was ready; look at `ionledger history`");
             return Look::Ended(Exit::Error, what);
@@ -88,7 +88,7 @@ pub(crate) async fn rollout_ended(
     session: &Session,
     door: &Door,
     deployment: &DeploymentId,
-    canary: &Version,
+    canary: &StackName,
     wait: &mut Wait,
 ) -> Outcome {
     watch(session, door, deployment, wait, |status| look_at_rollout(status, canary)).await
@@ -99,14 +99,19 @@ pub(crate) async fn requested_rollout_ended(
     session: &Session,
     door: &Door,
     deployment: &DeploymentId,
-    version: &Version,
+    version: &StackName,
     wait: &mut Wait,
 ) -> Outcome {
     watch(session, door, deployment, wait, |status| look_at_request(status, version)).await
 }
 
-fn look_at_request(status: &DeploymentStatus, version: &Version) -> Look {
-    if let Some(waiting) = status.waiting.as_ref().filter(|waiting| waiting.version.as_ref() == Some(version)) {
+/// Says whether `asked` means the stack of this name: it is its name, or the version of whichever stack.
+fn means(asked: &StackName, name: Option<StackName>) -> bool {
+    name.is_some_and(|name| name == *asked || (asked.is_first() && name.version == asked.version))
+}
+
+fn look_at_request(status: &DeploymentStatus, version: &StackName) -> Look {
+    if let Some(waiting) = status.waiting.as_ref().filter(|waiting| means(version, waiting.name())) {
         let waits_for: Vec<&str> = waiting.waits_for.iter().map(|obstacle| obstacle.why.as_str()).collect();
         let is = |kind| waiting.waits_for.iter().any(|obstacle| obstacle.kind == Some(kind));
         return match waits_for[..] {
@@ -122,10 +127,10 @@ fn look_at_request(status: &DeploymentStatus, version: &Version) -> Look {
             _ => Look::On(format!("{version} waits: {}", waits_for.join("; ")), Exit::StillGoing),
         };
     }
-    let rollout = status.rollout.as_ref().filter(|rollout| rollout.canary.as_ref() == Some(version));
-    let dropped = status.dropped.iter().rev().find(|dropped| dropped.version == *version);
+    let rollout = status.rollout.as_ref().filter(|rollout| means(version, rollout.canary_name()));
+    let dropped = status.dropped.iter().rev().find(|dropped| means(version, Some(dropped.name())));
     let dropped = dropped.filter(|dropped| rollout.is_none_or(|rollout| rollout.started_at < dropped.at));
-    let stack = status.versions.iter().rev().find(|stack| stack.version == *version);
+    let stack = status.versions.iter().rev().find(|stack| stack.is_called(version));
     match (dropped, rollout, stack) {
         (_, _, Some(stack)) if stack.phase == StackPhase::Failed => look_at_stack(status, version),
         (_, None, Some(stack)) if stack.weight_set == Weight::FULL => match stack.weight_applied {
@@ -150,8 +155,8 @@ impl Look {
     }
 }
 
-fn look_at_stack(status: &DeploymentStatus, version: &Version) -> Look {
-    let Some(stack) = status.versions.iter().rev().find(|stack| stack.version == *version) else {
+fn look_at_stack(status: &DeploymentStatus, version: &StackName) -> Look {
+    let Some(stack) = status.versions.iter().rev().find(|stack| stack.is_called(version)) else {
         return Look::On(format!("{version} is asked for"), Exit::StillGoing);
     };
     let because = stack.reason.as_deref().map(because).unwrap_or_default();
@@ -173,8 +178,8 @@ fn trouble(stack: &VersionStatus) -> Option<String> {
     failing.map(|(node, said)| format!("node {node}: {said}")).or_else(|| stack.last_failure.clone())
 }
 
-fn look_at_rollout(status: &DeploymentStatus, canary: &Version) -> Look {
-    let rollout = status.rollout.as_ref().filter(|rollout| rollout.canary.as_ref() == Some(canary));
+fn look_at_rollout(status: &DeploymentStatus, canary: &StackName) -> Look {
+    let rollout = status.rollout.as_ref().filter(|rollout| means(canary, rollout.canary_name()));
     let Some(rollout) = rollout else {
         return Look::On(format!("the rollout of {canary} has not begun"), Exit::StillGoing);
     };
@@ -203,8 +208,8 @@ fn look_at_rollout(status: &DeploymentStatus, canary: &Version) -> Look {
 }
 
 /// Whether all traffic is set to a version and the router has not confirmed it.
-fn is_being_applied(status: &DeploymentStatus, version: &Version) -> bool {
-    let mut of_version = status.versions.iter().filter(|stack| stack.version == *version);
+fn is_being_applied(status: &DeploymentStatus, version: &StackName) -> bool {
+    let mut of_version = status.versions.iter().filter(|stack| stack.is_called(version));
     of_version.any(|stack| stack.weight_set == Weight::FULL && !status.weights_applied)
 }
 

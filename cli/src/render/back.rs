@@ -1,25 +1,26 @@
 //! The way back for eyes: where a rollback would go, what one waits for, and users on a stack that does not pass.
 
 use replay::answer::{DeploymentStatus, RollbackTarget, StrandedStatus};
-use schemas::Version;
+use schemas::StackName;
 
 use super::status::name;
 use super::words::{BAD, WARN};
 
 /// How a deployment stands whose rollback waits for its target, above all for the users.
-pub(super) fn headline(deployment: &DeploymentStatus, target: &Version) -> (&'static str, String) {
+pub(super) fn headline(deployment: &DeploymentStatus, target: &StackName) -> (&'static str, String) {
     let rolls = format!("rolls back to {target} as soon as its stack is ready");
     match deployment.stranded.first() {
-        Some(StrandedStatus { weight, version, .. }) => {
-            (BAD, format!("{rolls}; {weight} of users are on {}, which does not pass", name(version)))
-        }
+        Some(stranded) => (
+            BAD,
+            format!("{rolls}; {} of users are on {}, which does not pass", stranded.weight, name(stranded.name())),
+        ),
         None => (WARN, format!("{rolls}; users stay where they are until then")),
     }
 }
 
 /// What a rollback that has begun waits for, and how to overrule that.
 pub(super) fn rolling_back(deployment: &DeploymentStatus) -> Option<String> {
-    let target = deployment.rolling_back_to.as_ref()?;
+    let target = deployment.rolling_back_to_name()?;
     let waits = deployment.rolling_back.as_ref().map(|waits| format!(": {}", waits.why)).unwrap_or_default();
     let next = deployment.rolling_back.as_ref().and_then(|waits| waits.next.as_ref());
     let next = next.map(|next| format!("; `{next}` sends all users there now")).unwrap_or_default();
@@ -39,13 +40,14 @@ pub(crate) fn told_stranded(stranded: &StrandedStatus) -> String {
 }
 
 /// Where users are stranded, and why: `50 % of users are on 1.0, which does not pass (exited with code 1)`.
-pub(crate) fn where_stranded(StrandedStatus { version, weight, why, .. }: &StrandedStatus) -> String {
-    format!("{weight} of users are on {}, which does not pass ({why})", name(version))
+pub(crate) fn where_stranded(stranded: &StrandedStatus) -> String {
+    let StrandedStatus { weight, why, .. } = stranded;
+    format!("{weight} of users are on {}, which does not pass ({why})", name(stranded.name()))
 }
 
 /// Where a rollback would go, and what is known of it.
 pub(super) fn target(target: &RollbackTarget) -> String {
-    let version = target.version.as_ref().map_or("an unknown version".to_owned(), ToString::to_string);
+    let version = target.name().map_or("an unknown version".to_owned(), |name| name.to_string());
     match (target.warm, &target.failing, target.stack) {
         (true, None, _) => format!("{version}, warm"),
         (true, Some(why), _) => format!("{version}: does not pass ({why}), and neither does what users are on"),

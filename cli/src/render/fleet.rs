@@ -131,7 +131,7 @@ fn trouble(deployment: &DeploymentStatus, now: &Zoned) -> Option<String> {
     let first = first_trouble(deployment, now)?;
     let held = deployment.waiting.as_ref().filter(|_| !deployment.holds.is_empty());
     let held = held.map(|waiting| {
-        let version = waiting.version.as_ref().map_or("a release".to_owned(), ToString::to_string);
+        let version = waiting.name().map_or("a release".to_owned(), |name| name.to_string());
         format!("; {version} waits until the hold is lifted: `{}`", lift(deployment))
     });
     Some(first + &held.unwrap_or_default())
@@ -163,14 +163,14 @@ fn first_trouble(deployment: &DeploymentStatus, now: &Zoned) -> Option<String> {
     }
     if let Some(failed) = deployment.versions.iter().rfind(|version| version.phase == StackPhase::Failed) {
         let why = failed.reason.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
-        return Some(format!("{} failed{why}", failed.version));
+        return Some(format!("{} failed{why}", failed.name()));
     }
     if let Some(hold) = deployment.holds.first() {
         return Some(format!("on hold: {}", hold.reason));
     }
     let waiting = deployment.waiting.as_ref()?;
     let obstacle = waiting.waits_for.iter().find(|obstacle| obstacle.next.is_some())?;
-    let version = waiting.version.as_ref().map(|version| format!("{version} waits: ")).unwrap_or_default();
+    let version = waiting.name().map(|name| format!("{name} waits: ")).unwrap_or_default();
     Some(format!("{version}{}", obstacle.why))
 }
 
@@ -183,13 +183,13 @@ fn motion(deployment: &DeploymentStatus, now: &Zoned) -> Option<String> {
         return Some(format!("{} {when}", next.weight));
     }
     if let Some(waiting) = &deployment.waiting {
-        let version = waiting.version.as_ref().map_or("a version".to_owned(), ToString::to_string);
+        let version = waiting.name().map_or("a version".to_owned(), |name| name.to_string());
         return Some(format!("{version} is about to be rolled out"));
     }
     let starting = deployment.versions.iter().rfind(|version| version.phase == StackPhase::Starting)?;
     let nodes = nodes_ready(starting.nodes_ready, starting.nodes_wanted);
     let why = starting.last_failure.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
-    Some(format!("{} is starting, {nodes}{why}", starting.version))
+    Some(format!("{} is starting, {nodes}{why}", starting.name()))
 }
 
 /// How much of what serves there is, and for how long.
@@ -200,7 +200,7 @@ fn rest(deployment: &DeploymentStatus, now: &Zoned) -> Option<String> {
     });
     let since = deployment.weights_set_at.map(|at| format!(" for {}", age(at, now))).unwrap_or_default();
     let back = deployment.rollout.as_ref().filter(|rollout| rollout.phase == RolloutPhase::CameBack);
-    let back = back.and_then(|rollout| rollout.canary.as_ref()).map(|canary| format!("; {canary} came back"));
+    let back = back.and_then(|rollout| rollout.canary_name()).map(|canary| format!("; {canary} came back"));
     let back = back.unwrap_or_default();
     (wanted > 0).then(|| format!("{ready}/{}{since}{back}", count(wanted, "node", "nodes")))
 }

@@ -37,7 +37,9 @@ pub(crate) fn eyes(answer: &Answer) -> String {
         text.push_str(&format!("a good canary has all traffic after about {}\n", time(end)));
     }
     if let Some(live) = &answer.under_way {
-        let canary = live.canary.as_ref().map_or("a gone stack".to_owned(), ToString::to_string);
+        let canary = live.canary_name.as_ref().map(ToString::to_string);
+        let canary = canary.or_else(|| live.canary.as_ref().map(ToString::to_string));
+        let canary = canary.unwrap_or_else(|| "a gone stack".to_owned());
         let next = live.next_at.strftime("%Y-%m-%d %H:%M:%S");
         let end = live.expected_end_at.strftime("%Y-%m-%d %H:%M:%S");
         text.push_str(&format!("the rollout of {canary} under way: next step at {next} UTC, ends about {end} UTC\n"));

@@ -11,7 +11,7 @@ pub(crate) const COLUMNS: &str = "version, number of the node, node, line";
 /// Returns a line for pipes.
 pub(crate) fn line(line: &Line) -> String {
     super::words::line(&[
-        line.version.to_string(),
+        line.name().to_string(),
         (line.slot + 1).to_string(),
         line.node.to_string(),
         column(Some(&line.line)),
@@ -21,7 +21,7 @@ pub(crate) fn line(line: &Line) -> String {
 /// Returns a line for eyes: control characters are escaped, so that no program can write to the terminal but text.
 pub(crate) fn eyes(line: &Line) -> String {
     let text: String = line.line.chars().map(|c| if c == '\t' { "\t".to_owned() } else { escaped(c) }).collect();
-    format!("{} {text}\n", paint(&format!("{} node {}", line.version, line.slot + 1), faint()))
+    format!("{} {text}\n", paint(&format!("{} node {}", line.name(), line.slot + 1), faint()))
 }
 
 fn escaped(c: char) -> String {
@@ -35,7 +35,8 @@ mod tests {
     #[test]
     fn a_program_cannot_steer_the_terminal() {
         let node = "0193a6f0-0c41-7b66-b1d2-9e4a6c8f7d03".parse().unwrap();
-        let line = Line { node, version: "1.2.3".parse().unwrap(), slot: 1, line: "a\t\u{1b}[2Jb".to_owned() };
+        let line =
+            Line { node, version: "1.2.3".parse().unwrap(), name: None, slot: 1, line: "a\t\u{1b}[2Jb".to_owned() };
         let eyes = eyes(&line);
         assert!(eyes.contains("a\t\\u{1b}[2Jb\n") && eyes.contains("1.2.3 node 2"), "{eyes:?}");
     }

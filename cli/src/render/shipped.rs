@@ -44,7 +44,7 @@ pub(crate) fn nothing(answer: &WhoShipped, now: &Zoned) -> String {
 }
 
 fn shipped_tree(shipped: &Shipped, (branch, below): (&str, &str), now: &Zoned) -> String {
-    let version = shipped.version.as_ref().map_or_else(|| format!("stack {}", shipped.stack), ToString::to_string);
+    let version = shipped.name().map_or_else(|| format!("stack {}", shipped.stack), |name| name.to_string());
     let confirmed = match shipped.weight_applied == shipped.weight_set {
         true => paint(&format!("{GOOD} confirmed by the router"), style_of(GOOD)),
         false => paint(&format!("{BUSY} the router confirmed {}", shipped.weight_applied), style_of(BUSY)),
@@ -119,7 +119,7 @@ pub(crate) fn lines(answer: &WhoShipped) -> String {
         let release = shipped.release.as_ref();
         line(&[
             answer.deployment.to_string(),
-            column(shipped.version.as_ref()),
+            column(shipped.name()),
             percent(shipped.weight_set),
             percent(shipped.weight_applied),
             column(since.map(Origin::counts_from)),

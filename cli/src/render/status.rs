@@ -9,7 +9,7 @@ use replay::answer::{
     WaitingStatus,
 };
 use schemas::judgement::{Counts, Verdict};
-use schemas::{Timestamp, Version, Weight, text};
+use schemas::{StackName, Timestamp, Weight, text};
 
 use super::back;
 use super::table::{self, Cell, paint};
@@ -91,7 +91,7 @@ pub(crate) fn lines(status: &Status) -> String {
 fn version_line(deployment: &DeploymentStatus, version: &VersionStatus) -> String {
     line(&[
         deployment.deployment.to_string(),
-        version.version.to_string(),
+        version.name().to_string(),
         role(deployment, version).to_owned(),
         percent(version.weight_set),
         percent(version.weight_applied),
@@ -101,8 +101,8 @@ fn version_line(deployment: &DeploymentStatus, version: &VersionStatus) -> Strin
         version.requested_at.to_string(),
         version.stack.to_string(),
         deployment.holds.first().map(|hold| hold.reason.clone()).unwrap_or_default(),
-        deployment.waiting.as_ref().map(|waiting| name(&waiting.version)).unwrap_or_default(),
-        column(deployment.rolling_back_to.as_ref()),
+        deployment.waiting.as_ref().map(|waiting| name(waiting.name())).unwrap_or_default(),
+        column(deployment.rolling_back_to_name().as_ref()),
     ])
 }
 
@@ -158,19 +158,19 @@ pub(super) fn headline(deployment: &DeploymentStatus, now: &Zoned) -> (&'static 
     if let Some(rollout) = rollout {
         return rollout_headline(rollout);
     }
-    if let Some(target) = &deployment.rolling_back_to {
-        return back::headline(deployment, target);
+    if let Some(target) = deployment.rolling_back_to_name() {
+        return back::headline(deployment, &target);
     }
     let serving: Vec<&VersionStatus> =
         deployment.versions.iter().filter(|version| version.weight_set > Weight::ZERO).collect();
     let unwell = serving.iter().find(|version| version.phase == StackPhase::Unhealthy);
     match (&serving[..], unwell) {
-        (_, Some(version)) => (BAD, format!("{} serves and is unhealthy", version.version)),
+        (_, Some(version)) => (BAD, format!("{} serves and is unhealthy", version.name())),
         ([], _) if deployment.versions.iter().any(|version| version.phase == StackPhase::Starting) => {
             (BUSY, "starting".to_owned())
         }
         ([], _) => (WARN, "serves nothing".to_owned()),
-        ([only], _) => (GOOD, format!("{} serves", only.version)),
+        ([only], _) => (GOOD, format!("{} serves", only.name())),
         (several, _) => (GOOD, format!("{} versions serve", several.len())),
     }
 }
@@ -213,11 +213,11 @@ fn rollout_headline(rollout: &RolloutStatus) -> (&'static str, String) {
 }
 
 fn rolling(rollout: &RolloutStatus) -> String {
-    format!("{} -> {}", name(&rollout.baseline), name(&rollout.canary))
+    format!("{} -> {}", name(rollout.baseline_name()), name(rollout.canary_name()))
 }
 
-pub(super) fn name(version: &Option<Version>) -> String {
-    version.as_ref().map_or("a gone stack".to_owned(), ToString::to_string)
+pub(super) fn name(name: Option<StackName>) -> String {
+    name.map_or("a gone stack".to_owned(), |name| name.to_string())
 }
 
 /// What there is to know besides the versions, by its short name.
@@ -275,7 +275,7 @@ fn without_the_rollouts<'h>(reason: &'h str, deployment: &DeploymentStatus) -> &
 
 /// Which rollout waits, for what, and what to do about it. Of `holds` a line of their own says more.
 fn waiting_facts(waiting: &WaitingStatus, holds: &[HoldStatus]) -> Vec<(&'static str, String)> {
-    let version = name(&waiting.version);
+    let version = name(waiting.name());
     if waiting.waits_for.is_empty() {
         return vec![("waits", format!("{version}, its rollout is about to begin"))];
     }
@@ -352,7 +352,7 @@ fn after_resume(left: SignedDuration) -> String {
 fn bake(rollout: &RolloutStatus) -> Option<String> {
     let step = rollout.plan.bake_step()?;
     let control = Weight::FULL.basis_points() - rollout.plan.steps.get(usize::from(step))?.basis_points();
-    let keeps = format!("{} keeps {}", name(&rollout.baseline), Weight::from_basis_points(control).ok()?);
+    let keeps = format!("{} keeps {}", name(rollout.baseline_name()), Weight::from_basis_points(control).ok()?);
     if rollout.baking {
         return Some(format!("until then {keeps} to be compared with"));
     }
@@ -409,7 +409,7 @@ fn errors(counts: Counts) -> String {
 
 fn name_of(deployment: &DeploymentStatus, stack: schemas::StackId) -> String {
     let version = deployment.versions.iter().find(|version| version.stack == stack);
-    version.map_or_else(|| format!("stack {stack}"), |version| version.version.to_string())
+    version.map_or_else(|| format!("stack {stack}"), |version| version.name().to_string())
 }
 
 fn versions(deployment: &DeploymentStatus, now: &Zoned) -> String {
@@ -473,7 +473,7 @@ fn version_row(deployment: &DeploymentStatus, version: &VersionStatus, now: &Zon
         false => Cell::styled(format!("{} (now {})", version.weight_set, version.weight_applied), style_of(BUSY)),
     };
     vec![
-        Cell::styled(version.version.as_str(), strong()),
+        Cell::styled(version.name().to_string(), strong()),
         Cell::styled(role, if role == "warm" { faint() } else { strong() }),
         weight,
         Cell::styled(format!("{glyph} {word}"), style_of_phase(deployment, version)),

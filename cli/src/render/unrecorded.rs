@@ -12,7 +12,7 @@ pub(crate) fn eyes(unrecorded: &[Unrecorded], now: &Zoned) -> String {
         let reason = one.reason.as_ref().map(|reason| format!(", because: {reason}")).unwrap_or_default();
         let kept = one.file.as_ref().map_or("not on this machine's disk".to_owned(), |file| format!("kept in {file}"));
         let trouble = one.trouble.as_ref().map(|why| format!(" ({why})")).unwrap_or_default();
-        let (id, version, who, at) = (&one.deployment, &one.version, &one.actor, moment_and_day(one.at, now));
+        let (id, version, who, at) = (&one.deployment, one.name(), &one.actor, moment_and_day(one.at, now));
         let text = format!(
             "GLASS BROKEN: {who} sent all traffic of {id} back to {version} at {at}{reason}; not yet in the ledger, {kept}{trouble}"
         );

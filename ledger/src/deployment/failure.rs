@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use schemas::command::DeploymentOutcome;
-use schemas::{StackId, Timestamp, Version, stack};
+use schemas::{StackId, StackName, Timestamp, Version, stack};
 use serde::{Deserialize, Serialize};
 
-use super::{Case, Deployment, Phase, Stack, retention};
+use super::{Case, Deployment, Phase, Stack, name, retention};
 use crate::decide::{Decision, Rejection};
 use crate::state::At;
 
@@ -36,6 +36,9 @@ pub struct Failure {
 pub struct Failed {
     /// Its version.
     pub version: Version,
+    /// Which stack of that version it was.
+    #[serde(default = "name::first", skip_serializing_if = "name::is_first")]
+    pub number: u32,
     /// When it was asked for.
     pub requested_at: Timestamp,
     /// How many nodes it should have had.
@@ -102,8 +105,9 @@ pub(super) fn fail(deployment: &mut Deployment, failed: &stack::Failed, at: &At)
 /// Keeps the record of a failed stack that is gone now.
 pub(super) fn keep(deployment: &mut Deployment, id: StackId, stack: Stack) {
     let Some(failure) = stack.failure else { return };
-    let Stack { version, requested_at, capacity, .. } = stack;
-    let failed = Failed { version, requested_at, nodes: capacity.nodes, min_ready: capacity.min_ready, failure };
+    let Stack { version, number, requested_at, capacity, .. } = stack;
+    let failed =
+        Failed { version, number, requested_at, nodes: capacity.nodes, min_ready: capacity.min_ready, failure };
     deployment.failed.insert(id, failed);
     while deployment.failed.len() > KEPT_MAX {
         let oldest = deployment.failed.iter().min_by_key(|(id, failed)| (failed.failure.at, **id));
@@ -127,22 +131,26 @@ pub(super) fn forget(deployment: &mut Deployment, stack: StackId) {
     }
 }
 
-/// Decides `dismiss`: none if no stack of the version is shown as failed.
+/// Decides `dismiss`: none if no such stack is shown as failed. A version means all of its stacks.
 ///
 /// # Errors
 ///
 /// [`Rejection::Unknown`] without the release.
-pub(super) fn decide_dismiss(case: &Case<'_>, version: &Version) -> Result<Decision, Rejection> {
+pub(super) fn decide_dismiss(case: &Case<'_>, name: &StackName) -> Result<Decision, Rejection> {
     let Case { id, deployment, service, .. } = case;
+    let version = &name.version;
+    let means = |of: &Version, number: u32| of == version && (name.is_first() || name.number == number);
     if !service.releases.contains_key(version) {
         return Err(Rejection::unknown_release(&id.service, version, service.releases.keys()));
     }
-    let gone = deployment.failed.iter().filter(|(_, failed)| failed.version == *version).map(|(stack, _)| *stack);
-    let here = deployment.stacks.iter().filter(|(_, stack)| stack.version == *version && stack.failure.is_some());
+    let gone = deployment.failed.iter().filter(|(_, failed)| means(&failed.version, failed.number));
+    let gone = gone.map(|(stack, _)| *stack);
+    let failed = |stack: &Stack| stack.failure.is_some() && means(&stack.version, stack.number);
+    let here = deployment.stacks.iter().filter(|(_, stack)| failed(stack));
     let events: Vec<_> =
         gone.chain(here.map(|(stack, _)| *stack)).map(|stack| stack::Dismissed { stack }.into()).collect();
     if events.is_empty() {
-        return Ok(Decision::nothing(format!("no stack of {id} {version} is shown as failed")));
+        return Ok(Decision::nothing(format!("no stack of {id} {name} is shown as failed")));
     }
     Ok(Decision::on(case.stream(), events))
 }

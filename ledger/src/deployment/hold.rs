@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use jiff::SignedDuration;
 use schemas::hold::{self, Cause};
 use schemas::policy::HoldAfter;
-use schemas::{CommitId, DeploymentId, Event, StackId, Stream, Timestamp, Version, rollout, text, traffic};
+use schemas::{CommitId, DeploymentId, Event, StackId, StackName, Stream, Timestamp, Version, rollout, text, traffic};
 use serde::{Deserialize, Serialize};
 
 use super::rejected::How;
@@ -136,9 +136,9 @@ pub(super) fn decide_lift(case: &Case<'_>, only: Option<Cause>) -> Result<Decisi
     if !stay.is_empty() {
         decision.notes.extend(stays);
     } else if let Some(waiting) = &case.deployment.waiting
-        && let Some(version) = case.deployment.version_of(waiting.stack)
+        && let Some(name) = case.deployment.name_of(waiting.stack)
     {
-        decision.notes.push(format!("the rollout of {version}, which waited, begins once nothing else is in its way"));
+        decision.notes.push(format!("the rollout of {name}, which waited, begins once nothing else is in its way"));
     }
     Ok(decision)
 }
@@ -219,8 +219,10 @@ pub(super) fn after_going_back(case: &Case<'_>, mut decision: Decision) -> Decis
     let back = decision.events.iter().find_map(|(_, event)| went_back(case, event));
     // Whoever rolls back what the judge has rolled back already wants it held all the same.
     let again = || went_back_before(case.deployment).filter(|_| decision.events.is_empty());
-    if let Some((versions, what)) = back.or_else(again).filter(|_| wanted) {
-        let names: Vec<&str> = versions.iter().map(Version::as_str).collect();
+    if let Some((left, what)) = back.or_else(again).filter(|_| wanted) {
+        let names: Vec<String> = left.iter().map(ToString::to_string).collect();
+        let mut versions: Vec<Version> = left.into_iter().map(|name| name.version).collect();
+        versions.dedup();
         let reason = text::tidy(&case.by.and_because(&format!("{} {what}", names.join(" and "))));
         let set = hold::Set { cause: Cause::Rollback, reason, versions, until: None };
         decision.events.push((case.stream(), set.into()));
@@ -229,27 +231,26 @@ pub(super) fn after_going_back(case: &Case<'_>, mut decision: Decision) -> Decis
 }
 
 /// Returns what the last rollback went back from, if no hold follows from it yet.
-fn went_back_before(deployment: &Deployment) -> Option<(Vec<Version>, &'static str)> {
+fn went_back_before(deployment: &Deployment) -> Option<(Vec<StackName>, &'static str)> {
     let last = deployment.traffic.rejected.iter().rev().find(|rejected| rejected.how == How::RolledBack)?;
     let is_held = deployment.holds.contains_key(&Cause::Rollback);
-    (!is_held).then(|| (vec![last.version.clone()], ROLLED_BACK))
+    (!is_held).then(|| (vec![StackName::new(last.version.clone(), last.number)], ROLLED_BACK))
 }
 
 const ROLLED_BACK: &str = "was rolled back";
 
-/// Returns the versions that an event takes users back from, and what happened to them, in words.
-fn went_back(case: &Case<'_>, event: &Event) -> Option<(Vec<Version>, &'static str)> {
-    let versions = |stacks: &[StackId]| {
-        let mut versions: Vec<Version> =
-            stacks.iter().filter_map(|stack| case.deployment.version_of(*stack).cloned()).collect();
-        versions.dedup();
-        versions
+/// Returns the stacks that an event takes users back from, and what happened to them, in words.
+fn went_back(case: &Case<'_>, event: &Event) -> Option<(Vec<StackName>, &'static str)> {
+    let names = |stacks: &[StackId]| {
+        let mut names: Vec<StackName> = stacks.iter().filter_map(|stack| case.deployment.name_of(*stack)).collect();
+        names.dedup();
+        names
     };
     match event {
-        Event::Traffic(traffic::Event::RolledBack(back)) => Some((versions(&back.from), ROLLED_BACK)),
+        Event::Traffic(traffic::Event::RolledBack(back)) => Some((names(&back.from), ROLLED_BACK)),
         Event::Rollout(rollout::Event::Aborted(_)) => {
             let canary = case.deployment.rollout.as_ref()?.canary;
-            Some((versions(&[canary]), "was aborted"))
+            Some((names(&[canary]), "was aborted"))
         }
         _ => None,
     }

@@ -1,14 +1,15 @@
 //! Rejected stacks: those that were rolled back from, left by hand for an older release, or whose rollout was aborted. No
 //! rollback goes to them; traffic goes to one again only if somebody says so, unless it was only aborted.
 //!
-//! What is said of a stack is said of its version, too, as long as no other stack of the version is in good standing: the
-//! release is the same, and is no better for being deployed again.
+//! What is said of a stack is said of its version, too: the release is the same, and is no better for being deployed again.
+//! Where another stack of the version was in good standing then, it is said of that one stack alone; and it counts against no
+//! other while one is.
 
 use schemas::traffic::Rejected as RejectedEvent;
-use schemas::{Event, StackId, Timestamp, Version, Weight, Weights, text};
+use schemas::{Event, StackId, StackName, Timestamp, Version, Weight, Weights, text};
 use serde::{Deserialize, Serialize};
 
-use super::{Case, Deployment};
+use super::{Case, Deployment, name};
 use crate::decide::Rejection;
 
 /// How many marks of stacks that are gone are kept; beyond it the oldest is forgotten.
@@ -21,6 +22,12 @@ pub struct Rejected {
     pub stack: StackId,
     /// Its version.
     pub version: Version,
+    /// Which stack of that version it is.
+    #[serde(default = "name::first", skip_serializing_if = "name::is_first")]
+    pub number: u32,
+    /// Whether another stack of the version was in good standing, so that nothing is held against the version.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub alone: bool,
     /// What happened to it.
     pub how: How,
     /// Why, as the event says.
@@ -70,12 +77,17 @@ pub fn of(deployment: &Deployment, stack: StackId) -> Option<&Rejected> {
 
 /// Returns what is held against a stack of `version` that is yet to be made, if anything is.
 pub fn of_version<'a>(deployment: &'a Deployment, version: &Version) -> Option<&'a Rejected> {
-    let traffic = &deployment.traffic;
-    let stands = |stack: StackId| deployment.stacks.contains_key(&stack) && own(deployment, stack).is_none();
-    if traffic.holders.iter().any(|holder| holder.version == *version && stands(holder.stack)) {
+    if in_good_standing(deployment, version).next().is_some() {
         return None;
     }
-    traffic.rejected.iter().rev().find(|rejected| rejected.version == *version)
+    deployment.traffic.rejected.iter().rev().find(|rejected| rejected.version == *version && !rejected.alone)
+}
+
+/// Returns the stacks of `version` that held all traffic, are there, and have nothing held against them.
+fn in_good_standing<'a>(deployment: &'a Deployment, version: &'a Version) -> impl Iterator<Item = StackId> + 'a {
+    let stands = |stack: StackId| deployment.stacks.contains_key(&stack) && own(deployment, stack).is_none();
+    let of_version = deployment.traffic.holders.iter().filter(|holder| holder.version == *version);
+    of_version.map(|holder| holder.stack).filter(move |stack| stands(*stack))
 }
 
 /// Returns what is held against `stack` itself, whatever is held against its version.
@@ -85,14 +97,15 @@ pub(super) fn own(deployment: &Deployment, stack: StackId) -> Option<&Rejected> 
 
 /// Holds something against a stack. That its rollout was aborted takes nothing back that weighs more.
 pub(super) fn mark(deployment: &mut Deployment, stack: StackId, how: How, reason: &str, at: Timestamp) {
-    let Some(version) = deployment.version_of(stack).cloned() else { return };
+    let Some(StackName { version, number }) = deployment.name_of(stack) else { return };
     if how == How::Aborted && own(deployment, stack).is_some_and(Rejected::needs_again) {
         return;
     }
+    let alone = in_good_standing(deployment, &version).any(|other| other != stack);
     let stacks = &deployment.stacks;
     let rejected = &mut deployment.traffic.rejected;
     rejected.retain(|known| known.stack != stack);
-    rejected.push(Rejected { stack, version, how, reason: reason.to_owned(), at });
+    rejected.push(Rejected { stack, version, number, alone, how, reason: reason.to_owned(), at });
     let gone = |known: &Rejected| !stacks.contains_key(&known.stack);
     if rejected.iter().filter(|known| gone(known)).count() > GONE_MAX
         && let Some(oldest) = rejected.iter().position(gone)
@@ -112,13 +125,13 @@ pub(super) fn clear(deployment: &mut Deployment, stack: StackId) {
 }
 
 impl Case<'_> {
-    /// Checks that `stack`, of `version`, may get traffic.
+    /// Checks that `stack`, of this name, may get traffic.
     ///
     /// # Errors
     ///
     /// [`Rejection::Rejected`] if it is rejected and nobody said `again`.
-    pub(super) fn check_again(&self, version: &Version, stack: StackId, again: bool) -> Result<(), Rejection> {
-        self.check_not(version, of(self.deployment, stack), again)
+    pub(super) fn check_again(&self, name: StackName, stack: StackId, again: bool) -> Result<(), Rejection> {
+        self.check_not(name, of(self.deployment, stack), again)
     }
 
     /// Checks that a stack of `version` that is yet to be made may be rolled out, as [`Case::check_again`].
@@ -127,15 +140,13 @@ impl Case<'_> {
     ///
     /// [`Rejection::Rejected`].
     pub(super) fn check_version_again(&self, version: &Version, again: bool) -> Result<(), Rejection> {
-        self.check_not(version, of_version(self.deployment, version), again)
+        self.check_not(version.clone().into(), of_version(self.deployment, version), again)
     }
 
-    fn check_not(&self, version: &Version, rejected: Option<&Rejected>, again: bool) -> Result<(), Rejection> {
+    fn check_not(&self, version: StackName, rejected: Option<&Rejected>, again: bool) -> Result<(), Rejection> {
         match rejected.filter(|rejected| rejected.needs_again() && !again) {
             None => Ok(()),
-            Some(rejected) => {
-                Err(Rejection::Rejected { deployment: self.id.clone(), version: version.clone(), why: rejected.told() })
-            }
+            Some(rejected) => Err(Rejection::Rejected { deployment: self.id.clone(), version, why: rejected.told() }),
         }
     }
 
@@ -151,49 +162,50 @@ impl Case<'_> {
         let known = |stack: StackId| own(self.deployment, stack).is_some_and(Rejected::needs_again);
         let left = serving.into_iter().filter(|stack| weights.of(*stack) == Weight::ZERO && !known(*stack));
         let left = left.filter(|stack| weights.iter().all(|(now, _)| self.is_older(now, *stack)));
-        let versions: Vec<&str> = weights.iter().filter_map(|(now, _)| self.version_text(now)).collect();
-        let reason = self.by.and_because(&format!("left by hand for the older {}", versions.join(" and ")));
+        let names = weights.iter().filter_map(|(now, _)| self.deployment.name_of(now));
+        let names: Vec<String> = names.map(|name| name.to_string()).collect();
+        let reason = self.by.and_because(&format!("left by hand for the older {}", names.join(" and ")));
         left.map(|stack| RejectedEvent { stack, reason: reason.clone() }.into()).collect()
     }
 
-    fn version_text(&self, stack: StackId) -> Option<&str> {
-        self.deployment.version_of(stack).map(Version::as_str)
-    }
-
-    fn is_older(&self, stack: StackId, other: StackId) -> bool {
-        let version = |stack| self.deployment.version_of(stack);
-        let Some((this, that)) = version(stack).zip(version(other)) else { return false };
+    pub(super) fn is_older(&self, stack: StackId, other: StackId) -> bool {
+        let (this, that) = (self.deployment.name_of(stack), self.deployment.name_of(other));
+        let Some((this, that)) = this.zip(that) else { return false };
         let asked_at = |stack| self.deployment.stacks.get(&stack).map(|stack| stack.requested_at);
         let earlier = || asked_at(other).is_some_and(|that| asked_at(stack).is_some_and(|this| this < that));
-        self.service.is_older(this, that) || (this == that && earlier())
+        self.service.is_older_stack(&this, &that) || (this == that && earlier())
     }
 
     /// Returns what is held against each version that a rollback would else go to, with the command that overrules it, the
     /// nearest first.
     pub(super) fn rejected_targets(&self) -> Vec<String> {
         let deployment = self.deployment;
-        let mut told: Vec<(&Version, String)> = Vec::new();
+        let mut told: Vec<(StackName, String)> = Vec::new();
         for holder in deployment.traffic.holders.iter().rev() {
             let there = deployment.stacks.contains_key(&holder.stack);
             let rejected = if there { of(deployment, holder.stack) } else { of_version(deployment, &holder.version) };
+            // What is gone comes back as another stack, under another name.
+            let name = StackName::new(holder.version.clone(), if there { holder.number } else { 1 });
             if let Some(rejected) = rejected
                 && deployment.traffic.set_weight(holder.stack) != Weight::FULL
-                && !told.iter().any(|(version, _)| **version == holder.version)
+                && !told.iter().any(|(known, _)| *known == name || (!there && known.version == name.version))
             {
-                told.push((&holder.version, self.overruling(&holder.version, rejected)));
+                let overruled = self.overruling(&name, there, rejected);
+                told.push((name, overruled));
             }
         }
         told.into_iter().map(|(_, told)| told).collect()
     }
 
-    fn overruling(&self, version: &Version, rejected: &Rejected) -> String {
+    fn overruling(&self, name: &StackName, there: bool, rejected: &Rejected) -> String {
+        let version = &name.version;
         let (service, env) = (&self.id.service, self.id.env_flag());
         let again = if rejected.needs_again() { " --again --reason WHY" } else { "" };
-        let traffic = format!("`ionledger traffic {service} {version} 100{env}{again}`");
-        let first = match self.deployment.stack_for(version) {
-            Some(_) => String::new(),
-            None => format!("`ionledger new {service} {version}{env} --wait` and then "),
+        let traffic = format!("`ionledger traffic {service} {name} 100{env}{again}`");
+        let first = match there || self.deployment.stack_for(version).is_some() {
+            true => String::new(),
+            false => format!("`ionledger new {service} {version}{env} --wait` and then "),
         };
-        format!("{version} {}: {first}{traffic} overrules that", rejected.told())
+        format!("{name} {}: {first}{traffic} overrules that", rejected.told())
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use schemas::judgement::{Counted, Judged, Verdict};
 use schemas::traffic::{self, Purpose};
-use schemas::{DeploymentId, Event, Probed, RolloutId, StackId, Stream, Version, Weights, rollout, stack, text};
+use schemas::{DeploymentId, Event, Probed, RolloutId, StackId, Stream, Version, Weights, rollout, text};
 
 use super::{Case, Deployment, Phase, Rollout, Stack, rejected, stranded, waiting};
 use crate::decide::{Decision, Rejection};
@@ -114,14 +114,21 @@ pub fn to_probe(deployment: &Deployment) -> BTreeSet<StackId> {
 fn warm<'a>(deployment: &'a Deployment, stack: StackId, version: &Version) -> Option<(StackId, &'a Phase)> {
     let fit = |stack: &Stack| matches!(stack.phase, Phase::Ready | Phase::Unhealthy);
     let own = deployment.stacks.get(&stack).filter(|own| fit(own)).map(|own| (stack, own));
-    let another =
-        || deployment.stack_for(version).filter(|(id, other)| fit(other) && rejected::own(deployment, *id).is_none());
+    let left = left(deployment);
+    let standing = |id: &StackId| rejected::own(deployment, *id).is_none() && !left.contains(id);
+    let another = || deployment.stack_for(version).filter(|(id, other)| fit(other) && standing(id));
     own.or_else(another).map(|(id, stack)| (id, &stack.phase))
 }
 
 /// Returns the rollout under way.
 pub(super) fn live(deployment: &Deployment) -> Option<&Rollout> {
     deployment.rollout.as_ref().filter(|rollout| rollout.is_live())
+}
+
+/// Returns the stacks that a rollback leaves: the one with all traffic, and the canary.
+fn left(deployment: &Deployment) -> Vec<StackId> {
+    let present = deployment.traffic.set.as_ref().and_then(|set| set.weights.sole());
+    present.into_iter().chain(live(deployment).map(|rollout| rollout.canary)).collect()
 }
 
 /// A stack that held all traffic, and its version: where the stack is gone, that is deployed again.
@@ -134,8 +141,7 @@ struct Candidate {
 fn candidates(deployment: &Deployment) -> Vec<Candidate> {
     let traffic = &deployment.traffic;
     let live = live(deployment);
-    let present = traffic.set.as_ref().and_then(|set| set.weights.sole());
-    let left: Vec<StackId> = present.into_iter().chain(live.map(|rollout| rollout.canary)).collect();
+    let left = left(deployment);
     let baseline = live.and_then(|rollout| {
         let version = deployment.version_of(rollout.baseline)?.clone();
         Some(Candidate { stack: rollout.baseline, version })
@@ -191,7 +197,7 @@ pub(super) fn decide(case: &Case<'_>, unready: bool) -> Result<Decision, Rejecti
         }
         Some(Target::Failing { stack, why }) => start_again(case, stack, &why, reason),
         Some(Target::Gone { version, passed_over }) => {
-            let mut decision = deploy_again(case, &version, passed_over, reason)?;
+            let mut decision = deploy_again(case, &version, None, passed_over, reason)?;
             decision.notes.push(format!(
                 "the rollback target {version} is gone; it is deployed again and gets all traffic once it is ready. \
                  A longer retention.warm_for in the policy of {} would have kept it",
@@ -223,11 +229,11 @@ fn done_already(case: &Case<'_>, overrules: bool) -> Option<String> {
     match awaited {
         _ if live(deployment).is_some() => None,
         Some(stack) if !overrules => {
-            let (version, so_far) = (&stack.version, stack.progress());
+            let (name, so_far) = (stack.name(), stack.progress());
             let unready = unready(deployment, id);
             let unready = unready.map(|next| format!("; `{next}` sends all traffic there now")).unwrap_or_default();
             Some(format!(
-                "{id} is being rolled back already: {version} gets all traffic once it is ready; by now {so_far}{unready}"
+                "{id} is being rolled back already: {name} gets all traffic once it is ready; by now {so_far}{unready}"
             ))
         }
         None if back => Some(format!("{id} is rolled back already; `ionledger traffic` goes further back")),
@@ -291,20 +297,20 @@ pub(super) fn decide_send_back(
 
 /// The events that move all traffic to `to` now.
 pub(super) fn all_back(deployment: &Deployment, to: StackId, passed_over: Vec<StackId>, reason: &str) -> Vec<Event> {
-    let back = rolled_back(deployment, to, None, passed_over, reason);
+    let back = rolled_back(deployment, to, |_| false, passed_over, reason);
     let set = traffic::WeightsSet { weights: Weights::all_on(to), purpose: Purpose::Rollback };
     [back.into(), set.into()].into_iter().chain(came_back(deployment, reason)).collect()
 }
 
-/// `again` is the version of which `to` is a new stack; nobody leaves the older stacks of it.
+/// `again` says of which stacks `to` is another start; nobody leaves those.
 fn rolled_back(
     deployment: &Deployment,
     to: StackId,
-    again: Option<&Version>,
+    again: impl Fn(StackId) -> bool,
     passed_over: Vec<StackId>,
     reason: &str,
 ) -> traffic::RolledBack {
-    let stays = |stack: StackId| stack == to || (again.is_some() && deployment.version_of(stack) == again);
+    let stays = |stack: StackId| stack == to || again(stack);
     let serving = deployment.traffic.set.iter().flat_map(|set| set.weights.iter().map(|(stack, _)| stack));
     let mut from: Vec<StackId> = serving.filter(|stack| !stays(*stack)).collect();
     if let Some(canary) = live(deployment).map(|rollout| rollout.canary)
@@ -324,11 +330,11 @@ fn came_back(deployment: &Deployment, reason: &str) -> Option<Event> {
 /// ready.
 fn start_again(case: &Case<'_>, stack: StackId, why: &str, reason: &str) -> Result<Decision, Rejection> {
     let unknown = || Rejection::Outdated(format!("stack {stack} is gone"));
-    let version = case.deployment.version_of(stack).ok_or_else(unknown)?;
-    let mut decision = deploy_again(case, version, vec![], reason)?;
+    let name = case.deployment.name_of(stack).ok_or_else(unknown)?;
+    let mut decision = deploy_again(case, &name.version, Some(stack), vec![], reason)?;
     let why = stranded::why(case.deployment, stack, why);
     decision.notes.push(format!(
-        "users stay where they are: no node of the rollback target {version} passes its check ({why}). It is started again \
+        "users stay where they are: no node of the rollback target {name} passes its check ({why}). It is started again \
          and gets all traffic once it is ready; `ionledger rollback {} --unready` sends all traffic there now",
         case.id.arguments()
     ));
@@ -336,10 +342,11 @@ fn start_again(case: &Case<'_>, stack: StackId, why: &str, reason: &str) -> Resu
 }
 
 /// Makes a stack of `version`, or waits for one that is starting: it gets all traffic once it is ready. The fence is raised
-/// now.
+/// now. `failing` is the stack of which it is another start; without one it is another start of all that are gone.
 fn deploy_again(
     case: &Case<'_>,
     version: &Version,
+    failing: Option<StackId>,
     passed_over: Vec<StackId>,
     reason: &str,
 ) -> Result<Decision, Rejection> {
@@ -355,17 +362,13 @@ fn deploy_again(
     let to = starting.unwrap_or(now.commit.into());
     let mut events: Vec<Event> = Vec::new();
     if starting.is_none() {
-        let requested = stack::Requested {
-            stack: to,
-            version: version.clone(),
-            artifact: release.recorded.artifact.clone(),
-            run: release.recorded.run.clone(),
-            capacity: definition.capacity,
-            then_roll: None,
-        };
-        events.push(requested.into());
+        events.push(case.requested(release, definition.capacity).into());
     }
-    events.push(rolled_back(deployment, to, Some(version), passed_over, reason).into());
+    let again = |stack| match failing {
+        Some(failing) => stack == failing,
+        None => deployment.version_of(stack) == Some(version),
+    };
+    events.push(rolled_back(deployment, to, again, passed_over, reason).into());
     events.extend(came_back(deployment, reason));
     Ok(Decision::on(case.stream(), events).requiring(Stream::Service(id.service.clone())))
 }

@@ -8,7 +8,7 @@ use schemas::judgement::Measured;
 use schemas::policy::Policy;
 use schemas::rollout::{self, HoldKind, Plan};
 use schemas::traffic::{Purpose, WeightsSet};
-use schemas::{Event, RolloutId, StackId, Stream, Timestamp, Version, Weight, Weights, text};
+use schemas::{Event, RolloutId, StackId, StackName, Stream, Timestamp, Version, Weight, Weights, text};
 use serde::{Deserialize, Serialize};
 
 use super::rejected::{self, How};
@@ -319,18 +319,18 @@ pub(super) fn evolve(deployment: &mut Deployment, event: &rollout::Event, at: &A
 
 impl Case<'_> {
     pub(super) fn rollout_running(&self, rollout: &Rollout) -> Rejection {
-        let version = |stack| self.deployment.version_of(stack).cloned();
-        let (Some(from), Some(to)) = (version(rollout.baseline), version(rollout.canary)) else {
+        let name = |stack| self.deployment.name_of(stack);
+        let (Some(from), Some(to)) = (name(rollout.baseline), name(rollout.canary)) else {
             return Rejection::Invalid(format!("{} has a rollout under way; abort it first", self.id));
         };
         Rejection::RolloutRunning { deployment: self.id.clone(), from, to, weight: rollout.weight() }
     }
 
     /// Says that `version` is being rolled out by another plan than was asked for, and how that is replaced.
-    pub(super) fn rolled_otherwise(&self, live: &Rollout, version: &Version) -> Rejection {
-        let from = self.deployment.version_of(live.baseline).map_or("FROM".to_owned(), ToString::to_string);
+    pub(super) fn rolled_otherwise(&self, live: &Rollout, name: &StackName) -> Rejection {
+        let from = self.deployment.name_of(live.baseline).map_or("FROM".to_owned(), |from| from.to_string());
         Rejection::Invalid(format!(
-            "{} {version} is being rolled out already, by another plan: it is at {}; `ionledger roll {} {from} {version}{} \
+            "{} {name} is being rolled out already, by another plan: it is at {}; `ionledger roll {} {from} {name}{} \
              --supersede` with a duration begins again",
             self.id,
             live.weight(),
@@ -379,14 +379,11 @@ pub(super) struct Roll {
 /// version without `again`.
 pub(super) fn decide_roll(
     case: &Case<'_>,
-    from: &Version,
-    to: &Version,
+    from: &StackName,
+    to: &StackName,
     asked: &PlanAsked,
     Roll { supersede, again }: Roll,
 ) -> Result<Decision, Rejection> {
-    if from == to {
-        return Err(Rejection::Invalid(format!("a rollout needs two versions, both are {from}")));
-    }
     let definition =
         case.service.definition.as_ref().ok_or_else(|| Rejection::unknown_service(&case.id.service, []))?;
     if case.deployment.traffic.awaited.is_some() {
@@ -395,30 +392,36 @@ pub(super) fn decide_roll(
             case.id
         )));
     }
-    if !case.by.is_person() && case.service.is_older(to, from) {
-        let (deployment, version, newer) = (case.id.clone(), to.clone(), from.clone());
-        return Err(Rejection::Older { deployment, version, newer, does: "serves" });
+    if !case.by.is_person() && case.service.is_older(&to.version, &from.version) {
+        return Err(older(case, from, to));
     }
-    let (baseline, _) = case.stack_of(from)?;
-    let (canary, _) = case.ready_stack_of(to)?;
+    let (baseline, serving) = case.stack_of(from)?;
+    let (canary, newcomer) = case.ready_stack_of(to)?;
+    let (from, to) = (&serving.name(), &newcomer.name());
+    if baseline == canary {
+        return Err(Rejection::Invalid(format!("a rollout needs two stacks, both are {from}")));
+    }
+    if !case.by.is_person() && case.is_older(canary, baseline) {
+        return Err(older(case, from, to));
+    }
     let plan = decide::plan(asked, &definition.policy)?;
     let mut events: Vec<Event> = Vec::new();
     if let Some(live) = case.deployment.rollout.as_ref().filter(|rollout| rollout.is_live()) {
         if live.baseline == baseline && live.canary == canary && live.plan == plan {
             return Ok(Decision::default());
         }
-        let fixes = case.service.releases.get(to).and_then(|release| release.recorded.fixes.as_ref());
+        let fixes = case.service.releases.get(&to.version).and_then(|release| release.recorded.fixes.as_ref());
         let rule = match live.gives_way(case.deployment, fixes) {
             _ if supersede => case.by.and_because("--supersede: a new rollout takes the place of the one under way"),
-            Some(fixed) => given_way(to, fixed),
+            Some(fixed) => given_way(&to.version, fixed),
             None => return Err(case.rollout_running(live)),
         };
         events.extend(taken_over(case.deployment, live, baseline, rule));
     } else if case.deployment.traffic.set_weight(canary) == Weight::FULL {
         return Ok(Decision::nothing(format!("{to} has all the traffic of {} already", case.id)));
     }
-    hold::check(case, to)?;
-    case.check_again(to, canary, again)?;
+    hold::check(case, &to.version)?;
+    case.check_again(to.clone(), canary, again)?;
     check_baseline(case, from, baseline)?;
     events.extend(ended_holds(case, to));
     let rollout: RolloutId = case.now.commit.into();
@@ -432,11 +435,15 @@ pub(super) fn decide_roll(
     Ok(decision)
 }
 
+fn older(case: &Case<'_>, from: &StackName, to: &StackName) -> Rejection {
+    Rejection::Older { deployment: case.id.clone(), version: to.clone(), newer: from.clone().into(), does: "serves" }
+}
+
 /// The events that end the holds that a rollout to `to` ends: all of them if a person begins it.
-fn ended_holds(case: &Case<'_>, to: &Version) -> Vec<Event> {
+fn ended_holds(case: &Case<'_>, to: &StackName) -> Vec<Event> {
     match case.by.is_person() {
         true => hold::lifted(case.deployment, &format!("a person began a rollout to {to}")),
-        false => hold::lifted_by_fix(case, to).into_iter().collect(),
+        false => hold::lifted_by_fix(case, &to.version).into_iter().collect(),
     }
 }
 
@@ -456,13 +463,20 @@ pub(super) fn given_way(to: &Version, fixed: &Version) -> String {
 }
 
 /// A baseline holds all traffic, or will once a rollout of its own gives its canary's back.
-fn check_baseline(case: &Case<'_>, from: &Version, baseline: StackId) -> Result<(), Rejection> {
+fn check_baseline(case: &Case<'_>, from: &StackName, baseline: StackId) -> Result<(), Rejection> {
     let has = case.deployment.traffic.set_weight(baseline);
     let of_live = case.deployment.rollout.as_ref().is_some_and(|live| live.is_live() && live.baseline == baseline);
     if has == Weight::FULL || of_live {
         return check_serves(case, from, baseline);
     }
     let service = &case.id.service;
+    let whole = case.deployment.traffic.set.as_ref().and_then(|set| case.deployment.name_of(set.weights.sole()?));
+    if let Some(other) = whole.filter(|other| other.version == from.version) {
+        return Err(Rejection::Invalid(format!(
+            "{other} has the traffic of {}, not {from}; roll from {other}",
+            case.id
+        )));
+    }
     Err(Rejection::Invalid(format!(
         "{from} has {has} of the traffic of {}, not all of it; give it all with `ionledger traffic {service} {from} 100`",
         case.id
@@ -470,7 +484,7 @@ fn check_baseline(case: &Case<'_>, from: &Version, baseline: StackId) -> Result<
 }
 
 /// A baseline that answers nobody is nothing to compare with, and its users would get errors for as long as the plan takes.
-fn check_serves(case: &Case<'_>, from: &Version, baseline: StackId) -> Result<(), Rejection> {
+fn check_serves(case: &Case<'_>, from: &StackName, baseline: StackId) -> Result<(), Rejection> {
     let Some(stack) = case.deployment.stacks.get(&baseline) else { return Ok(()) };
     let failure = case.probed.failure(baseline);
     if case.probed.has_passed(baseline) || (failure.is_none() && stack.ready_nodes() > 0) {
@@ -489,13 +503,13 @@ fn check_serves(case: &Case<'_>, from: &Version, baseline: StackId) -> Result<()
 /// While a node of the canary passes its check, an abort sends its users to no baseline that has none.
 fn check_baseline_passes(case: &Case<'_>, rollout: &Rollout) -> Result<(), Rejection> {
     let failure = rollback::failure(case.deployment, case.probed, rollout.baseline);
-    let Some((why, version)) = failure.zip(case.deployment.version_of(rollout.baseline)) else { return Ok(()) };
+    let Some((why, version)) = failure.zip(case.deployment.name_of(rollout.baseline)) else { return Ok(()) };
     let why = format!(
         "no node of it passes its check ({why}), and the canary's users would be sent there; `ionledger rollback {0}` goes to \
          an older version or starts this one again, and `ionledger rollback {0} --unready` sends them there all the same",
         case.id.arguments()
     );
-    Err(Rejection::NotReady { deployment: case.id.clone(), version: version.clone(), why })
+    Err(Rejection::NotReady { deployment: case.id.clone(), version, why })
 }
 
 /// Decides `pause`: none if it is paused.
@@ -586,7 +600,7 @@ pub(super) fn decide_promote(case: &Case<'_>) -> Result<Decision, Rejection> {
     }
     let canary = case.deployment.stacks.get(&rollout.canary).ok_or_else(|| case.canary_gone())?;
     if let Some(why) = canary.not_ready() {
-        return Err(Rejection::NotReady { deployment: case.id.clone(), version: canary.version.clone(), why });
+        return Err(Rejection::NotReady { deployment: case.id.clone(), version: canary.name(), why });
     }
     hold::check(case, &canary.version)?;
     let reason = case.by.because("over the judgement");

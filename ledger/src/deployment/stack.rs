@@ -3,16 +3,15 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-use schemas::command::{DeploymentOutcome, PlanAsked};
-use schemas::rollout::Plan;
+use schemas::command::DeploymentOutcome;
 use schemas::run::{Artifact, Capacity, RunSpec};
 use schemas::traffic::{Purpose, WeightsSet};
-use schemas::{EffectId, StackId, Stream, Timestamp, Version, Weight, Weights, node, stack, text};
+use schemas::{EffectId, StackId, Timestamp, Version, Weights, node, stack, text};
 use serde::{Deserialize, Serialize};
 
 use super::failure::{self, Failure};
-use super::{Case, Deployment, Waiting, hold, waiting};
-use crate::decide::{self, Decision, Rejection};
+use super::{Case, Deployment, Waiting, name, waiting};
+use crate::decide::{Decision, Rejection};
 use crate::state::At;
 
 /// The nodes that run one release.
@@ -20,6 +19,9 @@ use crate::state::At;
 pub struct Stack {
     /// The release's version.
     pub version: Version,
+    /// Which stack of that version it is, from 1.
+    #[serde(default = "name::first", skip_serializing_if = "name::is_first")]
+    pub number: u32,
     /// What runs.
     pub artifact: Artifact,
     /// How it is run.
@@ -169,7 +171,7 @@ impl Stack {
     }
 
     /// Says whether it serves or may yet come to.
-    fn may_serve(&self) -> bool {
+    pub(super) fn may_serve(&self) -> bool {
         matches!(self.phase, Phase::Starting | Phase::Ready | Phase::Unhealthy)
     }
 
@@ -237,6 +239,7 @@ impl Stack {
     fn requested(requested: &stack::Requested, at: &At) -> Self {
         Self {
             version: requested.version.clone(),
+            number: requested.number,
             artifact: requested.artifact.clone(),
             run: requested.run.clone(),
             capacity: requested.capacity,
@@ -332,101 +335,6 @@ fn vacate(deployment: &mut Deployment, effect: EffectId, failure: Option<&String
     if let Some(reason) = failure {
         stack.count_failure(slot, reason);
     }
-}
-
-/// Decides `new`: none if the version has a stack that is starting or was ready, and the rollout asked for is that
-/// stack's too, is under way, or has nothing left to do. A rollout that is asked for of such a stack is asked for as that of a
-/// new one. Stacks that were retired, or whose rollout was dropped, do not count: they go.
-///
-/// # Errors
-///
-/// [`Rejection::Unknown`] without the release, [`Rejection::Invalid`] for a plan that cannot be, for a stack that has some of
-/// the traffic, or is being rolled out by another plan, [`Rejection::Older`] for a rollout that would go back, [`Rejection::Rejected`] for
-/// one of a rejected version without `again`.
-pub(super) fn decide_new(
-    case: &Case<'_>,
-    version: &Version,
-    asked: Option<&PlanAsked>,
-    again: bool,
-) -> Result<Decision, Rejection> {
-    let Case { id, deployment, service, now, .. } = case;
-    let release = service
-        .releases
-        .get(version)
-        .ok_or_else(|| Rejection::unknown_release(&id.service, version, service.releases.keys()))?;
-    let definition = service.definition.as_ref().ok_or_else(|| Rejection::unknown_service(&id.service, []))?;
-    let then_roll = asked.map(|asked| decide::plan(asked, &definition.policy)).transpose()?;
-    let stands = |stack: &Stack| &stack.version == version && stack.may_serve() && !stack.retired && !stack.dropped;
-    let mut stacks = deployment.stacks.iter().filter(|(_, stack)| stands(stack));
-    let standing = stacks.clone().max_by_key(|(id, stack)| {
-        (deployment.traffic.set_weight(**id), stack.phase == Phase::Ready, stack.requested_at, **id)
-    });
-    if let Some((standing, _)) = standing {
-        let asked = asked.zip(then_roll);
-        return match asked.filter(|(_, plan)| !stacks.any(|(stack, _)| rolls(deployment, *stack, plan))) {
-            Some((asked, plan)) => roll_standing(case, *standing, version, (asked, plan), again),
-            None => Ok(Decision::nothing(format!("{id} {version} already has a stack"))),
-        };
-    }
-    if then_roll.is_some() {
-        case.check_version_again(version, again)?;
-    }
-    let baked = asked.zip(then_roll.as_ref());
-    let baked = baked.and_then(|(asked, plan)| decide::bake_note(asked, plan, &definition.policy));
-    let stack: StackId = now.commit.into();
-    let rolling = then_roll.map(|plan| waiting::request(case, stack, version, plan)).transpose()?;
-    let requested = stack::Requested {
-        stack,
-        version: version.clone(),
-        artifact: release.recorded.artifact.clone(),
-        run: release.recorded.run.clone(),
-        capacity: definition.capacity,
-        then_roll: None,
-    };
-    let lifted = rolling.as_ref().and_then(|_| hold::lifted_by_fix(case, version));
-    let events = [requested.into()].into_iter().chain(rolling.into_iter().flatten()).chain(lifted).collect();
-    let mut decision = Decision::on(case.stream(), events).requiring(Stream::Service(id.service.clone()));
-    decision.notes.extend(baked);
-    Ok(waiting::noted(case, decision))
-}
-
-/// Decides that a stack which is there is rolled out, as one that is made for it would be.
-fn roll_standing(
-    case: &Case<'_>,
-    stack: StackId,
-    version: &Version,
-    (asked, plan): (&PlanAsked, Plan),
-    again: bool,
-) -> Result<Decision, Rejection> {
-    let Case { id, deployment, service, .. } = case;
-    let definition = service.definition.as_ref().ok_or_else(|| Rejection::unknown_service(&id.service, []))?;
-    if let Some(live) = deployment.rollout.as_ref().filter(|rollout| rollout.is_live() && rollout.canary == stack) {
-        return Err(case.rolled_otherwise(live, version));
-    }
-    let weight = deployment.traffic.set_weight(stack);
-    if weight > Weight::ZERO {
-        return Err(Rejection::Invalid(format!(
-            "{id} {version} has a stack with {weight} of the traffic already, and a rollout begins from none; \
-             `ionledger traffic {} {version} 100{}` gives it all",
-            id.service,
-            id.env_flag()
-        )));
-    }
-    case.check_again(version, stack, again)?;
-    let baked = decide::bake_note(asked, &plan, &definition.policy);
-    let events = waiting::request(case, stack, version, plan)?.into_iter().chain(hold::lifted_by_fix(case, version));
-    let mut decision = Decision::on(case.stream(), events.collect()).requiring(Stream::Service(id.service.clone()));
-    decision.notes.push(format!("{version} already has a stack, and that one is rolled out"));
-    decision.notes.extend(baked);
-    Ok(waiting::noted(case, decision))
-}
-
-/// Says whether such a rollout of `stack` is asked for or under way, or has nothing left to do.
-fn rolls(deployment: &Deployment, stack: StackId, plan: &Plan) -> bool {
-    let live = deployment.rollout.as_ref().filter(|rollout| rollout.is_live() && rollout.canary == stack);
-    waiting::waits(deployment, stack, plan)
-        || live.is_some_and(|rollout| rollout.plan == *plan)
-        || deployment.traffic.set_weight(stack) == Weight::FULL
 }
 
 /// Decides what the provisioner or the collector says of a node.

@@ -284,7 +284,7 @@ impl Case<'_> {
 /// Returns what the judge says of a rollout at its present step; nothing before the first, or if its canary is gone.
 pub fn judged_of(deployment: &Deployment, rollout: &Rollout, hearing: &Hearing) -> Option<Judged> {
     let step = rollout.step.as_ref()?.number;
-    Some(hearing.judged(step, deployment.version_of(rollout.canary)?.as_str()))
+    Some(hearing.judged(step, &deployment.name_of(rollout.canary)?.to_string()))
 }
 
 /// Decides that the judge begins to listen to a rollout: none if it does.

@@ -1,7 +1,7 @@
 //! Stranded users: those on a stack of which no node passes its check, while another stack that users are on has one. They get
 //! errors until somebody moves them.
 
-use schemas::{DeploymentId, Probed, StackId, Weight};
+use schemas::{DeploymentId, Probed, StackId, Weight, text};
 
 use super::rollback::{live, to_probe};
 use super::{Deployment, NodePhase, Phase, Stack, rejected};
@@ -56,7 +56,7 @@ pub fn way_out(deployment: &Deployment, id: &DeploymentId, passing: StackId) -> 
     }
     let needs_again = rejected::of(deployment, passing).is_some_and(rejected::Rejected::needs_again);
     let again = if needs_again { " --again --reason WHY" } else { "" };
-    Some(format!("ionledger traffic {} {} 100{}{again}", id.service, stack.version, id.env_flag()))
+    Some(format!("ionledger traffic {} {} 100{}{again}", id.service, stack.name(), id.env_flag()))
 }
 
 /// Returns why `stack` does not pass: how its node ended, if it has none now, else what `said` says, which somebody who asked it
@@ -95,14 +95,14 @@ impl Stack {
     /// Says how far it is on its way to be ready, and what is in its way: `0 of 2 nodes are ready (exited with code 1)`.
     pub fn progress(&self) -> String {
         let trouble = self.known_trouble().map(|trouble| format!(" ({trouble})")).unwrap_or_default();
-        format!("{} of {} nodes are ready{trouble}", self.ready_nodes(), self.capacity.nodes)
+        format!("{}{trouble}", text::nodes_ready(self.ready_nodes(), self.capacity.nodes))
     }
 }
 
 /// Says of users that are stranded where they are, and what moves them.
 pub(super) fn told(deployment: &Deployment, stranded: &Stranded) -> String {
     let Stranded { stack, weight, why, next } = stranded;
-    let version = deployment.version_of(*stack).map_or("a gone stack".to_owned(), ToString::to_string);
+    let name = deployment.name_of(*stack).map_or("a gone stack".to_owned(), |name| name.to_string());
     let next = next.as_ref().map(|next| format!("; `{next}` moves them now")).unwrap_or_default();
-    format!("{weight} of users are on {version}, which does not pass ({why}){next}")
+    format!("{weight} of users are on {name}, which does not pass ({why}){next}")
 }

@@ -6,6 +6,7 @@ mod named;
 mod matrix;
 mod probed;
 mod rejected;
+mod renew;
 mod reports;
 
 mod failure;

@@ -5,11 +5,13 @@ use std::net::SocketAddr;
 
 use schemas::command::Share;
 use schemas::traffic::{self, Purpose};
-use schemas::{CommitId, Event, Fence, StackId, StreamVersion, Timestamp, Version, Weight, Weights, rollout, text};
+use schemas::{
+    CommitId, Event, Fence, StackId, StackName, StreamVersion, Timestamp, Version, Weight, Weights, rollout, text,
+};
 use serde::{Deserialize, Serialize};
 
 use super::rejected::{self, How, Rejected};
-use super::{Case, Deployment, Phase, generation, hold, waiting};
+use super::{Case, Deployment, Phase, generation, hold, name, waiting};
 use crate::decide::{Decision, Rejection};
 use crate::state::At;
 
@@ -89,6 +91,9 @@ pub struct Holder {
     pub stack: StackId,
     /// Its version.
     pub version: Version,
+    /// Which stack of that version it is.
+    #[serde(default = "name::first", skip_serializing_if = "name::is_first")]
+    pub number: u32,
     /// Since when.
     pub at: Timestamp,
 }
@@ -209,15 +214,15 @@ fn set_weights(deployment: &mut Deployment, set: &traffic::WeightsSet, at: &At) 
         }
     }
     deployment.waiting.take_if(|waiting| set.weights.of(waiting.stack) > Weight::ZERO);
-    let version = set.weights.sole().and_then(|stack| deployment.version_of(stack).cloned());
+    let name = set.weights.sole().and_then(|stack| deployment.name_of(stack));
     if let (Some(stack), Purpose::Asked | Purpose::Promotion { .. }) = (set.weights.sole(), &set.purpose) {
         rejected::clear(deployment, stack);
     }
     let traffic = &mut deployment.traffic;
-    if let (Some(stack), Some(version)) = (set.weights.sole(), version)
+    if let (Some(stack), Some(StackName { version, number })) = (set.weights.sole(), name)
         && traffic.holders.last().is_none_or(|last| last.stack != stack)
     {
-        traffic.holders.push(Holder { stack, version, at: at.time });
+        traffic.holders.push(Holder { stack, version, number, at: at.time });
         let excess = traffic.holders.len().saturating_sub(HOLDERS_MAX);
         traffic.holders.drain(..excess);
     }
@@ -243,20 +248,18 @@ fn set_weights(deployment: &mut Deployment, set: &traffic::WeightsSet, at: &At) 
 /// traffic, more versions than the policy allows, a running rollout, or a rejected version that would gain traffic without
 /// `again`.
 pub(super) fn decide(case: &Case<'_>, shares: &[Share], supersede: bool, again: bool) -> Result<Decision, Rejection> {
-    for (n, share) in shares.iter().enumerate() {
-        if shares[..n].iter().any(|other| other.version == share.version) {
-            return Err(Rejection::Invalid(format!("version {} is named twice", share.version)));
-        }
-    }
-    let mut weights = Vec::new();
+    let mut weights: Vec<(StackId, Weight)> = Vec::new();
     for Share { version, weight } in shares {
         let (stack, found) = match case.stack_of(version) {
             Err(Rejection::NotReady { .. }) if *weight == Weight::ZERO => continue,
             found => found?,
         };
+        if weights.iter().any(|(other, _)| *other == stack) {
+            return Err(Rejection::Invalid(format!("version {} is named twice", found.name())));
+        }
         let gains = *weight > case.deployment.traffic.set_weight(stack);
         if gains && let Some(why) = found.not_ready() {
-            return Err(Rejection::NotReady { deployment: case.id.clone(), version: version.clone(), why });
+            return Err(Rejection::NotReady { deployment: case.id.clone(), version: found.name(), why });
         }
         weights.push((stack, *weight));
     }
@@ -284,9 +287,9 @@ pub(super) fn decide(case: &Case<'_>, shares: &[Share], supersede: bool, again: 
     for (stack, weight) in weights.iter().filter(|_| !back) {
         // Users who still wait for a rollback's target have not been given back.
         let gains = weight > case.deployment.traffic.set_weight(stack) || case.deployment.traffic.awaited.is_some();
-        if gains && let Some(version) = case.deployment.version_of(stack) {
-            hold::check(case, version)?;
-            case.check_again(version, stack, again)?;
+        if gains && let Some(name) = case.deployment.name_of(stack) {
+            hold::check(case, &name.version)?;
+            case.check_again(name, stack, again)?;
         }
     }
     events.extend(case.left_for_older(&weights));

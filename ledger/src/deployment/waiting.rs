@@ -5,12 +5,12 @@
 
 use schemas::rollout::{self, Plan};
 use schemas::traffic::{self, Purpose, WeightsSet};
-use schemas::{DeploymentId, Event, RolloutId, StackId, Stream, Timestamp, Version, Weight, Weights, text};
+use schemas::{DeploymentId, Event, RolloutId, StackId, StackName, Stream, Timestamp, Version, Weight, Weights, text};
 use serde::{Deserialize, Serialize};
 
 use super::rollback::live;
 use super::rollout::{given_way, taken_over};
-use super::{Case, Deployment, Phase, hold};
+use super::{Case, Deployment, Phase, hold, name};
 use crate::decide::{Decision, Rejection};
 use crate::service::Service;
 use crate::state::At;
@@ -44,6 +44,9 @@ pub struct Dropped {
     pub stack: StackId,
     /// The version.
     pub version: Version,
+    /// Which stack of that version it is.
+    #[serde(default = "name::first", skip_serializing_if = "name::is_first")]
+    pub number: u32,
     /// Why.
     pub reason: String,
     /// When.
@@ -108,9 +111,9 @@ pub(super) fn drop_request(deployment: &mut Deployment, stack: StackId, reason: 
     let unused = deployment.traffic.set_weight(stack) == Weight::ZERO;
     let Some(found) = deployment.stacks.get_mut(&stack) else { return };
     found.dropped = unused;
-    let version = found.version.clone();
+    let (version, number) = (found.version.clone(), found.number);
     deployment.dropped.retain(|before| before.stack != stack);
-    deployment.dropped.push(Dropped { stack, version, reason: reason.to_owned(), at });
+    deployment.dropped.push(Dropped { stack, version, number, reason: reason.to_owned(), at });
     let excess = deployment.dropped.len().saturating_sub(DROPPED_MAX);
     deployment.dropped.drain(..excess);
 }
@@ -137,50 +140,40 @@ pub(super) fn evolve(deployment: &mut Deployment, event: &rollout::Event, at: &A
     }
 }
 
-/// Returns the events that let the rollout of `stack`, of `version`, wait, in place of the one that waits.
+/// Returns the events that let the rollout of `stack`, which has this name, wait, in place of the one that waits.
 ///
 /// # Errors
 ///
 /// [`Rejection::Older`] if a release that was recorded later serves, is being rolled out, or waits.
-pub(super) fn request(case: &Case<'_>, stack: StackId, version: &Version, plan: Plan) -> Result<Vec<Event>, Rejection> {
+pub(super) fn request(case: &Case<'_>, stack: StackId, name: &StackName, plan: Plan) -> Result<Vec<Event>, Rejection> {
     let deployment = case.deployment;
-    let before =
-        deployment.waiting.as_ref().and_then(|before| Some((before.stack, deployment.version_of(before.stack)?)));
-    let waits =
-        before.map(|(_, version)| (version, "waits to be")).filter(|(of, _)| case.service.is_older(version, of));
-    if let Some((newer, does)) = newer_than(deployment, case.service, version).or(waits) {
-        return Err(Rejection::Older {
-            deployment: case.id.clone(),
-            version: version.clone(),
-            newer: newer.clone(),
-            does,
-        });
+    let before = deployment.waiting.as_ref().and_then(|before| Some((before.stack, deployment.name_of(before.stack)?)));
+    let waits = before.as_ref().map(|(_, before)| (before.clone(), "waits to be"));
+    let waits = waits.filter(|(before, _)| case.service.is_older_stack(name, before));
+    if let Some((newer, does)) = newer_than(deployment, case.service, name).or(waits) {
+        return Err(Rejection::Older { deployment: case.id.clone(), version: name.clone(), newer: newer.into(), does });
     }
     let replaced = before.map(|(before, _)| {
         let reason = match before == stack {
             true => "it was asked for again with another plan".to_owned(),
-            false => format!("a rollout of {version} was asked for after it"),
+            false => format!("a rollout of {name} was asked for after it"),
         };
         let stack = before;
         rollout::RequestDropped { stack, reason }.into()
     });
-    let fixes = case.service.releases.get(version).and_then(|release| release.recorded.fixes.clone());
+    let fixes = case.service.releases.get(&name.version).and_then(|release| release.recorded.fixes.clone());
     let requested = rollout::Requested { stack, plan, by_hand: case.by.is_person(), fixes }.into();
     Ok(replaced.into_iter().chain([requested]).collect())
 }
 
-/// Returns a version that was recorded later than `version` and serves or is being rolled out, and which of the two.
-fn newer_than<'a>(
-    deployment: &'a Deployment,
-    service: &Service,
-    version: &Version,
-) -> Option<(&'a Version, &'static str)> {
+/// Returns a stack that is newer than the one of this name and serves or is being rolled out, and which of the two.
+fn newer_than(deployment: &Deployment, service: &Service, name: &StackName) -> Option<(StackName, &'static str)> {
     let live = live(deployment);
     let canary = live.map(|rollout| (rollout.canary, "is being rolled out"));
     let serving = deployment.traffic.set.iter().flat_map(|set| set.weights.iter()).map(|(stack, _)| (stack, "serves"));
-    let versions =
-        canary.into_iter().chain(serving).filter_map(|(stack, does)| Some((deployment.version_of(stack)?, does)));
-    versions.into_iter().find(|(newer, _)| service.is_older(version, newer))
+    let mut names =
+        canary.into_iter().chain(serving).filter_map(|(stack, does)| Some((deployment.name_of(stack)?, does)));
+    names.find(|(newer, _)| service.is_older_stack(name, newer))
 }
 
 /// Returns why the rollout that waits has nothing left to do, if that is so.
@@ -195,8 +188,9 @@ pub fn pointless(deployment: &Deployment, service: &Service) -> Option<String> {
         Phase::Collecting { .. } => return Some("its stack is being taken down".to_owned()),
         Phase::Starting | Phase::Ready | Phase::Unhealthy => {}
     }
-    let (newer, does) = newer_than(deployment, service, &stack.version)?;
-    Some(format!("{newer}, which was recorded later, {does}"))
+    let (newer, does) = newer_than(deployment, service, &stack.name())?;
+    let later = if newer.version == stack.version { "asked for" } else { "recorded" };
+    Some(format!("{newer}, which was {later} later, {does}"))
 }
 
 /// Returns what the rollout that waits waits for: nothing if none waits, or it may begin.
@@ -209,7 +203,7 @@ pub fn obstacles(deployment: &Deployment, id: &DeploymentId) -> Vec<Obstacle> {
     }
     match live(deployment) {
         Some(live) if live.gives_way(deployment, waiting.fixes.as_ref()).is_none() => {
-            let name = |stack| deployment.version_of(stack).map_or("a gone stack".to_owned(), ToString::to_string);
+            let name = |stack| deployment.name_of(stack).map_or("a gone stack".to_owned(), |name| name.to_string());
             let why = format!("the rollout {} -> {} is under way", name(live.baseline), name(live.canary));
             add(ObstacleKind::Rollout, why, None);
         }
@@ -246,16 +240,16 @@ fn serving_obstacles(
     let Some(set) = &traffic.set else { return };
     let Some(baseline) = set.weights.sole() else {
         let largest =
-            set.weights.iter().max_by_key(|(_, weight)| *weight).and_then(|(stack, _)| deployment.version_of(stack));
-        let next = largest.map(|version| all_on(id, version));
+            set.weights.iter().max_by_key(|(_, weight)| *weight).and_then(|(stack, _)| deployment.name_of(stack));
+        let next = largest.map(|name| all_on(id, &name));
         add(ObstacleKind::Shared, "more than one version serves".to_owned(), next);
         return;
     };
     baseline_obstacle(deployment, id, baseline, add);
 }
 
-fn all_on(id: &DeploymentId, version: &Version) -> String {
-    format!("ionledger traffic {} {version} 100{}", id.service, id.env_flag())
+fn all_on(id: &DeploymentId, name: &StackName) -> String {
+    format!("ionledger traffic {} {name} 100{}", id.service, id.env_flag())
 }
 
 /// What stands against a rollout that would begin from `baseline`.
@@ -265,11 +259,11 @@ fn baseline_obstacle(
     baseline: StackId,
     add: &mut impl FnMut(ObstacleKind, String, Option<String>),
 ) {
-    let to = deployment.waiting.as_ref().and_then(|waiting| deployment.version_of(waiting.stack));
+    let to = deployment.waiting.as_ref().and_then(|waiting| deployment.name_of(waiting.stack));
     let passing = deployment.stacks.get(&baseline).is_some_and(|stack| stack.ready_nodes() > 0);
-    if let (false, Some(version)) = (passing, deployment.version_of(baseline)) {
-        let why = format!("{version} serves and none of its nodes passes its check");
-        add(ObstacleKind::Baseline, why, to.map(|version| all_on(id, version)));
+    if let (false, Some(name)) = (passing, deployment.name_of(baseline)) {
+        let why = format!("{name} serves and none of its nodes passes its check");
+        add(ObstacleKind::Baseline, why, to.map(|name| all_on(id, &name)));
     }
 }
 
@@ -331,13 +325,13 @@ pub(super) fn after(case: &Case<'_>, decision: &Decision) -> Deployment {
 /// Says to the one who asked for a rollout what it waits for besides its own stack.
 pub(super) fn noted(case: &Case<'_>, mut decision: Decision) -> Decision {
     let after = after(case, &decision);
-    let Some(version) = after.waiting.as_ref().and_then(|waiting| after.version_of(waiting.stack)) else {
+    let Some(name) = after.waiting.as_ref().and_then(|waiting| after.name_of(waiting.stack)) else {
         return decision;
     };
     for Obstacle { kind, why, next } in obstacles(&after, case.id) {
         let next = next.map(|next| format!("; `{next}`")).unwrap_or_default();
         if kind != ObstacleKind::Stack {
-            decision.notes.push(format!("{version} is prepared and its rollout waits: {why}{next}"));
+            decision.notes.push(format!("{name} is prepared and its rollout waits: {why}{next}"));
         }
     }
     decision

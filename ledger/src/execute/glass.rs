@@ -134,7 +134,7 @@ fn intent_of(
         why: back.reason.clone(),
         at: draft.time,
         to: set.weights.sole()?,
-        version: deployment.version_of(back.to)?.clone(),
+        version: deployment.name_of(back.to)?,
         passed_over: back.passed_over.clone(),
         rollout: deployment.rollout.as_ref().filter(|rollout| rollout.is_live()).map(|rollout| rollout.id),
         counted,

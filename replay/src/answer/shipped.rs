@@ -6,7 +6,7 @@ use ledger::State;
 use ledger::service::Release;
 use schemas::release::Source;
 use schemas::run::Artifact;
-use schemas::{CommitId, DeploymentId, StackId, Version, Weight};
+use schemas::{CommitId, DeploymentId, StackId, StackName, Version, Weight};
 use serde::{Deserialize, Serialize};
 
 use super::history::Origin;
@@ -39,6 +39,9 @@ pub struct WhoShipped {
 pub struct Shipped {
     /// The version; none if its stack is unknown here.
     pub version: Option<Version>,
+    /// The name of its stack, as commands take it: `1.2.3`, or `1.2.3~2`.
+    #[serde(default)]
+    pub name: Option<StackName>,
     /// Its stack.
     pub stack: StackId,
     /// The weight that was asked for.
@@ -92,6 +95,7 @@ pub fn who_shipped(
             let share: Option<&Share> = shared.and_then(|shared| shared.stacks.get(&stack));
             Shipped {
                 version: found.and_then(|deployment| deployment.version_of(stack)).cloned(),
+                name: found.and_then(|deployment| deployment.name_of(stack)),
                 stack,
                 weight_set: found.map_or(Weight::ZERO, |deployment| deployment.traffic.set_weight(stack)),
                 weight_applied: found.map_or(Weight::ZERO, |deployment| deployment.traffic.applied_weight(stack)),

@@ -17,7 +17,8 @@ use schemas::hold::Cause;
 use schemas::judgement::{Counts, Evidence, Verdict};
 use schemas::rollout::{HoldKind, Plan};
 use schemas::{
-    DeploymentId, EffectId, EnvironmentName, Fence, RolloutId, ServiceName, StackId, Timestamp, Version, Weight,
+    DeploymentId, EffectId, EnvironmentName, Fence, RolloutId, ServiceName, StackId, StackName, Timestamp, Version,
+    Weight,
 };
 use serde::{Deserialize, Serialize};
 
@@ -121,6 +122,9 @@ pub struct DeploymentStatus {
     /// The version that a rollback goes to as soon as its stack is ready again, while that is waited for.
     #[serde(default)]
     pub rolling_back_to: Option<Version>,
+    /// The name of that stack.
+    #[serde(default)]
+    pub rolling_back_to_name: Option<StackName>,
     /// What that waits for, while it is waited for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rolling_back: Option<RollingBackStatus>,
@@ -162,6 +166,9 @@ pub struct SeenStatus {
 pub struct VersionStatus {
     /// The version it runs.
     pub version: Version,
+    /// Its name, as commands take it: `1.2.3`, or `1.2.3~2`.
+    #[serde(default)]
+    pub name: Option<StackName>,
     /// The stack.
     pub stack: StackId,
     /// How far it is.
@@ -316,10 +323,16 @@ pub struct RolloutStatus {
     pub baseline: Option<Version>,
     /// The baseline's stack.
     pub baseline_stack: StackId,
+    /// The name of that stack.
+    #[serde(default)]
+    pub baseline_name: Option<StackName>,
     /// The newcomer; none if its stack is gone.
     pub canary: Option<Version>,
     /// The canary's stack.
     pub canary_stack: StackId,
+    /// The name of that stack.
+    #[serde(default)]
+    pub canary_name: Option<StackName>,
     /// How it stands.
     pub phase: RolloutPhase,
     /// Whether it is running or paused.
@@ -446,6 +459,9 @@ pub struct EvidenceStatus {
 pub struct WaitingStatus {
     /// The version; none if its stack is gone.
     pub version: Option<Version>,
+    /// The name of its stack, as commands take it: `1.2.3`, or `1.2.3~2`.
+    #[serde(default)]
+    pub name: Option<StackName>,
     /// Its stack.
     pub stack: StackId,
     /// How it shall go.
@@ -491,6 +507,9 @@ pub struct ObstacleStatus {
 pub struct DroppedStatus {
     /// The version.
     pub version: Version,
+    /// The name of its stack, as commands take it: `1.2.3`, or `1.2.3~2`.
+    #[serde(default)]
+    pub name: Option<StackName>,
     /// The stack that it was asked for with.
     pub stack: StackId,
     /// Why.
@@ -595,7 +614,7 @@ fn deployment_status(
     let traffic = &deployment.traffic;
     let here = deployment.stacks.iter().map(|(id, stack)| version_status(deployment, *id, stack));
     let mut versions: Vec<_> =
-        here.chain(deployment.failed.iter().map(|(id, gone)| failed_status(*id, gone))).collect();
+        here.chain(deployment.failed.iter().map(|(id, gone)| failed_status(deployment, *id, gone))).collect();
     versions.sort_by_key(|version| (version.requested_at, version.stack));
     let drift = traffic.drift.as_ref();
     DeploymentStatus {
@@ -610,6 +629,7 @@ fn deployment_status(
         rollout: deployment.rollout.as_ref().map(|rollout| rollout_status(deployment, rollout, judgements, at)),
         rollback_target: None,
         fence: traffic.fence,
+        rolling_back_to_name: traffic.awaited.and_then(|id| Some(deployment.stacks.get(&id)?.name())),
         rolling_back_to: traffic.awaited.and_then(|id| Some(deployment.stacks.get(&id)?.version.clone())),
         rolling_back: back::rolling_back_status(id, deployment),
         stranded: back::stranded_status(id, deployment),
@@ -630,6 +650,7 @@ fn waiting_status(id: &DeploymentId, deployment: &Deployment, waiting: &Waiting)
     let obstacles = waiting::obstacles(deployment, id).into_iter();
     WaitingStatus {
         version: deployment.version_of(waiting.stack).cloned(),
+        name: deployment.name_of(waiting.stack),
         stack: waiting.stack,
         plan: waiting.plan.clone(),
         asked_at: waiting.at,
@@ -647,8 +668,9 @@ fn hold_status((cause, hold): (&Cause, &Hold)) -> HoldStatus {
 }
 
 fn dropped_status(dropped: &Dropped) -> DroppedStatus {
-    let Dropped { stack, version, reason, at } = dropped.clone();
-    DroppedStatus { version, stack, reason, at }
+    let Dropped { stack, version, number, reason, at } = dropped.clone();
+    let name = Some(StackName::new(version.clone(), number));
+    DroppedStatus { version, name, stack, reason, at }
 }
 
 fn version_status(deployment: &Deployment, id: StackId, stack: &deployment::Stack) -> VersionStatus {
@@ -666,6 +688,7 @@ fn version_status(deployment: &Deployment, id: StackId, stack: &deployment::Stac
     }
     VersionStatus {
         version: stack.version.clone(),
+        name: Some(stack.name()),
         stack: id,
         phase,
         reason,
@@ -691,9 +714,10 @@ fn version_status(deployment: &Deployment, id: StackId, stack: &deployment::Stac
 }
 
 /// What is left to show of a failed stack whose nodes are gone.
-fn failed_status(id: StackId, failed: &deployment::Failed) -> VersionStatus {
+fn failed_status(deployment: &Deployment, id: StackId, failed: &deployment::Failed) -> VersionStatus {
     VersionStatus {
         version: failed.version.clone(),
+        name: deployment.name_of(id),
         stack: id,
         phase: StackPhase::Failed,
         reason: Some(failed.failure.reason.clone()),
@@ -758,8 +782,10 @@ fn rollout_status(
         rollout: rollout.id,
         baseline: deployment.version_of(rollout.baseline).cloned(),
         baseline_stack: rollout.baseline,
+        baseline_name: deployment.name_of(rollout.baseline),
         canary: deployment.version_of(rollout.canary).cloned(),
         canary_stack: rollout.canary,
+        canary_name: deployment.name_of(rollout.canary),
         phase,
         live: rollout.is_live(),
         baking: rollout.is_baking(),

@@ -11,8 +11,8 @@ use schemas::service::Definition;
 use schemas::text::{because, count};
 use schemas::traffic::Purpose;
 use schemas::{
-    EffectId, Event, RolloutId, StackId, Stream, Weight, Weights, genesis, hold, judgement, lease, node, release,
-    retention, rollout, service, stack, traffic,
+    EffectId, Event, RolloutId, StackId, StackName, Stream, Weight, Weights, genesis, hold, judgement, lease, node,
+    release, retention, rollout, service, stack, traffic,
 };
 
 /// What a commit's summary needs besides it: what ids stand for, and what was declared before it.
@@ -31,9 +31,9 @@ impl Names {
         self.after.iter().chain(&self.before).map(AsRef::as_ref)
     }
 
-    fn version(&self, stack: StackId) -> String {
-        let version = self.deployments().find_map(|deployment| deployment.version_of(stack));
-        version.map_or_else(|| format!("stack {stack}"), ToString::to_string)
+    fn stack(&self, stack: StackId) -> String {
+        let name = self.deployments().find_map(|deployment| deployment.name_of(stack));
+        name.map_or_else(|| format!("stack {stack}"), |name| name.to_string())
     }
 
     fn node(&self, effect: EffectId) -> String {
@@ -44,7 +44,7 @@ impl Names {
             deployment.stacks.values().find_map(|stack| slot(stack).map(|slot| (slot, stack)))
         });
         match node {
-            Some((slot, stack)) => format!("node {} of {}", slot + 1, stack.version),
+            Some((slot, stack)) => format!("node {} of {}", slot + 1, stack.name()),
             None => format!("node {effect}"),
         }
     }
@@ -53,7 +53,7 @@ impl Names {
     fn rollout(&self, id: RolloutId) -> Option<(String, String)> {
         let rollouts = self.deployments().filter_map(|deployment| deployment.rollout.as_ref());
         let rollout = rollouts.into_iter().find(|rollout| rollout.id == id)?;
-        Some((self.version(rollout.canary), self.version(rollout.baseline)))
+        Some((self.stack(rollout.canary), self.stack(rollout.baseline)))
     }
 
     fn canary(&self, id: RolloutId) -> String {
@@ -75,7 +75,7 @@ impl Names {
         let mut shares: Vec<_> = shares.collect();
         shares.sort_by_key(|(stack, weight)| (std::cmp::Reverse(*weight), *stack));
         let shares: Vec<String> =
-            shares.into_iter().map(|(stack, weight)| format!("{} {weight}", self.version(stack))).collect();
+            shares.into_iter().map(|(stack, weight)| format!("{} {weight}", self.stack(stack))).collect();
         if shares.is_empty() { "nothing".to_owned() } else { shares.join(", ") }
     }
 }
@@ -154,13 +154,17 @@ fn of_stack(event: &stack::Event, names: &Names) -> String {
         stack::Event::Requested(requested) => {
             let nodes = count(requested.capacity.nodes.into(), "node", "nodes");
             let roll = requested.then_roll.as_ref().map(|plan| format!(", to be rolled out {}", planned(plan)));
-            format!("a stack of {} was asked for, {nodes}{}", requested.version, roll.unwrap_or_default())
+            let roll = roll.unwrap_or_default();
+            match StackName::new(requested.version.clone(), requested.number) {
+                first if first.is_first() => format!("a stack of {first} was asked for, {nodes}{roll}"),
+                name => format!("another stack of {}, {name}, was asked for, {nodes}{roll}", name.version),
+            }
         }
-        stack::Event::Ready(ready) => format!("{} is ready", names.version(ready.stack)),
+        stack::Event::Ready(ready) => format!("{} is ready", names.stack(ready.stack)),
         stack::Event::Failed(failed) => {
             let was_ready = names.before.iter().filter_map(|before| before.stacks.get(&failed.stack)).any(was_ready);
             let what = if was_ready { "was given up" } else { "did not start" };
-            format!("{} {what}: {}", names.version(failed.stack), failed.reason)
+            format!("{} {what}: {}", names.stack(failed.stack), failed.reason)
         }
         stack::Event::Unhealthy(unhealthy) => {
             let ready = match unhealthy.ready {
@@ -168,11 +172,11 @@ fn of_stack(event: &stack::Event, names: &Names) -> String {
                 1 => "1 of its nodes is ready".to_owned(),
                 ready => format!("{ready} of its nodes are ready"),
             };
-            format!("{} became unhealthy, {ready}", names.version(unhealthy.stack))
+            format!("{} became unhealthy, {ready}", names.stack(unhealthy.stack))
         }
-        stack::Event::Recovered(recovered) => format!("{} is healthy again", names.version(recovered.stack)),
+        stack::Event::Recovered(recovered) => format!("{} is healthy again", names.stack(recovered.stack)),
         stack::Event::Dismissed(dismissed) => {
-            format!("the failure of {} was dismissed", names.version(dismissed.stack))
+            format!("the failure of {} was dismissed", names.stack(dismissed.stack))
         }
     }
 }
@@ -188,7 +192,7 @@ fn of_node(event: &node::Event, names: &Names) -> String {
                 0 => String::new(),
                 attempt => format!(", attempt {}", attempt + 1),
             };
-            format!("node {} of {} is being launched{again}", started.slot + 1, names.version(started.stack))
+            format!("node {} of {} is being launched{again}", started.slot + 1, names.stack(started.stack))
         }
         node::Event::Launched(launched) => {
             format!("{} runs at {} ({})", names.node(launched.effect), launched.address, launched.instance)
@@ -227,15 +231,15 @@ fn of_traffic(event: &traffic::Event, names: &Names) -> String {
             format!("the router serves {seen}, which nobody asked for{towards}")
         }
         traffic::Event::RolledBack(back) => {
-            let from: Vec<String> = back.from.iter().map(|stack| names.version(*stack)).collect();
-            let over: Vec<String> = back.passed_over.iter().map(|stack| names.version(*stack)).collect();
+            let from: Vec<String> = back.from.iter().map(|stack| names.stack(*stack)).collect();
+            let over: Vec<String> = back.passed_over.iter().map(|stack| names.stack(*stack)).collect();
             let over = if over.is_empty() { String::new() } else { format!(", past {} (unhealthy)", over.join(", ")) };
             let from = if from.is_empty() { String::new() } else { format!(" from {}", from.join(", ")) };
-            format!("rolled back{from} to {}{over}{}", names.version(back.to), because(&back.reason))
+            format!("rolled back{from} to {}{over}{}", names.stack(back.to), because(&back.reason))
         }
-        traffic::Event::Rejected(left) => format!("{} is rejected: {}", names.version(left.stack), left.reason),
+        traffic::Event::Rejected(left) => format!("{} is rejected: {}", names.stack(left.stack), left.reason),
         traffic::Event::GlassBroken(broken) => {
-            let to = names.version(broken.to);
+            let to = names.stack(broken.to);
             let overtaken = broken.overtaken.as_ref().map(|why| format!("; nothing follows from it: {why}"));
             let overtaken = overtaken.unwrap_or_default();
             format!("all traffic was sent back to {to} while the ledger gave no verdict (glass broken){overtaken}")
@@ -247,13 +251,13 @@ fn of_traffic(event: &traffic::Event, names: &Names) -> String {
 fn of_rollout(event: &rollout::Event, names: &Names) -> String {
     match event {
         rollout::Event::Requested(requested) => {
-            format!("a rollout of {} was asked for, {}", names.version(requested.stack), planned(&requested.plan))
+            format!("a rollout of {} was asked for, {}", names.stack(requested.stack), planned(&requested.plan))
         }
         rollout::Event::RequestDropped(dropped) => {
-            format!("the rollout of {} that waited was dropped: {}", names.version(dropped.stack), dropped.reason)
+            format!("the rollout of {} that waited was dropped: {}", names.stack(dropped.stack), dropped.reason)
         }
         rollout::Event::Started(started) => {
-            let (from, to) = (names.version(started.baseline), names.version(started.canary));
+            let (from, to) = (names.stack(started.baseline), names.stack(started.canary));
             format!("a rollout {from} -> {to} began, {}", planned(&started.plan))
         }
         rollout::Event::StepTaken(taken) => {
@@ -308,9 +312,9 @@ fn of_hold(event: &hold::Event) -> String {
 fn of_retention(event: &retention::Event, names: &Names) -> String {
     match event {
         retention::Event::CollectionStarted(started) => {
-            format!("{} is being taken down: {}", names.version(started.stack), started.reason)
+            format!("{} is being taken down: {}", names.stack(started.stack), started.reason)
         }
-        retention::Event::Collected(collected) => format!("{} was taken down", names.version(collected.stack)),
+        retention::Event::Collected(collected) => format!("{} was taken down", names.stack(collected.stack)),
     }
 }
 

@@ -3,9 +3,10 @@
 use std::collections::BTreeSet;
 
 use ledger::State;
+use ledger::deployment::Stack;
 use ledger::view::Decoded;
 use schemas::text::known_instead;
-use schemas::{CommitId, DeploymentId, EnvironmentName, Offset, ServiceName, Version};
+use schemas::{CommitId, DeploymentId, EnvironmentName, Offset, ServiceName, StackId, StackName, Version};
 
 use super::collect::Collect;
 use super::{Error, Reader};
@@ -96,7 +97,8 @@ impl Reader {
         service: Option<&ServiceName>,
         environment: &EnvironmentName,
     ) -> Result<Option<Explanation>, Error> {
-        let Ok(version) = what.parse::<Version>() else { return Ok(None) };
+        let Ok(name) = what.parse::<StackName>() else { return Ok(None) };
+        let version = name.version.clone();
         let asked = |name: &ServiceName| service.is_none_or(|service| service == name);
         let with_it =
             state.services.iter().filter(|(name, found)| asked(name) && found.releases.contains_key(&version));
@@ -105,19 +107,29 @@ impl Reader {
                 [] => return Ok(None),
                 [found] => found,
                 ref several => {
-                    let names = several.iter().map(|(service, _)| format!("`ionledger explain {service} {version}`"));
+                    let names = several.iter().map(|(service, _)| format!("`ionledger explain {service} {name}`"));
                     return Err(Error::several(what, names));
                 }
             };
         let deployment = DeploymentId { environment: environment.clone(), service: service.clone() };
         let explained = self.explain(&deployment, Moment::Now).await?;
-        if explained.rollout.as_ref().is_some_and(|rollout| rollout.canary.as_ref() == Some(&version)) {
+        if explained.rollout.as_ref().is_some_and(|rollout| rollout.canary_name().as_ref() == Some(&name)) {
             return Ok(Some(explained));
         }
-        let stack = state.deployment(&deployment).and_then(|found| {
-            found.stacks.iter().filter(|(_, stack)| stack.version == version).map(|(id, _)| *id).max()
-        });
-        let commit = stack.map_or(release.commit, |stack| CommitId(stack.0));
+        let stack = match state.deployment(&deployment).map(|found| found.stack_named(&name)) {
+            Some(Err(stacks)) => {
+                let each = stacks.iter().map(|stack| format!("`ionledger explain {service} {stack}`"));
+                return Err(Error::several(what, each));
+            }
+            Some(Ok(Some((stack, _)))) => Some(stack),
+            Some(Ok(None)) => being_taken_down(state, &deployment, &name),
+            None => None,
+        };
+        let commit = match stack {
+            Some(stack) => CommitId(stack.0),
+            None if name.is_first() => release.commit,
+            None => return Ok(None),
+        };
         self.explain_commit(commit).await.map(Some)
     }
 
@@ -146,10 +158,14 @@ impl Reader {
         if let (Some(asked), None, Some(last)) = (offset(what), service, end.0.checked_sub(1)) {
             return Error::NoOffset { asked, records: end.0, last };
         }
+        let deployments = state.deployments.iter().filter(|(id, _)| service == Some(&id.service));
+        let stacks = deployments.flat_map(|(_, found)| found.stacks.values()).map(Stack::name);
+        let renewed: Vec<String> = stacks.filter(|name| !name.is_first()).map(|name| name.to_string()).collect();
         let known: Vec<&str> = match service {
             Some(service) => {
                 let found = state.service(service).into_iter();
-                found.flat_map(|found| found.releases.keys().map(Version::as_str)).collect()
+                let versions = found.flat_map(|found| found.releases.keys().map(Version::as_str));
+                versions.chain(renewed.iter().map(String::as_str)).collect()
             }
             None => {
                 let versions = state.services.values().flat_map(|found| found.releases.keys().map(Version::as_str));
@@ -165,6 +181,12 @@ impl Reader {
         };
         Error::Nothing { what: format!("`{what}`{of}"), instead }
     }
+}
+
+/// Returns the newest stack that is being taken down and has this name.
+fn being_taken_down(state: &State, deployment: &DeploymentId, name: &StackName) -> Option<StackId> {
+    let stacks = state.deployment(deployment)?.stacks.iter();
+    stacks.filter(|(_, stack)| stack.name() == *name).map(|(id, _)| *id).max()
 }
 
 /// Reads a number as the offset it is: an id that consists of digits begins with a zero.

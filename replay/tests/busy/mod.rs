@@ -11,7 +11,7 @@ use ledger::View;
 use ledger::decide::Now;
 use ledger::deployment::stack::{NodePhase, Phase};
 use ledger::deployment::step::{self, Gate, Hold};
-use ledger::deployment::{Deployment, Rollout, retention, waiting};
+use ledger::deployment::{Deployment, Rollout, Stack, retention, waiting};
 use ledger::execute::{Asked, Intended, Prepared, What, intend, prepare};
 use ledger::judgement::judge::RULE;
 use rand::seq::IndexedRandom as _;
@@ -26,7 +26,7 @@ use schemas::run::{Artifact, Capacity};
 use schemas::service::Definition;
 use schemas::{
     Actor, ActorKind, CommandId, CommitId, DeploymentId, EffectId, Event, Hash, LedgerId, Probed, Role, ServiceName,
-    Stream, StreamVersion, Version, Weight, genesis,
+    StackName, Stream, StreamVersion, Version, Weight, genesis,
 };
 use uuid::Uuid;
 
@@ -444,11 +444,11 @@ impl Busy {
     fn change_of_mind(&mut self, id: &DeploymentId, now: &Deployment) -> Command {
         let deployment = id.clone();
         let ready = now.stacks.values().filter(|stack| stack.phase == Phase::Ready);
-        let ready: Vec<Version> = ready.map(|stack| stack.version.clone()).collect();
+        let ready: Vec<StackName> = ready.map(Stack::name).collect();
         let n = self.rng.random_range(0..11);
         match n {
             10 if ready.len() > 1 => {
-                let half = |version: &Version| Share { version: version.clone(), weight: Weight::from_percent(50) };
+                let half = |version: &StackName| Share { version: version.clone(), weight: Weight::from_percent(50) };
                 let shares = ready[ready.len() - 2..].iter().map(half).collect();
                 Command::Traffic { deployment, shares, supersede: true, again: false }
             }
@@ -469,14 +469,14 @@ impl Busy {
         if deployment.rollout.as_ref().is_some_and(Rollout::is_live) && self.rng.random_ratio(19, 20) {
             return None;
         }
-        let ready: Vec<Version> =
-            deployment.stacks.values().filter(|s| s.phase == Phase::Ready).map(|s| s.version.clone()).collect();
+        let ready = deployment.stacks.values().filter(|stack| stack.phase == Phase::Ready);
+        let ready: Vec<StackName> = ready.map(Stack::name).collect();
         let Some(set) = &deployment.traffic.set else {
             let Some(version) = ready.choose(&mut self.rng) else { return Some(new(None)) };
             let shares = vec![Share { version: version.clone(), weight: Weight::FULL }];
             return Some(Command::Traffic { deployment: id.clone(), shares, supersede: false, again: false });
         };
-        let serving = set.weights.sole().and_then(|stack| deployment.version_of(stack)).cloned();
+        let serving = set.weights.sole().and_then(|stack| deployment.name_of(stack));
         let other = ready.iter().find(|version| Some(*version) != serving.as_ref()).cloned();
         let deployment = id.clone();
         match (self.rng.random_range(0..100), serving, other) {
@@ -494,6 +494,10 @@ impl Busy {
             }
             (45..48, ..) => Some(Command::Rollback { deployment, unready: false }),
             (48, ..) if self.rng.random_ratio(1, 3) => Some(Command::Retire { deployment }),
+            (56..58, ..) => {
+                let then_roll = Some(PlanAsked::default());
+                Some(Command::Renew { deployment, version: None, then_roll, again: false })
+            }
             (58..70, ..) => Some(new(Some(PlanAsked::default()))),
             (70..80, ..) => Some(new(None)),
             _ => None,

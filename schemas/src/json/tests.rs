@@ -90,11 +90,12 @@ fn requests() -> Vec<Value> {
         json!({"command": "release", "service": "api", "version": "1.2.3", "artifact": artifact(),
                "args": ["--fast"], "env": {"KEY": {"from_env": "API_KEY"}}, "source": {"commit": "9f1d0c7"}, "fixes": "1.2.2"}),
         json!({"command": "new", "deployment": deployment, "version": "1.2.3", "then_roll": {"duration_ms": 1000}}),
+        json!({"command": "renew", "deployment": deployment, "version": "1.2.3", "then_roll": {"duration_ms": 1000}}),
         json!({"command": "traffic", "deployment": deployment, "supersede": false,
-               "shares": [{"version": "1.2.2", "weight": 9000}, {"version": "1.2.3", "weight": 1000}]}),
+               "shares": [{"version": "1.2.2", "weight": 9000}, {"version": "1.2.3~2", "weight": 1000}]}),
         json!({"command": "roll", "deployment": deployment, "from": "1.2.2", "to": "1.2.3",
                "plan": {"duration_ms": 86400000, "steps": [1000, 10000]}, "supersede": true}),
-        json!({"command": "dismiss", "deployment": deployment, "version": "1.2.3"}),
+        json!({"command": "dismiss", "deployment": deployment, "version": "1.2.3~2"}),
         json!({"command": "hold", "deployment": deployment, "for_ms": 7_200_000}),
     ];
     for command in ["rollback", "pause", "resume", "abort", "promote", "lift_hold", "retire"] {

@@ -33,7 +33,7 @@ fn world() -> (State, Facts) {
     let artifact = Artifact { sha256: Hash::of(b"api"), name: "api".to_owned(), size_bytes: 1 };
     let (version, capacity) = ("1.0.0".parse().unwrap(), Capacity { nodes: 1, min_ready: 1 });
     let run = RunSpec::default();
-    let requested = stack::Requested { stack: STACK, version, artifact, run, capacity, then_roll: None };
+    let requested = stack::Requested { stack: STACK, version, number: 1, artifact, run, capacity, then_roll: None };
     happens(deployment(), requested.into());
     happens(deployment(), stack::Ready { stack: STACK }.into());
     let id: DeploymentId = "production/api".parse().unwrap();

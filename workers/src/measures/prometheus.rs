@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use futures::future::try_join_all;
 use schemas::policy::{JudgementPolicy, Prometheus};
-use schemas::{Timestamp, Version};
+use schemas::{StackName, Timestamp};
 
 use super::{Asked, Failure, Measured, Reading, Source, Span};
 use client::Client;
@@ -80,7 +80,7 @@ impl PrometheusSource {
         })
     }
 
-    async fn ask(&self, asked: &Asked, version: &Version, grid: Grid) -> Result<Answers, Failure> {
+    async fn ask(&self, asked: &Asked, version: &StackName, grid: Grid) -> Result<Answers, Failure> {
         let one = |(what, query): (&What, &String)| {
             let (what, query) = (*what, filled(query, asked, version));
             async move { self.client.range(&query, grid).await.map(|answer| (what, answer)) }
@@ -126,7 +126,7 @@ impl PrometheusSource {
 
     /// Returns why no series of `what` does not mean that there were none: its query names a metric that is not there at
     /// all.
-    async fn not_there(&self, what: What, asked: &Asked, version: &Version) -> Result<Option<String>, Failure> {
+    async fn not_there(&self, what: What, asked: &Asked, version: &StackName) -> Result<Option<String>, Failure> {
         let Some(query) = self.queries.get(&what) else { return Ok(None) };
         let query = filled(query, asked, version);
         let (names, at) = (series::metrics_of(&query), self.client.at());
@@ -154,7 +154,7 @@ impl Source for PrometheusSource {
         let stacks: Vec<StackAnswers<'_>> =
             stacks.map(|((id, version), answers)| StackAnswers { id: *id, version, answers, at }).collect();
         let Some(first) = stacks.first().filter(|_| stacks.iter().any(StackAnswers::has_requests)) else {
-            let versions: Vec<String> = asked.stacks.values().map(Version::to_string).collect();
+            let versions: Vec<String> = asked.stacks.values().map(StackName::to_string).collect();
             let reason = format!("{at} has no series of the requests of {}", versions.join(" or of "));
             return Ok(Reading::Empty { reason });
         };
@@ -196,11 +196,11 @@ fn no_metric(at: &str, name: &str) -> String {
 }
 
 /// Returns `query` with the names that its placeholders stand for. None of them holds what a text in PromQL must escape.
-fn filled(query: &str, asked: &Asked, version: &Version) -> String {
+fn filled(query: &str, asked: &Asked, version: &StackName) -> String {
     query
         .replace("{service}", asked.deployment.service.as_str())
         .replace("{environment}", asked.deployment.environment.as_str())
-        .replace("{version}", version.as_str())
+        .replace("{version}", &version.to_string())
 }
 
 #[cfg(test)]
@@ -215,6 +215,8 @@ mod tests {
             filled(ERRORS, &asked, &"1.2.3".parse().unwrap()),
             r#"ionledger_proxy_requests_total{service="api",environment="production",version="1.2.3",outcome=~"5xx|failed"}"#
         );
+        let renewed = filled(REQUESTS, &asked, &"1.2.3~2".parse().unwrap());
+        assert!(renewed.contains(r#"version="1.2.3~2""#), "two stacks of one version are counted apart: {renewed}");
     }
 
     #[test]

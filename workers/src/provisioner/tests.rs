@@ -33,7 +33,7 @@ impl World {
         let artifact = Artifact { sha256: Hash::of(b"api"), name: "api".to_owned(), size_bytes: 1 };
         let run = RunSpec { check: HttpCheck { healthy_after: 2, ..HttpCheck::default() }, ..RunSpec::default() };
         let (version, capacity) = ("1.0.0".parse::<Version>().unwrap(), Capacity { nodes: 1, min_ready: 1 });
-        world.happens(stack::Requested { stack: STACK, version, artifact, run, capacity, then_roll: None });
+        world.happens(stack::Requested { stack: STACK, version, number: 1, artifact, run, capacity, then_roll: None });
         world
     }
 

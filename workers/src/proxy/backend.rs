@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use schemas::{EffectId, StackId, Version};
+use schemas::{EffectId, StackId, StackName};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
@@ -31,7 +31,7 @@ const IDLE_COUNT_MAX: usize = 1_024;
 #[derive(Debug)]
 pub(super) struct Backend {
     pub(super) stack: StackId,
-    pub(super) version: Version,
+    pub(super) version: StackName,
     pub(super) effect: EffectId,
     pub(super) address: SocketAddr,
     pub(super) meter: Meter,
@@ -58,7 +58,7 @@ pub(super) enum ConnectError {
 }
 
 impl Backend {
-    pub(super) fn new(stack: StackId, version: Version, effect: EffectId, address: SocketAddr) -> Self {
+    pub(super) fn new(stack: StackId, version: StackName, effect: EffectId, address: SocketAddr) -> Self {
         Self {
             stack,
             version,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-use schemas::{DeploymentId, EffectId, StackId, StreamVersion, Version};
+use schemas::{DeploymentId, EffectId, StackId, StackName, StreamVersion};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -60,8 +60,8 @@ pub struct NodeMeasures {
 /// What was seen of one stack's requests.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StackMeasures {
-    /// The version that it runs.
-    pub version: Version,
+    /// Its name.
+    pub version: StackName,
     /// Its nodes, those that have left since included for a while.
     pub nodes: BTreeMap<EffectId, NodeMeasures>,
 }

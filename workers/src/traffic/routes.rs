@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
-use schemas::{DeploymentId, EffectId, StackId, StreamVersion, Version, Weights};
+use schemas::{DeploymentId, EffectId, StackId, StackName, StreamVersion, Weights};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -35,8 +35,8 @@ pub struct Routes {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Backends {
-    /// The version that the stack runs.
-    pub version: Version,
+    /// Its name.
+    pub version: StackName,
     /// Its nodes, at least one.
     pub nodes: Vec<Node>,
 }

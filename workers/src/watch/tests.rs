@@ -44,6 +44,7 @@ fn at_step_under(change: impl FnOnce(&mut Policy)) -> State {
     let requested = |stack, version: &str| stack::Requested {
         stack,
         version: version.parse().unwrap(),
+        number: 1,
         artifact: Artifact { sha256: Hash::of(b"api"), name: "api".to_owned(), size_bytes: 3 },
         run: Default::default(),
         capacity: Capacity { nodes: 1, min_ready: 1 },

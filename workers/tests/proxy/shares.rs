@@ -25,7 +25,7 @@ async fn one_of_ten_requests_goes_to_a_canary_with_ten_percent() {
     let counts = [BASELINE, CANARY].map(|stack| seen.stacks[&stack].counts().status_2xx);
     assert_eq!(counts, [900, 100]);
     assert_eq!(seen.stacks[&CANARY].latency().count(), 100);
-    assert_eq!(seen.stacks[&CANARY].version.as_str(), "1.1.0");
+    assert_eq!(seen.stacks[&CANARY].version.to_string(), "1.1.0");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -7,7 +7,7 @@ use std::path::Path;
 use anstream::{eprint, eprintln};
 use owo_colors::OwoColorize as _;
 use replay::answer::{RolloutPhase, RolloutStatus};
-use schemas::{Version, Weight};
+use schemas::{StackName, Weight};
 
 use super::chart::Chart;
 use super::users::Seen;
@@ -44,7 +44,7 @@ impl Show {
 
     /// Shows a rollout's share and what users got; on a terminal in place, elsewhere a line for each change.
     pub(super) fn rollout(&self, rollout: &RolloutStatus, seen: &Seen) {
-        let (baseline, canary) = (name(rollout.baseline.as_ref()), name(rollout.canary.as_ref()));
+        let (baseline, canary) = (name(rollout.baseline_name()), name(rollout.canary_name()));
         let share = share(rollout);
         self.note(rollout);
         let (got, failed) = seen.versions.get(&canary).copied().unwrap_or_default();
@@ -66,7 +66,7 @@ impl Show {
 
     /// Takes note of a canary's share, for its chart.
     pub(super) fn note(&self, rollout: &RolloutStatus) {
-        let canary = name(rollout.canary.as_ref());
+        let canary = name(rollout.canary_name());
         let mut charts = self.charts.borrow_mut();
         if charts.last().is_none_or(|chart| chart.version != canary) {
             charts.push(Chart::of(&canary));
@@ -80,7 +80,7 @@ impl Show {
         if self.terminal {
             eprintln!();
         }
-        let version = name(rollout.canary.as_ref());
+        let version = name(rollout.canary_name());
         let told = match (rollout.phase, &rollout.reason) {
             (RolloutPhase::Completed | RolloutPhase::Promoted, _) => {
                 format!("   {} {version} has all the traffic", "✔".green())
@@ -128,8 +128,8 @@ fn share(rollout: &RolloutStatus) -> Weight {
     if rollout.phase == RolloutPhase::CameBack { Weight::ZERO } else { rollout.weight }
 }
 
-fn name(version: Option<&Version>) -> String {
-    version.map_or("?".to_owned(), ToString::to_string)
+fn name(name: Option<StackName>) -> String {
+    name.map_or("?".to_owned(), |name| name.to_string())
 }
 
 /// A bar of all traffic: the canary's share is at its right end, in another colour and of another pattern.

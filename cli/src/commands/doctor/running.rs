@@ -47,7 +47,7 @@ fn way_back(of: &DeploymentStatus) -> Vec<Finding> {
     const THING: &str = "rollback";
     let id = &of.deployment;
     let look = || format!("look at `ionledger status {}`", id.service);
-    let waits = of.rolling_back_to.iter().zip(&of.rolling_back).map(|(target, waits)| {
+    let waits = of.rolling_back_to_name().into_iter().zip(&of.rolling_back).map(|(target, waits)| {
         let what = format!("{id} waits to be rolled back to {target}: {}", waits.why);
         let next = waits.next.as_ref().map(|next| format!("; `{next}` sends all users there now")).unwrap_or_default();
         Finding::warn(THING, what, format!("mend what keeps {target} from starting{next}"))
@@ -150,7 +150,9 @@ fn declared(status: &[DeploymentStatus]) -> BTreeMap<DeploymentId, SocketAddr> {
 fn failed(status: &[DeploymentStatus]) -> Vec<Finding> {
     let versions = status.iter().flat_map(|deployment| deployment.versions.iter().map(move |of| (deployment, of)));
     let finding = |(deployment, of): (&DeploymentStatus, &VersionStatus)| {
-        let (id, version) = (&deployment.deployment, &of.version);
+        let (id, version) = (&deployment.deployment, of.name());
+        let stands = |other: &VersionStatus| other.version == of.version && other.phase != StackPhase::Failed;
+        let make = if deployment.versions.iter().any(stands) { "renew" } else { "new" };
         let env = id.env_flag();
         let why = of.reason.as_ref().or(of.last_failure.as_ref()).map(|why| format!(": {why}")).unwrap_or_default();
         match of.phase {
@@ -158,9 +160,10 @@ fn failed(status: &[DeploymentStatus]) -> Vec<Finding> {
                 "stack",
                 format!("{id} {version} failed{why}"),
                 format!(
-                    "mend it and ship a new version, or try it again with `ionledger new {service} {version}{env}`; \
+                    "mend it and ship a new version, or try it again with `ionledger {make} {service} {release}{env}`; \
                      `ionledger dismiss {service} {version}{env}` puts it out of sight",
-                    service = id.service
+                    service = id.service,
+                    release = of.version
                 ),
             )),
             StackPhase::Unhealthy if of.weight_set > Weight::ZERO => {
@@ -182,7 +185,7 @@ fn next_of_unhealthy(of: &DeploymentStatus) -> String {
     let id = &of.deployment;
     let look = format!("look at `ionledger status {}`", id.service);
     let target = of.rollback_target.as_ref().filter(|target| target.warm && target.failing.is_none());
-    match target.filter(|_| of.rolling_back_to.is_none()).and_then(|target| target.version.as_ref()) {
+    match target.filter(|_| of.rolling_back_to.is_none()).and_then(|target| target.name()) {
         Some(version) => format!("{look}; `ionledger rollback {}` sends users back to {version}", id.arguments()),
         None => look,
     }

@@ -8,7 +8,7 @@ use schemas::{Actor, ActorKind, CommandId, Hash, Stream, StreamVersion, Weight};
 use super::named::{Named, given};
 use crate::decide::{self, Decision, Rejection};
 use crate::deployment::{self, generation};
-use crate::kit::{self, V1, V2, V3, World, id, kinds, new_then_roll, roll_instead, rollback, traffic, version};
+use crate::kit::{self, V1, V2, V3, World, id, kinds, new_then_roll, roll_instead, rollback, stack_name, traffic};
 
 /// What is written down of a rollback to `to` that is decided now.
 fn intent(world: &World, to: &str) -> Intent {
@@ -23,7 +23,7 @@ fn intent(world: &World, to: &str) -> Intent {
         why: "asked for".to_owned(),
         at: world.time,
         to: world.stack(to),
-        version: version(to),
+        version: stack_name(to),
         passed_over: vec![],
         rollout: None,
         counted: None,

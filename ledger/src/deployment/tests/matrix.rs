@@ -44,6 +44,8 @@ asked! {
     NewThird = new(V3),
     NewThirdThenRoll = new_then_roll(V3),
     NewSecondThenRoll = new_then_roll(V2),
+    Renew = renew(false),
+    RenewThenRoll = renew(true),
     TrafficFirst = traffic(&[(V1, 100)], false),
     TrafficSecond = traffic(&[(V2, 100)], false),
     TrafficSplit = traffic(&[(V1, 90), (V2, 10)], false),
@@ -78,6 +80,7 @@ fn rejection(rejection: &Rejection) -> &'static str {
         Rejection::NoTarget { .. } => "NoTarget",
         Rejection::AllRejected { .. } => "AllRejected",
         Rejection::Rejected { .. } => "Rejected",
+        Rejection::Ambiguous { .. } => "Ambiguous",
         Rejection::OnHold { .. } => "OnHold",
         Rejection::Fenced { .. } => "Fenced",
         Rejection::Invalid(_) => "Invalid",
@@ -187,6 +190,31 @@ const CELLS: &[(Asked, Results)] = {
             ("stack.requested + rollout.requested", &[
                 Released, Starting, Launching, Launched, Up, Failed, Ready, Serving, Collecting, Emptied, Retired,
             ]),
+        ]),
+        (Asked::Renew, &[
+            ("Unknown", &[Undeclared, Declared, Released]),
+            ("Invalid", &[
+                Starting, Launching, Launched, Up, Failed, Ready, Split, AtStep, Paused, Held, CanaryIll,
+                Superseded, DriftedBack, Retired,
+            ]),
+            ("stack.requested", &[
+                Serving, Warm, OnHold, Waiting, Sick, Unhealthy, Mended, Collecting, Emptied, Started,
+                StartedAfterRollback, Completed, CameBack, Aborted, Promoted, RolledBack, Awaiting, DriftedOff,
+                DriftedToTarget,
+            ]),
+        ]),
+        (Asked::RenewThenRoll, &[
+            ("Unknown", &[Undeclared, Declared, Released]),
+            ("Invalid", &[
+                Starting, Launching, Launched, Up, Failed, Ready, Split, AtStep, Paused, Held, CanaryIll,
+                Superseded, DriftedBack, Retired,
+            ]),
+            ("stack.requested + rollout.requested", &[
+                Serving, Warm, OnHold, Sick, Unhealthy, Mended, Collecting, Emptied, Completed, CameBack,
+                Aborted, Promoted, RolledBack, DriftedOff, DriftedToTarget,
+            ]),
+            ("Older", &[Waiting, Started, StartedAfterRollback]),
+            ("Rejected", &[Awaiting]),
         ]),
         (Asked::TrafficFirst, &[
             ("Unknown", &[Undeclared, Declared, Released]),
@@ -483,8 +511,10 @@ fn what_was_decided_on_the_service_requires_its_head() {
         for asked in Asked::ALL {
             let Ok(decision) = asked.decide(&given(*named)) else { continue };
             let requires = decision.requires == [schemas::Stream::Service(service())];
-            let on_service =
-                matches!(asked.command(), Command::New { .. } | Command::Traffic { .. } | Command::Roll { .. });
+            let on_service = matches!(
+                asked.command(),
+                Command::New { .. } | Command::Renew { .. } | Command::Traffic { .. } | Command::Roll { .. }
+            );
             let kinds = kinds(&decision);
             let relies = on_service && kinds.iter().any(|kind| required.contains(kind));
             // A rollback that starts its target again takes it from the release.

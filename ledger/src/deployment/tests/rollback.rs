@@ -162,7 +162,7 @@ mod of_a_target_that_is_gone {
         assert_eq!(world.weights(), [(V2.to_owned(), 100)].into(), "it goes on serving until the target is ready");
         let decision = world.bring_up(V1);
         assert_eq!(kinds(&decision), ["stack.ready", "traffic.weights_set"]);
-        assert_eq!(world.weights(), [(V1.to_owned(), 100)].into());
+        assert_eq!(world.weights(), [("1.0.0~2".to_owned(), 100)].into());
         let traffic = &world.deployment().traffic;
         assert_eq!((traffic.awaited, traffic.set.as_ref().map(|set| &set.purpose)), (None, Some(&Purpose::Rollback)));
     }
@@ -228,7 +228,7 @@ mod of_a_target_that_is_gone {
         }
         assert!(world.decide_outcome(&late).is_err());
         world.bring_up(V1);
-        assert_eq!(world.weights(), [(V1.to_owned(), 100)].into());
+        assert_eq!(world.weights(), [("1.0.0~2".to_owned(), 100)].into());
     }
 
     #[test]

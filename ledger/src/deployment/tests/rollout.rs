@@ -283,7 +283,7 @@ fn a_plan_may_come_from_the_command_and_must_rise_to_all_traffic() {
     let world = given(Named::Warm);
     let with = |steps: &[u16], duration_ms| {
         let plan = PlanAsked { steps: Some(steps.iter().copied().map(percent).collect()), duration_ms };
-        let (from, to) = (version(V1), version(V2));
+        let (from, to) = (stack_name(V1), stack_name(V2));
         world.decide(&Command::Roll { deployment: id(), from, to, plan, supersede: false, again: false })
     };
     for steps in [&[][..], &[0, 100], &[50, 10, 100], &[50, 50, 100], &[10, 50]] {

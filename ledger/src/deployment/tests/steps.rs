@@ -536,7 +536,14 @@ fn a_plan_of_one_step_gets_no_bake_and_says_so_and_steps_above_it_are_replaced_b
     world.ask(apply(definition));
     let asked = |steps: &[u16]| {
         let plan = PlanAsked { steps: Some(steps.iter().copied().map(percent).collect()), ..PlanAsked::default() };
-        Command::Roll { deployment: id(), from: version(V1), to: version(V2), plan, supersede: false, again: false }
+        Command::Roll {
+            deployment: id(),
+            from: stack_name(V1),
+            to: stack_name(V2),
+            plan,
+            supersede: false,
+            again: false,
+        }
     };
     let started = |world: &World, steps: &[u16]| {
         let decision = world.decide(&asked(steps)).unwrap();

@@ -56,7 +56,7 @@ fn one_that_was_recorded_earlier_than_what_waits_is_refused() {
     let mut world = rolling();
     world.ask(new_then_roll(LATEST));
     let refused = world.decide(&new_then_roll(V3)).unwrap_err();
-    assert!(matches!(&refused, Rejection::Older { newer, does: "waits to be", .. } if *newer == version(LATEST)));
+    assert!(matches!(&refused, Rejection::Older { newer, does: "waits to be", .. } if **newer == stack_name(LATEST)));
 }
 
 #[test]
@@ -78,7 +78,7 @@ fn nothing_is_asked_for_that_would_go_back_by_itself() {
         }
         let refused = world.decide(&new_then_roll(V3)).unwrap_err();
         assert!(
-            matches!(&refused, Rejection::Older { newer, does: found, .. } if *newer == version(LATEST) && *found == does)
+            matches!(&refused, Rejection::Older { newer, does: found, .. } if **newer == stack_name(LATEST) && *found == does)
         );
         assert!(world.decide(&new(V3)).is_ok(), "a stack alone goes nowhere");
     }

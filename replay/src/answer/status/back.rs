@@ -2,7 +2,7 @@
 
 use ledger::deployment::stranded::{self, Stranded};
 use ledger::deployment::{Deployment, rollback};
-use schemas::{DeploymentId, Probed, StackId, Version, Weight};
+use schemas::{DeploymentId, Probed, StackId, StackName, Version, Weight};
 use serde::{Deserialize, Serialize};
 
 /// Where a rollback would go.
@@ -10,6 +10,9 @@ use serde::{Deserialize, Serialize};
 pub struct RollbackTarget {
     /// The version.
     pub version: Option<Version>,
+    /// The name of its stack; the version if that is gone.
+    #[serde(default)]
+    pub name: Option<StackName>,
     /// Its stack; none if that is gone and would be deployed again.
     pub stack: Option<StackId>,
     /// Whether it gets the traffic at once; else it is deployed, or started again, first.
@@ -19,6 +22,9 @@ pub struct RollbackTarget {
     pub failing: Option<String>,
     /// Versions before it that are known to be unhealthy.
     pub passed_over: Vec<Version>,
+    /// The names of those stacks.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub passed_over_names: Vec<StackName>,
 }
 
 /// What a rollback waits for that has begun.
@@ -36,6 +42,9 @@ pub struct RollingBackStatus {
 pub struct StrandedStatus {
     /// The version; none if its stack is unknown here.
     pub version: Option<Version>,
+    /// The name of its stack.
+    #[serde(default)]
+    pub name: Option<StackName>,
     /// The stack.
     pub stack: StackId,
     /// Their share.
@@ -56,21 +65,31 @@ pub(super) fn target_status(deployment: &Deployment, past: bool) -> Option<Rollb
     Some(match target {
         rollback::Target::Warm { stack, passed_over } => RollbackTarget {
             version: version(&stack),
+            name: deployment.name_of(stack),
             stack: Some(stack),
             warm: true,
             failing: failing(&known, stack),
             passed_over: passed_over.iter().filter_map(version).collect(),
+            passed_over_names: passed_over.iter().filter_map(|stack| deployment.name_of(*stack)).collect(),
         },
         rollback::Target::Failing { stack, why } => RollbackTarget {
             version: version(&stack),
+            name: deployment.name_of(stack),
             stack: Some(stack),
             warm: false,
             failing: Some(why),
             passed_over: vec![],
+            passed_over_names: vec![],
         },
-        rollback::Target::Gone { version, .. } => {
-            RollbackTarget { version: Some(version), stack: None, warm: false, failing: None, passed_over: vec![] }
-        }
+        rollback::Target::Gone { version, .. } => RollbackTarget {
+            name: Some(version.clone().into()),
+            version: Some(version),
+            stack: None,
+            warm: false,
+            failing: None,
+            passed_over: vec![],
+            passed_over_names: vec![],
+        },
     })
 }
 
@@ -89,6 +108,7 @@ pub(super) fn stranded_status(id: &DeploymentId, deployment: &Deployment) -> Vec
     let stranded = stranded::stranded(deployment, id, &stranded::known(deployment)).into_iter();
     let status = |Stranded { stack, weight, why, next }| StrandedStatus {
         version: deployment.version_of(stack).cloned(),
+        name: deployment.name_of(stack),
         stack,
         weight,
         why,

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use schemas::{StackId, Version};
+use schemas::{StackId, StackName};
 
 use super::super::NodeMeasured;
 use super::buckets;
@@ -32,7 +32,7 @@ pub(super) type Answers = BTreeMap<What, Answer>;
 /// What a server has of one stack.
 pub(super) struct StackAnswers<'a> {
     pub(super) id: StackId,
-    pub(super) version: &'a Version,
+    pub(super) version: &'a StackName,
     pub(super) answers: Answers,
     /// The server.
     pub(super) at: &'a str,

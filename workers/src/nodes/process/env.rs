@@ -73,6 +73,7 @@ pub(super) fn of(launch: &Launch, home: &Path, data: &Path) -> Result<BTreeMap<O
         ("IONLEDGER_SERVICE", launch.deployment.service.to_string()),
         ("IONLEDGER_ENVIRONMENT", launch.deployment.environment.to_string()),
         ("IONLEDGER_VERSION", launch.version.to_string()),
+        ("IONLEDGER_STACK_NAME", launch.stack_name().to_string()),
         ("IONLEDGER_STACK", launch.stack.to_string()),
         (NODE, launch.effect.to_string()),
     ];

@@ -10,7 +10,7 @@ use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use schemas::{DeploymentId, EffectId, Timestamp, Version};
+use schemas::{DeploymentId, EffectId, StackName, Timestamp, Version};
 use serde::{Deserialize, Serialize};
 
 use super::folder::Folder;
@@ -29,8 +29,8 @@ const LINE_BYTES_MAX: usize = 16 * 1024;
 pub struct Wanted {
     /// Whose nodes.
     pub deployment: DeploymentId,
-    /// Of this version only.
-    pub version: Option<Version>,
+    /// Of this version's stacks only, or of the one stack of this name.
+    pub version: Option<StackName>,
     /// Of one node only: its number, which is its place in its stack counted from 1, or how its id begins.
     pub node: Option<String>,
     /// What was written since this time, and perhaps a little before.
@@ -46,10 +46,20 @@ pub struct Line {
     pub node: EffectId,
     /// Its release.
     pub version: Version,
+    /// The name of its stack: `1.2.3`, or `1.2.3~2`.
+    #[serde(default)]
+    pub name: Option<StackName>,
     /// Its place in its stack, from 0.
     pub slot: u16,
     /// What it wrote, without the line's end.
     pub line: String,
+}
+
+impl Line {
+    /// Returns the name of the node's stack.
+    pub fn name(&self) -> StackName {
+        self.name.clone().unwrap_or_else(|| self.version.clone().into())
+    }
 }
 
 /// The logs that are wanted, as far as they have not been read yet.
@@ -101,7 +111,9 @@ impl Logs {
             let texts = reader.next_texts(self.wanted.follow);
             if !texts.is_empty() {
                 let launch = &reader.launch;
-                let line = |line| Line { node: effect, version: launch.version.clone(), slot: launch.slot, line };
+                let (version, name) = (launch.version.clone(), Some(launch.stack_name()));
+                let line =
+                    |line| Line { node: effect, version: version.clone(), name: name.clone(), slot: launch.slot, line };
                 return Ok(texts.into_iter().map(line).collect());
             }
         }
@@ -138,8 +150,10 @@ impl Wanted {
         let number = u32::from(launch.slot) + 1;
         let begins = |name: &str| name.len() >= ID_BYTES_MIN && launch.effect.to_string().starts_with(name);
         let is_named = |name: &String| number.to_string() == *name || begins(name.as_str());
+        let is_of =
+            |name: &StackName| launch.version == name.version && (name.is_first() || launch.number == name.number);
         launch.deployment == self.deployment
-            && self.version.as_ref().is_none_or(|version| launch.version == *version)
+            && self.version.as_ref().is_none_or(is_of)
             && self.node.as_ref().is_none_or(is_named)
     }
 }
@@ -315,7 +329,8 @@ mod tests {
             Self(data)
         }
 
-        fn node(&self, n: u128, version: &str, env: &[(&str, EnvValue)]) -> Folder {
+        fn node(&self, n: u128, stack: &str, env: &[(&str, EnvValue)]) -> Folder {
+            let StackName { version, number } = stack.parse().unwrap();
             let effect = EffectId(uuid::Uuid::from_u128(n));
             let folder = Folder::of(&self.0.path().join("nodes"), effect);
             folder.create().unwrap();
@@ -323,7 +338,8 @@ mod tests {
                 effect,
                 deployment: "production/api".parse().unwrap(),
                 stack: StackId(uuid::Uuid::from_u128(7)),
-                version: version.parse().unwrap(),
+                version,
+                number,
                 slot: n as u16,
                 attempt: 0,
                 port: 1,
@@ -373,6 +389,19 @@ mod tests {
         );
         assert!(place.logs(|wanted| wanted.node = Some("0".into())).is_empty(), "every id here begins with it");
         assert!(place.logs(|wanted| wanted.deployment = "test/api".parse().unwrap()).is_empty());
+    }
+
+    #[test]
+    fn a_version_means_all_of_its_stacks_and_a_name_the_one() {
+        let place = Place::new();
+        write(&place.node(1, "1.0.0", &[]), "one\n");
+        write(&place.node(2, "1.0.0~2", &[]), "two\n");
+        let of = |name: &str| all(&mut place.logs(|wanted| wanted.version = Some(name.parse().unwrap())));
+        assert_eq!(of("1.0.0"), ["one", "two"]);
+        assert_eq!(of("1.0.0~2"), ["two"]);
+        assert!(of("1.0.0~3").is_empty());
+        let named = place.logs(|_| {}).next_lines().unwrap();
+        assert_eq!(named[0].name().to_string(), "1.0.0");
     }
 
     #[test]
