@@ -20,6 +20,8 @@ mod cli {
     mod metrics;
     #[path = "refusals.rs"]
     mod refusals;
+    #[path = "renewals.rs"]
+    mod renewals;
     #[path = "seen.rs"]
     mod seen;
     #[path = "sentences.rs"]

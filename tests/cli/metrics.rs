@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpStream};
 
 use super::running::{Up, answer, free_address};
 
-fn metrics(address: SocketAddr, token: &str) -> String {
+pub fn metrics(address: SocketAddr, token: &str) -> String {
     let mut stream = TcpStream::connect(address).unwrap();
     let head =
         format!("GET /metrics HTTP/1.1\r\nhost: up\r\nauthorization: Bearer {token}\r\nconnection: close\r\n\r\n");

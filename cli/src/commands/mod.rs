@@ -22,6 +22,7 @@ mod new;
 mod node_exec;
 mod proxy;
 mod release;
+mod renew;
 mod replay;
 mod roll;
 mod show;
@@ -53,6 +54,7 @@ pub(crate) enum Command {
     Apply(apply::Apply),
     Release(release::Release),
     New(new::New),
+    Renew(renew::Renew),
     Traffic(traffic::Traffic),
     Forecast(forecast::Forecast),
     Roll(roll::Roll),
@@ -97,6 +99,7 @@ impl Command {
             Command::Apply(apply) => apply.run(session),
             Command::Release(release) => release.run(session),
             Command::New(new) => new.run(session),
+            Command::Renew(renew) => renew.run(session),
             Command::Traffic(traffic) => traffic.run(session),
             Command::Forecast(forecast) => forecast.run(session),
             Command::Roll(roll) => roll.run(session),
