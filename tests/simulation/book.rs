@@ -93,6 +93,8 @@ pub struct Deployment {
 
 pub struct Stack {
     pub version: Version,
+    /// Which stack of that version it is.
+    pub number: u32,
     pub phase: Phase,
     pub nodes: BTreeSet<EffectId>,
     pub ready: BTreeSet<EffectId>,
@@ -240,6 +242,7 @@ impl Deployment {
             Event::Stack(stack::Event::Requested(requested)) => {
                 let stack = Stack {
                     version: requested.version.clone(),
+                    number: requested.number,
                     phase: Phase::Starting,
                     nodes: BTreeSet::new(),
                     ready: BTreeSet::new(),

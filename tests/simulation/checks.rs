@@ -17,7 +17,7 @@ use schemas::judgement::Judged;
 use schemas::traffic::Purpose;
 use schemas::{
     Actor, ActorKind, CommandId, CommitId, DeploymentId, EffectId, Event, Fence, Hash, Offset, StackId, StreamVersion,
-    Timestamp, Weight, Weights, judgement, release, rollout, traffic,
+    Timestamp, Weight, Weights, judgement, release, rollout, stack, traffic,
 };
 use workers::nodes::Launch;
 use workers::traffic::{Entry as Routed, Routes};
@@ -266,6 +266,7 @@ impl Checks {
             (Event::Traffic(traffic::Event::WeightsApplied(_)), Some(id)) => {
                 self.applied_at.insert(id, now);
             }
+            (Event::Stack(stack::Event::Requested(requested)), Some(id)) => self.check_named(offset, &id, requested),
             (Event::Rollout(rollout::Event::Requested(requested)), Some(id)) => {
                 self.check_request(offset, &id, requested);
             }

@@ -1,9 +1,9 @@
 //! Invariant 16: what begins by itself goes forward and not while there is a hold, and one at most waits to.
 
 use schemas::policy::HoldAfter;
-use schemas::{ActorKind, DeploymentId, Event, Offset, StackId, hold, rollout};
+use schemas::{ActorKind, DeploymentId, Event, Offset, StackId, hold, rollout, stack};
 
-use crate::book::Counted;
+use crate::book::{Counted, Stack};
 use crate::checks::Checks;
 
 impl Checks {
@@ -33,7 +33,14 @@ impl Checks {
         });
     }
 
-    /// What a person does not begin by hand never goes back to an older release.
+    /// Two stacks of one version are told apart as long as both are there.
+    pub(super) fn check_named(&mut self, offset: Offset, id: &DeploymentId, requested: &stack::Requested) {
+        let same = |stack: &&Stack| stack.version == requested.version && stack.number == requested.number;
+        let taken = self.book.deployments.get(id).is_some_and(|of| of.stacks.values().any(|stack| same(&stack)));
+        self.must(16, !taken, || format!("#{offset}: {id} has two stacks {}~{}", requested.version, requested.number));
+    }
+
+    /// What a person does not begin by hand never goes back to an older release, nor to an older stack of one.
     pub(super) fn check_begins(
         &mut self,
         offset: Offset,
@@ -44,11 +51,11 @@ impl Checks {
         let Some(of) = self.book.deployments.get(id).filter(|_| commit.about.actor.kind != ActorKind::Person) else {
             return;
         };
-        let version = |stack: &StackId| of.stacks.get(stack).map(|stack| stack.version.clone());
-        let (from, to) = (version(&started.baseline), version(&started.canary));
+        let name = |stack: &StackId| of.stacks.get(stack).map(|stack| (stack.version.clone(), stack.number));
+        let (from, to) = (name(&started.baseline), name(&started.canary));
         let service = self.book.services.get(&id.service);
         let back = match (&from, &to, service) {
-            (Some(from), Some(to), Some(service)) => service.is_older(to, from),
+            (Some((from, n)), Some((to, m)), Some(service)) => service.is_older(to, from) || (to == from && m < n),
             _ => false,
         };
         let by = commit.about.actor.clone();

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ledger::State;
 use ledger::decide::is_rollback;
-use ledger::deployment::{Deployment, Phase};
+use ledger::deployment::{Deployment, Phase, Stack};
 use ledger::execute::{Asked, Refusal, What};
 use schemas::command::{Command, PlanAsked, Share};
 use schemas::envelope::{About, CommandRef};
@@ -12,8 +12,8 @@ use schemas::policy::{HoldAfter, Policy};
 use schemas::run::{Artifact, Capacity, HttpCheck, RunSpec};
 use schemas::service::Definition;
 use schemas::{
-    Actor, ActorKind, CommandId, DeploymentId, Fence, Hash, Probed, ServiceName, StackId, Stream, Version, Weight,
-    release,
+    Actor, ActorKind, CommandId, DeploymentId, Fence, Hash, Probed, ServiceName, StackId, StackName, Stream, Version,
+    Weight, release,
 };
 use workers::effect::Effect;
 
@@ -87,7 +87,11 @@ impl World {
     pub fn ask(&mut self, command: Command, fence: Fence) {
         let kind = match command {
             Command::Release { .. } => ActorKind::Pipeline,
-            Command::New { then_roll: Some(_), .. } | Command::Roll { .. } if self.dice.chance(500) => {
+            Command::New { then_roll: Some(_), .. }
+            | Command::Renew { then_roll: Some(_), .. }
+            | Command::Roll { .. }
+                if self.dice.chance(500) =>
+            {
                 ActorKind::Pipeline
             }
             _ => ActorKind::Person,
@@ -274,11 +278,11 @@ impl World {
     }
 
     fn wish_for(&mut self, id: &DeploymentId, of: &Deployment, all: &[Version], newest: Version) -> Option<Command> {
-        let ready: Vec<(StackId, Version)> = of
+        let ready: Vec<StackName> = of
             .stacks
-            .iter()
-            .filter(|(_, stack)| stack.phase == Phase::Ready || self.dice.chance(60))
-            .map(|(stack, found)| (*stack, found.version.clone()))
+            .values()
+            .filter(|stack| stack.phase == Phase::Ready || self.dice.chance(60))
+            .map(Stack::name)
             .collect();
         let live = of.rollout.as_ref().filter(|rollout| rollout.is_live());
         let deployment = id.clone();
@@ -300,6 +304,7 @@ impl World {
                 64..68 => Some(self.apply(&id.service)),
                 68..80 => self.delivered(id, of, all, newest),
                 80..84 => Some(self.hold(id)),
+                84..87 => self.renew(id, all),
                 _ => None,
             };
         }
@@ -325,6 +330,7 @@ impl World {
             }
             85..92 => self.delivered(id, of, all, newest),
             92..95 => Some(self.hold(id)),
+            95..99 => self.renew(id, all),
             _ => None,
         }
     }
@@ -332,6 +338,13 @@ impl World {
     fn hold(&mut self, id: &DeploymentId) -> Command {
         let for_ms = self.dice.chance(700).then(|| self.dice.range(SECOND, 5 * MINUTE));
         Command::Hold { deployment: id.clone(), for_ms }
+    }
+
+    /// Somebody wants what users are on in a new stack, or any release.
+    fn renew(&mut self, id: &DeploymentId, all: &[Version]) -> Option<Command> {
+        let version = if self.dice.chance(700) { None } else { Some(self.dice.pick(all)?.clone()) };
+        let then_roll = self.dice.chance(700).then(|| self.plan());
+        Some(Command::Renew { deployment: id.clone(), version, then_roll, again: self.dice.chance(300) })
     }
 
     /// A pipeline asks for the rollout of what was merged last, or comes late with what was merged before.
@@ -342,11 +355,10 @@ impl World {
         (!stands).then(|| Command::New { deployment: id.clone(), version, then_roll, again: false })
     }
 
-    fn traffic(&mut self, id: &DeploymentId, ready: &[(StackId, Version)]) -> Option<Command> {
-        let versions: Vec<Version> =
-            ready.iter().map(|(_, version)| version.clone()).collect::<BTreeSet<_>>().into_iter().collect();
-        let first = self.dice.pick(&versions)?.clone();
-        let rest: Vec<Version> = versions.into_iter().filter(|version| *version != first).collect();
+    fn traffic(&mut self, id: &DeploymentId, ready: &[StackName]) -> Option<Command> {
+        let stacks: Vec<StackName> = ready.iter().cloned().collect::<BTreeSet<_>>().into_iter().collect();
+        let first = self.dice.pick(&stacks)?.clone();
+        let rest: Vec<StackName> = stacks.into_iter().filter(|stack| *stack != first).collect();
         let mut shares = vec![Share { version: first, weight: Weight::FULL }];
         for other in rest.into_iter().take(3) {
             if self.dice.chance(350) {
@@ -365,12 +377,12 @@ impl World {
         })
     }
 
-    fn roll(&mut self, id: &DeploymentId, of: &Deployment, ready: &[(StackId, Version)]) -> Option<Command> {
+    fn roll(&mut self, id: &DeploymentId, of: &Deployment, ready: &[StackName]) -> Option<Command> {
         let set = of.traffic.set.as_ref()?;
         let serving: Vec<StackId> = set.weights.iter().map(|(stack, _)| stack).collect();
-        let from = of.version_of(*self.dice.pick(&serving)?)?.clone();
-        let others: Vec<&(StackId, Version)> = ready.iter().filter(|(_, version)| *version != from).collect();
-        let to = self.dice.pick(&others)?.1.clone();
+        let from = of.name_of(*self.dice.pick(&serving)?)?;
+        let others: Vec<&StackName> = ready.iter().filter(|name| **name != from).collect();
+        let to = (*self.dice.pick(&others)?).clone();
         let (supersede, again) = (self.dice.chance(300), self.dice.chance(300));
         Some(Command::Roll { deployment: id.clone(), from, to, plan: self.plan(), supersede, again })
     }
@@ -444,7 +456,7 @@ impl World {
         let [deployment, _, _] = deployments();
         let (service, version): (ServiceName, Version) =
             (deployment.service.clone(), "1.1.0".parse().expect("a version"));
-        let share = |weight| Share { version: version.clone(), weight: Weight::from_percent(weight) };
+        let share = |weight| Share { version: version.clone().into(), weight: Weight::from_percent(weight) };
         match self.dice.range(0, 7) {
             // The stream of this one may hold what this program does not understand.
             6 => {
