@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
-use rand::TryRngCore as _;
+use rand::TryRng as _;
 use schemas::{Actor, ActorKind, Hash, Timestamp};
 use serde::{Deserialize, Serialize};
 use subtle::ConstantTimeEq as _;
@@ -127,7 +127,7 @@ impl Tokens {
             return Err(Error::Invalid("the token would have ended before it began".to_owned()));
         }
         let mut secret = [0; 32];
-        rand::rngs::OsRng.try_fill_bytes(&mut secret).map_err(|error| Error::Random(error.to_string()))?;
+        rand::rngs::SysRng.try_fill_bytes(&mut secret).map_err(|error| Error::Random(error.to_string()))?;
         let secret = format!("{PREFIX}{}", hex::encode(secret));
         let sha256 = Hash::of(secret.as_bytes());
         let id = sha256.to_string()[..8].to_owned();

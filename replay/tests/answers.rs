@@ -11,7 +11,7 @@ use busy::Busy;
 use ledger::log::memory::MemoryLog;
 use ledger::log::segments::{DataFolder, Options, Segments};
 use ledger::log::{AppendError, Log, ReadError, Record, Urgency};
-use rand::{Rng as _, SeedableRng as _};
+use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 use replay::projection::ResumeError;
 use replay::{Error, HistoryQuery, Moment, Projection, Reader, fold_all};

@@ -13,7 +13,7 @@ use busy::Busy;
 use futures::FutureExt as _;
 use ledger::log::memory::MemoryLog;
 use ledger::{View, execute};
-use rand::{Rng as _, SeedableRng as _};
+use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 use replay::{HistoryQuery, Moment, Projection, Reader, Seen, answer};
 use schemas::Offset;

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use futures::future::join_all;
 use ledger::log::segments::{DataFolder, OpenError, Options, Segments, SegmentsReader};
 use ledger::log::{Log as _, ReadError, Record, Urgency};
-use rand::{Rng as _, SeedableRng as _};
+use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 use schemas::Offset;
 

@@ -1,6 +1,6 @@
 //! Dice: everything that chance decides, from one seed.
 
-use rand::{Rng, SeedableRng};
+use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use uuid::Uuid;
 

@@ -17,8 +17,9 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use miette::{Context as _, IntoDiagnostic as _};
-use rand::rngs::OsRng;
-use rand::{Rng as _, TryRngCore as _};
+use rand::RngExt as _;
+use rand::rand_core::UnwrapErr;
+use rand::rngs::SysRng;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -139,7 +140,7 @@ impl DemoService {
 
     async fn greet(&self) -> Response<Body> {
         let (pause, fails) = {
-            let mut random = OsRng.unwrap_err();
+            let mut random = UnwrapErr(SysRng);
             let half = self.latency_ms.saturating_mul(1_000) / 2;
             let usual = random.random_range(half..=half.saturating_mul(3));
             // The share that takes longer than x falls as x to the power of -2.5.

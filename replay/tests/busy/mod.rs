@@ -15,7 +15,7 @@ use ledger::deployment::{Deployment, Rollout, Stack, retention, waiting};
 use ledger::execute::{Asked, Intended, Prepared, What, intend, prepare};
 use ledger::judgement::judge::RULE;
 use rand::seq::IndexedRandom as _;
-use rand::{Rng as _, SeedableRng as _};
+use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 use schemas::command::{Command, DeploymentOutcome, Outcome, PlanAsked, Share};
 use schemas::envelope::{About, CommandRef, Draft, Head};

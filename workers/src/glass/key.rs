@@ -7,8 +7,8 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use ed25519_dalek::{Signature, Signer as _, SigningKey, VerifyingKey};
-use rand::TryRngCore as _;
-use rand::rngs::OsRng;
+use rand::TryRng as _;
+use rand::rngs::SysRng;
 use schemas::glass::Intent;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -51,7 +51,7 @@ impl Key {
             found => return found,
         }
         let mut seed = [0; 32];
-        OsRng.try_fill_bytes(&mut seed).map_err(io::Error::other)?;
+        SysRng.try_fill_bytes(&mut seed).map_err(io::Error::other)?;
         let draft = folder.join(format!("{NAME}.{}.tmp", Uuid::new_v4()));
         let mut file = File::options().write(true).create_new(true).mode(0o600).open(&draft)?;
         file.write_all(format!("{}\n", hex::encode(seed)).as_bytes())?;

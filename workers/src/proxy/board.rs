@@ -9,7 +9,7 @@
 use std::num::NonZeroU16;
 
 use rand::seq::SliceRandom;
-use rand::{RngCore, SeedableRng};
+use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 /// Above this, columns are left to chance and each row is drawn anew: a square would take too long to come round.

@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::{Duration, Instant};
 
-use rand::TryRngCore;
-use rand::rngs::OsRng;
+use rand::TryRng as _;
+use rand::rngs::SysRng;
 use schemas::{DeploymentId, EffectId, StackId, StreamVersion, Weights};
 use uuid::Uuid;
 
@@ -186,7 +186,7 @@ impl Stack {
 
 fn new_board(weights: &Weights) -> Board {
     let mut seed = [0; 32];
-    OsRng.try_fill_bytes(&mut seed).expect("the operating system gives random bytes");
+    SysRng.try_fill_bytes(&mut seed).expect("the operating system gives random bytes");
     let weights: Vec<_> = weights.iter().filter_map(|(_, weight)| NonZeroU16::new(weight.basis_points())).collect();
     Board::new(&weights, seed)
 }

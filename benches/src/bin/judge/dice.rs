@@ -1,6 +1,6 @@
 //! Seeded chance: how many of so many requests are hits, without drawing each of them.
 
-use rand::{Rng as _, SeedableRng as _};
+use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 
 /// A source of chance that gives the same for the same seed.

@@ -1,6 +1,6 @@
 //! What the tests share: plans, ticks and seeded chance.
 
-use rand::{Rng as _, SeedableRng as _};
+use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 use schemas::judgement::{NodeTally, Tally};
 

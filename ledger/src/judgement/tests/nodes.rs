@@ -1,6 +1,6 @@
 //! Nodes that hiccup, nodes that are bad, and versions whose every node is.
 
-use rand::Rng as _;
+use rand::RngExt as _;
 use schemas::judgement::{Tally, Verdict};
 
 use super::kit::{Dice, judge, node, plan, second, tally};

@@ -67,9 +67,16 @@ impl Client {
     /// Returns a client of the policy's server.
     pub(super) fn new(policy: &Prometheus) -> Result<Self, Failure> {
         let address = policy.address.trim_end_matches('/').to_owned();
+        // reqwest brings no cryptography of its own. Another client may have set it before, which is as well.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         // A proxy for the way to the internet is none for the way to a server of one's own.
-        let http = reqwest::Client::builder().no_proxy().connect_timeout(CONNECT_MAX).timeout(ANSWER_MAX);
-        match http.user_agent("ionledger").build() {
+        let http = || reqwest::Client::builder().no_proxy().connect_timeout(CONNECT_MAX).timeout(ANSWER_MAX);
+        let http = || http().user_agent("ionledger");
+        // A server without TLS is asked also where the system has no certificates.
+        let is_plain = address.starts_with("http://");
+        let built =
+            http().build().or_else(|error| if is_plain { http().tls_certs_only([]).build() } else { Err(error) });
+        match built {
             Ok(http) => Ok(Self { http, token: policy.token.clone(), address }),
             Err(error) => Err(Failure::Unasked { reason: chain(&error), at: address }),
         }
@@ -185,4 +192,34 @@ fn chain(error: &reqwest::Error) -> String {
 /// Returns the beginning of what a stranger wrote, as it may be kept.
 fn beginning(text: &str) -> String {
     text::tidy(&text.chars().take(300).collect::<String>())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    fn client(address: &str) -> Result<Client, Failure> {
+        let (address, queries) = (address.to_owned(), Default::default());
+        Client::new(&Prometheus { address, token: None, scrape_interval_ms: 15_000, queries })
+    }
+
+    #[test]
+    fn a_server_without_tls_is_asked_also_where_the_system_has_no_certificates() {
+        const NAME: &str = "a_server_without_tls_is_asked_also_where_the_system_has_no_certificates";
+        let none = "/dev/null";
+        if std::env::var("SSL_CERT_FILE").is_ok_and(|file| file == none) {
+            assert!(client("http://localhost:9090").is_ok());
+            assert!(matches!(client("https://localhost:9090"), Err(Failure::Unasked { .. })));
+            return;
+        }
+        // Where the certificates lie is said to a process as a whole, so another one asks.
+        let folder = tempfile::tempdir().unwrap();
+        let mut test = Command::new(std::env::current_exe().unwrap());
+        test.args(["--exact", &format!("{}::{NAME}", module_path!().split_once("::").unwrap().1)]);
+        let output = test.env("SSL_CERT_FILE", none).env("SSL_CERT_DIR", folder.path()).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && said.contains("1 passed"), "{said}");
+    }
 }

@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, TcpListener};
 use std::sync::atomic::{AtomicU16, Ordering};
 
-use rand::rngs::OsRng;
-use rand::{Rng as _, TryRngCore as _};
+use rand::RngExt as _;
+use rand::rand_core::UnwrapErr;
+use rand::rngs::SysRng;
 
 /// Ports are taken from here up to where the kernel's own choices for outgoing connections begin: a port among those
 /// could be gone by the time the node listens.
@@ -24,7 +25,7 @@ impl Ports {
         let ephemeral = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
         let first_ephemeral = ephemeral.split_whitespace().next().and_then(|n| n.parse().ok()).unwrap_or(32_768_u16);
         let last = first_ephemeral.saturating_sub(1).max(LAST_AT_LEAST);
-        Self { next: AtomicU16::new(OsRng.unwrap_err().random_range(FIRST..=last)), last }
+        Self { next: AtomicU16::new(UnwrapErr(SysRng).random_range(FIRST..=last)), last }
     }
 
     /// Returns `n` ports that nobody listens on and that are not among `taken`, or as many as there are.
