@@ -22,6 +22,7 @@ pub mod identity;
 pub mod rights;
 pub mod nodes;
 pub mod artifacts;
+pub mod http_client;
 pub mod checks;
 pub mod probing;
 pub mod traffic;

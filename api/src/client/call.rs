@@ -8,14 +8,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST};
 use http::{Method, Request, Response};
-use http_body_util::{BodyExt as _, Full, Limited};
-use hyper::body::{Body, Incoming};
-use hyper::client::conn::http1::{self, SendRequest};
-use hyper_util::rt::TokioIo;
+use http_body_util::Full;
+use hyper::body::Body;
 use ledger::log::segments;
 use serde::de::DeserializeOwned;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
+use workers::http_client::{self, AnswerBody, Limits, Unanswered, is_absent};
 
 use super::Error;
 use crate::problem::{self, Code, Problem};
@@ -119,7 +117,7 @@ impl Target {
         path: &str,
         body: Bytes,
         within: Duration,
-    ) -> Result<Response<Incoming>, Fault> {
+    ) -> Result<Response<AnswerBody>, Fault> {
         let request = self.request(method, path).header(CONTENT_TYPE, "application/json").body(Full::new(body));
         self.exchange(request, within).await
     }
@@ -148,43 +146,32 @@ impl Target {
         &self,
         request: http::Result<Request<B>>,
         within: Duration,
-    ) -> Result<Response<Incoming>, Fault>
+    ) -> Result<Response<AnswerBody>, Fault>
     where
         B: Body + Send + 'static,
         B::Data: Send,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         let request = request.map_err(|error| Fault::NotSent(Error::Broken(error.to_string())))?;
-        let connecting = tokio::time::timeout(CONNECT_TIMEOUT, self.connect()).await;
-        let timed_out = || io::Error::from(io::ErrorKind::TimedOut);
-        let connected = connecting.map_err(|_| timed_out()).and_then(|connected| connected);
-        let mut sender = connected.map_err(|cause| Fault::NotSent(self.not_reached(&cause)))?;
+        let limits = Limits { connect: CONNECT_TIMEOUT, answer: within };
+        let exchange = async {
+            match &self.place {
+                Place::Unix { data } => http_client::exchange(self.reach(data), request, limits).await,
+                Place::Tcp { address, .. } => http_client::exchange(reach(address), request, limits).await,
+            }
+        };
         let answer = tokio::select! {
-            answer = tokio::time::timeout(within, sender.send_request(request)) => answer,
+            answer = exchange => answer,
             silent = self.silent() => return Err(Fault::Silent(silent)),
         };
-        let answer = answer.map_err(|_| Fault::Lost(format!("no answer came within {} s", within.as_secs())))?;
-        let response = answer.map_err(|error| Fault::Lost(reason(&error)))?;
+        let response = answer.map_err(|cause| match cause {
+            Unanswered::NotSent(cause) => Fault::NotSent(self.not_reached(&cause)),
+            cause => lost(cause),
+        })?;
         if let (Some(heard), Some(why)) = (self.on_halted, response.headers().get(wire::HALTED)) {
             heard(&String::from_utf8_lossy(why.as_bytes()));
         }
         if response.status().is_success() { Ok(response) } else { Err(refusal(response).await) }
-    }
-
-    async fn connect<B>(&self) -> io::Result<SendRequest<B>>
-    where
-        B: Body + Send + 'static,
-        B::Data: Send,
-        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    {
-        match &self.place {
-            Place::Unix { data } => handshake(self.reach(data).await?).await,
-            Place::Tcp { address, .. } => {
-                let stream = TcpStream::connect(address.as_str()).await?;
-                let _ = stream.set_nodelay(true); // only a matter of speed
-                handshake(stream).await
-            }
-        }
     }
 
     /// Connects to a data folder's socket.
@@ -209,7 +196,7 @@ impl Target {
             // A process that ends takes no new questions, and answers the open ones.
             let Ok(socket) = server::reach_socket(data).await else { return std::future::pending().await };
             let pid = socket.peer_cred().ok().and_then(|peer| peer.pid());
-            if tokio::time::timeout(HEALTH_MAX, health(socket)).await.is_err() {
+            if !answers(socket).await {
                 return Error::Silent { data: data.clone(), pid };
             }
             tokio::time::sleep(DOUBT_AGAIN).await;
@@ -228,61 +215,43 @@ impl Target {
     }
 }
 
-/// Says whether nobody listens on a socket.
-fn is_absent(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused)
-}
-
 /// Returns the process that took the data folder last, if it is alive.
 fn folder_user(data: &Path) -> Option<u32> {
     segments::taken_by(data).filter(|pid| Path::new(&format!("/proc/{pid}")).exists())
 }
 
-/// Asks whether a server answers at all. Whatever it says, it does.
-async fn health(socket: UnixStream) -> io::Result<()> {
-    let mut sender = handshake(socket).await?;
+/// Says whether a server answers within [`HEALTH_MAX`], whatever it says.
+async fn answers(socket: UnixStream) -> bool {
     let request = Request::get("/healthz").header(HOST, "ionledger").body(Full::<Bytes>::default());
-    let request = request.map_err(io::Error::other)?;
-    sender.send_request(request).await.map(drop).map_err(io::Error::other)
+    let Ok(request) = request else { return true };
+    let limits = Limits { connect: HEALTH_MAX, answer: HEALTH_MAX };
+    let answer = http_client::exchange(async { Ok(socket) }, request, limits).await;
+    !matches!(answer, Err(Unanswered::TimedOut(_)))
 }
 
-async fn handshake<B>(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) -> io::Result<SendRequest<B>>
-where
-    B: Body + Send + 'static,
-    B::Data: Send,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-{
-    let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
-    tokio::spawn(connection); // ends with the answer's body, or when both halves are dropped
-    Ok(sender)
+async fn reach(address: &str) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect(address).await?;
+    let _ = stream.set_nodelay(true); // only a matter of speed
+    Ok(stream)
+}
+
+fn lost(cause: Unanswered) -> Fault {
+    Fault::Lost(cause.to_string())
 }
 
 /// Reads the JSON of the answer to `path`.
-pub(super) async fn read_json<T: DeserializeOwned>(response: Response<Incoming>, path: &str) -> Result<T, Fault> {
-    let bytes = whole(response).await?;
+pub(super) async fn read_json<T: DeserializeOwned>(response: Response<AnswerBody>, path: &str) -> Result<T, Fault> {
+    let bytes = response.into_body().read(ANSWER_BYTES_MAX).await.map_err(lost)?;
     serde_json::from_slice(&bytes).map_err(|error| Fault::Lost(format!("unexpected response to {path}: {error}")))
 }
 
-/// Reads an answer's whole body.
-async fn whole(response: Response<Incoming>) -> Result<Bytes, Fault> {
-    let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
-    body.map(http_body_util::Collected::to_bytes).map_err(|error| Fault::Lost(error.to_string()))
-}
-
-async fn refusal(response: Response<Incoming>) -> Fault {
+async fn refusal(response: Response<AnswerBody>) -> Fault {
     let status = response.status();
-    match whole(response).await {
+    match response.into_body().read(ANSWER_BYTES_MAX).await {
         Ok(bytes) => match serde_json::from_slice::<problem::Body>(&bytes) {
             Ok(body) => Fault::Refused(body.error),
             Err(_) => Fault::Refused(Problem::new(Code::Other, format!("the server answered {status}"))),
         },
-        Err(fault) => fault,
-    }
-}
-
-fn reason(error: &hyper::Error) -> String {
-    match std::error::Error::source(error) {
-        Some(source) => format!("{error}: {source}"),
-        None => error.to_string(),
+        Err(cause) => lost(cause),
     }
 }

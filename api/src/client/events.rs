@@ -4,8 +4,8 @@ use std::marker::PhantomData;
 
 use bytes::{Buf as _, BytesMut};
 use http_body_util::BodyExt as _;
-use hyper::body::Incoming;
 use serde::de::DeserializeOwned;
+use workers::http_client::AnswerBody;
 
 use super::Error;
 use crate::wire::Record;
@@ -16,13 +16,13 @@ const LINE_BYTES_MAX: usize = 1024 * 1024;
 /// The records of a log, or whatever else comes as a line of JSON each, as they come.
 #[derive(Debug)]
 pub struct Events<T = Record> {
-    body: Incoming,
+    body: AnswerBody,
     read: BytesMut,
     of: PhantomData<fn() -> T>,
 }
 
 impl<T: DeserializeOwned> Events<T> {
-    pub(super) fn new(body: Incoming) -> Self {
+    pub(super) fn new(body: AnswerBody) -> Self {
         Self { body, read: BytesMut::new(), of: PhantomData }
     }
 

@@ -7,17 +7,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, StatusCode, header};
-use http_body_util::{BodyExt as _, Empty};
-use hyper::body::Incoming;
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
+use http_body_util::Empty;
 use rustix::io::Errno;
 use schemas::run::HttpCheck;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
-use tokio_util::task::AbortOnDropHandle;
 
 use super::{Checks, Probe};
+use crate::http_client::{Limits, Unanswered, exchange};
 
 /// The longest body that is read.
 pub const BODY_BYTES_MAX: usize = 64 * 1024;
@@ -65,26 +62,16 @@ async fn ask(address: SocketAddr, path: &str) -> Result<StatusCode, Probe> {
         .header(header::CONNECTION, "close")
         .body(Empty::<Bytes>::new())
         .map_err(|cause| Probe::Unknown { reason: format!("`{}` is no path: {cause}", path.escape_default()) })?;
-    let failed = |cause: hyper::Error| Probe::Failed { reason: format!("{path} did not answer in HTTP: {cause}") };
-    let stream = TcpStream::connect(address).await.map_err(|cause| not_connected(address, &cause))?;
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(failed)?;
-    let _connection = AbortOnDropHandle::new(tokio::spawn(connection));
-    let answer = sender.send_request(request).await.map_err(failed)?;
+    let answer = exchange(TcpStream::connect(address), request, Limits::NONE).await.map_err(|cause| match cause {
+        Unanswered::NotSent(cause) => not_connected(address, &cause),
+        cause => Probe::Failed { reason: format!("{path} did not answer in HTTP: {cause}") },
+    })?;
     let status = answer.status();
-    read(answer.into_body(), path).await?;
-    Ok(status)
-}
-
-async fn read(mut body: Incoming, path: &str) -> Result<(), Probe> {
-    let mut bytes = 0;
-    while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|cause| Probe::Failed { reason: format!("{path} broke its answer off: {cause}") })?;
-        bytes += frame.data_ref().map_or(0, Bytes::len);
-        if bytes > BODY_BYTES_MAX {
-            return Err(Probe::Failed { reason: format!("{path} answered more than {BODY_BYTES_MAX} bytes") });
-        }
-    }
-    Ok(())
+    let body = answer.into_body().read(BODY_BYTES_MAX).await;
+    body.map(|_| status).map_err(|cause| match cause {
+        Unanswered::TooLong(max) => Probe::Failed { reason: format!("{path} answered more than {max} bytes") },
+        cause => Probe::Failed { reason: format!("{path} broke its answer off: {cause}") },
+    })
 }
 
 /// Tells a node that does not listen from our own lack of descriptors, ports or memory.

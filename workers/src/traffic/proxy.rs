@@ -7,10 +7,8 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use http::{Method, Request, StatusCode};
-use http_body_util::{BodyExt, Full};
+use http_body_util::Full;
 use hyper::body::Bytes;
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
 use schemas::{DeploymentId, StreamVersion};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -20,10 +18,14 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::measures::Measures;
 use super::routes::{Entry, Held, Problem, Routes, Status};
+use crate::http_client::{self, Limits, Unanswered, is_absent};
 use crate::proxy::{Files, TrustedProxies};
 
 /// How long a call may take. Source: design, "Workers".
 pub const CALL_MAX: Duration = Duration::from_secs(1);
+
+/// The longest answer that is read, in bytes.
+const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// How long a proxy may take to start.
 pub const START_MAX: Duration = Duration::from_secs(10);
@@ -182,9 +184,17 @@ impl ProxyControl {
         body: Option<&impl Serialize>,
     ) -> Result<(StatusCode, Bytes), ApplyError> {
         let body = body.map_or(Ok(Vec::new()), serde_json::to_vec).map_err(|error| self.unreachable(error))?;
-        match timeout(CALL_MAX, exchange(&self.socket, method, path, body)).await {
-            Ok(answer) => answer.map_err(|error| match error.downcast_ref::<io::Error>().map(io::Error::kind) {
-                Some(io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => ApplyError::NotRunning,
+        let request =
+            Request::builder().method(method).uri(path).header("host", "proxy").body(Full::new(Bytes::from(body)));
+        let request = request.map_err(|error| self.unreachable(error))?;
+        let exchange = async {
+            let answer = http_client::exchange(UnixStream::connect(&self.socket), request, Limits::NONE).await?;
+            let status = answer.status();
+            Ok::<_, Unanswered>((status, answer.into_body().read(ANSWER_BYTES_MAX).await?))
+        };
+        match timeout(CALL_MAX, exchange).await {
+            Ok(answer) => answer.map_err(|error| match &error {
+                Unanswered::NotSent(cause) if is_absent(cause) => ApplyError::NotRunning,
                 _ => self.unreachable(error),
             }),
             Err(_) => Err(self.unreachable(format!("nothing within {CALL_MAX:?}"))),
@@ -249,24 +259,4 @@ fn start(data: &Path, exe: &Path, trusted: &TrustedProxies, files: &Files) -> Re
 
 fn path(what: &str, deployment: &DeploymentId) -> String {
     format!("/{what}/{deployment}")
-}
-
-async fn exchange(
-    socket: &Path,
-    method: Method,
-    path: &str,
-    body: Vec<u8>,
-) -> Result<(StatusCode, Bytes), Box<dyn std::error::Error + Send + Sync>> {
-    let stream = UnixStream::connect(socket).await?;
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-    let request = Request::builder().method(method).uri(path).header("host", "proxy");
-    let request = request.body(Full::new(Bytes::from(body)))?;
-    let exchange = async move {
-        let response = sender.send_request(request).await?;
-        let status = response.status();
-        Ok((status, response.into_body().collect().await?.to_bytes()))
-    };
-    // Driven here and not in a task, so that an exchange that is given up is over.
-    let (answer, _) = futures::join!(exchange, connection);
-    answer
 }
