@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::Method;
+use ledger::Backoff;
 use replay::HistoryQuery;
 use replay::Moment;
 use replay::answer::{Declaration, Explanation, History, Production, Status, Verified, WhoShipped};
@@ -29,6 +30,9 @@ pub use events::Events;
 
 /// How long a command without a verdict is sent again.
 const AGAIN_FOR: Duration = Duration::from_secs(30);
+
+/// How long it waits before it is sent again.
+const AGAIN_AFTER: Backoff = Backoff { first: Duration::from_millis(100), max: Duration::from_secs(1) };
 
 /// How long one attempt of a command may take, beyond the wait that was asked for. The server gives up after 10 s.
 const TRY_TIMEOUT: Duration = Duration::from_secs(15);
@@ -193,8 +197,8 @@ impl Client {
         let body = Bytes::from(serde_json::to_vec(request).map_err(|error| Error::Broken(error.to_string()))?);
         let within = TRY_TIMEOUT + options.wait.unwrap_or_default();
         let until = tokio::time::Instant::now() + AGAIN_FOR;
-        let mut pause = Duration::from_millis(100);
         let mut sent = false;
+        let mut waits = AGAIN_AFTER.waits();
         loop {
             let why = match self.target.json::<Answer>(Method::POST, &path, body.clone(), within).await {
                 Ok(answer) => return Ok(answer),
@@ -207,11 +211,10 @@ impl Client {
                 Err(Fault::NotSent(error)) => return Err(error),
             };
             sent = true;
-            if tokio::time::Instant::now() + pause >= until {
-                return Err(Error::Indeterminate { command: request.id, why });
+            match waits.next().map(|wait| tokio::time::Instant::now() + wait) {
+                Some(again_at) if again_at < until => tokio::time::sleep_until(again_at).await,
+                _ => return Err(Error::Indeterminate { command: request.id, why }),
             }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(Duration::from_secs(1));
         }
     }
 

@@ -11,6 +11,7 @@
 pub mod log;
 pub mod rule;
 pub mod tree;
+pub mod backoff;
 
 pub mod deployment;
 pub mod judgement;
@@ -28,6 +29,7 @@ pub mod telemetry;
 #[cfg(test)]
 mod kit;
 
+pub use backoff::Backoff;
 pub use decide::{Decision, Rejection};
 pub use deployment::Deployment;
 

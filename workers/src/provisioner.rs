@@ -76,7 +76,7 @@ impl Place<'_> {
                 continue;
             }
             if let Some(vacated_at) = self.stack.vacated_at.get(&slot) {
-                let due = later(*vacated_at, failure::wait_after(failed));
+                let due = later(*vacated_at, failure::EMPTY_FOR.after(failed));
                 if self.now < due {
                     self.reaction.wake(due);
                     continue;

@@ -4,9 +4,9 @@
 //! under way, and records the outcomes. It has no opinions of its own, and waits for none of it: while the ledger gives no
 //! verdict on one thing, a canary can still be sent back.
 
-mod backoff;
 mod lookout;
 mod record;
+mod retries;
 mod turns;
 
 use std::sync::Arc;

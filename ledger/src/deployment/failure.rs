@@ -7,6 +7,7 @@ use schemas::{StackId, StackName, Timestamp, Version, stack};
 use serde::{Deserialize, Serialize};
 
 use super::{Case, Deployment, Phase, Stack, name, retention};
+use crate::backoff::Backoff;
 use crate::decide::{Decision, Rejection};
 use crate::state::At;
 
@@ -16,8 +17,8 @@ pub const FAILED_STARTS_MAX: u32 = 5;
 /// Once a node was ready for this long, the failed starts before it no longer count.
 pub const STEADY_AFTER: Duration = Duration::from_secs(5 * 60);
 
-/// The longest wait before a place is filled again. With the start itself a place is tried at least once a minute.
-pub const WAIT_MAX: Duration = Duration::from_secs(50);
+/// How long a place stays empty after failed starts in a row. With the start itself it is tried at least once a minute.
+pub const EMPTY_FOR: Backoff = Backoff { first: Duration::from_secs(1), max: Duration::from_secs(50) };
 
 /// How many failed stacks a deployment remembers once their nodes are gone; the oldest are forgotten first.
 const KEPT_MAX: usize = 20;
@@ -48,12 +49,6 @@ pub struct Failed {
     /// Why it failed, and when.
     #[serde(flatten)]
     pub failure: Failure,
-}
-
-/// Returns how long a place stays empty after `failed` failed starts in a row: 1 s, then doubling, at most 50 s.
-pub fn wait_after(failed: u32) -> Duration {
-    let factor = 1_u32.checked_shl(failed.saturating_sub(1).min(16)).unwrap_or(u32::MAX);
-    (Duration::from_secs(1) * factor).min(WAIT_MAX)
 }
 
 /// Says whether `stack` is given up when a place of it has failed too often: nothing needs it, so nobody would miss it.

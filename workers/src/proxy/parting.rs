@@ -6,6 +6,7 @@
 use std::io::{self, ErrorKind};
 use std::time::Duration;
 
+use ledger::Backoff;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
@@ -15,6 +16,9 @@ use super::activity::Activity;
 /// How long, and how much, is thrown away.
 const LINGER_TIME_MAX: Duration = Duration::from_secs(2);
 const LINGER_BYTES_MAX: usize = 4 << 20;
+
+/// How long it waits between two looks whether an answer has arrived.
+const LOOK_AGAIN_AFTER: Backoff = Backoff { first: Duration::from_millis(1), max: Duration::from_millis(100) };
 
 /// Why a connection is over.
 #[derive(Debug)]
@@ -76,15 +80,14 @@ async fn linger(stream: &mut TcpStream) {
 /// Returns whether a user who sends no more has got all that was written, our own end included. TCP says so: the kernel
 /// forgets the peer's address once everything is acknowledged, and has an error if the peer answered with a reset.
 async fn is_delivered(stream: &TcpStream, limit: Duration) -> bool {
-    let (start, mut pause) = (Instant::now(), Duration::from_millis(1));
-    loop {
+    let start = Instant::now();
+    for wait in LOOK_AGAIN_AFTER.waits() {
         let is_over = stream.peer_addr().is_err_and(|error| error.kind() == ErrorKind::NotConnected);
         match stream.take_error() {
             Ok(None) if is_over => return true,
-            Ok(None) if start.elapsed() < limit => {}
-            _ => return false,
+            Ok(None) if start.elapsed() < limit => sleep(wait).await,
+            _ => break,
         }
-        sleep(pause).await;
-        pause = (pause * 2).min(Duration::from_millis(100));
     }
+    false
 }

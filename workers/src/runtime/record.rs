@@ -2,7 +2,7 @@
 //!
 //! A deployment's outcomes are recorded together, and what a later reaction says of it waits until they are; what sends its
 //! traffic back waits for none of them, and is not abandoned half way. What the ledger refuses is tried again with
-//! growing waits (`backoff.rs`).
+//! growing waits (`retries.rs`).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use schemas::command::{DeploymentOutcome, Outcome};
 use schemas::{CommitId, DeploymentId, Role, StackId};
 use tokio::task::{JoinError, JoinSet};
 
-use super::backoff::Backoff;
+use super::retries::Retries;
 use super::{IDLE_MIN, WorkerError};
 use crate::glass::Glass;
 use crate::probing::Probing;
@@ -28,7 +28,7 @@ pub(super) struct Records {
     recorder: Recorder,
     under_way: BTreeSet<Subject>,
     tasks: JoinSet<(Subject, Result<Recorded, WorkerError>)>,
-    backoff: Backoff<Subject>,
+    retries: Retries<Subject>,
 }
 
 /// What became of outcomes that were recorded together.
@@ -60,7 +60,7 @@ impl Records {
         probing: Arc<Probing>,
     ) -> Self {
         let recorder = Recorder { role, holder, ledger, glass, probing };
-        Self { recorder, under_way: BTreeSet::new(), tasks: JoinSet::new(), backoff: Backoff::default() }
+        Self { recorder, under_way: BTreeSet::new(), tasks: JoinSet::new(), retries: Retries::default() }
     }
 
     /// Begins to record outcomes, but those of a subject whose earlier ones are under way.
@@ -73,7 +73,7 @@ impl Records {
         }
         for (subject, outcomes) in by_subject {
             let sends_back = subject.1;
-            let waits = !sends_back && self.backoff.waits(&subject, steady);
+            let waits = !sends_back && self.retries.waits(&subject, steady);
             if !waits && self.under_way.insert(subject.clone()) {
                 let recorder = self.recorder.clone();
                 self.tasks.spawn(async move { (subject, recorder.record(outcomes).await) });
@@ -91,7 +91,7 @@ impl Records {
 
     /// Returns when, on the steady clock, something that was not recorded is due again; the end of time if nothing is.
     pub(super) fn due(&self) -> Duration {
-        self.backoff.due(self.recorder.ledger.clock().steady())
+        self.retries.due(self.recorder.ledger.clock().steady())
     }
 
     /// Waits until everything is recorded.
@@ -110,14 +110,14 @@ impl Records {
         self.under_way.remove(&subject);
         let (why, heals) = match result? {
             Recorded::Taken => {
-                self.backoff.done(&subject);
+                self.retries.done(&subject);
                 return Ok(());
             }
             Recorded::Refused(why) => (why, true),
             Recorded::Closed(why) => (why, false),
         };
         let steady = self.recorder.ledger.clock().steady();
-        let (again_in, is_new) = self.backoff.failed(subject.clone(), &why, heals, steady);
+        let (again_in, is_new) = self.retries.failed(subject.clone(), &why, heals, steady);
         let (role, (deployment, _)) = (self.recorder.role, subject);
         let deployment = deployment.map_or_else(|| "the ledger".to_owned(), |deployment| deployment.to_string());
         match is_new {

@@ -1,20 +1,19 @@
-//! Backing off: what did not work is tried again later and later, and its reason is told once.
+//! Retries: what did not work is tried again later and later, and its reason is told once.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// How long the first wait is; each one after it is twice as long.
-const FIRST: Duration = Duration::from_millis(50);
+use ledger::Backoff;
 
-/// The longest wait for what may heal at any moment: when it does, nobody should notice that it was waited for.
-const HEALS_MAX: Duration = Duration::from_secs(1);
+/// The waits for what may heal at any moment: when it does, nobody should notice that it was waited for.
+const HEALS: Backoff = Backoff { first: Duration::from_millis(50), max: Duration::from_secs(1) };
 
-/// The longest wait for what only another program can do.
-const CLOSED_MAX: Duration = Duration::from_secs(60);
+/// The waits for what only another program can do.
+const CLOSED: Backoff = Backoff { max: Duration::from_secs(60), ..HEALS };
 
 /// What failed last, of each subject.
 #[derive(Debug)]
-pub(super) struct Backoff<S> {
+pub(super) struct Retries<S> {
     failed: BTreeMap<S, Failed>,
 }
 
@@ -26,13 +25,13 @@ struct Failed {
     again_at: Duration,
 }
 
-impl<S> Default for Backoff<S> {
+impl<S> Default for Retries<S> {
     fn default() -> Self {
         Self { failed: BTreeMap::new() }
     }
 }
 
-impl<S: Ord> Backoff<S> {
+impl<S: Ord> Retries<S> {
     /// Whether it is too early, at `steady`, to try `subject` again.
     pub(super) fn waits(&self, subject: &S, steady: Duration) -> bool {
         self.failed.get(subject).is_some_and(|failed| steady < failed.again_at)
@@ -54,9 +53,8 @@ impl<S: Ord> Backoff<S> {
     pub(super) fn failed(&mut self, subject: S, why: &str, heals: bool, steady: Duration) -> (Duration, bool) {
         let before = self.failed.remove(&subject);
         let is_new = before.as_ref().is_none_or(|before| before.why != why);
-        let times = before.map_or(0, |before| before.times.saturating_add(1));
-        let max = if heals { HEALS_MAX } else { CLOSED_MAX };
-        let wait = FIRST.saturating_mul(2_u32.saturating_pow(times)).min(max);
+        let times = before.map_or(1, |before| before.times.saturating_add(1));
+        let wait = if heals { HEALS } else { CLOSED }.after(times);
         let failed = Failed { times, why: why.to_owned(), again_at: steady.saturating_add(wait) };
         self.failed.insert(subject, failed);
         (wait, is_new)
@@ -69,28 +67,28 @@ mod tests {
 
     #[test]
     fn what_only_another_program_can_do_is_tried_a_dozen_times_in_the_first_minutes_and_told_once() {
-        let (mut backoff, mut tries, mut told) = (Backoff::default(), 0, 0);
+        let (mut retries, mut tries, mut told) = (Retries::default(), 0, 0);
         for ms in (0..180_000).step_by(20) {
             let steady = Duration::from_millis(ms);
-            if !backoff.waits(&"api", steady) {
+            if !retries.waits(&"api", steady) {
                 tries += 1;
-                told += u32::from(backoff.failed("api", "read-only", false, steady).1);
+                told += u32::from(retries.failed("api", "read-only", false, steady).1);
             }
         }
         assert!((10..=14).contains(&tries), "{tries}");
         assert_eq!(told, 1);
-        assert!(!backoff.waits(&"web", Duration::ZERO), "another subject waits for none");
+        assert!(!retries.waits(&"web", Duration::ZERO), "another subject waits for none");
     }
 
     #[test]
     fn what_may_heal_is_tried_every_second_and_begins_anew_once_it_worked() {
-        let mut backoff = Backoff::default();
+        let mut retries = Retries::default();
         for n in 0..40 {
-            let (wait, is_new) = backoff.failed("api", "no answer", true, Duration::from_secs(n));
-            assert!(wait <= HEALS_MAX && is_new == (n == 0));
+            let (wait, is_new) = retries.failed("api", "no answer", true, Duration::from_secs(n));
+            assert!(wait <= HEALS.max && is_new == (n == 0));
         }
-        assert!(backoff.failed("api", "disk full", true, Duration::ZERO).1, "another reason is told");
-        backoff.done(&"api");
-        assert_eq!(backoff.failed("api", "no answer", true, Duration::ZERO), (FIRST, true));
+        assert!(retries.failed("api", "disk full", true, Duration::ZERO).1, "another reason is told");
+        retries.done(&"api");
+        assert_eq!(retries.failed("api", "no answer", true, Duration::ZERO), (HEALS.first, true));
     }
 }

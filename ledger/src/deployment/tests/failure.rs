@@ -4,7 +4,7 @@ use schemas::command::DeploymentOutcome;
 use schemas::{EffectId, StackId};
 
 use super::super::Phase;
-use super::super::failure::{FAILED_STARTS_MAX, may_give_up, wait_after};
+use super::super::failure::{EMPTY_FOR, FAILED_STARTS_MAX, may_give_up};
 use super::named::{Named, given};
 use crate::kit::*;
 
@@ -73,9 +73,9 @@ fn next_launch(world: &World, text: &str) -> DeploymentOutcome {
 
 #[test]
 fn the_wait_grows_with_failures_in_a_row_and_a_place_is_tried_at_least_once_a_minute() {
-    let waits: Vec<u64> = (1..=8).map(|failed| wait_after(failed).as_secs()).collect();
+    let waits: Vec<u64> = (1..=8).map(|failed| EMPTY_FOR.after(failed).as_secs()).collect();
     assert_eq!(waits, [1, 2, 4, 8, 16, 32, 50, 50]);
-    assert_eq!(wait_after(u32::MAX).as_secs(), 50);
+    assert_eq!(EMPTY_FOR.after(u32::MAX).as_secs(), 50);
 }
 
 #[test]
