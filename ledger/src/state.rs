@@ -7,7 +7,7 @@ use schemas::{
     CommitId, DeploymentId, Event, LedgerId, Role, ServiceName, Stream, StreamVersion, Timestamp, Version, genesis,
 };
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::value::RawValue;
 
 use crate::deployment::{self, Deployment};
 use crate::judgement::{self, Judgements};
@@ -44,7 +44,7 @@ pub struct State {
 
 /// A part of the state under its own name, so that a projection can keep each with its history:
 /// `service/api`, `release/api/1.2.3`, `deployment/production/api`, `judgement/..`, `worker/..`, `ledger`.
-pub type Row = (String, Value);
+pub type Row = (String, Box<RawValue>);
 
 /// The row of a ledger that was sealed; before that it is the id alone.
 #[derive(Serialize, Deserialize)]
@@ -108,14 +108,14 @@ impl State {
     }
 
     /// Returns every row, ordered by name.
-    pub fn rows(&self) -> BTreeMap<String, Value> {
+    pub fn rows(&self) -> BTreeMap<String, Box<RawValue>> {
         let streams = self.ledger.iter().map(|_| Stream::Ledger);
         let streams = streams
             .chain(self.services.keys().cloned().map(Stream::Service))
             .chain(self.deployments.keys().cloned().map(Stream::Deployment))
             .chain(self.judgements.keys().cloned().map(Stream::Judgement))
             .chain(self.leases.keys().copied().map(Stream::Worker));
-        let mut rows: BTreeMap<String, Value> = streams.filter_map(|stream| self.row_of(&stream)).collect();
+        let mut rows: BTreeMap<String, Box<RawValue>> = streams.filter_map(|stream| self.row_of(&stream)).collect();
         for (name, service) in &self.services {
             rows.extend(service.releases.keys().filter_map(|version| self.release_row(name, version)));
         }
@@ -129,34 +129,60 @@ impl State {
     /// What is wrong with the first row that is none.
     pub fn from_rows(rows: impl IntoIterator<Item = Row>) -> Result<Self, String> {
         let mut state = Self::default();
-        for (name, value) in rows {
-            state.put(&name, value).map_err(|why| format!("row {name}: {why}"))?;
+        for (name, json) in rows {
+            state.put(&name, json.get().as_bytes())?;
         }
         Ok(state)
     }
 
-    fn put(&mut self, name: &str, value: Value) -> Result<(), String> {
+    /// Puts the entity of the row `name` into the state, in place of what was there.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with the row.
+    pub fn put(&mut self, name: &str, json: &[u8]) -> Result<(), String> {
+        self.put_row(name, json).map_err(|why| format!("row {name}: {why}"))
+    }
+
+    /// Takes over all that `other` holds, in place of what was there under the same names.
+    pub fn extend(&mut self, other: State) {
+        let State { ledger, sealed, services, deployments, judgements, leases } = other;
+        if ledger.is_some() {
+            (self.ledger, self.sealed) = (ledger, sealed);
+        }
+        for (name, service) in services {
+            let Service { definition, releases } = Arc::unwrap_or_clone(service);
+            let known = Arc::make_mut(self.services.entry(name).or_default());
+            known.definition = definition.or(known.definition.take());
+            known.releases.extend(releases);
+        }
+        self.deployments.extend(deployments);
+        self.judgements.extend(judgements);
+        self.leases.extend(leases);
+    }
+
+    fn put_row(&mut self, name: &str, json: &[u8]) -> Result<(), String> {
         if let Some((service, version)) = name.strip_prefix("release/").and_then(|rest| rest.split_once('/')) {
             let (service, version): (ServiceName, Version) = (parse(service)?, parse(version)?);
-            let release: Release = from(value)?;
+            let release: Release = from(json)?;
             Arc::make_mut(self.services.entry(service).or_default()).releases.insert(version, release);
             return Ok(());
         }
         match parse::<Stream>(name)? {
             Stream::Ledger => {
-                let LedgerRow { ledger, sealed } = match value {
-                    Value::String(_) => LedgerRow { ledger: from(value)?, sealed: None },
-                    _ => from(value)?,
+                let LedgerRow { ledger, sealed } = match json.first() {
+                    Some(b'"') => LedgerRow { ledger: from(json)?, sealed: None },
+                    _ => from(json)?,
                 };
                 (self.ledger, self.sealed) = (Some(ledger), sealed);
             }
             Stream::Service(name) => {
-                let declared: Service = from(value)?;
+                let declared: Service = from(json)?;
                 Arc::make_mut(self.services.entry(name).or_default()).definition = declared.definition;
             }
-            Stream::Deployment(id) => drop(self.deployments.insert(id, Arc::new(from(value)?))),
-            Stream::Judgement(id) => drop(self.judgements.insert(id, Arc::new(from(value)?))),
-            Stream::Worker(role) => drop(self.leases.insert(role, from(value)?)),
+            Stream::Deployment(id) => drop(self.deployments.insert(id, Arc::new(from(json)?))),
+            Stream::Judgement(id) => drop(self.judgements.insert(id, Arc::new(from(json)?))),
+            Stream::Worker(role) => drop(self.leases.insert(role, from(json)?)),
         }
         Ok(())
     }
@@ -186,12 +212,12 @@ fn update<T: Clone + Default>(slot: &mut Arc<T>, change: impl FnOnce(T) -> T) {
     *value = change(std::mem::take(value));
 }
 
-fn to<T: serde::Serialize>(value: &T) -> Value {
-    serde_json::to_value(value).expect("state is plain JSON")
+fn to<T: serde::Serialize>(value: &T) -> Box<RawValue> {
+    serde_json::value::to_raw_value(value).expect("state is plain JSON")
 }
 
-fn from<T: serde::de::DeserializeOwned>(value: Value) -> Result<T, String> {
-    serde_json::from_value(value).map_err(|error| error.to_string())
+fn from<T: serde::de::DeserializeOwned>(json: &[u8]) -> Result<T, String> {
+    serde_json::from_slice(json).map_err(|error| error.to_string())
 }
 
 fn parse<T: std::str::FromStr<Err: std::fmt::Display>>(text: &str) -> Result<T, String> {

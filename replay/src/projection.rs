@@ -7,13 +7,13 @@
 //!
 //! ```text
 //! m                            how far it goes: offset, last leaf, tree, ledger, counts, and a sum over o and s
-//! o <entity>                   its present row: since which offset, its JSON
-//! c <entity> <from>            a superseded row: until which offset, its JSON or how it differs from the next row
+//! o <entity>                   its present row: since which offset, its JSON, and up to 15 rows before it
+//! c <entity> <from>            older rows, 16 a chunk: from and until which offset, JSON or how it differs from the next row's
 //! s <stream>                   its head
 //! a <stream> <chunk>           the offsets of its commits, 128 a chunk
 //! r <chunk>                    every record's ledger time, void and command, 64 a chunk
 //! i <commit>                   its offset
-//! w <offset>                   who made a commit that counts, and why
+//! w <chunk>                    who made each commit that counts, and why, 32 a chunk
 //! g <offset>                   a rollback that was in effect before it was recorded there
 //! ```
 
@@ -49,7 +49,7 @@ use store::Store;
 pub use row::Damaged;
 
 /// How many records are folded and written at once.
-const BATCH: usize = 8_192;
+const BATCH: usize = 32_768;
 /// How often a damaged cache is made again before it is left alone until the next start.
 const REBUILDS_MAX: u32 = 3;
 /// How long a process that opens the cache waits for another one that reads it.

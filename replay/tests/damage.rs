@@ -212,7 +212,7 @@ async fn flip_and_check(world: &World, first: u64, round: usize) -> bool {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_silently_missing_value_of_any_kind_is_found() {
     let world = World::new(8).await;
-    for (kind, n) in b"mocsari".iter().flat_map(|kind| (0..6).map(move |n| (*kind, n))) {
+    for (kind, n) in b"mocsariw".iter().flat_map(|kind| (0..6).map(move |n| (*kind, n))) {
         let mut rng = ChaCha8Rng::seed_from_u64(n);
         let data = world.copy();
         with_sled(&data.path().join("replay"), |db| {
@@ -240,7 +240,7 @@ async fn a_value_of_an_older_time_is_found() {
     let mut old = Vec::new();
     with_sled(&older.path().join("replay"), |db| old.extend(db.iter().map(Result::unwrap)));
     let mut rng = ChaCha8Rng::seed_from_u64(9);
-    for kind in *b"mosar" {
+    for kind in *b"mosarw" {
         for _ in 0..6 {
             let data = world.copy();
             with_sled(&data.path().join("replay"), |db| {

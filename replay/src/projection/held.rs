@@ -1,20 +1,23 @@
 //! What the cache holds, as it is in memory: how far it goes, every entity's present row and every stream's head.
 //! Superseded rows stay in the store and are read from there.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
+use std::sync::Arc;
 
 use ledger::rule::{Done, Head, Ruler};
 use ledger::tree::Frontier;
 use ledger::{State, View};
+use rayon::iter::ParallelIterator as _;
+use rayon::slice::ParallelSlice as _;
 use schemas::{CommandId, CommitId, Hash, LedgerId, Offset, Timestamp};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use uuid::Uuid;
 
 use super::row::{
-    COMMITS, Closed, Fields, Open, RECORDS, Rec, Result, Tag, damaged, key, key_at, made_from_bytes, name_in,
-    number_in, share_of_sum, unseal,
+    COMMITS, Fields, MAKERS, Makers, Open, RECORDS, Rec, Result, Tag, damaged, json_at, key, key_at, makers_from_bytes,
+    name_in, number_in, read_chunk as read_rows, share_of_sum, unseal,
 };
 use super::store::Store;
 use crate::answer::Made;
@@ -25,7 +28,7 @@ use crate::shares::Shares;
 /// The form of what is kept. It is another one whenever the fold or its rows may be: a cache of another form is made
 /// again.
 pub(super) fn format() -> String {
-    format!("7/{}", env!("CARGO_PKG_VERSION"))
+    format!("8/{}", env!("CARGO_PKG_VERSION"))
 }
 
 /// The names of the rows of [`Shares`] begin so.
@@ -71,6 +74,8 @@ pub(super) struct Held {
     pub(super) streams: BTreeMap<String, Tail>,
     /// The last chunk of records.
     pub(super) records: Vec<Rec>,
+    /// The last chunk of who made them.
+    pub(super) makers: Makers,
     /// Every rollback that was in effect before it was recorded.
     pub(super) outages: Vec<Outage>,
 }
@@ -94,7 +99,7 @@ impl Held {
             }
             let meta = Meta { format: format(), ..Meta::default() };
             let (rows, streams) = (BTreeMap::new(), BTreeMap::new());
-            let held = Self { store, meta, rows, streams, records: vec![], outages: vec![] };
+            let held = Self { store, meta, rows, streams, records: vec![], makers: vec![], outages: vec![] };
             return Ok((held, Fold::default()));
         };
         let meta: Meta = serde_json::from_slice(&bytes).map_err(|error| damaged(error.to_string()))?;
@@ -115,61 +120,37 @@ impl Held {
         let outages = load_outages(&store, meta.outages)?;
         let heads = streams.iter().map(|(name, tail)| (name.clone(), tail.head)).collect();
         let ruler = Ruler::resume(meta.next, meta.time, heads, commands, meta.tree.clone());
-        let (state, shares) = parts(rows.iter().map(|(name, (open, _))| (name.clone(), open.json.to_vec())))?;
+        let makers = load_makers(&store, meta.next)?;
+        let (state, shares) = together(&rows.iter().collect::<Vec<_>>(), |_, open| Ok(Cow::Borrowed(&open.json)))?;
         let view = View::resume(ruler, state, meta.read_only.clone(), meta.voids);
         let last = meta.last;
-        Ok((Self { store, meta, rows, streams, records, outages }, Fold { view, shares, last }))
+        Ok((Self { store, meta, rows, streams, records, makers, outages }, Fold { view, shares, last }))
     }
 
     /// Returns the state and the shares after the record at `offset`.
     pub(super) fn state_at(&self, offset: Offset) -> Result<(State, Shares)> {
-        self.parts_at(offset, self.rows.keys().map(String::as_str))
+        let rows: Vec<_> = self.rows.iter().filter(|(_, (open, _))| open.first <= offset).collect();
+        together(&rows, |name, open| self.row_of(name, open, offset))
     }
 
     /// Returns the state and the shares after the record at `offset`, as far as the entities of `names` go.
     pub(super) fn parts_at<'a>(&self, offset: Offset, names: impl Iterator<Item = &'a str>) -> Result<(State, Shares)> {
-        let mut rows = Vec::new();
-        for name in names {
-            if let Some(json) = self.row_at(name, offset)? {
-                rows.push((name.to_owned(), json));
-            }
-        }
-        parts(rows)
+        let rows = names.filter_map(|name| self.rows.get_key_value(name));
+        let rows: Vec<_> = rows.filter(|(_, (open, _))| open.first <= offset).collect();
+        together(&rows, |name, open| self.row_of(name, open, offset))
     }
 
-    /// Returns the row of an entity that was valid after the record at `offset`; none if there was no entity yet.
-    pub(super) fn row_at(&self, name: &str, offset: Offset) -> Result<Option<Vec<u8>>> {
-        let Some((open, _)) = self.rows.get(name).filter(|(open, _)| open.first <= offset) else { return Ok(None) };
+    /// Returns the JSON of an entity as it was after the record at `offset`; its present row is `open`.
+    fn row_of<'a>(&self, name: &str, open: &'a Open, offset: Offset) -> Result<Cow<'a, [u8]>> {
         if open.from <= offset {
-            return Ok(Some(open.json.to_vec()));
+            return Ok(Cow::Borrowed(&open.json));
         }
-        let missing = || damaged(format!("the row of {name} at offset {offset} is missing"));
-        let first = self.store.last(&key_at(Tag::Closed, name, 0), &key_at(Tag::Closed, name, offset.0))?;
-        let (_, bytes) = first.ok_or_else(missing)?;
-        let mut rows = vec![Closed::from_bytes(&bytes)?];
-        if rows[0].until <= offset {
-            return Err(missing());
+        if let Some(json) = json_at(&open.tail, offset, &open.json)? {
+            return Ok(json);
         }
-        // A row that is not whole is read back from the next one, and so on to a whole one or the present one.
-        let mut json = loop {
-            let last = rows.last().expect("one at least");
-            if last.is_whole() {
-                break Vec::new();
-            }
-            if last.until == open.from {
-                break open.json.to_vec();
-            }
-            let next = self.store.get(&key_at(Tag::Closed, name, last.until.0))?.ok_or_else(missing)?;
-            let next = Closed::from_bytes(&next)?;
-            if next.row != last.row + 1 || next.until <= last.until {
-                return Err(missing());
-            }
-            rows.push(next);
-        };
-        for row in rows.iter().rev() {
-            json = row.json(&json)?;
-        }
-        Ok(Some(json))
+        let chunk = self.store.last(&key_at(Tag::Closed, name, 0), &key_at(Tag::Closed, name, offset.0))?;
+        let json = chunk.map_or(Ok(None), |(_, chunk)| json_at(&read_rows(&chunk)?, offset, &[]))?;
+        json.ok_or_else(|| damaged(format!("the row of {name} at offset {offset} is missing")))
     }
 
     /// Returns what the rule said of the record at `offset`, which must be one that is held.
@@ -286,9 +267,13 @@ impl Held {
         if record.void.is_some() {
             return Ok(None);
         }
-        let bytes = self.store.get(&key_at(Tag::Made, "", offset.0))?;
-        let bytes = bytes.ok_or_else(|| damaged(format!("who made the commit at offset {offset} is missing")))?;
-        Ok(Some(Made { offset, time: record.time, ..made_from_bytes(&bytes)? }))
+        let place = (offset.0 % MAKERS) as usize;
+        let made = match offset.0 / MAKERS == self.meta.next.0.saturating_sub(1) / MAKERS {
+            true => self.makers.get(place).cloned().flatten(),
+            false => load_makers(&self.store, Offset((offset.0 / MAKERS + 1) * MAKERS))?.swap_remove(place),
+        };
+        let made = made.ok_or_else(|| damaged(format!("who made the commit at offset {offset} is missing")))?;
+        Ok(Some(Made { offset, time: record.time, ..made }))
     }
 
     /// Returns where a commit is said to stand.
@@ -309,21 +294,38 @@ pub(super) fn shares_name(deployment: &schemas::DeploymentId) -> String {
     format!("{SHARES}{deployment}")
 }
 
-/// Puts state and shares together from their rows.
-fn parts(rows: impl IntoIterator<Item = (String, Vec<u8>)>) -> Result<(State, Shares)> {
-    let wrong = |error: String| damaged(format!("a row is none: {error}"));
-    let mut shares = Shares::default();
-    let mut values: Vec<(String, Value)> = Vec::new();
-    for (name, json) in rows {
-        if let Some(deployment) = name.strip_prefix(SHARES) {
-            let deployment = deployment.parse().map_err(|_| wrong(name.clone()))?;
-            let shared = serde_json::from_slice(&json).map_err(|error| wrong(error.to_string()))?;
-            shares.0.insert(deployment, std::sync::Arc::new(shared));
-        } else {
-            values.push((name, serde_json::from_slice(&json).map_err(|error| wrong(error.to_string()))?));
+/// How many rows are put together by a thread before another may take some over.
+const PART: usize = 128;
+
+/// Puts state and shares together from the rows of entities, each as `json` gives it.
+fn together<'a>(
+    rows: &[(&'a String, &'a (Open, u64))],
+    json: impl Fn(&str, &'a Open) -> Result<Cow<'a, [u8]>> + Sync,
+) -> Result<(State, Shares)> {
+    let part = |rows: &[(&'a String, &'a (Open, u64))]| {
+        let (mut state, mut shares) = (State::default(), Shares::default());
+        for (name, (open, _)) in rows {
+            let put = put(&mut state, &mut shares, name, &json(name, open)?);
+            put.map_err(|error| damaged(format!("a row is none: {error}")))?;
         }
+        Ok((state, shares))
+    };
+    let parts: Vec<Result<_>> = rows.par_chunks(PART).map(part).collect();
+    let mut whole = (State::default(), Shares::default());
+    for part in parts {
+        let (state, shares) = part?;
+        whole.0.extend(state);
+        whole.1.0.extend(shares.0);
     }
-    Ok((State::from_rows(values).map_err(wrong)?, shares))
+    Ok(whole)
+}
+
+fn put(state: &mut State, shares: &mut Shares, name: &str, json: &[u8]) -> std::result::Result<(), String> {
+    let Some(deployment) = name.strip_prefix(SHARES) else { return state.put(name, json) };
+    let deployment = deployment.parse().map_err(|_| name.to_owned())?;
+    let shared = serde_json::from_slice(json).map_err(|error| error.to_string())?;
+    shares.0.insert(deployment, Arc::new(shared));
+    Ok(())
 }
 
 fn load_rows(store: &Store) -> Result<BTreeMap<String, (Open, u64)>> {
@@ -375,6 +377,14 @@ fn load_offsets(store: &Store, stream: &str, number: u64, count: u64) -> Result<
         return Err(missing());
     }
     Ok(offsets.iter().map(|offset| Offset(u64::from_be_bytes(*offset))).collect())
+}
+
+/// Reads who made the last chunk of the records before `next`.
+fn load_makers(store: &Store, next: Offset) -> Result<Makers> {
+    let Some(last) = next.0.checked_sub(1) else { return Ok(vec![]) };
+    let missing = || damaged(format!("who made the commits before offset {next} is missing"));
+    let makers = makers_from_bytes(&store.get(&key_at(Tag::Made, "", last / MAKERS))?.ok_or_else(missing)?)?;
+    if makers.len() as u64 == last % MAKERS + 1 { Ok(makers) } else { Err(missing()) }
 }
 
 fn read_chunk(bytes: &[u8]) -> Result<Vec<Rec>> {

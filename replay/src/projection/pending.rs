@@ -8,7 +8,7 @@ use schemas::{CommandId, CommitId, Event, Hash, Offset, Stream};
 use uuid::Uuid;
 
 use super::held::{Fold, Held, Meta, Tail, commit_key, shares_name};
-use super::row::{COMMITS, Open, RECORDS, Rec, Result, Tag, key, key_at, made_to_bytes, share_of_sum};
+use super::row::{COMMITS, MAKERS, Makers, Open, RECORDS, Rec, Result, Tag, key, key_at, makers_to_bytes, write_chunk};
 use super::store::Batch;
 use crate::answer::Made;
 use crate::outage::Outage;
@@ -22,7 +22,8 @@ pub(super) struct Pending {
     records: Vec<Rec>,
     streams: BTreeMap<String, Vec<Offset>>,
     commits: Vec<(CommitId, Offset)>,
-    made: Vec<(Offset, Vec<u8>)>,
+    /// Who made each record.
+    made: Makers,
     outages: Vec<Outage>,
 }
 
@@ -42,9 +43,9 @@ impl Pending {
         let command = counted.map_or(CommandId(Uuid::nil()), |commit| commit.command);
         let command_hash = fold.view.command(command).map_or(Hash::ZERO, |done| done.hash);
         self.records.push(Rec { time: folded.time, void: folded.void, command, command_hash });
+        self.made.push(counted.and_then(|_| Made::of(folded)));
         let Some(commit) = counted else { return };
         self.commits.push((commit.id, folded.offset));
-        self.made.extend(Made::of(folded).map(|made| (folded.offset, made_to_bytes(&made))));
         self.outages.extend(outage_of(fold, folded));
         for (stream, _) in &commit.extends {
             self.streams.entry(stream.clone()).or_default().push(folded.offset);
@@ -55,16 +56,18 @@ impl Pending {
     }
 
     fn set_row(&mut self, held: &Held, offset: Offset, name: String, json: Vec<u8>) {
-        let old = self.rows.get(&name).or_else(|| held.rows.get(&name).map(|(open, _)| open));
-        let row = match old {
-            Some(old) if *old.json == json => return,
-            Some(old) => {
-                let new = Open { from: offset, first: old.first, rows: old.rows + 1, json: json.into() };
-                self.closed.push((key_at(Tag::Closed, &name, old.from.0), old.close(&new).to_bytes()));
-                new
-            }
-            None => Open { from: offset, first: offset, rows: 0, json: json.into() },
+        let known = self.rows.get(&name).or_else(|| held.rows.get(&name).map(|(open, _)| open));
+        if known.is_some_and(|known| known.json == json) {
+            return;
+        }
+        let known = self.rows.remove(&name).or_else(|| held.rows.get(&name).map(|(open, _)| open.clone()));
+        let (row, full) = match known {
+            Some(known) => known.superseded(offset, json),
+            None => (Open::first(offset, json), None),
         };
+        if let Some(full) = full {
+            self.closed.push((key_at(Tag::Closed, &name, full[0].from.0), write_chunk(&full)));
+        }
         self.rows.insert(name, row);
     }
 
@@ -75,8 +78,7 @@ impl Pending {
         let mut sum = held.meta.sum;
         let mut rows = Vec::with_capacity(self.rows.len());
         for (name, open) in self.rows {
-            let key = key(Tag::Open, &name);
-            let share = share_of_sum(&key, &batch.put(key.clone(), &open.to_bytes()));
+            let share = batch.put(key(Tag::Open, &name), &open.to_bytes());
             let before = held.rows.get(&name).map_or(0, |(_, share)| *share);
             sum = sum.wrapping_sub(before).wrapping_add(share);
             rows.push((name, (open, share)));
@@ -94,9 +96,7 @@ impl Pending {
         for (commit, offset) in self.commits {
             batch.put(commit_key(commit), &offset.0.to_be_bytes());
         }
-        for (offset, made) in self.made {
-            batch.put(key_at(Tag::Made, "", offset.0), &made);
-        }
+        let makers = put_makers(&mut batch, held, self.made);
         let records = put_records(&mut batch, held, self.records);
         let new_rows = rows.iter().filter(|(name, _)| !held.rows.contains_key(name)).count();
         let new_streams = streams.iter().filter(|(name, _)| !held.streams.contains_key(name)).count();
@@ -123,6 +123,7 @@ impl Pending {
         held.rows.extend(rows);
         held.streams.extend(streams);
         held.records = records;
+        held.makers = makers;
         held.outages.extend(self.outages);
         Ok(())
     }
@@ -149,7 +150,9 @@ fn touched(fold: &Fold, folded: &Folded) -> BTreeMap<String, Vec<u8>> {
             seen.push(stream);
         }
         let touched = fold.view.state().rows_touched(stream, event);
-        rows.extend(touched.into_iter().map(|(name, value)| (name, to_json(&value))));
+        rows.extend(
+            touched.into_iter().map(|(name, json)| (name, Box::<str>::from(json).into_boxed_bytes().into_vec())),
+        );
         if let Stream::Deployment(id) = stream
             && let Some(shared) = fold.shares.of(id)
         {
@@ -182,11 +185,30 @@ fn put_stream(batch: &mut Batch, name: &str, before: Option<&Tail>, offsets: &[O
     put(batch, (version - 1) / COMMITS, &chunk);
     let head = view.ruler().head(name);
     debug_assert_eq!(head.version.0, version, "a stream's version is the number of its commits");
-    let key = key(Tag::Stream, name);
     let mut bytes = head.version.0.to_be_bytes().to_vec();
     bytes.extend_from_slice(&head.hash.0);
-    let share = share_of_sum(&key, &batch.put(key.clone(), &bytes));
+    let share = batch.put(key(Tag::Stream, name), &bytes);
     Tail { head, offsets: chunk, share }
+}
+
+/// Writes the chunks of who made records that change, and returns the last of them.
+fn put_makers(batch: &mut Batch, held: &Held, new: Makers) -> Makers {
+    let mut next = held.meta.next.0;
+    let mut chunk = held.makers.clone();
+    for made in new {
+        if next.is_multiple_of(MAKERS) {
+            chunk.clear();
+        }
+        chunk.push(made);
+        next += 1;
+        if next.is_multiple_of(MAKERS) {
+            batch.put(key_at(Tag::Made, "", next / MAKERS - 1), &makers_to_bytes(&chunk));
+        }
+    }
+    if !next.is_multiple_of(MAKERS) {
+        batch.put(key_at(Tag::Made, "", next / MAKERS), &makers_to_bytes(&chunk));
+    }
+    chunk
 }
 
 /// Writes the chunks of records that change, and returns the last of them.

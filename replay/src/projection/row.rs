@@ -1,5 +1,7 @@
 //! How the cache's keys and values are written: every value is sealed with a checksum over its key and itself.
 
+use std::borrow::Cow;
+
 use lz4_flex::block::{
     compress_prepend_size, compress_prepend_size_with_dict, decompress_size_prepended,
     decompress_size_prepended_with_dict,
@@ -26,7 +28,7 @@ pub(super) enum Tag {
     Meta = b'm',
     /// An entity's present row.
     Open = b'o',
-    /// An entity's superseded row.
+    /// An entity's superseded rows, in chunks, each by the offset of its first row.
     Closed = b'c',
     /// A stream's head.
     Stream = b's',
@@ -36,7 +38,7 @@ pub(super) enum Tag {
     Records = b'r',
     /// A commit's offset. A hint: what is found is compared with the commit that stands there.
     Commit = b'i',
-    /// Who made a commit that counts, and why, by its offset.
+    /// Who made each commit that counts, and why, in chunks.
     Made = b'w',
     /// A rollback that was in effect before it was recorded, by the offset of its commit.
     Outage = b'g',
@@ -48,14 +50,17 @@ const MADE: &[u8] = br#"{"commit":"01900000-0000-7000-8000-000000000000","writte
 "actor":{"kind":"pipeline","name":"","proof":"token""actor":{"kind":"worker","name":"traffic-shifter/collector/provisioner/",
 "proof":"lease"},"cause":"01900000-0000-7000-8000-000000000000"}"#;
 
-/// Returns who made a commit as it is kept.
-pub(super) fn made_to_bytes(made: &Made) -> Vec<u8> {
-    let json = serde_json::to_vec(made).expect("plain JSON");
+/// Who made the commits of a chunk of records, and why; none where no commit counts.
+pub(super) type Makers = Vec<Option<Made>>;
+
+/// Returns who made the commits of a chunk as it is kept.
+pub(super) fn makers_to_bytes(makers: &[Option<Made>]) -> Vec<u8> {
+    let json = serde_json::to_vec(makers).expect("plain JSON");
     compress_prepend_size_with_dict(&json, MADE)
 }
 
-/// Returns who made a commit from what is kept, but for where and when.
-pub(super) fn made_from_bytes(bytes: &[u8]) -> Result<Made> {
+/// Returns who made the commits of a chunk from what is kept, but for where and when.
+pub(super) fn makers_from_bytes(bytes: &[u8]) -> Result<Makers> {
     let json = decompress_size_prepended_with_dict(bytes, MADE);
     let json = json.map_err(|error| damaged(format!("who made a commit cannot be decompressed: {error}")))?;
     serde_json::from_slice(&json).map_err(|error| damaged(format!("who made a commit cannot be read: {error}")))
@@ -63,10 +68,12 @@ pub(super) fn made_from_bytes(bytes: &[u8]) -> Result<Made> {
 
 /// How many records a chunk holds.
 pub(super) const RECORDS: u64 = 64;
+/// How many records have who made them in one chunk.
+pub(super) const MAKERS: u64 = 32;
 /// How many of a stream's commits a chunk holds.
 pub(super) const COMMITS: u64 = 128;
-/// Every so many superseded rows of an entity one is written whole.
-const WHOLE_EVERY: u64 = 16;
+/// How many superseded rows of an entity a chunk holds. The last of them is whole, so that a full chunk needs no other.
+pub(super) const ROWS: u64 = 16;
 
 /// The place in bytes where a name's numbers begin is told by its length, so that any name will do.
 pub(super) fn key(tag: Tag, name: &str) -> Vec<u8> {
@@ -140,12 +147,18 @@ impl<'a> Fields<'a> {
         self.bytes().map(u64::from_be_bytes)
     }
 
+    pub(super) fn take(&mut self, len: usize) -> Result<&'a [u8]> {
+        let (taken, rest) = self.0.split_at_checked(len).ok_or_else(|| damaged("a value is cut short"))?;
+        self.0 = rest;
+        Ok(taken)
+    }
+
     pub(super) fn rest(self) -> &'a [u8] {
         self.0
     }
 }
 
-/// An entity's present row.
+/// An entity's present row, with the superseded ones that make no full chunk yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Open {
     /// The record that made it so.
@@ -154,87 +167,117 @@ pub(super) struct Open {
     pub(super) first: Offset,
     /// How many rows of the entity are superseded.
     pub(super) rows: u64,
+    /// The last of them, those of the chunk that is not full.
+    pub(super) tail: Vec<Closed>,
     /// The entity's JSON.
-    pub(super) json: std::sync::Arc<[u8]>,
+    pub(super) json: Vec<u8>,
 }
 
 impl Open {
+    /// Returns the first row of an entity.
+    pub(super) fn first(from: Offset, json: Vec<u8>) -> Self {
+        Self { from, first: from, rows: 0, tail: vec![], json }
+    }
+
     pub(super) fn to_bytes(&self) -> Vec<u8> {
-        let numbers = [self.from.0, self.first.0, self.rows].map(u64::to_be_bytes);
-        [numbers.as_flattened(), &self.json].concat()
+        let tail = write_chunk(&self.tail);
+        let numbers = [self.from.0, self.first.0, self.rows, tail.len() as u64].map(u64::to_be_bytes);
+        [numbers.as_flattened(), &tail, &self.json].concat()
     }
 
     pub(super) fn from_bytes(bytes: &[u8]) -> Result<Self> {
         let mut fields = Fields(bytes);
-        let (from, first, rows) = (fields.number()?, fields.number()?, fields.number()?);
-        Ok(Self { from: Offset(from), first: Offset(first), rows, json: fields.rest().into() })
+        let (from, first, rows) = (Offset(fields.number()?), Offset(fields.number()?), fields.number()?);
+        let len = fields.number()? as usize;
+        let tail = read_chunk(fields.take(len)?)?;
+        let fits = tail.last().is_none_or(|last| last.until == from && last.row + 1 == rows);
+        if !fits || tail.len() as u64 != rows % ROWS {
+            return Err(damaged("the rows before the present one are missing"));
+        }
+        Ok(Self { from, first, rows, tail, json: fields.rest().to_vec() })
     }
 
-    /// Returns this row as it is kept once `next` supersedes it: every so often whole, else as what differs from the
-    /// next one, from which it is read back.
-    pub(super) fn close(&self, next: &Open) -> Closed {
-        let how = if self.rows.is_multiple_of(WHOLE_EVERY) {
-            How::Whole(compress_prepend_size(&self.json))
+    /// Returns the row that supersedes this one, and the chunk that is full with it, if one is. The last row of a chunk is kept
+    /// whole, every other one as what differs from the next.
+    pub(super) fn superseded(mut self, from: Offset, json: Vec<u8>) -> (Self, Option<Vec<Closed>>) {
+        let is_whole = self.tail.len() as u64 == ROWS - 1;
+        let compressed = if is_whole {
+            compress_prepend_size(&self.json)
         } else {
-            How::Differs(compress_prepend_size_with_dict(&self.json, &next.json))
+            compress_prepend_size_with_dict(&self.json, &json)
         };
-        Closed { until: next.from, row: self.rows, crc: crc32c::crc32c(&self.json), how }
+        let crc = crc32c::crc32c(&self.json);
+        self.tail.push(Closed { from: self.from, until: from, row: self.rows, crc, is_whole, json: compressed });
+        let full = is_whole.then(|| std::mem::take(&mut self.tail));
+        (Self { from, rows: self.rows + 1, json, ..self }, full)
     }
 }
 
-/// An entity's superseded row, valid from the offset in its key on.
+/// An entity's superseded row.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Closed {
+    /// The record that made it so.
+    pub(super) from: Offset,
     /// The record that superseded it.
-    pub(super) until: Offset,
+    until: Offset,
     /// How many rows came before it.
-    pub(super) row: u64,
+    row: u64,
     /// The checksum of the whole JSON.
     crc: u32,
-    how: How,
+    is_whole: bool,
+    /// The JSON, compressed; unless it is whole, with the next row's as its dictionary: little more than what differs.
+    json: Vec<u8>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum How {
-    /// The JSON, compressed.
-    Whole(Vec<u8>),
-    /// The JSON, compressed with the next row's as its dictionary: little more than what differs.
-    Differs(Vec<u8>),
+/// Returns rows as they are kept.
+pub(super) fn write_chunk(rows: &[Closed]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(rows.iter().map(|row| row.json.len() + 33).sum());
+    for row in rows {
+        bytes.extend_from_slice([row.from.0, row.until.0, row.row].map(u64::to_be_bytes).as_flattened());
+        bytes.extend_from_slice(&row.crc.to_be_bytes());
+        bytes.push(u8::from(row.is_whole));
+        bytes.extend_from_slice(&(row.json.len() as u32).to_be_bytes());
+        bytes.extend_from_slice(&row.json);
+    }
+    bytes
+}
+
+/// Returns the rows that are kept in `bytes`. Each goes on where the one before it ended.
+pub(super) fn read_chunk(bytes: &[u8]) -> Result<Vec<Closed>> {
+    let mut fields = Fields(bytes);
+    let mut rows: Vec<Closed> = Vec::new();
+    while !fields.0.is_empty() {
+        let (from, until, row) = (Offset(fields.number()?), Offset(fields.number()?), fields.number()?);
+        let crc = u32::from_be_bytes(fields.bytes()?);
+        let is_whole = fields.bytes()? != [0];
+        let len = u32::from_be_bytes(fields.bytes()?) as usize;
+        let json = fields.take(len)?.to_vec();
+        let goes_on = rows.last().is_none_or(|last| last.until == from && last.row + 1 == row);
+        if !goes_on || from >= until || is_whole != (row % ROWS == ROWS - 1) {
+            return Err(damaged("the rows of a chunk do not follow each other"));
+        }
+        rows.push(Closed { from, until, row, crc, is_whole, json });
+    }
+    Ok(rows)
+}
+
+/// Returns the JSON of that row among `rows` which was valid at `offset`; `next` is the JSON of the row after them. None if
+/// no row was.
+pub(super) fn json_at<'a>(rows: &[Closed], offset: Offset, next: &'a [u8]) -> Result<Option<Cow<'a, [u8]>>> {
+    let Some(at) = rows.iter().position(|row| row.from <= offset && offset < row.until) else { return Ok(None) };
+    let mut json = Cow::Borrowed(next);
+    for row in rows[at..].iter().rev() {
+        json = Cow::Owned(row.json(&json)?);
+    }
+    Ok(Some(json))
 }
 
 impl Closed {
-    pub(super) fn is_whole(&self) -> bool {
-        matches!(self.how, How::Whole(_))
-    }
-
-    pub(super) fn to_bytes(&self) -> Vec<u8> {
-        let mut bytes = [self.until.0, self.row].map(u64::to_be_bytes).concat();
-        bytes.extend_from_slice(&self.crc.to_be_bytes());
-        let (how, compressed) = match &self.how {
-            How::Whole(compressed) => (0, compressed),
-            How::Differs(compressed) => (1, compressed),
-        };
-        bytes.push(how);
-        bytes.extend_from_slice(compressed);
-        bytes
-    }
-
-    pub(super) fn from_bytes(bytes: &[u8]) -> Result<Self> {
-        let mut fields = Fields(bytes);
-        let (until, row) = (Offset(fields.number()?), fields.number()?);
-        let crc = u32::from_be_bytes(fields.bytes()?);
-        let how = match fields.bytes()? {
-            [0] => How::Whole(fields.rest().to_vec()),
-            [_] => How::Differs(fields.rest().to_vec()),
-        };
-        Ok(Self { until, row, crc, how })
-    }
-
     /// Returns the row's JSON, given the next row's unless it is whole.
-    pub(super) fn json(&self, next: &[u8]) -> Result<Vec<u8>> {
-        let json = match &self.how {
-            How::Whole(compressed) => decompress_size_prepended(compressed),
-            How::Differs(compressed) => decompress_size_prepended_with_dict(compressed, next),
+    fn json(&self, next: &[u8]) -> Result<Vec<u8>> {
+        let json = match self.is_whole {
+            true => decompress_size_prepended(&self.json),
+            false => decompress_size_prepended_with_dict(&self.json, next),
         };
         let json = json.map_err(|error| damaged(format!("a row cannot be decompressed: {error}")))?;
         if crc32c::crc32c(&json) != self.crc { Err(damaged("a row does not read back")) } else { Ok(json) }
@@ -283,22 +326,34 @@ impl Rec {
 mod tests {
     use super::*;
 
-    fn open(rows: u64, json: &str) -> Open {
-        Open { from: Offset(rows * 10), first: Offset(0), rows, json: json.as_bytes().into() }
+    /// Returns an entity's rows, the present one and the chunks before it, when its JSON was one of `texts` after another.
+    fn rows<'a>(texts: impl IntoIterator<Item = &'a str>) -> (Open, Vec<Vec<Closed>>) {
+        let mut texts = (0..).map(|n| Offset(n * 10)).zip(texts);
+        let (from, text) = texts.next().unwrap();
+        let mut open = Open::first(from, text.as_bytes().to_vec());
+        let mut chunks = Vec::new();
+        for (from, text) in texts {
+            let (next, full) = open.superseded(from, text.as_bytes().to_vec());
+            open = next;
+            chunks.extend(full);
+        }
+        (open, chunks)
     }
 
     #[test]
-    fn a_superseded_row_reads_back_from_the_next_one() {
+    fn every_superseded_row_reads_back_at_every_offset_it_was_valid_at() {
         let texts = ["", "a", "abc", "abXc", "XabXc", "abab", "ababab", "{\"a\":1,\"b\":2}", "{\"a\":1,\"b\":22}"];
-        for this in texts {
-            for next in texts {
-                for rows in [1, 16] {
-                    let closed = open(rows, this).close(&open(rows + 1, next));
-                    assert_eq!(closed.is_whole(), rows == 16);
-                    let read = Closed::from_bytes(&closed.to_bytes()).unwrap();
-                    assert_eq!(read, closed);
-                    assert_eq!(read.json(next.as_bytes()).unwrap(), this.as_bytes(), "{this} before {next}");
-                }
+        let all: Vec<&str> = texts.iter().flat_map(|one| texts.iter().flat_map(move |next| [*one, *next])).collect();
+        let (open, chunks) = rows(all.iter().copied());
+        let open = Open::from_bytes(&open.to_bytes()).unwrap();
+        assert_eq!(chunks.len(), (all.len() - 1) / ROWS as usize);
+        for (n, text) in all[..all.len() - 1].iter().enumerate() {
+            for offset in [n * 10, n * 10 + 9].map(|offset| Offset(offset as u64)) {
+                let json = match chunks.get(n / ROWS as usize) {
+                    Some(chunk) => json_at(&read_chunk(&write_chunk(chunk)).unwrap(), offset, b"").unwrap(),
+                    None => json_at(&open.tail, offset, &open.json).unwrap(),
+                };
+                assert_eq!(json.as_deref(), Some(text.as_bytes()), "row {n}");
             }
         }
     }
@@ -306,10 +361,11 @@ mod tests {
     #[test]
     fn a_row_put_together_from_the_wrong_one_is_found() {
         let json = |name: &str, n: u32| format!("{{\"{name}\":\"{}\",\"n\":{n}}}", name.repeat(30));
-        let closed = open(1, &json("api", 1)).close(&open(2, &json("api", 2)));
-        assert!(closed.json(json("api", 2).as_bytes()).is_ok());
-        assert!(closed.json(json("web", 2).as_bytes()).is_err());
-        assert!(closed.json(b"").is_err());
+        let (open, _) = rows([&*json("api", 1), &*json("api", 2)]);
+        let read = |next: &str| json_at(&open.tail, Offset(0), next.as_bytes()).map(drop);
+        assert!(read(&json("api", 2)).is_ok());
+        assert!(read(&json("web", 2)).is_err());
+        assert!(read("").is_err());
     }
 
     #[test]
@@ -317,8 +373,21 @@ mod tests {
         let json = |n: u32| {
             format!("{{\"a\":{n},{},\"z\":{n}}}", (0..200).map(|n| format!("\"k{n}\":{n}")).collect::<String>())
         };
-        let closed = open(1, &json(1)).close(&open(2, &json(2)));
-        assert!(closed.to_bytes().len() < json(1).len() / 10);
+        let (open, _) = rows([&*json(1), &*json(2)]);
+        assert!(write_chunk(&open.tail).len() < json(1).len() / 10);
+    }
+
+    #[test]
+    fn rows_of_which_one_is_missing_or_in_another_place_are_found() {
+        let (open, _) = rows(["a", "b", "c", "d"]);
+        let rows = |places: &[usize]| places.iter().map(|place| open.tail[*place].clone()).collect::<Vec<_>>();
+        let read = |places: &[usize]| Open::from_bytes(&Open { tail: rows(places), ..open.clone() }.to_bytes());
+        assert!(read(&[0, 1, 2]).is_ok());
+        for wrong in [&[0, 2][..], &[0, 1], &[1, 2], &[1, 0, 2], &[]] {
+            assert!(read(wrong).is_err(), "{wrong:?}");
+        }
+        let chunk = write_chunk(&open.tail);
+        assert!(read_chunk(&chunk[..chunk.len() - 1]).is_err());
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use super::row::{Damaged, Result, damaged, seal, unseal};
+use super::row::{Damaged, Result, damaged, seal, share_of_sum, unseal};
 
 /// sled's memory for pages, in bytes; it was measured to use twice that.
 const CACHE_BYTES: u64 = 32 << 20;
@@ -26,11 +26,12 @@ pub(super) struct Store {
 pub(super) struct Batch(sled::Batch);
 
 impl Batch {
-    /// Adds a value and returns it as it is sealed.
-    pub(super) fn put(&mut self, key: Vec<u8>, payload: &[u8]) -> Vec<u8> {
+    /// Adds a value and returns its part of the sum over all present rows and heads.
+    pub(super) fn put(&mut self, key: Vec<u8>, payload: &[u8]) -> u64 {
         let sealed = seal(&key, payload);
-        self.0.insert(key, sealed.clone());
-        sealed
+        let share = share_of_sum(&key, &sealed);
+        self.0.insert(key, sealed);
+        share
     }
 }
 
