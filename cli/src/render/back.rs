@@ -82,17 +82,18 @@ mod tests {
         let waits = |deployment: &mut Value| {
             stranded(deployment);
             deployment["rolling_back_to"] = json!("1.2.3");
-            deployment["rolling_back"] = json!({"why": "0 of 2 nodes are ready (exited with code 1)", "next": "ionledger rollback api --unready"});
+            deployment["rolling_back"] =
+                json!({"why": "0 of 2 nodes ready (exited with code 1)", "next": "ionledger rollback api --unready"});
         };
         assert_snapshot!(facts(waits), @r"
 production/api  ✖ rolls back to 1.2.3 as soon as its stack is ready; 50 % of users are on 1.2.3, which does not pass
 users at    http://127.0.0.1:8080
-rolls back  to 1.2.3 as soon as its stack is ready: 0 of 2 nodes are ready (exited with code 1); `ionledger rollback api --unready` sends all users there now
+rolls back  to 1.2.3 as soon as its stack is ready: 0 of 2 nodes ready (exited with code 1); `ionledger rollback api --unready` sends all users there now
 stranded    50 % of users are on 1.2.3, which does not pass (exited with code 1); `ionledger traffic api 1.2.4 100 --again --reason WHY` moves them now
 ");
         let fleet = bare(&fleet::eyes(&status(waits), &now(), 200));
         assert!(
-            fleet.contains("50 % of users are on 1.2.3, which does not pass; 0 of 2 nodes are ready (exited"),
+            fleet.contains("50 % of users are on 1.2.3, which does not pass; 0 of 2 nodes ready (exited"),
             "{fleet}"
         );
         let fleet = bare(&fleet::eyes(&status(stranded), &now(), 200));

@@ -12,7 +12,8 @@ use crate::decide::{Decision, Rejection};
 use crate::kit::*;
 
 /// What a second rollback is told while the first one waits.
-const WAITS: &str = "production/api is being rolled back already: 1.0.0~2 gets all traffic once it is ready; by now 0 of 1 nodes are ready";
+const WAITS: &str =
+    "production/api is being rolled back already: 1.0.0~2 gets all traffic once it is ready; by now 0 of 1 node ready";
 
 /// And what overrules that.
 const UNREADY: &str = "; `ionledger rollback api --unready` sends all traffic there now";

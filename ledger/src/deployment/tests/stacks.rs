@@ -68,7 +68,7 @@ fn a_rejected_stack_is_rolled_out_again_only_by_who_says_so_and_a_second_plan_ne
     assert!(said.contains("is being rolled out already, by another plan: it is at 10 %"), "{said}");
     assert!(said.contains("`ionledger roll api 1.0.0 1.1.0 --supersede`"), "{said}");
     let said = given(Named::Split).decide(&new_then_roll(V2)).unwrap_err().to_string();
-    assert!(said.contains("has a stack with 10 % of the traffic") && said.contains("traffic api 1.1.0 100"), "{said}");
+    assert!(said.contains("has 10 % of the traffic already") && said.contains("traffic api 1.1.0 100"), "{said}");
 }
 
 #[test]
