@@ -1,0 +1,201 @@
+use insta::assert_snapshot;
+use ledger::execute::ClockTrouble;
+use serde_json::json;
+
+use super::super::examples::{bare, declared, now, status};
+use super::*;
+
+#[test]
+fn a_rollout_under_way_shows_its_step_its_judgement_and_the_way_back() {
+    assert_snapshot!(bare(&eyes(&status(|_| {}), &now())), @r"
+production/api  ◌ rolling 1.2.3 -> 1.2.4, step 3 of 7, 5 %
+  users at     http://127.0.0.1:8080
+  next         10 % at 14:42:05 (in 10 min)
+  ends         about 2026-11-23 02:42:05 (in 12 h)
+  judge        ✔ not worse at step 2: canary 0 of 61 failed (0.00 %), baseline 4 of 1,204 failed (0.33 %)
+  rollback to  1.2.3, warm
+├─ 1.2.4  canary    5 % (now 2 %)  ✔ ready  1/2 nodes  12 min
+│  ├─ node 3  ✔ ready  127.0.0.1:40002  9 min
+│  └─ node 4  ◌ checking  127.0.0.1:40003  9 min, attempt 2
+└─ 1.2.3  baseline  95 %           ✔ ready  2/2 nodes  12 min
+   ├─ node 1  ✔ ready  127.0.0.1:40000  9 min
+   └─ node 2  ✔ ready  127.0.0.1:40001  9 min
+");
+}
+
+#[test]
+fn a_bake_says_what_the_old_version_keeps_and_until_when() {
+    let facts = |steps_taken: u16, baking: bool| {
+        let status = status(|deployment| {
+            let rollout = &mut deployment["rollout"];
+            rollout["plan"] = json!({"steps": [1000, 5000, 9500, 10_000], "duration_ms": 60_000, "bake_ms": 3_600_000});
+            (rollout["steps_taken"], rollout["steps"], rollout["baking"]) =
+                (json!(steps_taken), json!(4), json!(baking));
+            let weight = if baking { 9500 } else { 5000 };
+            rollout["weight"] = json!(weight);
+            rollout["next"]["weight"] = json!(if baking { 10_000 } else { 9500 });
+        });
+        let text = bare(&eyes(&status, &now()));
+        text.lines().filter(|line| line.contains(" -> ") || line.contains("next ")).collect::<Vec<_>>().join("\n")
+    };
+    assert_snapshot!(facts(2, false), @r"
+production/api  ◌ rolling 1.2.3 -> 1.2.4, step 2 of 4, 50 %
+  next         95 % at 14:42:05 (in 10 min), then a bake of 60 min: 1.2.3 keeps 5 % meanwhile
+");
+    assert_snapshot!(facts(3, true), @r"
+production/api  ◌ 1.2.3 -> 1.2.4 bakes at 95 %, step 3 of 4
+  next         100 % at 14:42:05 (in 10 min), until then 1.2.3 keeps 5 % to be compared with
+");
+}
+
+#[test]
+fn a_rollout_that_came_back_says_why() {
+    let status = status(|deployment| {
+        deployment["rollout"]["phase"] = json!("came_back");
+        deployment["rollout"]["live"] = json!(false);
+        deployment["rollout"]["reason"] = json!("4.1 % of requests failed\u{1b}[2J");
+        deployment["rollout"]["verdict"] = json!(null);
+        deployment["versions"][0]["weight_set"] = json!(10_000);
+        deployment["versions"][0]["weight_applied"] = json!(10_000);
+        deployment["versions"][1]["weight_set"] = json!(0);
+        deployment["versions"][1]["weight_applied"] = json!(0);
+        deployment["versions"][1]["phase"] = json!("unhealthy");
+        deployment["versions"][1]["unused_since"] = json!("2026-11-22T13:29:05Z");
+    });
+    assert_snapshot!(bare(&eyes(&status, &now())), @r"
+production/api  ✔ 1.2.3 serves
+  users at     http://127.0.0.1:8080
+  rollout      1.2.3 -> 1.2.4 ✖ came back: 4.1 % of requests failed\u{1b}[2J
+  rollback to  1.2.3, warm
+├─ 1.2.4  unused   0 %    ✖ unhealthy  1/2 nodes  12 min  needs 1 node
+│  ├─ node 3  ✔ ready  127.0.0.1:40002  9 min
+│  └─ node 4  ◌ checking  127.0.0.1:40003  9 min, attempt 2
+└─ 1.2.3  serving  100 %  ✔ ready      2/2 nodes  12 min
+   ├─ node 1  ✔ ready  127.0.0.1:40000  9 min
+   └─ node 2  ✔ ready  127.0.0.1:40001  9 min
+");
+}
+
+#[test]
+fn what_is_paused_held_or_empty_says_what_it_waits_for() {
+    let headline = |change: fn(&mut serde_json::Value)| {
+        let text = bare(&eyes(&status(change), &now()));
+        let about = |line: &&str| ["holds", "paused", "next"].iter().any(|word| line.contains(word));
+        text.lines().filter(about).map(str::trim).collect::<Vec<_>>().join("\n")
+    };
+    assert_snapshot!(headline(|deployment| {
+        deployment["rollout"]["held"] = json!("the canary got 12 requests, 50 are needed");
+        deployment["rollout"]["next"]["due_at"] = json!("2026-11-22T13:30:00Z");
+    }), @r"
+production/api  ⚠ 1.2.3 -> 1.2.4 holds at step 3 of 7, 5 %
+holds        the canary got 12 requests, 50 are needed
+next         10 % at 14:30:00 (due)
+");
+    assert_snapshot!(headline(|deployment| {
+        deployment["rollout"]["phase"] = json!("paused");
+        deployment["rollout"]["paused_since"] = json!("2026-11-22T13:30:05Z");
+        deployment["rollout"]["reason"] = json!("looking");
+    }), @r"
+production/api  ‖ 1.2.3 -> 1.2.4 is paused at step 3 of 7, 5 %
+paused       for 2 min: looking
+next         10 % 12 min after it is resumed
+");
+    assert_snapshot!(bare(&eyes(&declared(), &now())), @"api  release 1.2.4 runs nowhere; `ionledger new api 1.2.4`");
+}
+
+#[test]
+fn a_clock_that_jumped_is_named_first_and_is_why_a_rollout_is_held() {
+    let hour = jiff::SignedDuration::from_hours(1);
+    let mut set_back = status(|_| {});
+    set_back.name_clock(&ClockTrouble { jumped: Some(-hour), behind: Some(hour) });
+    let text = bare(&eyes(&set_back, &now()));
+    let about = |line: &&str| ["clock", "holds"].iter().any(|word| line.contains(word));
+    assert_snapshot!(text.lines().filter(about).map(str::trim).collect::<Vec<_>>().join("\n"), @r"
+⚠ this machine's clock was set back by 1h: the ledger's time stands still for 1h; set it right; if it is right now, start ionledger again
+production/api  ⚠ 1.2.3 -> 1.2.4 holds at step 3 of 7, 5 %
+holds        this machine's clock is behind the ledger's time, which stands still; it goes on once the clock has caught up or is set right
+");
+}
+
+#[test]
+fn a_rollback_that_waits_for_its_target_is_not_shown_as_done() {
+    let status = status(|deployment| {
+        deployment["rollout"] = serde_json::Value::Null;
+        deployment["rolling_back_to"] = json!("1.2.2");
+        deployment["holds"] = json!([{"cause": "rollback", "reason": "1.2.3 was rolled back", "versions": ["1.2.3"],
+            "since": "2026-11-22T13:30:00Z"}]);
+    });
+    let said = "rolls back to 1.2.2 as soon as its stack is ready";
+    assert!(bare(&eyes(&status, &now())).lines().next().unwrap().contains(said));
+    assert!(bare(&crate::render::fleet::eyes(&status, &now(), 120)).contains(said), "also in the fleet, over its hold");
+}
+
+#[test]
+fn a_rollout_that_waits_says_for_what_and_what_helps() {
+    let status = status(|deployment| {
+        deployment["waiting"] = json!({"version": "1.2.5", "stack": "01900000-0000-7000-8000-000000000003",
+            "asked_at": "2026-11-22T13:30:00Z", "plan": {"steps": [10_000], "duration_ms": 0}, "waits_for": [
+                {"why": "1.2.3 serves and none of its nodes passes its check", "next": "ionledger traffic api 1.2.5 100"},
+                {"why": "its stack is starting, 0 of 2 nodes ready"}]});
+    });
+    let text = bare(&eyes(&status, &now()));
+    let waits: Vec<&str> = text.lines().skip_while(|line| !line.contains("waits")).take(2).map(str::trim).collect();
+    assert_snapshot!(waits.join("\n"), @r"
+waits        1.2.5 is to be rolled out: 1.2.3 serves and none of its nodes passes its check; `ionledger traffic api 1.2.5 100`
+its stack is starting, 0 of 2 nodes ready
+");
+}
+
+#[test]
+fn the_reason_of_a_rollback_is_said_once_though_a_hold_and_a_mark_follow_from_it() {
+    let status = status(|deployment| {
+        let rollout = &mut deployment["rollout"];
+        (rollout["phase"], rollout["live"], rollout["reason"]) =
+            (json!("came_back"), json!(false), json!("checkout fails"));
+        rollout["verdict"] = json!(null);
+        deployment["holds"] = json!([{"cause": "rollback", "reason": "1.2.4 was rolled back: checkout fails",
+            "since": "2026-11-22T13:30:05Z"}]);
+        deployment["versions"][1]["rejected"] = json!({"why": "was rolled back from at 13:30 (checkout fails)", "needs_again": true,
+                "at": "2026-11-22T13:30:05Z"});
+        deployment["waiting"] = json!({"version": "1.2.5", "stack": "01900000-0000-7000-8000-000000000003",
+            "asked_at": "2026-11-22T13:30:00Z", "plan": {"steps": [10_000], "duration_ms": 0}, "waits_for": [
+                {"kind": "hold", "next": "ionledger hold api --lift",
+                 "why": "the deployment is on hold since 13:30 (1.2.4 was rolled back: checkout fails)"}]});
+    });
+    let text = bare(&eyes(&status, &now()));
+    assert_eq!(text.matches("checkout fails").count(), 1, "{text}");
+    assert_eq!(text.matches("--lift").count(), 1, "{text}");
+    assert!(text.contains("waits        1.2.5 is to be rolled out: the deployment is on hold\n"), "{text}");
+    let mut without = status;
+    without.services[0].deployments[0].rollout = None;
+    let text = bare(&eyes(&without, &now()));
+    assert_eq!(text.matches("checkout fails").count(), 1, "{text}");
+}
+
+#[test]
+fn what_nobody_gave_a_reason_for_has_none() {
+    let text = bare(&eyes(
+        &status(|deployment| {
+            (deployment["rollout"]["phase"], deployment["rollout"]["live"]) = (json!("aborted"), json!(false));
+            deployment["rollout"]["reason"] = json!("asked for");
+        }),
+        &now(),
+    ));
+    assert!(text.contains("✖ aborted\n") && !text.contains("asked for"), "{text}");
+}
+
+#[test]
+fn a_pipe_gets_a_line_a_version_with_what_holds_and_waits() {
+    assert_snapshot!(lines(&status(|_| {})).replace('\t', "|"), @r"
+production/api|1.2.3|baseline|95|95|ready|2|2|2026-11-22T13:20:00Z|01900000-0000-7000-8000-000000000001|-|-|-
+production/api|1.2.4|canary|5|2|ready|1|2|2026-11-22T13:20:00Z|01900000-0000-7000-8000-000000000002|-|-|-
+");
+    let held = lines(&status(|deployment| {
+        deployment["holds"] =
+            json!([{"cause": "asked", "reason": "no one is on call", "since": "2026-11-22T13:30:05Z"}]);
+        deployment["rolling_back_to"] = json!("1.2.2");
+        deployment["waiting"] = json!({"version": "1.2.5", "stack": "01900000-0000-7000-8000-000000000003",
+            "asked_at": "2026-11-22T13:30:00Z", "plan": {"steps": [10_000], "duration_ms": 0}, "waits_for": []});
+    }));
+    assert!(held.lines().all(|line| line.ends_with("\tno one is on call\t1.2.5\t1.2.2")), "{held}");
+}
