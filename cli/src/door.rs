@@ -152,6 +152,10 @@ impl Door {
     /// nothing is known of the traffic.
     pub(crate) async fn forecast(&self, deployment: &DeploymentId, question: &Question) -> Outcome<Forecast> {
         let asked = self.client.forecast(deployment, question).await;
+        let why = match &asked {
+            Err(error @ client::Error::Silent { .. }) => error.to_string(),
+            _ => "nothing runs that measures it; start `ionledger up`".to_owned(),
+        };
         match self.or_folder(asked).await? {
             Source::Answered(answer) => Ok(answer),
             Source::Folder(reader) => {
@@ -160,7 +164,7 @@ impl Door {
                 let Some(policy) = service.and_then(|service| service.policy) else {
                     return Err(self.unknown(&deployment.service).await);
                 };
-                let nothing = Err("nothing runs that measures it; start `ionledger up`".to_owned());
+                let nothing = Err(why);
                 Ok(forecast::answer(deployment.clone(), &policy, question, nothing)?)
             }
         }

@@ -24,6 +24,7 @@ use schemas::command::{Command, DeploymentOutcome};
 use schemas::glass::Intent;
 use schemas::{
     ActorKind, DeploymentId, EffectId, Event, Fence, Probed, ServiceName, StackId, StackName, Stream, StreamVersion,
+    Version,
 };
 use serde::{Deserialize, Serialize};
 
@@ -56,6 +57,9 @@ pub struct Deployment {
     /// Rollouts that were asked for so and will not begin, the latest last.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub dropped: Vec<Dropped>,
+    /// The number of the last stack of each version that ever had a second one, so that no name is used again.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub numbers: BTreeMap<Version, u32>,
     /// Its holds, while it is on hold.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub holds: hold::Holds,

@@ -31,7 +31,7 @@ pub use status::{
     RolloutStatus, SeenStatus, ServiceStatus, StackPhase, Status, StrandedStatus, Unattended, VerdictStatus,
     VersionStatus, WaitingStatus, status, status_of,
 };
-pub use summary::{Names, summary};
+pub use summary::{Names, asked_for, summary};
 pub use verified::{BadPlace, Compared, Verified};
 
 /// The version of the answers' JSON form.

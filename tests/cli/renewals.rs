@@ -79,7 +79,7 @@ fn a_renewal_that_is_rolled_back_returns_to_the_stack_before_it_and_is_rejected_
     assert_eq!(deployment["rollback_target"]["name"], FIRST);
 
     let back = up.done("rollback api");
-    assert!(back.stdout.contains("rolled back from 1.0.0~2 to 1.0.0: asked for"), "{back:?}");
+    assert!(back.stdout.contains("rolled back from 1.0.0~2 to 1.0.0\t"), "{back:?}");
     up.applied();
     let deployment = up.until("users are back", |deployment| deployment["weights_applied"] == true);
     let (first, second) = (stack(&deployment, FIRST), stack(&deployment, SECOND));

@@ -13,7 +13,7 @@ use http::HeaderMap;
 use ledger::service::Service;
 use ledger::{Deployment, decide, execute};
 use replay::Moment;
-use replay::answer::Names;
+use replay::answer::{Names, asked_for};
 use schemas::command::{Command, Request};
 use schemas::policy::JudgementPolicy;
 use schemas::run::{EnvValue, RunSpec};
@@ -72,7 +72,8 @@ async fn dry_run(api: &Api, actor: &Actor, request: &Request) -> Result<Answer, 
     let mut notes = check_outside(api, &request.command, true).await?;
     let before = service_of(api, &request.command);
     let decision = api.ledger.dry_run(request, actor, &probed(api, &request.command).await)?;
-    let names = Names { service: before, ..names(api, &request.command) };
+    let asked = asked_for(decision.events.iter().map(|(_, event)| event));
+    let names = Names { service: before, asked, ..names(api, &request.command) };
     let events = Happened::all(&decision.events, &names);
     notes.extend(decision.notes);
     notes.extend(holds::beside(api, &holds::of(api, &request.command), &decision.events).await);
@@ -104,6 +105,7 @@ pub(super) async fn carry_out(
     let warnings = if repeated { vec![] } else { check_outside(api, &request.command, false).await? };
     let (id, command, who, began) = (request.id, request.command.clone(), actor.to_string(), Instant::now());
     let (before, held) = (service_of(api, &command), holds::of(api, &command));
+    let deployment = names(api, &command).after;
     let probed = probed(api, &command).await;
     let done = match glass::glass_for(api, &command, how.no_break_glass) {
         None => api.ledger.execute_seeing(request, actor, cause, probed).await,
@@ -122,7 +124,7 @@ pub(super) async fn carry_out(
     // What changed nothing says only what is amiss.
     let applied = applied.filter(|(confirmed, _)| !confirmed || done.commit.is_some());
     let before = if done.repeated { service_before(api, &command, done.offset).await } else { before };
-    let mut answer = Answer::of(&done, &Names { service: before, ..names(api, &command) });
+    let mut answer = Answer::of(&done, &Names { service: before, before: deployment, ..names(api, &command) });
     answer.notes.extend(warnings);
     answer.notes.extend(holds::beside(api, &held, &done.events).await);
     answer.notes.extend(lacks(api, &command).await);
@@ -165,7 +167,7 @@ async fn probed(api: &Api, command: &Command) -> Probed {
 fn names(api: &Api, command: &Command) -> Names {
     let view = api.ledger.view();
     let deployment = command.deployment().and_then(|id| view.state().deployments.get(id).cloned());
-    Names { before: None, after: deployment, service: None }
+    Names { after: deployment, ..Names::default() }
 }
 
 /// Returns what nodes would lack of what a declaration or a release takes for granted.

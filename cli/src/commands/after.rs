@@ -32,11 +32,7 @@ pub(crate) fn after(command: &Command, before: &Before, happened: &[Happened]) -
             made(happened).map(|version| match (then_roll, before.and_then(serving)) {
                 (Some(_), _) => format!("undo: ionledger abort {place}, once the rollout has begun"),
                 (None, Some(now)) => {
-                    format!(
-                        "next: ionledger roll {} {now} {version} 24 hours{}",
-                        deployment.service,
-                        deployment.env_flag()
-                    )
+                    format!("next: ionledger roll {} {now} {version}{}", deployment.service, deployment.env_flag())
                 }
                 (None, None) => {
                     format!("next: ionledger traffic {} {version} 100{}", deployment.service, deployment.env_flag())

@@ -23,6 +23,8 @@ enum Rank {
 struct Line {
     rank: Rank,
     glyph: &'static str,
+    /// Whether anything about it is under way, whoever has to look at it.
+    moves: bool,
     name: String,
     words: String,
 }
@@ -45,14 +47,14 @@ pub(crate) fn eyes(status: &Status, now: &Zoned, columns: usize) -> String {
 }
 
 fn summary(lines: &[Line]) -> String {
-    let of = |rank, one: &str, many: &str| match lines.iter().filter(|line| line.rank == rank).count() {
+    let of = |of: fn(&Line) -> bool, one: &str, many: &str| match lines.iter().filter(|line| of(line)).count() {
         0 => format!("none {one}"),
         1 => format!("1 {one}"),
         several => format!("{} {many}", grouped(several as u64)),
     };
     let all = count(lines.len() as u64, "deployment", "deployments");
-    let needs = of(Rank::NeedsAttention, "needs attention", "need attention");
-    format!("{all}: {needs}, {}", of(Rank::Moves, "is moving", "are moving"))
+    let needs = of(|line| line.rank == Rank::NeedsAttention, "needs attention", "need attention");
+    format!("{all}: {needs}, {}", of(|line| line.moves, "is moving", "are moving"))
 }
 
 fn shown(line: &Line, width: usize, columns: usize) -> String {
@@ -105,13 +107,14 @@ fn cut(words: &str, room: usize) -> String {
 fn lines_of(service: &ServiceStatus, now: &Zoned) -> Vec<Line> {
     if service.deployments.is_empty() {
         let (rank, name) = (Rank::Rests, plain(service.service.as_str()));
-        return vec![Line { rank, glyph: IDLE, name, words: nowhere(service) }];
+        return vec![Line { rank, glyph: IDLE, moves: false, name, words: nowhere(service) }];
     }
     service.deployments.iter().map(|deployment| line_of(deployment, now)).collect()
 }
 
 fn line_of(deployment: &DeploymentStatus, now: &Zoned) -> Line {
     let (glyph, words) = headline(deployment, now);
+    let under_way = glyph == BUSY;
     let (rank, glyph, note) = match glyph {
         BAD | WARN | STILL => (Rank::NeedsAttention, glyph, trouble(deployment, now)),
         _ => match (trouble(deployment, now), motion(deployment, now)) {
@@ -123,7 +126,13 @@ fn line_of(deployment: &DeploymentStatus, now: &Zoned) -> Line {
         },
     };
     let note = note.filter(|note| !note.is_empty()).map(|note| format!("; {note}")).unwrap_or_default();
-    Line { rank, glyph, name: plain(&deployment.deployment.to_string()), words: plain(&format!("{words}{note}")) }
+    Line {
+        rank,
+        glyph,
+        moves: under_way || rank == Rank::Moves,
+        name: plain(&deployment.deployment.to_string()),
+        words: plain(&format!("{words}{note}")),
+    }
 }
 
 /// What somebody has to look at, if there is anything, and after it the release that waits behind a hold.

@@ -1,6 +1,7 @@
 //! Status for eyes, a tree for each deployment, and for pipes, a line for each version.
 
 use jiff::{SignedDuration, Zoned};
+use ledger::deployment::hold;
 use ledger::log::Ahead;
 use owo_colors::Style;
 use replay::answer::{
@@ -256,7 +257,10 @@ fn facts(deployment: &DeploymentStatus, now: &Zoned) -> Vec<(&'static str, Strin
 /// Since when, why and until when pipelines' releases are held, and what ends that.
 fn hold_fact(deployment: &DeploymentStatus, hold: &HoldStatus, now: &Zoned) -> (&'static str, String) {
     let until = hold.until.map(|until| format!(", until {}", moment(until, now))).unwrap_or_default();
-    let lift = lift(deployment);
+    let lift = match deployment.holds.len() {
+        1 => lift(deployment),
+        _ => hold::lift_one(&deployment.deployment, hold.cause),
+    };
     let reason = without_the_rollouts(&hold.reason, deployment);
     let text = format!("since {}{until}: {reason}; pipelines' releases wait; `{lift}`", moment(hold.since, now));
     ("on hold", text)

@@ -223,7 +223,8 @@ pub(super) fn after_going_back(case: &Case<'_>, mut decision: Decision) -> Decis
         let names: Vec<String> = left.iter().map(ToString::to_string).collect();
         let mut versions: Vec<Version> = left.into_iter().map(|name| name.version).collect();
         versions.dedup();
-        let reason = text::tidy(&case.by.and_because(&format!("{} {what}", names.join(" and "))));
+        let names = if names.is_empty() { "it".to_owned() } else { names.join(" and ") };
+        let reason = text::tidy(&case.by.and_because(&format!("{names} {what}")));
         let set = hold::Set { cause: Cause::Rollback, reason, versions, until: None };
         decision.events.push((case.stream(), set.into()));
     }

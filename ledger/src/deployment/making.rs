@@ -33,10 +33,16 @@ pub(super) fn decide_new(
         (deployment.traffic.set_weight(**id), stack.phase == Phase::Ready, stack.requested_at, **id)
     });
     if let Some((standing, stack)) = standing {
-        let asked = asked.zip(making.then_roll);
-        return match asked.filter(|(_, plan)| !stacks.any(|(stack, _)| rolls(deployment, *stack, plan))) {
-            Some((asked, plan)) => roll_standing(case, (*standing, stack), making.definition, (asked, plan), again),
-            None => Ok(Decision::nothing(format!("{id} {version} already has a stack"))),
+        let Some((asked, plan)) = asked.zip(making.then_roll) else {
+            return Ok(Decision::nothing(format!("{id} {version} already has a stack")));
+        };
+        return match stacks.find(|(stack, _)| rolls(deployment, **stack, &plan)) {
+            None => roll_standing(case, (*standing, stack), making.definition, (asked, plan), again),
+            Some((_, stack)) => {
+                let nothing =
+                    Decision::nothing(format!("{id} {} is rolled out, or waits to be, as asked", stack.name()));
+                Ok(waiting::noted(case, nothing))
+            }
         };
     }
     case.make(making, version, asked, again)

@@ -52,7 +52,8 @@ impl Deployment {
         let holders = traffic.holders.iter().map(|holder| (&holder.version, holder.number));
         let rejected = traffic.rejected.iter().map(|rejected| (&rejected.version, rejected.number));
         let dropped = self.dropped.iter().map(|dropped| (&dropped.version, dropped.number));
-        let known = stacks.chain(failed).chain(holders).chain(rejected).chain(dropped);
+        let numbers = self.numbers.iter().map(|(version, number)| (version, *number));
+        let known = stacks.chain(failed).chain(holders).chain(rejected).chain(dropped).chain(numbers);
         let last = known.filter(|(known, _)| *known == version).map(|(_, number)| number).max();
         StackName::new(version.clone(), last.unwrap_or(0).saturating_add(1))
     }

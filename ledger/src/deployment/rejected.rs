@@ -140,7 +140,9 @@ impl Case<'_> {
     ///
     /// [`Rejection::Rejected`].
     pub(super) fn check_version_again(&self, version: &Version, again: bool) -> Result<(), Rejection> {
-        self.check_not(version.clone().into(), of_version(self.deployment, version), again)
+        let rejected = of_version(self.deployment, version);
+        let name = rejected.map_or(version.clone().into(), |of| StackName::new(of.version.clone(), of.number));
+        self.check_not(name, rejected, again)
     }
 
     fn check_not(&self, version: StackName, rejected: Option<&Rejected>, again: bool) -> Result<(), Rejection> {

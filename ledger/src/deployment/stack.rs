@@ -208,6 +208,10 @@ pub(super) fn evolve(deployment: &mut Deployment, event: &stack::Event, at: &At)
         stack::Event::Requested(requested) => {
             failure::forget_version(deployment, &requested.version);
             deployment.stacks.insert(requested.stack, Stack::requested(requested, at));
+            if requested.number > 1 {
+                let last = deployment.numbers.entry(requested.version.clone()).or_default();
+                *last = requested.number.max(*last);
+            }
             if let Some(plan) = requested.then_roll.clone() {
                 let (stack, at) = (requested.stack, at.time);
                 waiting::wait(

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use ledger::Deployment;
 use ledger::service::Service;
 use schemas::declaration;
+use schemas::hold::Cause;
 use schemas::judgement::Verdict;
 use schemas::rollout::Plan;
 use schemas::service::Definition;
@@ -24,6 +25,8 @@ pub struct Names {
     pub after: Option<Arc<Deployment>>,
     /// The commit's service before it, if it is about a service.
     pub service: Option<Arc<Service>>,
+    /// Stacks that the commit itself asks for, where no deployment after it is known.
+    pub asked: Vec<(StackId, StackName)>,
 }
 
 impl Names {
@@ -32,7 +35,8 @@ impl Names {
     }
 
     fn stack(&self, stack: StackId) -> String {
-        let name = self.deployments().find_map(|deployment| deployment.name_of(stack));
+        let asked = || self.asked.iter().find(|(id, _)| *id == stack).map(|(_, name)| name.clone());
+        let name = self.deployments().find_map(|deployment| deployment.name_of(stack)).or_else(asked);
         name.map_or_else(|| format!("stack {stack}"), |name| name.to_string())
     }
 
@@ -78,6 +82,17 @@ impl Names {
             shares.into_iter().map(|(stack, weight)| format!("{} {weight}", self.stack(stack))).collect();
         if shares.is_empty() { "nothing".to_owned() } else { shares.join(", ") }
     }
+}
+
+/// Returns the stacks that events ask for, by their names.
+pub fn asked_for<'e>(events: impl Iterator<Item = &'e Event>) -> Vec<(StackId, StackName)> {
+    let requested = |event: &Event| match event {
+        Event::Stack(stack::Event::Requested(requested)) => {
+            Some((requested.stack, StackName::new(requested.version.clone(), requested.number)))
+        }
+        _ => None,
+    };
+    events.filter_map(requested).collect()
 }
 
 /// Returns what an event says, in a line.
@@ -305,7 +320,13 @@ fn of_hold(event: &hold::Event) -> String {
             let until = until.map(|until| format!(" until {until:.0}")).unwrap_or_default();
             format!("the deployment was put on hold{until}: {reason}")
         }
-        hold::Event::Lifted(lifted) => format!("a hold was lifted{}", because(&lifted.reason)),
+        hold::Event::Lifted(lifted) => {
+            let which = match lifted.cause {
+                Cause::Asked => "the hold that was asked for",
+                Cause::Rollback => "the hold of a rollback",
+            };
+            format!("{which} was lifted{}", because(&lifted.reason))
+        }
     }
 }
 

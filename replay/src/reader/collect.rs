@@ -197,7 +197,7 @@ impl Visit for Collect {
             about_it && young && query.reaches(offset) && (judged.void.is_none() || query.voids)
         });
         if wanted {
-            let names = Names { before, after: self.deployment(deployment.as_ref()), service };
+            let names = Names { before, after: self.deployment(deployment.as_ref()), service, asked: vec![] };
             self.keep(Kept::Read { folded: decoded.into_folded(offset, judged), names });
         }
         Ok(if self.then.is_none() && self.ends(offset, commit) { self.reach() } else { ControlFlow::Continue(()) })

@@ -73,17 +73,14 @@ pub(in crate::deployment) fn decide_abort(case: &Case<'_>) -> Result<Decision, R
 /// What to do for who aborts where no rollout is under way: nothing after a rollback, which another one would not better.
 fn nothing_to_abort(case: &Case<'_>) -> String {
     let traffic = &case.deployment.traffic;
-    let version = |stack| case.deployment.version_of(stack).map_or("a gone stack".to_owned(), ToString::to_string);
+    let name = |stack| case.deployment.name_of(stack).map_or("a gone stack".to_owned(), |name| name.to_string());
     let undone = "there is nothing to abort";
     if let Some(awaited) = traffic.awaited {
-        return format!(
-            "{undone}: it is being rolled back, and {} gets all traffic once it is ready",
-            version(awaited)
-        );
+        return format!("{undone}: it is being rolled back, and {} gets all traffic once it is ready", name(awaited));
     }
     match traffic.set.as_ref().filter(|set| set.purpose == Purpose::Rollback) {
         Some(set) => {
-            let (to, at) = (set.weights.sole().map(version), set.at.strftime("%Y-%m-%dT%H:%M:%SZ"));
+            let (to, at) = (set.weights.sole().map(name), set.at.strftime("%Y-%m-%dT%H:%M:%SZ"));
             let to = to.map(|to| format!(" to {to}")).unwrap_or_default();
             format!("{undone}: all traffic went back{to} by a rollback at {at}")
         }

@@ -247,3 +247,37 @@ fn dismiss_takes_a_version_for_all_of_its_failed_stacks_and_a_name_for_one() {
     world.ask(again);
     assert_eq!(world.stack_state(AGAIN).number, 3, "the number of a failed stack is not used again");
 }
+
+#[test]
+fn no_name_is_used_again_whatever_became_of_the_stack() {
+    let mut world = given(Named::Serving);
+    let name_of_next = |world: &mut World| {
+        let decision = world.ask(renew(false));
+        let requested = events_of(&decision, "stack.requested");
+        let [Event::Stack(stack::Event::Requested(requested))] = requested[..] else { panic!("{decision:?}") };
+        (requested.number, requested.stack)
+    };
+    let (number, second) = name_of_next(&mut world);
+    assert_eq!(number, 2);
+    let reason = "no program".to_owned();
+    world.report(DeploymentOutcome::StackFailed { stack: second, reason });
+    world.ask(Command::Dismiss { deployment: id(), version: RENEWED.parse().unwrap() });
+    assert_eq!(name_of_next(&mut world).0, 3, "history knows the second one");
+}
+
+#[test]
+fn a_renewal_of_a_rejected_release_names_the_stack_that_was_rolled_back_from() {
+    let mut world = given(Named::Warm);
+    world.ask(Command::Renew { deployment: id(), version: Some(version(V2)), then_roll: None, again: false });
+    world.bring_up("1.1.0~2");
+    world.serve(&[("1.1.0~2", 100)]);
+    world.ask(rollback());
+    let again = Command::Renew {
+        deployment: id(),
+        version: Some(version(V2)),
+        then_roll: Some(PlanAsked::default()),
+        again: false,
+    };
+    let said = refused(&world, &again);
+    assert!(said.starts_with("production/api 1.1.0~2 was rolled back from at "), "{said}");
+}

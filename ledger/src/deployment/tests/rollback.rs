@@ -384,7 +384,7 @@ fn an_abort_after_a_rollback_says_that_there_is_nothing_to_abort_and_advises_no_
         (Named::CameBack, "there is nothing to abort: all traffic went back to 1.0.0 by a rollback at "),
         (
             Named::Awaiting,
-            "there is nothing to abort: it is being rolled back, and 1.0.0 gets all traffic once it is ready",
+            "there is nothing to abort: it is being rolled back, and 1.0.0~2 gets all traffic once it is ready",
         ),
     ] {
         let said = given(named).decide(&abort()).unwrap_err().to_string();
