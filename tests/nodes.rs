@@ -335,12 +335,16 @@ async fn a_node_gets_a_clean_environment_its_port_and_nothing_else_that_is_open(
     let mut names: Vec<&str> = log.lines().filter_map(|line| Some(line.split_once('=')?.0)).collect();
     names.retain(|name| !["PWD", "OLDPWD", "SHLVL", "_", "LANG", "LC_ALL", "TZ"].contains(name) && !name.contains(' '));
     let wanted = ["COLOUR", "COPIED", "HOME", "IONLEDGER_ENVIRONMENT", "IONLEDGER_NODE", "IONLEDGER_SERVICE"];
-    assert_eq!(names, [&wanted[..], &["IONLEDGER_STACK", "IONLEDGER_VERSION", "PATH", "PORT"]].concat());
+    assert_eq!(
+        names,
+        [&wanted[..], &["IONLEDGER_STACK", "IONLEDGER_STACK_NAME", "IONLEDGER_VERSION", "PATH", "PORT"]].concat()
+    );
     for line in [
         format!("PORT={port}"),
         format!("IONLEDGER_NODE={}", launch.effect),
         format!("COPIED={}", std::env::var("PATH").unwrap()),
         "IONLEDGER_VERSION=1.2.3".into(),
+        "IONLEDGER_STACK_NAME=1.2.3".into(),
     ] {
         assert!(log.lines().any(|l| l == line), "{line} is not in {log}");
     }

@@ -2,7 +2,8 @@
 //!
 //! From ionledger's own environment a node gets `PATH`, `LANG`, `LC_ALL` and `TZ`. `HOME` is its working directory. Then
 //! come the declared variables, and last, so that no declaration can change them: `PORT`, `IONLEDGER_SERVICE`,
-//! `IONLEDGER_ENVIRONMENT`, `IONLEDGER_VERSION`, `IONLEDGER_STACK` and `IONLEDGER_NODE` (the effect id).
+//! `IONLEDGER_ENVIRONMENT`, `IONLEDGER_VERSION`, `IONLEDGER_STACK`,
+//! `IONLEDGER_STACK_NAME` (the version, or `1.2.3~2`) and `IONLEDGER_NODE` (the effect id).
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
