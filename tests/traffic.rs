@@ -208,7 +208,7 @@ async fn users_on_a_dead_version_are_named_everywhere_with_the_command_that_move
         said.contains("0 of 2 nodes ready (") && said.contains("exited with code 3)")
     });
     let doctor = words(&house.run(&["doctor"]).stdout);
-    assert!(doctor.contains("production/api waits to be rolled back to 1.0.0: 0 of 2 nodes ready ("), "{doctor}");
+    assert!(doctor.contains("production/api waits to be rolled back to 1.0.0~2: 0 of 2 nodes ready ("), "{doctor}");
     let status = house.deployment();
     assert!(status["rolling_back"]["why"].as_str().unwrap().contains("exited with code 3"), "{status:#}");
 

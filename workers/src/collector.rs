@@ -63,14 +63,14 @@ fn start(
         reaction.wake(due);
     } else if reason == retention::BY_AGE && (ran < SETTLED_AFTER || facts.clock.is_some()) {
         reaction.wake(later(now, SETTLED_AFTER.saturating_sub(ran).max(RETRY_AFTER)));
-    } else if observed_weight(facts, id, stack) == Some(Weight::ZERO) {
+    } else if weight_in(facts.router(id), stack) == Some(Weight::ZERO) {
         reaction.record(id, DeploymentOutcome::StartCollection { stack, reason: reason.to_owned() });
     }
 }
 
-/// Returns the weight the router serves a stack with; nothing if that is unknown.
-fn observed_weight(facts: &Facts, id: &DeploymentId, stack: StackId) -> Option<Weight> {
-    Some(facts.router(id)?.and_then(Entry::held).map_or(Weight::ZERO, |held| held.routes.weights.of(stack)))
+/// Returns the weight that a stack has in what a router serves; nothing if that is unknown.
+fn weight_in(router: Option<Option<&Entry>>, stack: StackId) -> Option<Weight> {
+    Some(router?.and_then(Entry::held).map_or(Weight::ZERO, |held| held.routes.weights.of(stack)))
 }
 
 /// Takes a stack's nodes down once it has drained: the wait is counted by this instance, on a clock that nobody sets.
@@ -91,7 +91,8 @@ fn take_down(
         reaction.wake(later(now, drain - waited));
         return;
     }
-    if observed_weight(facts, id, stack_id) != Some(Weight::ZERO)
+    // A rollback that did not know of the collection may have given it traffic in the meantime.
+    if weight_in(facts.router_after(id, *since + drain), stack_id) != Some(Weight::ZERO)
         || deployment.traffic.set_weight(stack_id) > Weight::ZERO
     {
         return;

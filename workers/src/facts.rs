@@ -140,6 +140,11 @@ impl Facts {
         self.routers.get(id).filter(|_| fresh).map(Option::as_ref)
     }
 
+    /// Returns what the router serves of a deployment, if it was read after `since` on this process's steady clock.
+    pub fn router_after(&self, id: &DeploymentId, since: Duration) -> Option<Option<&Entry>> {
+        self.router(id).filter(|_| self.routers_at.get(id).is_some_and(|at| *at > since))
+    }
+
     /// Takes in what a router counted, and what it served meanwhile.
     pub fn read_measures(&mut self, state: &State, id: &DeploymentId, entry: Option<&Entry>, measures: Measures) {
         let held = entry.and_then(Entry::held).filter(|held| held.routes.generation == measures.generation);
