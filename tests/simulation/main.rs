@@ -78,7 +78,7 @@ fn whatever_goes_wrong_the_invariants_hold_and_all_comes_right() {
         println!("{}", tally.summary());
         return;
     }
-    let default = if std::env::var_os("CI").is_some() { 500 } else { 200 };
+    let default = if std::env::var_os("CI").is_some() { 2_000 } else { 200 };
     let n = number("SIM_SEEDS").unwrap_or(default);
     let seeds: Vec<u64> = regressions().chain(0..n).collect();
     let (next, sum, wrong) = (AtomicU64::new(0), Mutex::new(Tally::default()), Mutex::new(Vec::new()));

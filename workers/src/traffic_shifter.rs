@@ -140,12 +140,14 @@ fn follow_traffic(
 
 /// Says whether what the router holds, which is not what is set, is somebody else's doing.
 ///
-/// One generation has one content: once what is set was confirmed, even what is as young as this worker's view is. A
-/// generation of broken glass that the ledger has not heard of always is, whatever is on its way.
+/// One generation has one content: what differs under the very generation of this worker's view always is, whether what is set was
+/// confirmed or not; once it was, so is what is older. A generation of broken glass that the ledger has not heard of always is,
+/// whatever is on its way.
 fn is_drift(deployment: &Deployment, entry: Option<&Entry>) -> bool {
     let applied = deployment.traffic.is_applied();
     let Some(entry) = entry else { return applied };
     is_of_unknown_glass(deployment, Some(entry))
+        || entry.held().is_some_and(|held| held.routes.generation == deployment.generation())
         || (applied && entry.held().is_none_or(|held| held.routes.generation <= deployment.generation()))
 }
 
