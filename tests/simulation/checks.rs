@@ -419,7 +419,8 @@ impl Checks {
                     }
                 }
             }
-            wrong.extend(self.stacks_wrong(id, of, now));
+            let home = held.filter(|_| of.drifted_home).map(|held| &held.routes.weights);
+            wrong.extend(self.stacks_wrong(id, of, home, now));
             let live = of.rollout.as_ref().is_some_and(|rollout| rollout.live);
             let free = of.set.as_ref().is_none_or(|set| set.sole().is_some()) && !live && !of.drifted_home;
             let free = free && of.holds.is_empty();
@@ -449,7 +450,14 @@ impl Checks {
         }
     }
 
-    fn stacks_wrong(&self, id: &DeploymentId, of: &book::Deployment, now: Ms) -> Vec<(u8, String)> {
+    /// `home` is what the router serves where somebody sent users back without the ledger: that is left alone until a person explains it.
+    fn stacks_wrong(
+        &self,
+        id: &DeploymentId,
+        of: &book::Deployment,
+        home: Option<&Weights>,
+        now: Ms,
+    ) -> Vec<(u8, String)> {
         let wrong = |stack: &StackId, found: &book::Stack| {
             let what = match found.phase {
                 Phase::Starting => "is still starting".to_owned(),
@@ -457,6 +465,8 @@ impl Checks {
                 Phase::Collecting if found.collecting_since.is_some_and(|since| age(since, now) < UNOWNED_MAX) => {
                     return None;
                 }
+                // Nothing is stopped that users are on.
+                Phase::Collecting if home.is_some_and(|home| home.of(*stack) > Weight::ZERO) => return None,
                 Phase::Collecting => "is still being taken down".to_owned(),
                 Phase::Failed => "failed and is still there".to_owned(),
                 Phase::Ready | Phase::Unhealthy if of.retired => "is still there after retiring".to_owned(),
