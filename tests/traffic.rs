@@ -5,6 +5,8 @@ mod house;
 #[path = "support/load.rs"]
 mod load;
 
+use std::path::PathBuf;
+
 use api::client::{Client, Options};
 use house::{House, eventually, lives};
 use load::Load;
@@ -105,17 +107,23 @@ fn a_rollback_after_a_rollback_by_hand_does_not_go_forward_again() {
     assert_eq!(house.deployment()["rollback_target"]["version"], "1.0.0");
 }
 
-/// The nodes of the only target exit at start, and the version that serves is healthy.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_rollback_moves_no_user_from_a_healthy_version_to_a_dead_one() {
-    let house = House::new();
-    house.declare("");
+/// Releases 1.0.0 as a program that exits at start while the file that is returned is there.
+fn mortal(house: &House) -> PathBuf {
     let dead = house.path().join("dead");
     let (marker, program) = (dead.display(), house.program());
     let script = format!("#!/bin/sh\n[ -e {marker} ] && exit 3\nexec {program} demo-service \"$@\"\n");
     let script = house.file("mortal", &script);
     let arguments = ["--arg", "--port={port}", "--arg", "--version-name", "--arg", "1.0.0"];
     house.ok(&[&["release", "api", "1.0.0", "--artifact", &script], &arguments[..]].concat());
+    dead
+}
+
+/// The nodes of the only target exit at start, and the version that serves is healthy.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rollback_moves_no_user_from_a_healthy_version_to_a_dead_one() {
+    let house = House::new();
+    house.declare("");
+    let dead = mortal(&house);
     house.release("1.1.0", &[]);
     let mut targets = Vec::new();
     for version in ["1.0.0", "1.1.0"] {
@@ -161,12 +169,7 @@ async fn a_rollback_moves_no_user_from_a_healthy_version_to_a_dead_one() {
 async fn users_on_a_dead_version_are_named_everywhere_with_the_command_that_moves_them() {
     let house = House::new();
     house.declare("");
-    let dead = house.path().join("dead");
-    let (marker, program) = (dead.display(), house.program());
-    let script = format!("#!/bin/sh\n[ -e {marker} ] && exit 3\nexec {program} demo-service \"$@\"\n");
-    let script = house.file("mortal", &script);
-    let arguments = ["--arg", "--port={port}", "--arg", "--version-name", "--arg", "1.0.0"];
-    house.ok(&[&["release", "api", "1.0.0", "--artifact", &script], &arguments[..]].concat());
+    let dead = mortal(&house);
     house.new_stack("1.0.0");
     let mortal = house.node_processes();
     house.ok(&["traffic", "api", "1.0.0", "100"]);

@@ -79,11 +79,8 @@ impl Door {
         environment: Option<&EnvironmentName>,
     ) -> Outcome<Status> {
         let asked = self.client.status(Moment::Now, service, environment).await;
-        let unattended = match &asked {
-            Err(client::Error::NotRunning { .. }) => Some(None),
-            Err(error @ client::Error::Silent { .. }) => Some(Some(error.to_string())),
-            _ => None,
-        };
+        let silent = silent(&asked);
+        let unattended = silent.is_some() || matches!(asked, Err(client::Error::NotRunning { .. }));
         match self.or_folder(asked).await? {
             Source::Answered(status) => Ok(status),
             Source::Folder(reader) => {
@@ -92,7 +89,7 @@ impl Door {
                 if let (Some(data), true) = (&self.data, service.is_some()) {
                     status.name_logs(|node| log_path(data, node).display().to_string());
                 }
-                if let (Some(data), Some(silent), None) = (&self.data, unattended, &status.moved_to) {
+                if let (Some(data), true, None) = (&self.data, unattended, &status.moved_to) {
                     unattended::look(data, silent, &mut status).await;
                 }
                 // Nobody runs here who could know of a jump; that time stands still can be seen all the same.
@@ -152,10 +149,7 @@ impl Door {
     /// nothing is known of the traffic.
     pub(crate) async fn forecast(&self, deployment: &DeploymentId, question: &Question) -> Outcome<Forecast> {
         let asked = self.client.forecast(deployment, question).await;
-        let why = match &asked {
-            Err(error @ client::Error::Silent { .. }) => error.to_string(),
-            _ => "nothing runs that measures it; start `ionledger up`".to_owned(),
-        };
+        let why = silent(&asked).unwrap_or_else(|| "nothing runs that measures it; start `ionledger up`".to_owned());
         match self.or_folder(asked).await? {
             Source::Answered(answer) => Ok(answer),
             Source::Folder(reader) => {
@@ -246,6 +240,12 @@ impl Door {
             (Err(failure), None) => Err(failure),
         }
     }
+}
+
+/// Returns what should have answered and answered nothing, if that is why there is no answer.
+fn silent<T>(asked: &Result<T, client::Error>) -> Option<String> {
+    let error = asked.as_ref().err()?;
+    matches!(error, client::Error::Silent { .. }).then(|| error.to_string())
 }
 
 /// Says whether the data folder itself is read after this error: nothing runs on it, what runs answers nothing, this user may read

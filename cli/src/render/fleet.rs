@@ -2,12 +2,13 @@
 //! attention is never cut off: it goes on below.
 
 use jiff::Zoned;
+use ledger::deployment::hold;
 use replay::answer::{DeploymentStatus, RolloutPhase, ServiceStatus, StackPhase, Status, VersionStatus};
 use schemas::Weight;
 use schemas::text::{given, nodes_ready};
 
 use super::back::where_stranded;
-use super::status::{head, headline, lift, nowhere};
+use super::status::{head, headline, nowhere};
 use super::table::paint;
 use super::words::{BAD, BUSY, IDLE, STILL, WARN, age, count, faint, grouped, length, plain, strong, style_of};
 
@@ -141,7 +142,7 @@ fn trouble(deployment: &DeploymentStatus, now: &Zoned) -> Option<String> {
     let held = deployment.waiting.as_ref().filter(|_| !deployment.holds.is_empty());
     let held = held.map(|waiting| {
         let version = waiting.name().map_or("a release".to_owned(), |name| name.to_string());
-        format!("; {version} waits until the hold is lifted: `{}`", lift(deployment))
+        format!("; {version} waits until the hold is lifted: `{}`", hold::lift(&deployment.deployment))
     });
     Some(first + &held.unwrap_or_default())
 }

@@ -258,17 +258,12 @@ fn facts(deployment: &DeploymentStatus, now: &Zoned) -> Vec<(&'static str, Strin
 fn hold_fact(deployment: &DeploymentStatus, hold: &HoldStatus, now: &Zoned) -> (&'static str, String) {
     let until = hold.until.map(|until| format!(", until {}", moment(until, now))).unwrap_or_default();
     let lift = match deployment.holds.len() {
-        1 => lift(deployment),
+        1 => hold::lift(&deployment.deployment),
         _ => hold::lift_one(&deployment.deployment, hold.cause),
     };
     let reason = without_the_rollouts(&hold.reason, deployment);
     let text = format!("since {}{until}: {reason}; pipelines' releases wait; `{lift}`", moment(hold.since, now));
     ("on hold", text)
-}
-
-/// The command that ends a deployment's holds.
-pub(super) fn lift(deployment: &DeploymentStatus) -> String {
-    format!("ionledger hold {} --lift", deployment.deployment.arguments())
 }
 
 /// A hold's reason, without that of the rollback or abort that set it where the rollout above gives the same.

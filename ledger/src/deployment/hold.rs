@@ -203,7 +203,7 @@ pub fn lift_one(id: &DeploymentId, cause: Cause) -> String {
 }
 
 /// The command that ends a deployment's holds.
-pub(super) fn lift(id: &DeploymentId) -> String {
+pub fn lift(id: &DeploymentId) -> String {
     format!("ionledger hold {} --lift", id.arguments())
 }
 

@@ -1,6 +1,7 @@
 //! What a verdict rests on, in plain words and numbers.
 
 use schemas::judgement::{Tally, Verdict};
+use schemas::text::grouped;
 
 use super::evalue::ln_needed;
 use super::judge::Judge;
@@ -110,19 +111,6 @@ pub fn to_one(ln: f64) -> String {
         ln => format!("{:.1}", exp(ln)),
     };
     format!("{odds} to 1")
-}
-
-/// Returns a number with commas between its thousands.
-pub fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
-    for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
 }
 
 /// Returns a share in percent, with two digits that tell.

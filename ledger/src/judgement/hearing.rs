@@ -6,11 +6,12 @@
 use schemas::judgement::{
     Begun, Counted, Counts, Evidence, IN_TICKS, Judged, Measured, MetricEvidence, Tally, Verdict,
 };
+use schemas::text::grouped;
 use schemas::{EffectId, RolloutId};
 use serde::{Deserialize, Serialize};
 
 use super::evalue::ln_needed;
-use super::evidence::{self, grouped};
+use super::evidence;
 use super::exact;
 use super::forecast;
 use super::judge::{Judge, RULE};
