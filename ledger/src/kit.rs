@@ -325,7 +325,7 @@ impl World {
     /// Returns the version's newest stack, or the one of this name.
     pub(crate) fn stack(&self, text: &str) -> StackId {
         let name = stack_name(text);
-        let is_it = |stack: &Stack| stack.version == name.version && (name.is_first() || stack.number == name.number);
+        let is_it = |stack: &Stack| name.means(&stack.version, stack.number);
         let of_version = self.deployment().stacks.iter().filter(|(_, stack)| is_it(stack));
         of_version.max_by_key(|(_, stack)| stack.requested_at).map(|(id, _)| *id).expect("a stack")
     }

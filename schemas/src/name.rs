@@ -34,6 +34,21 @@ impl StackName {
     pub fn is_first(&self) -> bool {
         self.number <= 1
     }
+
+    /// Says whether it means the stack of `version` with this number: it is its name, or the version of whichever stack.
+    pub fn means(&self, version: &Version, number: u32) -> bool {
+        self.version == *version && (self.is_first() || self.number == number)
+    }
+}
+
+/// The number of a stack that was recorded before stacks were counted.
+pub fn first() -> u32 {
+    1
+}
+
+/// Says whether a number is that of the first stack of a version, which is left out where it is kept.
+pub fn is_first(number: &u32) -> bool {
+    *number == 1
 }
 
 impl From<Version> for StackName {

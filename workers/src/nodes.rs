@@ -23,7 +23,7 @@ pub struct Launch {
     /// The release it runs.
     pub version: Version,
     /// Which stack of that release it belongs to, from 1.
-    #[serde(default = "first", skip_serializing_if = "is_first")]
+    #[serde(default = "schemas::name::first", skip_serializing_if = "schemas::name::is_first")]
     pub number: u32,
     /// Which of the stack's places it fills, from 0.
     pub slot: u16,
@@ -40,14 +40,6 @@ pub struct Launch {
     /// The user as whom it runs; without one a user of the adapter's choice.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
-}
-
-fn first() -> u32 {
-    1
-}
-
-fn is_first(number: &u32) -> bool {
-    *number == 1
 }
 
 impl Launch {

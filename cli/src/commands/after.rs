@@ -7,6 +7,7 @@ use schemas::command::Command;
 use schemas::hold::Cause;
 use schemas::{DeploymentId, Offset, StackName, Version, Weight};
 
+use crate::not_allowed::in_quotes;
 use crate::render::words::percent;
 
 /// How things stood before a command, as far as it could be read.
@@ -78,8 +79,7 @@ fn undo_hold(deployment: &DeploymentId, before: Option<&DeploymentStatus>) -> St
         return hold::lift_one(deployment, Cause::Asked);
     };
     let until = replaced.until.map(|until| format!(", with --for what is left until {until}")).unwrap_or_default();
-    let reason = replaced.reason.replace('\'', r"'\''");
-    format!("ionledger hold {} --reason '{reason}'{until}", deployment.arguments())
+    format!("ionledger hold {} --reason {}{until}", deployment.arguments(), in_quotes(&replaced.reason))
 }
 
 /// Returns the name of the stack that was asked for, if one was.

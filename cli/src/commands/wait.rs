@@ -105,9 +105,8 @@ pub(crate) async fn requested_rollout_ended(
     watch(session, door, deployment, wait, |status| look_at_request(status, version)).await
 }
 
-/// Says whether `asked` means the stack of this name: it is its name, or the version of whichever stack.
 fn means(asked: &StackName, name: Option<StackName>) -> bool {
-    name.is_some_and(|name| name == *asked || (asked.is_first() && name.version == asked.version))
+    name.is_some_and(|name| asked.means(&name.version, name.number))
 }
 
 fn look_at_request(status: &DeploymentStatus, version: &StackName) -> Look {

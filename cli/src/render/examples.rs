@@ -86,7 +86,7 @@ fn ana() -> Value {
         "time": "2026-11-22T13:25:00Z", "reason": "checkout\nis slow"})
 }
 
-/// Two versions that share the traffic, the newcomer put there by a worker for a person.
+/// Two versions that share the traffic, the canary put there by a worker for a person.
 pub(super) fn who_shipped() -> WhoShipped {
     let release = json!({"artifact": {"sha256": HASH, "name": "api", "size_bytes": 7}, "recorded": origin("pipeline", "ci", None),
         "source": {"commit": "4f2a91c", "run_url": "https://ci/8812"}});

@@ -347,7 +347,7 @@ fn after_resume(left: SignedDuration) -> String {
     }
 }
 
-/// What the old version keeps while the newcomer bakes, and at the step before that how long it will.
+/// What the old version keeps while the canary bakes, and at the step before that how long it will.
 fn bake(rollout: &RolloutStatus) -> Option<String> {
     let step = rollout.plan.bake_step()?;
     let control = Weight::FULL.basis_points() - rollout.plan.steps.get(usize::from(step))?.basis_points();

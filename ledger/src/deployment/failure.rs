@@ -6,7 +6,7 @@ use schemas::command::DeploymentOutcome;
 use schemas::{StackId, StackName, Timestamp, Version, stack};
 use serde::{Deserialize, Serialize};
 
-use super::{Case, Deployment, Phase, Stack, name, retention};
+use super::{Case, Deployment, Phase, Stack, retention};
 use crate::backoff::Backoff;
 use crate::decide::{Decision, Rejection};
 use crate::state::At;
@@ -38,7 +38,7 @@ pub struct Failed {
     /// Its version.
     pub version: Version,
     /// Which stack of that version it was.
-    #[serde(default = "name::first", skip_serializing_if = "name::is_first")]
+    #[serde(default = "schemas::name::first", skip_serializing_if = "schemas::name::is_first")]
     pub number: u32,
     /// When it was asked for.
     pub requested_at: Timestamp,
@@ -134,13 +134,12 @@ pub(super) fn forget(deployment: &mut Deployment, stack: StackId) {
 pub(super) fn decide_dismiss(case: &Case<'_>, name: &StackName) -> Result<Decision, Rejection> {
     let Case { id, deployment, service, .. } = case;
     let version = &name.version;
-    let means = |of: &Version, number: u32| of == version && (name.is_first() || name.number == number);
     if !service.releases.contains_key(version) {
         return Err(Rejection::unknown_release(&id.service, version, service.releases.keys()));
     }
-    let gone = deployment.failed.iter().filter(|(_, failed)| means(&failed.version, failed.number));
+    let gone = deployment.failed.iter().filter(|(_, failed)| name.means(&failed.version, failed.number));
     let gone = gone.map(|(stack, _)| *stack);
-    let failed = |stack: &Stack| stack.failure.is_some() && means(&stack.version, stack.number);
+    let failed = |stack: &Stack| stack.failure.is_some() && name.means(&stack.version, stack.number);
     let here = deployment.stacks.iter().filter(|(_, stack)| failed(stack));
     let events: Vec<_> =
         gone.chain(here.map(|(stack, _)| *stack)).map(|stack| stack::Dismissed { stack }.into()).collect();

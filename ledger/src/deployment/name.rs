@@ -10,15 +10,6 @@ use schemas::{StackId, StackName, Version, Weight};
 use super::{Case, Deployment, Phase, Stack};
 use crate::decide::Rejection;
 
-/// The number of a stack that was recorded before stacks were counted.
-pub(super) fn first() -> u32 {
-    1
-}
-
-pub(super) fn is_first(number: &u32) -> bool {
-    *number == 1
-}
-
 impl Stack {
     /// Returns its name.
     pub fn name(&self) -> StackName {
@@ -44,17 +35,17 @@ impl Deployment {
         self.stacks.get(&stack).map(|stack| (&stack.version, stack.number)).or_else(held).or_else(failed)
     }
 
-    /// Returns the name of the next stack of `version`: its number is above that of every stack of it that is remembered.
+    /// Returns the name of the next stack of `version`: its number is above that of every stack of it that is remembered, and of
+    /// every second one that ever was.
     pub(super) fn next_name(&self, version: &Version) -> StackName {
         let traffic = &self.traffic;
-        let stacks = self.stacks.values().map(|stack| (&stack.version, stack.number));
-        let failed = self.failed.values().map(|failed| (&failed.version, failed.number));
-        let holders = traffic.holders.iter().map(|holder| (&holder.version, holder.number));
-        let rejected = traffic.rejected.iter().map(|rejected| (&rejected.version, rejected.number));
-        let dropped = self.dropped.iter().map(|dropped| (&dropped.version, dropped.number));
-        let numbers = self.numbers.iter().map(|(version, number)| (version, *number));
-        let known = stacks.chain(failed).chain(holders).chain(rejected).chain(dropped).chain(numbers);
-        let last = known.filter(|(known, _)| *known == version).map(|(_, number)| number).max();
+        let stacks = self.stacks.values().map(|stack| &stack.version);
+        let failed = self.failed.values().map(|failed| &failed.version);
+        let holders = traffic.holders.iter().map(|holder| &holder.version);
+        let rejected = traffic.rejected.iter().map(|rejected| &rejected.version);
+        let dropped = self.dropped.iter().map(|dropped| &dropped.version);
+        let mut known = stacks.chain(failed).chain(holders).chain(rejected).chain(dropped);
+        let last = self.numbers.get(version).copied().or_else(|| known.any(|known| known == version).then_some(1));
         StackName::new(version.clone(), last.unwrap_or(0).saturating_add(1))
     }
 
@@ -132,8 +123,7 @@ impl Case<'_> {
     fn no_stack(&self, name: &StackName) -> String {
         let (version, arguments) = (&name.version, &self.id.service);
         let env = self.id.env_flag();
-        let means = |stack: &Stack| stack.version == *version && (name.is_first() || stack.number == name.number);
-        let collecting = self.deployment.stacks.values().any(means);
+        let collecting = self.deployment.stacks.values().any(|stack| name.means(&stack.version, stack.number));
         let what = if collecting { "its stack is being taken down" } else { "it has no stack" };
         let mut others: Vec<StackName> = self.deployment.live_of(version).map(|(_, stack)| stack.name()).collect();
         others.sort();

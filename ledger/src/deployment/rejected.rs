@@ -9,7 +9,7 @@ use schemas::traffic::Rejected as RejectedEvent;
 use schemas::{Event, StackId, StackName, Timestamp, Version, Weight, Weights, text};
 use serde::{Deserialize, Serialize};
 
-use super::{Case, Deployment, name};
+use super::{Case, Deployment};
 use crate::decide::Rejection;
 
 /// How many marks of stacks that are gone are kept; beyond it the oldest is forgotten.
@@ -23,7 +23,7 @@ pub struct Rejected {
     /// Its version.
     pub version: Version,
     /// Which stack of that version it is.
-    #[serde(default = "name::first", skip_serializing_if = "name::is_first")]
+    #[serde(default = "schemas::name::first", skip_serializing_if = "schemas::name::is_first")]
     pub number: u32,
     /// Whether another stack of the version was in good standing, so that nothing is held against the version.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]

@@ -27,7 +27,7 @@ pub struct Rollout {
     pub id: RolloutId,
     /// The stack that serves.
     pub baseline: StackId,
-    /// The newcomer.
+    /// The canary's stack.
     pub canary: StackId,
     /// How it shall go.
     pub plan: Plan,
@@ -373,7 +373,7 @@ pub(super) struct Roll {
     pub(super) again: bool,
 }
 
-/// Decides `roll`: none if the same rollout is under way, or the newcomer has all traffic. A rollout whose place is
+/// Decides `roll`: none if the same rollout is under way, or the canary has all traffic. A rollout whose place is
 /// taken gives its canary's traffic back first, so that every rollout begins with all of it on its baseline.
 ///
 /// # Errors
@@ -400,8 +400,8 @@ pub(super) fn decide_roll(
         return Err(older(case, from, to));
     }
     let (baseline, serving) = case.stack_of(from)?;
-    let (canary, newcomer) = case.ready_stack_of(to)?;
-    let (from, to) = (&serving.name(), &newcomer.name());
+    let (canary, to_stack) = case.ready_stack_of(to)?;
+    let (from, to) = (&serving.name(), &to_stack.name());
     if baseline == canary {
         return Err(Rejection::Invalid(format!("a rollout needs two stacks, both are {from}")));
     }

@@ -10,7 +10,7 @@ use schemas::{EffectId, StackId, Timestamp, Version, Weights, node, stack, text}
 use serde::{Deserialize, Serialize};
 
 use super::failure::{self, Failure};
-use super::{Case, Deployment, Waiting, name, waiting};
+use super::{Case, Deployment, Waiting, waiting};
 use crate::decide::{Decision, Rejection};
 use crate::state::At;
 
@@ -20,7 +20,7 @@ pub struct Stack {
     /// The release's version.
     pub version: Version,
     /// Which stack of that version it is, from 1.
-    #[serde(default = "name::first", skip_serializing_if = "name::is_first")]
+    #[serde(default = "schemas::name::first", skip_serializing_if = "schemas::name::is_first")]
     pub number: u32,
     /// What runs.
     pub artifact: Artifact,

@@ -11,7 +11,7 @@ use schemas::{
 use serde::{Deserialize, Serialize};
 
 use super::rejected::{self, How, Rejected};
-use super::{Case, Deployment, Phase, generation, hold, name, waiting};
+use super::{Case, Deployment, Phase, generation, hold, waiting};
 use crate::decide::{Decision, Rejection};
 use crate::state::At;
 
@@ -92,7 +92,7 @@ pub struct Holder {
     /// Its version.
     pub version: Version,
     /// Which stack of that version it is.
-    #[serde(default = "name::first", skip_serializing_if = "name::is_first")]
+    #[serde(default = "schemas::name::first", skip_serializing_if = "schemas::name::is_first")]
     pub number: u32,
     /// Since when.
     pub at: Timestamp,

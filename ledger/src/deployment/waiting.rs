@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::rollback::live;
 use super::rollout::{given_way, taken_over};
-use super::{Case, Deployment, Phase, hold, name};
+use super::{Case, Deployment, Phase, hold};
 use crate::decide::{Decision, Rejection};
 use crate::service::Service;
 use crate::state::At;
@@ -45,7 +45,7 @@ pub struct Dropped {
     /// The version.
     pub version: Version,
     /// Which stack of that version it is.
-    #[serde(default = "name::first", skip_serializing_if = "name::is_first")]
+    #[serde(default = "schemas::name::first", skip_serializing_if = "schemas::name::is_first")]
     pub number: u32,
     /// Why.
     pub reason: String,

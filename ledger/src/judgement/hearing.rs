@@ -148,7 +148,7 @@ impl Hearing {
         Measured { epoch: IN_TICKS.to_owned(), baseline, canary }
     }
 
-    /// Returns what the judge says now of a rollout at `step`; `canary` is the newcomer's version.
+    /// Returns what the judge says now of a rollout at `step`; `canary` is its version.
     pub fn judged(&self, step: u16, canary: &str) -> Judged {
         let Measured { baseline, canary: of_canary, .. } = self.measured();
         let verdict = self.judge.verdict();

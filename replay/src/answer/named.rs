@@ -19,7 +19,7 @@ impl VersionStatus {
 
     /// Says whether `name` means it: it is its name, or the version of whichever stack.
     pub fn is_called(&self, name: &StackName) -> bool {
-        self.name() == *name || (name.is_first() && self.version == name.version)
+        name.means(&self.version, self.name().number)
     }
 }
 
@@ -36,7 +36,7 @@ impl RolloutStatus {
         named(self.baseline_name.as_ref(), self.baseline.as_ref())
     }
 
-    /// Returns the name of the newcomer's stack.
+    /// Returns the name of the canary's stack.
     pub fn canary_name(&self) -> Option<StackName> {
         named(self.canary_name.as_ref(), self.canary.as_ref())
     }

@@ -31,7 +31,7 @@ pub struct RolloutStatus {
     /// The name of that stack.
     #[serde(default)]
     pub baseline_name: Option<StackName>,
-    /// The newcomer; none if its stack is gone.
+    /// The canary; none if its stack is gone.
     pub canary: Option<Version>,
     /// The canary's stack.
     pub canary_stack: StackId,
@@ -42,7 +42,7 @@ pub struct RolloutStatus {
     pub phase: RolloutPhase,
     /// Whether it is running or paused.
     pub live: bool,
-    /// Whether it bakes: the old version keeps a small share, and the newcomer is judged on.
+    /// Whether it bakes: the old version keeps a small share, and the canary is judged on.
     #[serde(default)]
     pub baking: bool,
     /// Why it is paused, came back, or was ended by somebody.

@@ -70,8 +70,10 @@ impl Client {
         // reqwest brings no cryptography of its own. Another client may have set it before, which is as well.
         let _ = rustls::crypto::ring::default_provider().install_default();
         // A proxy for the way to the internet is none for the way to a server of one's own.
-        let http = || reqwest::Client::builder().no_proxy().connect_timeout(CONNECT_MAX).timeout(ANSWER_MAX);
-        let http = || http().user_agent("ionledger");
+        let http = || {
+            let http = reqwest::Client::builder().no_proxy().user_agent("ionledger");
+            http.connect_timeout(CONNECT_MAX).timeout(ANSWER_MAX)
+        };
         // A server without TLS is asked also where the system has no certificates.
         let is_plain = address.starts_with("http://");
         let built =

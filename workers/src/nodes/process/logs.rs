@@ -150,10 +150,8 @@ impl Wanted {
         let number = u32::from(launch.slot) + 1;
         let begins = |name: &str| name.len() >= ID_BYTES_MIN && launch.effect.to_string().starts_with(name);
         let is_named = |name: &String| number.to_string() == *name || begins(name.as_str());
-        let is_of =
-            |name: &StackName| launch.version == name.version && (name.is_first() || launch.number == name.number);
         launch.deployment == self.deployment
-            && self.version.as_ref().is_none_or(is_of)
+            && self.version.as_ref().is_none_or(|name| name.means(&launch.version, launch.number))
             && self.node.as_ref().is_none_or(is_named)
     }
 }
