@@ -50,14 +50,15 @@ fn logs_show_what_nodes_wrote_without_their_secrets_whether_or_not_up_runs() {
     let path = house.deployment()["versions"][0]["nodes"][0]["log"].as_str().unwrap().to_owned();
     assert!(fs::read_to_string(&path).unwrap().contains(SECRET), "{path} is the node's own");
 
-    for wrong in [
-        vec!["logs", "web"],
-        vec!["logs", "web", "-f"],
-        vec!["logs", "api", "9.9.9"],
-        vec!["logs", "api", "--node", "7"],
+    for (wrong, named) in [
+        (vec!["logs", "web"], "no node of production/web"),
+        (vec!["logs", "web", "-f"], "no node of production/web"),
+        (vec!["logs", "api", "9.9.9"], "no node of production/api 9.9.9"),
+        (vec!["logs", "api", "--node", "7"], "no node 7 of production/api"),
     ] {
         let said = house.run(&wrong);
-        assert!(said.code == 1 && said.stderr.contains("has a log here"), "{wrong:?}: {said:?}");
+        let line = format!("{named} has a log here");
+        assert!(said.code == 1 && said.stderr.contains(&line), "{wrong:?}: {said:?}");
     }
     assert_eq!(house.run(&["logs", "api", "--since", "sometime"]).code, 2);
 

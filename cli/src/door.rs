@@ -177,7 +177,7 @@ impl Door {
         // Nothing runs that could launch a node whose log may be waited for.
         if logs.is_empty() {
             let next = "`ionledger status` shows what runs; of ended nodes the last 100 are kept";
-            return Err(Failure::error(format!("no such node of {} has a log here; {next}", wanted.deployment)));
+            return Err(Failure::error(format!("no {} has a log here; {next}", wanted.told())));
         }
         Ok(Lines::Folder(logs))
     }

@@ -33,7 +33,13 @@ pub(crate) fn failure(error: &clap::Error) -> Failure {
             let next = did_you_mean(context(ContextKind::SuggestedArg));
             format!("unexpected `{}`{next}; see `{help}`", name(ContextKind::InvalidArg))
         }
-        ErrorKind::MissingRequiredArgument => format!("missing {}; see `{help}`", name(ContextKind::InvalidArg)),
+        ErrorKind::MissingRequiredArgument => {
+            let missing = match error.get(ContextKind::InvalidArg) {
+                Some(ContextValue::Strings(all)) => all.join(" and "),
+                _ => name(ContextKind::InvalidArg),
+            };
+            format!("missing {missing}; see `{help}`")
+        }
         _ => {
             let text = error.render().to_string();
             let first = text.split("\n\n").next().unwrap_or_default().trim_start_matches("error: ");

@@ -26,6 +26,7 @@ fn a_sentence_that_is_none_is_a_usage_error_in_one_line() {
         ("hold api --lift=both", "--lift"),
         ("new api 1.2/3", "`1.2/3` is not a version"),
         ("new api 1.2.3 --steps 1,100", "missing --roll <DURATION>"),
+        ("renew api --again", "missing --roll [<DURATION>] and --reason <TEXT>; see `ionledger renew --help`"),
         ("rollback api/v2", "`api/v2` is not a service name"),
         (&format!("rollback {long}"), "aaa...` is not a service name: use 1 to 63"),
         ("rollback api --env Production", "`Production` is not an environment name: use"),

@@ -50,7 +50,7 @@ pub(super) async fn get(
     let since = since.map(|text| super::reads::time(&api, &text)).transpose()?;
     let deployment = DeploymentId { environment, service };
     let wanted = Wanted { deployment: deployment.clone(), version, node, since, follow };
-    let data = api.data.clone();
+    let (data, told) = (api.data.clone(), wanted.told());
     let logs = tokio::task::spawn_blocking(move || Logs::open(&data, wanted)).await;
     let logs = logs.map_err(|error| Problem::new(Code::Internal, error.to_string()))?;
     let logs =
@@ -59,7 +59,7 @@ pub(super) async fn get(
     let may_come = follow && api.ledger.view().state().service(&deployment.service).is_some();
     if logs.is_empty() && !may_come {
         let next = "`ionledger status` shows what runs; of ended nodes the last 100 are kept";
-        return Err(Problem::new(Code::Unknown, format!("no such node of {deployment} has a log here; {next}")));
+        return Err(Problem::new(Code::Unknown, format!("no {told} has a log here; {next}")));
     }
     let (parts, body) = Parts::channel();
     tokio::spawn(tell(logs, follow, api.closing.clone(), parts));

@@ -39,6 +39,15 @@ pub struct Wanted {
     pub follow: bool,
 }
 
+impl Wanted {
+    /// Says whose log is wanted, as `node 2 of production/api 1.2.3`.
+    pub fn told(&self) -> String {
+        let node = self.node.as_ref().map(|node| format!(" {node}")).unwrap_or_default();
+        let stack = self.version.as_ref().map(|name| format!(" {name}")).unwrap_or_default();
+        format!("node{node} of {}{stack}", self.deployment)
+    }
+}
+
 /// A line of a node's log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Line {
