@@ -2,54 +2,49 @@
 //! back, and that a good one does not. Times are bounds of the product, so the tests take turns and run in a binary of
 //! their own.
 
-#[path = "support/house.rs"]
-mod house;
-#[path = "support/load.rs"]
-mod load;
-
 use std::time::{Duration, Instant};
 
-use house::{House, eventually};
-use load::Load;
 use schemas::Weight;
+use support::installation::{Installation, eventually};
+use support::load::Load;
 use tokio::sync::Mutex;
 
 static TURN: Mutex<()> = Mutex::const_new(());
 
 /// A service of so many nodes, rolled out at 10 % for an hour, with 1.0.0 serving and users on the line.
 struct Stage {
-    house: House,
+    installation: Installation,
     load: Load,
 }
 
 impl Stage {
     async fn new(nodes: u16, judgement: &str, per_second: u32, arguments: &[&str]) -> Self {
-        let house = House::new();
+        let installation = Installation::new();
         let toml = format!(
             "name = \"api\"\nowner = \"team\"\n\
              [check]\npath = \"/health\"\ninterval = \"1 s\"\nhealthy_after = 1\n\
              [capacity]\nnodes = {nodes}\nmin_ready = 1\n\
              [rollout]\nsteps = [10, 100]\nduration = \"1 hour\"\n{judgement}"
         );
-        house.ok(&["apply", &house.file("api.toml", &toml)]);
-        house.release("1.0.0", arguments);
-        house.new_stack("1.0.0");
-        house.ok(&["traffic", "api", "1.0.0", "100"]);
-        eventually("the weights are applied", || house.deployment()["weights_applied"] == true);
-        let load = Load::start(&house.users(), per_second);
+        installation.ok(&["apply", &installation.file("api.toml", &toml)]);
+        installation.release("1.0.0", arguments);
+        installation.new_stack("1.0.0");
+        installation.ok(&["traffic", "api", "1.0.0", "100"]);
+        eventually("the weights are applied", || installation.deployment()["weights_applied"] == true);
+        let load = Load::start(&installation.users(), per_second);
         load.answers(3_000).await;
-        Self { house, load }
+        Self { installation, load }
     }
 
     /// Makes 1.1.0 ready.
     fn ready(&self, arguments: &[&str]) {
-        self.house.release("1.1.0", arguments);
-        self.house.new_stack("1.1.0");
+        self.installation.release("1.1.0", arguments);
+        self.installation.new_stack("1.1.0");
     }
 
     /// Begins the rollout, and returns when the proxy first gave the canary requests.
     fn roll(&self) -> Instant {
-        self.house.ok(&["roll", "api", "1.0.0", "1.1.0"]);
+        self.installation.ok(&["roll", "api", "1.0.0", "1.1.0"]);
         self.until("the canary has traffic", Duration::from_secs(60), |share| share > Weight::ZERO);
         Instant::now()
     }
@@ -57,7 +52,7 @@ impl Stage {
     /// The canary's share as the proxy serves it; nothing if it was too busy to say.
     fn share(&self) -> Option<Weight> {
         let deployment = "production/api".parse().unwrap();
-        let held = self.house.ask_proxy(async move |proxy| proxy.routes(&deployment).await);
+        let held = self.installation.ask_proxy(async move |proxy| proxy.routes(&deployment).await);
         let routes = held.ok()??.routes;
         let canary = routes.backends.iter().find(|(_, of)| of.version.to_string() == "1.1.0");
         Some(canary.map_or(Weight::ZERO, |(stack, _)| routes.weights.of(*stack)))
@@ -66,7 +61,7 @@ impl Stage {
     fn until(&self, what: &str, within: Duration, is_so: impl Fn(Weight) -> bool) {
         let began = Instant::now();
         while !self.share().is_some_and(&is_so) {
-            let status = || self.house.ok(&["explain", "api"]);
+            let status = || self.installation.ok(&["explain", "api"]);
             assert!(began.elapsed() < within, "{what}: not within {within:?}; {}", status());
             std::thread::sleep(Duration::from_millis(30));
         }
@@ -84,13 +79,13 @@ impl Stage {
     fn came_back(&self, since: Instant, seconds: u64) -> (Duration, String) {
         self.until("the canary is back", Duration::from_secs(seconds), |share| share == Weight::ZERO);
         let took = since.elapsed();
-        let explained = self.house.ok(&["explain", "api"]);
-        eprintln!("back after {took:?}: {}", self.house.deployment()["rollout"]["reason"]);
+        let explained = self.installation.ok(&["explain", "api"]);
+        eprintln!("back after {took:?}: {}", self.installation.deployment()["rollout"]["reason"]);
         (took, explained)
     }
 
     fn evidence(&self) -> serde_json::Value {
-        self.house.deployment()["rollout"]["evidence"].clone()
+        self.installation.deployment()["rollout"]["evidence"].clone()
     }
 }
 
@@ -106,8 +101,8 @@ async fn an_equal_version_is_accepted_and_with_early_gets_all_traffic() {
     let since = stage.roll();
     stage.until("it has all traffic", Duration::from_secs(300), |share| share == Weight::FULL);
     eprintln!("all traffic after {:?}", since.elapsed());
-    eventually("it is complete", || stage.house.deployment()["rollout"]["phase"] == "completed");
-    let rollout = stage.house.deployment()["rollout"].clone();
+    eventually("it is complete", || stage.installation.deployment()["rollout"]["phase"] == "completed");
+    let rollout = stage.installation.deployment()["rollout"].clone();
     assert_eq!(rollout["verdict"]["verdict"], "not_worse", "{rollout}");
     stage.load.stop().await.assert_none_lost();
 }
@@ -169,19 +164,20 @@ async fn a_canary_that_answers_nothing_is_back_within_three_seconds() {
 async fn one_bad_node_of_four_is_named_and_the_version_kept() {
     let _turn = TURN.lock().await;
     let stage = Stage::new(4, ERRORS, 600, &[]).await;
-    let named = stage.house.file("bad-node", "none");
+    let named = stage.installation.file("bad-node", "none");
     stage.ready(&["--error-rate=0.5", &format!("--only-node={named}")]);
-    let versions = stage.house.deployment()["versions"].as_array().unwrap().clone();
+    let versions = stage.installation.deployment()["versions"].as_array().unwrap().clone();
     let canary = versions.iter().find(|version| version["version"] == "1.1.0").unwrap();
     let bad = canary["nodes"][2]["effect"].as_str().unwrap().to_owned();
-    stage.house.file("bad-node", &bad);
+    stage.installation.file("bad-node", &bad);
     let since = stage.roll();
     eventually("the node is named", || stage.evidence()["bad_nodes"] == serde_json::json!([bad]));
     eprintln!("named after {:?}", since.elapsed());
     assert_eq!(stage.evidence()["bad_places"], serde_json::json!([3]));
+    // Users go on asking real nodes: several times as long as a whole bad version takes to come back.
     tokio::time::sleep(Duration::from_secs(5)).await;
-    assert_eq!(stage.share(), Some(Weight::from_percent(10)), "{}", stage.house.ok(&["explain", "api"]));
-    let explained = stage.house.ok(&["explain", "api", "--json"]);
+    assert_eq!(stage.share(), Some(Weight::from_percent(10)), "{}", stage.installation.ok(&["explain", "api"]));
+    let explained = stage.installation.ok(&["explain", "api", "--json"]);
     assert!(explained.contains(&bad), "{explained}");
 }
 
@@ -199,7 +195,7 @@ async fn an_outage_of_both_versions_rolls_nothing_back() {
     stage.load.answers(3_000).await;
     std::fs::remove_file(&outage).unwrap();
     stage.load.answers(1_200).await;
-    assert_eq!(stage.share(), Some(Weight::from_percent(10)), "{}", stage.house.ok(&["explain", "api"]));
+    assert_eq!(stage.share(), Some(Weight::from_percent(10)), "{}", stage.installation.ok(&["explain", "api"]));
     let canary = stage.evidence()["canary"]["errors"].as_u64().unwrap();
     assert!(canary > 50, "the canary failed too: {canary}");
 }

@@ -1,18 +1,13 @@
 //! A full disk refuses every command but a rollback, which still moves users' traffic.
 #![allow(clippy::print_stdout)] // a skipped test says so
 
-#[path = "support/house.rs"]
-mod house;
-#[path = "support/load.rs"]
-mod load;
-
 use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use house::{House, eventually};
-use load::Load;
+use support::installation::{Installation, eventually};
+use support::load::Load;
 
 /// A small file system of its own under the data folder, gone with the test.
 struct SmallDisk(PathBuf);
@@ -51,9 +46,10 @@ impl Drop for SmallDisk {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs root: `bash tests/run` runs it"]
 async fn a_full_disk_refuses_everything_but_a_rollback_and_loses_no_request() {
-    let mut house = House::empty();
-    let disk = match SmallDisk::mount(&house.data(), 64) {
+    let mut installation = Installation::empty();
+    let disk = match SmallDisk::mount(&installation.data(), 64) {
         Ok(disk) => disk,
         Err(why) => {
             println!("SKIPPED a_full_disk_refuses_everything_but_a_rollback: {why}");
@@ -61,12 +57,12 @@ async fn a_full_disk_refuses_everything_but_a_rollback_and_loses_no_request() {
             return;
         }
     };
-    house.up();
-    let users = house.serving("");
-    house.release("1.1.0", &[]);
-    house.new_stack("1.1.0");
-    house.ok(&["traffic", "api", "1.1.0", "100"]);
-    eventually("1.1.0 serves", || house.deployment()["weights_applied"] == true);
+    installation.up();
+    let users = installation.serving("");
+    installation.release("1.1.0", &[]);
+    installation.new_stack("1.1.0");
+    installation.ok(&["traffic", "api", "1.1.0", "100"]);
+    eventually("1.1.0 serves", || installation.deployment()["weights_applied"] == true);
 
     let load = Load::start(&users, 100);
     let ballast = disk.fill();
@@ -74,14 +70,14 @@ async fn a_full_disk_refuses_everything_but_a_rollback_and_loses_no_request() {
     let padding = vec![format!("\"{}\"", "x".repeat(400)); 60].join(", ");
     let refused = (0..500).find_map(|n| {
         let toml = format!("name = \"api\"\nowner = \"team {n}\"\n[run]\nargs = [{padding}]\n");
-        let said = house.run(&["apply", &house.file("padded.toml", &toml)]);
+        let said = installation.run(&["apply", &installation.file("padded.toml", &toml)]);
         (said.code != 0).then_some(said)
     });
     let refused = refused.expect("the disk is full");
     assert_eq!(refused.code, 1, "{refused:?}");
     assert!(refused.stderr.contains("disk is full"), "{refused:?}");
 
-    house.ok(&["rollback", "api"]);
+    installation.ok(&["rollback", "api"]);
     let before = load.seen.of("1.0.0");
     load.answers(100).await;
     assert!(load.seen.of("1.0.0") >= before + 90, "{:?}", load.seen.answers);
@@ -90,9 +86,9 @@ async fn a_full_disk_refuses_everything_but_a_rollback_and_loses_no_request() {
     fs::remove_file(ballast).unwrap();
     eventually("commands are taken again", || {
         let both = ["traffic", "api", "1.0.0", "50", "1.1.0", "50", "--again", "--reason", "there is room again"];
-        house.run(&both).code == 0
+        installation.run(&both).code == 0
     });
-    house.ok(&["verify"]);
-    house.take_down();
+    installation.ok(&["verify"]);
+    installation.take_down();
     drop(disk);
 }

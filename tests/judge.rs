@@ -1,16 +1,11 @@
 //! The judge outside a rollout: anyone's own counts through the command line.
 
-#[path = "cli/binary.rs"]
-mod binary;
-#[path = "support/canary.rs"]
-mod canary;
-
 use std::io::Write as _;
 use std::process::Stdio;
 
-use binary::{Run, ionledger, run, say};
-use canary::Canary;
 use serde_json::{Value, json};
+use support::binary::{Run, ionledger, run, say};
+use support::canary::{self, Canary};
 
 /// Runs `ionledger judge -` on these lines.
 fn judged(lines: &str, flags: &[&str]) -> Run {
@@ -172,7 +167,7 @@ fn a_line_that_cannot_be_understood_is_named_with_the_reason() {
     for (lines, expected) in [
         ("", "stdin:1: it is empty, the first line must be the plan"),
         ("\n \n", "the first line must be the plan"),
-        ("plan\n", "stdin:1: column 1: expected"),
+        ("plan\n", "stdin:1: column 1: this is not valid JSON"),
         ("{\"metrics\":[]}\n", "stdin:1: column 14: missing field `plan_seconds`"),
         ("{\"plan_seconds\":60,\"metrics\":[]}\n", "stdin:1: metrics: there must be 1 to 64"),
         ("{\"plan_seconds\":0,\"metrics\":[{\"name\":\"errors\"}]}\n", "stdin:1: plan_seconds: it must be above 0"),
@@ -203,7 +198,7 @@ fn a_line_that_cannot_be_understood_is_named_with_the_reason() {
         (&format!("{header}\n{}\n", tick.replace("[1,0]", "[1]")), "stdin:2: column"),
         (
             &format!("{header}\n{}\n", tick.replace("errors", "erors")),
-            "stdin:2: `erors` is no metric of the plan, it has errors",
+            "stdin:2: `erors` is not a metric of the plan, which has errors",
         ),
     ] {
         let run = judged(lines, &[]);

@@ -3,9 +3,6 @@
 
 #![allow(clippy::print_stdout)] // how the processes talk
 
-#[path = "support/kafka.rs"]
-mod cluster;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Child, ChildStdin, Command, Stdio};
@@ -13,13 +10,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
-use cluster::Cluster;
 use ledger::log::contract::{genesis, step};
-use ledger::log::kafka::{Kafka, Options, Place};
+use ledger::log::kafka::{Kafka, KafkaAddress, KafkaOptions};
 use ledger::log::{AppendError, Log as _, Urgency};
 use ledger::rule::{Parsed, Ruler, Void};
 use rustix::process::{Pid, Signal, kill_process};
 use schemas::{CommandId, Hash, Offset};
+use support::cluster::Cluster;
 use uuid::Uuid;
 
 const WRITERS: usize = 8;
@@ -43,8 +40,8 @@ struct Folded {
 }
 
 impl Folded {
-    async fn open(place: Place) -> Self {
-        let log = Kafka::open(place, Options::default()).await.unwrap();
+    async fn open(place: KafkaAddress) -> Self {
+        let log = Kafka::open(place, KafkaOptions::default()).await.unwrap();
         Self { log, ruler: Ruler::default(), voids: Vec::new() }
     }
 
@@ -157,6 +154,7 @@ impl Drop for Writer {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs a Kafka of its own: `bash tests/run` has one"]
 async fn one_of_eight_processes_wins_each_version_while_leaders_die_and_writers_stand_still() {
     if std::env::var(WRITER).is_ok() {
         return;

@@ -2,19 +2,18 @@
 //!
 //! `cargo test --workspace --features ledger/kafka-tls --test kafka_tls`
 
-#[path = "support/kafka.rs"]
-mod cluster;
-
 use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use cluster::Cluster;
 use ledger::log::contract::{genesis, step};
-use ledger::log::kafka::{Identity, Kafka, Mechanism, OpenError, Options, Place, Sasl, Secret, Security, Tls};
+use ledger::log::kafka::{
+    Identity, Kafka, KafkaAddress, KafkaOpenError, KafkaOptions, Mechanism, Sasl, Secret, Security, Tls,
+};
 use ledger::log::{Log as _, Urgency};
 use ledger::rule::NO_HEAD;
 use schemas::Offset;
+use support::cluster::Cluster;
 
 /// Within what who is not let in must hear of it: nobody waits for it to change.
 const REFUSED_WITHIN: Duration = Duration::from_secs(15);
@@ -43,9 +42,9 @@ fn certified() -> Security {
     Security { tls: Some(Tls { identity: Some(identity), ..tls("ca.pem") }), sasl: None }
 }
 
-async fn open(listener: &str, topic: &str, security: Security) -> Result<Kafka, OpenError> {
-    let place: Place = format!("kafka://{}/{topic}", cluster().listener(listener)).parse().unwrap();
-    Kafka::open(place, Options { dev: true, security, ..Options::default() }).await
+async fn open(listener: &str, topic: &str, security: Security) -> Result<Kafka, KafkaOpenError> {
+    let place: KafkaAddress = format!("kafka://{}/{topic}", cluster().listener(listener)).parse().unwrap();
+    Kafka::open(place, KafkaOptions { dev: true, security, ..KafkaOptions::default() }).await
 }
 
 /// Appends and reads back, and reads it again as somebody else.
@@ -64,11 +63,12 @@ async fn refusal(listener: &str, security: Security) -> String {
     let begun = Instant::now();
     let refused = open(listener, "refused", security).await.expect_err("it is refused");
     assert!(begun.elapsed() < REFUSED_WITHIN, "{:?}: {refused}", begun.elapsed());
-    assert!(matches!(refused, OpenError::Denied { .. }), "{refused:?}");
+    assert!(matches!(refused, KafkaOpenError::Denied { .. }), "{refused:?}");
     refused.to_string()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs a Kafka of its own: `bash tests/run` has one"]
 async fn who_logs_in_over_tls_appends_and_reads() {
     for mechanism in Mechanism::ALL {
         is_served("login", mechanism.name(), login(mechanism)).await;
@@ -76,11 +76,13 @@ async fn who_logs_in_over_tls_appends_and_reads() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs a Kafka of its own: `bash tests/run` has one"]
 async fn who_shows_a_certificate_appends_and_reads() {
     is_served("mutual", "mutual", certified()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs a Kafka of its own: `bash tests/run` has one"]
 async fn a_wrong_password_is_refused_at_once_and_not_repeated() {
     let mut security = login(Mechanism::ScramSha512);
     security.sasl.as_mut().unwrap().password = Secret::new("hush-not-this");
@@ -91,6 +93,7 @@ async fn a_wrong_password_is_refused_at_once_and_not_repeated() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs a Kafka of its own: `bash tests/run` has one"]
 async fn a_broker_that_nobody_trusted_vouches_for_gets_nothing() {
     let security = Security { tls: Some(tls("stranger.pem")), ..login(Mechanism::ScramSha256) };
     let said = refusal("login", security).await;
@@ -99,15 +102,17 @@ async fn a_broker_that_nobody_trusted_vouches_for_gets_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs a Kafka of its own: `bash tests/run` has one"]
 async fn who_shows_no_certificate_where_one_is_asked_for_is_refused() {
     let said = refusal("mutual", Security { tls: Some(tls("ca.pem")), sasl: None }).await;
     assert!(said.contains("certificate"), "{said}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs a Kafka of its own: `bash tests/run` has one"]
 async fn a_plain_connection_to_a_listener_that_speaks_tls_is_no_ledger() {
     let refused = open("login", "plain", Security::default()).await.expect_err("it is refused");
-    assert!(matches!(refused, OpenError::Stranger { .. }), "{refused:?}");
+    assert!(matches!(refused, KafkaOpenError::Stranger { .. }), "{refused:?}");
     let said = refused.to_string();
     assert!(said.contains("speaks TLS") && said.contains("set `protocol` to ssl or sasl_ssl"), "{said}");
 }

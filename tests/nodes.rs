@@ -2,9 +2,6 @@
 //! without ever touching a stranger.
 #![allow(clippy::print_stdout)] // a skipped test says so
 
-#[path = "nodes/place.rs"]
-mod place;
-
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::TcpListener;
@@ -12,31 +9,32 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use place::{
-    IONLEDGER, PATIENT, Place, all_processes, eventually, field_of_stat, files_below, kill, lives, pid, processes_of,
-};
 use rustix::process::Signal;
 use schemas::EffectId;
 use schemas::run::EnvValue;
-use workers::nodes::{Fault, Nodes as _, Seen, Stopped};
+use support::nodes::{
+    Fixture, PATIENT, all_processes, eventually, field_of_stat, files_below, kill, lives, pid, processes_of,
+};
+use support::program;
+use workers::nodes::{Fault, Nodes as _, Observed, Stopped};
 
 const LONG: Duration = Duration::from_secs(20);
 
 #[tokio::test]
 async fn a_node_that_is_launched_again_is_the_same_process() {
-    let place = Place::new();
+    let place = Fixture::new();
     let nodes = place.nodes();
     let launch = place.launch_of(place.artifact(PATIENT)).await;
     let first = nodes.launch(&launch).await.unwrap();
     assert_eq!(first.address, format!("127.0.0.1:{}", launch.port).parse().unwrap());
     assert_eq!(nodes.launch(&launch).await, Ok(first.clone()));
-    assert_eq!(nodes.look().await.unwrap().get(&launch.effect), Some(&Seen::Running(first.clone())));
+    assert_eq!(nodes.look().await.unwrap().get(&launch.effect), Some(&Observed::Running(first.clone())));
     assert_eq!(processes_of(launch.effect), [pid(&first.name)]);
 }
 
 #[tokio::test]
 async fn a_node_outlives_its_launcher_that_is_killed_and_is_adopted_by_the_next() {
-    let place = Place::new();
+    let place = Fixture::new();
     let launch = place.launch_of(place.artifact(PATIENT)).await;
     fs::write(place.data.path().join("launch"), serde_json::to_vec(&launch).unwrap()).unwrap();
     let mut launcher = Command::new(std::env::current_exe().unwrap())
@@ -51,7 +49,7 @@ async fn a_node_outlives_its_launcher_that_is_killed_and_is_adopted_by_the_next(
 
     let nodes = place.nodes();
     let adopted = match nodes.look().await.unwrap().remove(&launch.effect) {
-        Some(Seen::Running(instance)) => instance,
+        Some(Observed::Running(instance)) => instance,
         other => panic!("not adopted: {other:?}"),
     };
     assert_eq!(nodes.launch(&launch).await, Ok(adopted.clone()));
@@ -67,7 +65,7 @@ async fn a_launcher_that_waits_to_be_killed() {
     let Some(data) = std::env::var_os("PLACE") else { return };
     let data = Path::new(&data);
     let artifacts = workers::artifacts::Artifacts::open(data).unwrap().into();
-    let nodes = workers::nodes::process::ProcessNodes::open(data, IONLEDGER.into(), artifacts).unwrap();
+    let nodes = workers::nodes::process::ProcessNodes::open(data, program().into(), artifacts).unwrap();
     nodes.launch(&serde_json::from_slice(&fs::read(data.join("launch")).unwrap()).unwrap()).await.unwrap();
     fs::write(data.join("done"), "").unwrap();
     std::future::pending().await
@@ -75,7 +73,7 @@ async fn a_launcher_that_waits_to_be_killed() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn launchers_that_race_make_one_node() {
-    let place = Place::new();
+    let place = Fixture::new();
     let artifact = place.artifact(PATIENT);
     for _ in 0..20 {
         let launch = place.launch_of(artifact).await;
@@ -92,7 +90,7 @@ async fn launchers_that_race_make_one_node() {
 
 #[tokio::test]
 async fn looking_all_the_time_never_makes_a_launch_fail() {
-    let place = Place::new();
+    let place = Fixture::new();
     let artifact = place.artifact(PATIENT);
     let looker = place.nodes();
     let looking = tokio::spawn(async move {
@@ -110,7 +108,7 @@ async fn looking_all_the_time_never_makes_a_launch_fail() {
 
 #[tokio::test]
 async fn a_killed_node_is_seen_as_exited_and_its_effect_starts_no_second_one() {
-    let place = Place::new();
+    let place = Fixture::new();
     let nodes = place.nodes();
     let launch = place.launch_of(place.artifact("#!/bin/sh\necho last words\nexec sleep 1000\n")).await;
     let instance = nodes.launch(&launch).await.unwrap();
@@ -125,7 +123,7 @@ async fn a_killed_node_is_seen_as_exited_and_its_effect_starts_no_second_one() {
 
 #[tokio::test]
 async fn a_node_that_dies_at_once_gives_its_last_words_as_the_reason() {
-    let place = Place::new();
+    let place = Fixture::new();
     let nodes = place.nodes();
     let launch = place.launch_of(place.artifact("#!/bin/sh\necho no database >&2\nexit 3\n")).await;
     let said = match nodes.launch(&launch).await {
@@ -139,11 +137,11 @@ async fn a_node_that_dies_at_once_gives_its_last_words_as_the_reason() {
 
 #[tokio::test]
 async fn what_cannot_be_run_is_a_permanent_fault_that_says_why() {
-    let place = Place::new();
+    let place = Fixture::new();
     let cases = [
-        ("just text\n", "is no program: it begins neither as an ELF executable nor with `#!`"),
+        ("just text\n", "is not a program: it begins neither as an ELF executable nor with `#!`"),
         ("#!/no/such/interpreter\n", "cannot run artifact"),
-        ("\x7fELFbut not really", "is no program"),
+        ("\x7fELFbut not really", "is not a program"),
     ];
     for (content, why) in cases {
         let launch = place.launch_of(place.artifact(content)).await;
@@ -160,7 +158,7 @@ async fn what_cannot_be_run_is_a_permanent_fault_that_says_why() {
 
 #[tokio::test]
 async fn a_port_that_a_stranger_holds_is_named() {
-    let place = Place::new();
+    let place = Fixture::new();
     let mut launch = place.launch_of(place.artifact(PATIENT)).await;
     let stranger = TcpListener::bind("127.0.0.1:0").unwrap();
     launch.port = stranger.local_addr().unwrap().port();
@@ -172,7 +170,7 @@ async fn a_port_that_a_stranger_holds_is_named() {
 
 #[tokio::test]
 async fn an_effect_that_comes_back_with_other_parameters_is_refused() {
-    let place = Place::new();
+    let place = Fixture::new();
     let mut launch = place.launch_of(place.artifact(PATIENT)).await;
     place.nodes().launch(&launch).await.unwrap();
     launch.args.push("more".into());
@@ -182,7 +180,7 @@ async fn an_effect_that_comes_back_with_other_parameters_is_refused() {
 
 #[tokio::test]
 async fn a_stopped_node_ends_with_its_children_and_a_late_launch_does_nothing() {
-    let place = Place::new();
+    let place = Fixture::new();
     let nodes = place.nodes();
     let family = "#!/bin/sh\nsleep 1000 &\nsetsid sleep 1000 &\nenv -i sleep 1000 &\necho ready\nwait\n";
     let launch = place.launch_of(place.artifact(family)).await;
@@ -201,7 +199,7 @@ async fn a_stopped_node_ends_with_its_children_and_a_late_launch_does_nothing() 
 
 #[tokio::test]
 async fn a_node_that_will_not_end_is_killed_after_the_grace() {
-    let place = Place::new();
+    let place = Fixture::new();
     let stubborn = "#!/bin/sh\ntrap 'echo not yet' TERM\necho ready\nwhile :; do sleep 0.01; done\n";
     let launch = place.launch_of(place.artifact(stubborn)).await;
     place.nodes().launch(&launch).await.unwrap();
@@ -213,7 +211,7 @@ async fn a_node_that_will_not_end_is_killed_after_the_grace() {
 
 #[tokio::test]
 async fn stopping_what_never_ran_keeps_it_from_ever_starting() {
-    let place = Place::new();
+    let place = Fixture::new();
     let launch = place.launch_of(place.artifact(PATIENT)).await;
     assert_eq!(place.nodes().stop(launch.effect, LONG).await, Ok(Stopped::NotRunning));
     assert!(matches!(place.nodes().launch(&launch).await, Err(Fault::Permanent(_))));
@@ -222,13 +220,14 @@ async fn stopping_what_never_ran_keeps_it_from_ever_starting() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stop_that_races_a_launch_leaves_nothing_running() {
-    let place = Place::new();
+    let place = Fixture::new();
     let artifact = place.artifact(PATIENT);
     let mut launched = 0;
     for delay_ms in 0..20 {
         let launch = place.launch_of(artifact).await;
         let (nodes, same) = (place.nodes(), launch.clone());
         let launching = tokio::spawn(async move { nodes.launch(&same).await });
+        // A real process is started meanwhile, and each round stops it at another moment of its start.
         tokio::time::sleep(Duration::from_millis(delay_ms)).await;
         place.nodes().stop(launch.effect, LONG).await.unwrap();
         launched += usize::from(launching.await.unwrap().is_ok());
@@ -240,7 +239,7 @@ async fn a_stop_that_races_a_launch_leaves_nothing_running() {
 
 #[tokio::test]
 async fn what_a_dead_node_has_left_behind_is_ended_by_stopping_it() {
-    let place = Place::new();
+    let place = Fixture::new();
     let nodes = place.nodes();
     let launch = place.launch_of(place.artifact("#!/bin/sh\nsetsid sleep 1000 &\nexec sleep 1000\n")).await;
     let instance = nodes.launch(&launch).await.unwrap();
@@ -253,7 +252,11 @@ async fn what_a_dead_node_has_left_behind_is_ended_by_stopping_it() {
 }
 
 /// Writes a stranger's pid into a dead node's record, as if that pid had passed on.
-async fn dead_node_with_the_pid_of_a_stranger(place: &Place, same_start: bool, other_boot: bool) -> (EffectId, Child) {
+async fn dead_node_with_the_pid_of_a_stranger(
+    place: &Fixture,
+    same_start: bool,
+    other_boot: bool,
+) -> (EffectId, Child) {
     let nodes = place.nodes();
     let launch = place.launch_of(place.artifact(PATIENT)).await;
     kill(pid(&nodes.launch(&launch).await.unwrap().name), Signal::KILL);
@@ -274,12 +277,12 @@ async fn dead_node_with_the_pid_of_a_stranger(place: &Place, same_start: bool, o
 
 #[tokio::test]
 async fn a_stranger_that_got_a_dead_nodes_pid_is_never_touched() {
-    let place = Place::new();
+    let place = Fixture::new();
     // Another start on this boot; and the very same pid and start, but on another boot.
     for (same_start, other_boot) in [(false, false), (true, true)] {
         let (effect, mut stranger) = dead_node_with_the_pid_of_a_stranger(&place, same_start, other_boot).await;
         let seen = place.nodes().look().await.unwrap().remove(&effect);
-        assert!(matches!(seen, Some(Seen::Exited(_))), "{seen:?}");
+        assert!(matches!(seen, Some(Observed::Exited(_))), "{seen:?}");
         assert_eq!(place.nodes().stop(effect, Duration::ZERO).await, Ok(Stopped::NotRunning));
         assert_eq!(stranger.try_wait().unwrap(), None, "the stranger was ended");
         stranger.kill().unwrap();
@@ -289,8 +292,9 @@ async fn a_stranger_that_got_a_dead_nodes_pid_is_never_touched() {
 
 #[tokio::test]
 async fn a_zombie_whose_parent_does_not_care_is_seen_as_exited() {
-    let place = Place::new();
-    let careless = format!("#!/bin/sh\n{IONLEDGER} \"$@\" &\nexec sleep 1000 >/dev/null\n");
+    let place = Fixture::new();
+    let program = program();
+    let careless = format!("#!/bin/sh\n{program} \"$@\" &\nexec sleep 1000 >/dev/null\n");
     let nodes = place.nodes_through(place.script("careless", &careless));
     let launch = place.launch_of(place.artifact(PATIENT)).await;
     let node = pid(&nodes.launch(&launch).await.unwrap().name);
@@ -304,7 +308,7 @@ async fn a_zombie_whose_parent_does_not_care_is_seen_as_exited() {
 
 #[tokio::test]
 async fn a_node_that_has_closed_its_lock_is_still_known() {
-    let place = Place::new();
+    let place = Fixture::new();
     let closer = "#!/bin/sh\nfor fd in 3 4 5 6 7 8 9; do eval \"exec $fd>&-\"; done\necho closed\nexec sleep 1000\n";
     let launch = place.launch_of(place.artifact(closer)).await;
     let instance = place.nodes().launch(&launch).await.unwrap();
@@ -318,7 +322,7 @@ async fn a_node_that_has_closed_its_lock_is_still_known() {
 
 #[tokio::test]
 async fn a_node_gets_a_clean_environment_its_port_and_nothing_else_that_is_open() {
-    let place = Place::new();
+    let place = Fixture::new();
     let leak = fs::File::open("/dev/null").unwrap();
     rustix::io::fcntl_setfd(&leak, rustix::io::FdFlags::empty()).unwrap();
     let curious = "#!/bin/sh\necho args $*\nenv | sort\nls -l /proc/self/fd\necho end\nexec sleep 1000\n";
@@ -356,8 +360,9 @@ async fn a_node_gets_a_clean_environment_its_port_and_nothing_else_that_is_open(
 
 #[tokio::test]
 async fn a_node_ignores_no_signal_though_its_launcher_does() {
-    let place = Place::new();
-    let deaf = place.script("deaf", &format!("#!/bin/sh\ntrap '' TERM HUP USR1\nexec {IONLEDGER} \"$@\"\n"));
+    let place = Fixture::new();
+    let program = program();
+    let deaf = place.script("deaf", &format!("#!/bin/sh\ntrap '' TERM HUP USR1\nexec {program} \"$@\"\n"));
     let launch = place.launch_of(place.artifact(PATIENT)).await;
     let nodes = place.nodes_through(deaf);
     let node = pid(&nodes.launch(&launch).await.unwrap().name);
@@ -373,7 +378,7 @@ async fn a_node_ignores_no_signal_though_its_launcher_does() {
 #[tokio::test]
 async fn a_secret_appears_in_no_file_of_ours_no_fault_and_no_tail() {
     const CANARY: &str = "canary-5f1d0c";
-    let place = Place::new();
+    let place = Fixture::new();
     let nodes = place.nodes();
     let secret = place.data.path().join("secret");
     fs::write(&secret, format!("{CANARY}\n")).unwrap();
@@ -398,7 +403,7 @@ async fn a_secret_appears_in_no_file_of_ours_no_fault_and_no_tail() {
 
 #[tokio::test]
 async fn a_reference_that_leads_nowhere_is_named() {
-    let place = Place::new();
+    let place = Fixture::new();
     let mut launch = place.launch_of(place.artifact(PATIENT)).await;
     launch.env.insert("KEY".into(), EnvValue::FromEnv("NOT_SET_ANYWHERE".into()));
     let fault = place.nodes().launch(&launch).await.unwrap_err();
@@ -409,7 +414,7 @@ async fn a_reference_that_leads_nowhere_is_named() {
 
 #[tokio::test]
 async fn a_cleaned_up_node_leaves_its_log_and_is_seen_no_more() {
-    let place = Place::new();
+    let place = Fixture::new();
     let nodes = place.nodes();
     let launch = place.launch_of(place.artifact("#!/bin/sh\necho hello\ntouch bulk\nexec sleep 1000\n")).await;
     nodes.launch(&launch).await.unwrap();
@@ -427,7 +432,7 @@ async fn a_cleaned_up_node_leaves_its_log_and_is_seen_no_more() {
 
 #[tokio::test]
 async fn the_logs_of_the_newest_hundred_cleaned_up_nodes_are_kept() {
-    let place = Place::new();
+    let place = Fixture::new();
     let nodes = place.nodes();
     let effects: Vec<EffectId> = (0..103).map(|n| EffectId(uuid::Uuid::from_u128(n))).collect();
     for effect in &effects {
@@ -440,7 +445,7 @@ async fn the_logs_of_the_newest_hundred_cleaned_up_nodes_are_kept() {
 
 #[tokio::test]
 async fn a_long_log_is_set_aside_while_the_node_goes_on_writing() {
-    let place = Place::new();
+    let place = Fixture::new();
     let nodes = place.nodes();
     let chatty = "#!/bin/sh\nhead -c 11000000 /dev/zero\necho done\nwhile [ ! -e ask ]; do sleep 0.01; done\necho more\nexec sleep 1000\n";
     let launch = place.launch_of(place.artifact(chatty)).await;
@@ -456,14 +461,14 @@ async fn a_long_log_is_set_aside_while_the_node_goes_on_writing() {
 
 #[tokio::test]
 async fn a_damaged_record_is_unknown_and_not_gone() {
-    let place = Place::new();
+    let place = Fixture::new();
     let launch = place.launch_of(place.artifact(PATIENT)).await;
     let instance = place.nodes().launch(&launch).await.unwrap();
     let path = place.folder(launch.effect).join("node.json");
     let record = fs::read(&path).unwrap();
     fs::write(&path, "{").unwrap();
     let seen = place.nodes().look().await.unwrap().remove(&launch.effect);
-    assert!(matches!(&seen, Some(Seen::Unknown { reason }) if reason.contains("node.json is damaged")), "{seen:?}");
+    assert!(matches!(&seen, Some(Observed::Unknown { reason }) if reason.contains("node.json is damaged")), "{seen:?}");
     assert!(matches!(place.nodes().launch(&launch).await, Err(Fault::Retryable(_))));
     fs::write(&path, record).unwrap();
     assert_eq!(place.nodes().launch(&launch).await, Ok(instance));
@@ -484,9 +489,9 @@ fn calls_of_a_start(trace: &Path) -> Vec<(String, usize)> {
     calls[place("setsid", 1)..=place("execve", 2)].to_vec()
 }
 
-fn strace(place: &Place, effect: EffectId, artifact: &Path, options: &[&str]) {
+fn strace(place: &Fixture, effect: EffectId, artifact: &Path, options: &[&str]) {
     let mut command = Command::new("strace");
-    command.args(options).arg(IONLEDGER).arg("node-exec").arg("--dir").arg(place.folder(effect));
+    command.args(options).arg(program()).arg("node-exec").arg("--dir").arg(place.folder(effect));
     command.arg("--artifact").arg(artifact).stdout(Stdio::null()).stderr(Stdio::null());
     command.status().unwrap();
 }
@@ -498,7 +503,7 @@ async fn node_exec_killed_at_any_of_its_system_calls_leads_to_one_node_when_laun
         assert_ne!(std::env::var("CI").as_deref(), Ok("true"), "CI must not skip it");
         return;
     }
-    let place = Place::new();
+    let place = Fixture::new();
     let hash = place.artifact("#!/bin/sh\necho born\nwhile [ ! -e leave ]; do sleep 0.01; done\n");
     let artifact = place.artifacts.verify(hash).unwrap();
     let dies = place.nodes_through("/bin/false".into()); // writes the launch down and goes no further

@@ -102,10 +102,10 @@ async fn a_service_that_does_not_listen_or_never_answers_fails() {
     assert!(failed(probe(nobody, &check()).await).contains("Connection refused"));
     let demo = Demo::start(&[]);
     let hang = HttpCheck { path: "/hang".into(), timeout_ms: 100, ..check() };
-    assert_eq!(failed(probe(demo.address, &hang).await), "no whole answer within 100 ms");
+    assert_eq!(failed(probe(demo.address, &hang).await), "no complete answer within 100 ms");
     let half = server("HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf", true);
     let half = probe(half, &HttpCheck { timeout_ms: 100, ..check() }).await;
-    assert_eq!(failed(half), "no whole answer within 100 ms");
+    assert_eq!(failed(half), "no complete answer within 100 ms");
 }
 
 #[tokio::test]

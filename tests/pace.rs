@@ -5,12 +5,15 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use ledger::decide::{self, By, Decision, Now};
+use ledger::at::At;
+use ledger::decide;
+use ledger::decision::{By, Decision, Now};
 use ledger::deployment::rollout::Phase;
 use ledger::deployment::{Deployment, Rollout};
-use ledger::state::{At, State};
+use ledger::state::State;
 use replay::answer::{self, RolloutStatus};
-use schemas::command::{Command, DeploymentOutcome, Outcome, PlanAsked, Share};
+use schemas::command::{self, Command, PlanAsked, StackWeight};
+use schemas::outcome::{self, DeploymentOutcome, Outcome};
 use schemas::policy::Policy;
 use schemas::run::{Artifact, Capacity};
 use schemas::service::Definition;
@@ -21,9 +24,9 @@ use schemas::{
 use uuid::Uuid;
 use workers::effect::{Effect, Reaction};
 use workers::facts::Facts;
+use workers::reactor::react;
 use workers::traffic::measures::bucket_of;
-use workers::traffic::{Counts, Entry, Held, Histogram, Measures, NodeMeasures, StackMeasures};
-use workers::traffic_shifter::react;
+use workers::traffic::{Counts, Entry, HeldRoutes, Histogram, Measures, NodeMeasures, StackMeasures};
 
 const OLD: &str = "1.0.0";
 const NEW: &str = "1.1.0";
@@ -93,10 +96,10 @@ impl Stage {
             policy,
         };
         let service = id().service;
-        stage.ask(Command::Apply { service: service.clone(), definition: Box::new(definition) });
+        stage.ask(Command::Apply(command::Apply { service: service.clone(), definition: Box::new(definition) }));
         for text in [OLD, NEW] {
             let artifact = Artifact { sha256: Hash::of(text.as_bytes()), name: "api".to_owned(), size_bytes: 1 };
-            stage.ask(Command::Release {
+            stage.ask(Command::Release(command::Release {
                 service: service.clone(),
                 version: version(text),
                 artifact,
@@ -104,19 +107,24 @@ impl Stage {
                 env: BTreeMap::new(),
                 source: Default::default(),
                 fixes: None,
-            });
-            stage.ask(Command::New { deployment: id(), version: version(text), then_roll: None, again: false });
+            }));
+            stage.ask(Command::New(command::New {
+                deployment: id(),
+                version: version(text),
+                then_roll: None,
+                again: false,
+            }));
             stage.bring_up(text);
         }
-        let shares = vec![Share { version: version(OLD).into(), weight: Weight::FULL }];
-        stage.ask(Command::Traffic { deployment: id(), shares, supersede: false, again: false });
+        let shares = vec![StackWeight { version: version(OLD).into(), weight: Weight::FULL }];
+        stage.ask(Command::Traffic(command::Traffic { deployment: id(), shares, supersede: false, again: false }));
         stage.drive(Duration::from_secs(60), Duration::from_millis(500));
         stage
     }
 
     fn roll(&mut self) {
         let (from, to, plan) = (version(OLD).into(), version(NEW).into(), PlanAsked::default());
-        self.ask(Command::Roll { deployment: id(), from, to, plan, supersede: false, again: false });
+        self.ask(Command::Roll(command::Roll { deployment: id(), from, to, plan, supersede: false, again: false }));
     }
 
     fn now(&self) -> Timestamp {
@@ -166,7 +174,7 @@ impl Stage {
     fn take_lease(&mut self, holder: &str) {
         let (role, holder) = (Role::TrafficShifter, holder.to_owned());
         let from = self.state.lease(role).holder;
-        self.report(&Outcome::TakeLease { role, holder, from, reason: "started".to_owned() });
+        self.report(&Outcome::TakeLease(outcome::TakeLease { role, holder, from, reason: "started".to_owned() }));
     }
 
     fn deployment(&self) -> &Deployment {
@@ -193,12 +201,12 @@ impl Stage {
         let effect = EffectId::of_launch(self.state.ledger.unwrap(), stack, 0, 0);
         let address: SocketAddr = "127.0.0.1:4000".parse().unwrap();
         for outcome in [
-            DeploymentOutcome::StartLaunch { stack, slot: 0, attempt: 0, effect, port: 4_000 },
-            DeploymentOutcome::Launched { effect, address, instance: "process 1".to_owned() },
-            DeploymentOutcome::NodeReady { effect },
-            DeploymentOutcome::StackReady { stack },
+            DeploymentOutcome::StartLaunch(outcome::StartLaunch { stack, slot: 0, attempt: 0, effect, port: 4_000 }),
+            DeploymentOutcome::Launched(outcome::Launched { effect, address, instance: "process 1".to_owned() }),
+            DeploymentOutcome::NodeReady(outcome::NodeReady { effect }),
+            DeploymentOutcome::StackReady(outcome::StackReady { stack }),
         ] {
-            self.report(&Outcome::Deployment { deployment: id(), outcome });
+            self.report(&Outcome::Deployment(outcome::DeploymentReport { deployment: id(), outcome }));
         }
     }
 
@@ -264,12 +272,13 @@ impl Stage {
             self.flow(every);
             self.look();
             for _ in 0..10 {
-                let Reaction { effects, outcomes, .. } = react(&self.state, &self.facts, self.now());
+                let Reaction { effects, outcomes, .. } =
+                    react(Role::TrafficShifter, &self.state, &self.facts, self.now());
                 let changed = outcomes.iter().filter(|outcome| self.report(outcome)).count() > 0;
                 let routed = effects.into_iter().any(|effect| match effect {
                     Effect::Route(routes) => {
                         let listening = SocketAddr::from(([127, 0, 0, 1], 80));
-                        self.entry = Some(Entry::Routed(Held { routes: *routes, listening }));
+                        self.entry = Some(Entry::Routed(HeldRoutes { routes: *routes, listening }));
                         true
                     }
                     _ => false,

@@ -1,15 +1,12 @@
 //! Prometheus as a source of measurements: the real server, and everything that one could answer.
 
-#[path = "support/prometheus.rs"]
-mod support;
-
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use schemas::policy::{JudgementPolicy, MetricWeights, Prometheus};
+use schemas::policy::{JudgementPolicy, Metrics, Prometheus};
 use schemas::run::EnvValue;
 use schemas::{StackId, StackName, Timestamp};
-use support::{DEADLINE, Fake, INTERVAL, Server, with_status};
+use support::prometheus::{DEADLINE, Fake, INTERVAL, Server, with_status};
 use uuid::Uuid;
 use workers::measures::prometheus::PrometheusSource;
 use workers::measures::{Asked, Failure, Measured, Reading, Source, Span};
@@ -25,8 +22,8 @@ fn asked() -> Asked {
 }
 
 fn policy() -> JudgementPolicy {
-    let weights = MetricWeights { errors: 40, status_4xx: 10, p50: 20, p99: 30 };
-    JudgementPolicy { weights, ..JudgementPolicy::default() }
+    let metrics = Metrics::default().weighing(&[("errors", 40), ("4xx", 10), ("p50", 20), ("p99", 30)]);
+    JudgementPolicy { metrics, ..JudgementPolicy::default() }
 }
 
 fn source(url: &str) -> PrometheusSource {
@@ -107,14 +104,14 @@ async fn the_real_server_counts_what_was_served_over_a_restart_of_the_service_an
     assert!(reason.contains("has no requests of 1.2.3: there were none, or the query finds none"), "{reason}");
     assert_eq!(first.measured().unwrap().of(OLD).requests, 0, "what was counted before the first look is nobody's");
 
-    // From a moment at which the old version has been scraped, and the newcomer has not begun.
+    // From a moment at which the old version has been scraped, and the canary has not begun.
     let from = now();
     show(&exporter, &[("1.2.2", [990, 55, 50], [990, 95, 10]), ("1.2.3", [9, 0, 1], [5, 4, 1])]);
     let read = until(&source, from, |answer| requests(answer, NEW) == 10 && requests(answer, OLD) == 95).await.unwrap();
     let Reading::Complete(measured) = &read else { panic!("{read:?}") };
     let (of_old, of_new) = (measured.of(OLD), measured.of(NEW));
-    assert_eq!((of_old.errors, of_old.status_4xx), (Some(0), Some(5)));
-    assert_eq!((of_new.errors, of_new.status_4xx), (Some(1), Some(0)), "a series that begins has begun at 0");
+    assert_eq!((of_old.hits("errors"), of_old.hits("4xx")), (Some(0), Some(5)));
+    assert_eq!((of_new.hits("errors"), of_new.hits("4xx")), (Some(1), Some(0)), "a series that begins has begun at 0");
     let latency = of_new.latency.unwrap();
     assert_eq!((latency.at_most.count(), latency.at_most.count_above(bucket_of(250.0))), (10, 1));
     assert_eq!(latency.at_least.count_above(bucket_of(100.0) - 1), 5, "four from 100 ms on, one from 250 ms on");
@@ -123,7 +120,7 @@ async fn the_real_server_counts_what_was_served_over_a_restart_of_the_service_an
     // The old version's process begins anew, and counts from 0 again.
     show(&exporter, &[("1.2.2", [20, 0, 0], [20, 0, 0]), ("1.2.3", [9, 0, 1], [5, 4, 1])]);
     let read = until(&source, from, |answer| requests(answer, OLD) == 115).await.unwrap();
-    assert_eq!(read.measured().unwrap().of(OLD).status_4xx, Some(5));
+    assert_eq!(read.measured().unwrap().of(OLD).hits("4xx"), Some(5));
 
     // The server is gone, and comes back with what it had.
     server.kill();
@@ -134,7 +131,7 @@ async fn the_real_server_counts_what_was_served_over_a_restart_of_the_service_an
     show(&exporter, &[("1.2.2", [30, 0, 0], [30, 0, 0]), ("1.2.3", [10, 0, 1], [6, 4, 1])]);
     let read =
         until(&source, from, |answer| requests(answer, OLD) == 125 && requests(answer, NEW) == 11).await.unwrap();
-    assert_eq!(read.measured().unwrap().of(NEW).errors, Some(1));
+    assert_eq!(read.measured().unwrap().of(NEW).hits("errors"), Some(1));
 }
 
 #[tokio::test]
@@ -158,10 +155,10 @@ async fn the_real_server_says_what_it_does_not_have_and_when_it_has_stopped() {
     let from = now();
     until(&source, from, |answer| matches!(answer, Ok(Reading::Partial { .. } | Reading::Complete(_)))).await.unwrap();
     let mut wrong = Prometheus { scrape_interval_ms: INTERVAL.as_millis() as u64, ..Prometheus::at(&server.url()) };
-    wrong.queries.errors = Some(r#"http_request_failures{version="{version}"}"#.to_owned());
+    wrong.queries.set("errors", Some(r#"http_request_failures{version="{version}"}"#.to_owned()));
     let read = source_of(wrong).read(&asked(), last(5)).await.unwrap();
     assert!(read.reason().unwrap().contains("has no metric `http_request_failures`; correct the query"), "{read:?}");
-    assert_eq!(read.measured().unwrap().of(NEW).errors, None);
+    assert_eq!(read.measured().unwrap().of(NEW).hits("errors"), None);
     // What was scraped in the last two seconds is not looked at yet.
     let deadline = Instant::now() + DEADLINE;
     while !source.trial(&[asked()], now()).await.unwrap().is_empty() {
@@ -172,11 +169,11 @@ async fn the_real_server_says_what_it_does_not_have_and_when_it_has_stopped() {
     let lacks = source.trial(&[stranger], now()).await.unwrap();
     assert!(lacks[0].contains("no series of the requests of 1.2.2 or of 1.2.3; correct the queries"), "{lacks:?}");
     let none = source.read(&asked(), last(5)).await.unwrap();
-    assert_eq!(none.measured().unwrap().of(NEW).errors, Some(0), "{none:?}");
+    assert_eq!(none.measured().unwrap().of(NEW).hits("errors"), Some(0), "{none:?}");
 
     // A query that is none.
     let mut wrong = Prometheus::at(&server.url());
-    wrong.queries.latency = Some(r#"latency{version="{version}""#.to_owned());
+    wrong.queries.set("latency", Some(r#"latency{version="{version}""#.to_owned()));
     let refused = source_of(wrong).read(&asked(), last(5)).await.unwrap_err();
     assert!(matches!(&refused, Failure::Refused { reason, .. } if reason.contains("parse error")), "{refused:?}");
 
@@ -279,7 +276,7 @@ async fn a_source_that_cannot_be_asked_is_named_with_its_address_the_cause_and_w
     assert_eq!(said.lines().count(), 2, "once a metric: {said}");
     fake.hang();
     let said = tried(&fake.url()).await;
-    assert!(said.ends_with("gave no whole answer within 2s; see whether it is overloaded"), "{said}");
+    assert!(said.ends_with("gave no complete answer within 2s; see whether it is overloaded"), "{said}");
 }
 
 #[tokio::test]
@@ -309,7 +306,7 @@ async fn a_server_whose_samples_are_old_is_stale_and_its_warnings_make_a_reading
     let Reading::Partial { measured, reason } = said else { panic!("{said:?}") };
     assert!(reason.contains("warns: one store is down"), "{reason}");
     let Measured { span: covered, .. } = &measured;
-    assert_eq!((*covered, measured.of(NEW).requests, measured.of(NEW).errors), (span, 10, Some(10)));
+    assert_eq!((*covered, measured.of(NEW).requests, measured.of(NEW).hits("errors")), (span, 10, Some(10)));
 }
 
 #[tokio::test]

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use proxy::{Files, TrustedProxies};
 use rustix::process::{Pid, Signal, getsid, kill_process, test_kill_process};
 use schemas::{EffectId, StackId, StreamVersion, Weights};
 use tempfile::TempDir;
@@ -14,8 +15,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use uuid::Uuid;
-use workers::proxy::{Files, TrustedProxies};
-use workers::traffic::{Backends, Held, Node, ProxyControl, Routes, Status, Timeouts, ensure_running};
+use workers::traffic::{Backends, HeldRoutes, Node, ProxyControl, Routes, Status, Timeouts, ensure_running};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -110,7 +110,7 @@ async fn get(address: SocketAddr) -> String {
     answer
 }
 
-async fn held(control: &ProxyControl) -> Held {
+async fn held(control: &ProxyControl) -> HeldRoutes {
     control.routes(&"production/api".parse().unwrap()).await.unwrap().unwrap()
 }
 

@@ -1,12 +1,9 @@
 //! The README's way, followed word for word: what stands in its blocks is run by a shell, in its order.
 
-#[path = "support/house.rs"]
-mod house;
-
 use std::net::TcpListener;
 use std::process::{Command, Stdio};
 
-use house::{House, IONLEDGER, eventually};
+use support::installation::{Installation, eventually};
 
 const README: &str = include_str!("../README.md");
 
@@ -20,9 +17,9 @@ fn blocks(chapter: &str) -> Vec<(&'static str, &'static str)> {
 
 #[test]
 fn the_readme_works_as_printed() {
-    let mut house = House::empty();
+    let mut installation = Installation::empty();
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let data = house.data();
+    let data = installation.data();
     let (mut script, mut setting) = (String::from("set -e\n"), String::new());
     for (language, text) in blocks("Use it") {
         // Only what this machine cannot share: the place and the port.
@@ -42,10 +39,10 @@ fn the_readme_works_as_printed() {
     }
     assert!(exported.iter().any(|(name, _)| name == "DB_PASSWORD"), "{setting}");
     let environment = exported.clone();
-    house.up_in(environment);
-    let bin = house.path().join("bin");
+    installation.up_in(environment);
+    let bin = installation.path().join("bin");
     std::fs::create_dir(&bin).unwrap();
-    std::os::unix::fs::symlink(IONLEDGER, bin.join("ionledger")).unwrap();
+    std::os::unix::fs::symlink(support::program(), bin.join("ionledger")).unwrap();
 
     // A watch goes on until somebody ends it, and the verdicts of a day are asked for, not waited for.
     let script = script
@@ -53,10 +50,15 @@ fn the_readme_works_as_printed() {
         .replace("ionledger judge counts.ndjson", ": ionledger judge counts.ndjson");
     let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
     let mut shell = Command::new("sh");
-    shell.args(["-x", "-c", &script]).env("PATH", path).envs(exported).current_dir(house.path()).stdin(Stdio::null());
+    shell
+        .args(["-x", "-c", &script])
+        .env("PATH", path)
+        .envs(exported)
+        .current_dir(installation.path())
+        .stdin(Stdio::null());
     let ran = shell.output().unwrap();
     let (out, err) = (String::from_utf8_lossy(&ran.stdout), String::from_utf8_lossy(&ran.stderr));
-    assert!(ran.status.success(), "{script}\n{out}\n{err}\n{}", house.log());
+    assert!(ran.status.success(), "{script}\n{out}\n{err}\n{}", installation.log());
     assert!(!err.contains("is not set where ionledger runs"), "{err}");
-    eventually("all traffic is back on 1.2.2", || house.weight("1.2.2") == 10_000);
+    eventually("all traffic is back on 1.2.2", || installation.weight("1.2.2") == 10_000);
 }

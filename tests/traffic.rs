@@ -1,32 +1,29 @@
 //! Users' traffic under weights that change: shares are exact, and no request is lost.
 
-#[path = "support/house.rs"]
-mod house;
-#[path = "support/load.rs"]
-mod load;
-
 use std::path::PathBuf;
 
-use api::client::{Client, Options};
-use house::{House, eventually, lives};
-use load::Load;
-use schemas::command::{Command, Request, Share};
+use api::client::{Client, SendOptions};
+use rustix::process::Signal;
+use schemas::command::{self, Command, Request, StackWeight};
 use schemas::{CommandId, Fence, Weight};
+use support::installation::{Installation, eventually, lives};
+use support::load::Load;
+use support::nodes::kill;
 
 /// 1.0.0 serves and 1.1.0 is ready.
-fn two_versions() -> (House, String) {
-    let house = House::new();
-    let users = house.serving("");
-    house.release("1.1.0", &[]);
-    house.new_stack("1.1.0");
-    (house, users)
+fn two_versions() -> (Installation, String) {
+    let installation = Installation::new();
+    let users = installation.serving("");
+    installation.release("1.1.0", &[]);
+    installation.new_stack("1.1.0");
+    (installation, users)
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn ninety_to_ten_gives_ten_percent_of_the_next_ten_thousand_requests() {
-    let (house, users) = two_versions();
-    house.ok(&["traffic", "api", "1.0.0", "90", "1.1.0", "10"]);
-    eventually("the weights are applied", || house.deployment()["weights_applied"] == true);
+    let (installation, users) = two_versions();
+    installation.ok(&["traffic", "api", "1.0.0", "90", "1.1.0", "10"]);
+    eventually("the weights are applied", || installation.deployment()["weights_applied"] == true);
 
     let load = Load::start(&users, 1_000);
     load.answers(10_000).await;
@@ -38,104 +35,118 @@ async fn ninety_to_ten_gives_ten_percent_of_the_next_ten_thousand_requests() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_hundred_weight_changes_and_a_rollback_lose_no_request() {
-    let (house, users) = two_versions();
+    let (installation, users) = two_versions();
     let load = Load::start(&users, 1_000);
     for n in 1..=200_u32 {
         let canary = n % 99 + 1;
-        house.ok(&["traffic", "api", "1.0.0", &(100 - canary).to_string(), "1.1.0", &canary.to_string()]);
+        installation.ok(&["traffic", "api", "1.0.0", &(100 - canary).to_string(), "1.1.0", &canary.to_string()]);
     }
-    house.ok(&["rollback", "api"]);
+    installation.ok(&["rollback", "api"]);
     load.answers(200).await;
     let seen = load.stop().await;
     seen.assert_none_lost();
     assert!(seen.of("1.1.0") > 0);
-    assert_eq!(house.weight("1.0.0"), 10_000);
+    assert_eq!(installation.weight("1.0.0"), 10_000);
+}
+
+#[test]
+fn a_proxy_that_hangs_is_replaced_and_users_are_served_again() {
+    let installation = Installation::new();
+    installation.serving("");
+    let proxy = || installation.ask_proxy(async |proxy| proxy.status().await).map(|status| status.pid);
+    let hung = proxy().unwrap();
+    kill(i32::try_from(hung).unwrap(), Signal::STOP);
+    eventually("another proxy runs", || proxy().is_ok_and(|pid| pid != hung));
+    assert!(!lives(hung));
+    let serves = |status: &str| status.contains("production/api") && !status.contains("has not answered");
+    eventually("it is said to serve", || serves(&installation.ok(&["status", "api"])));
+    assert!(installation.ok(&["doctor"]).contains("listener"), "{}", installation.ok(&["doctor"]));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_in_the_middle_of_a_rollout_it_goes_on_and_no_node_is_started_twice() {
-    let mut house = House::new();
+    let mut installation = Installation::new();
     let quick = "[rollout]\nsteps = [\"10 %\", \"50 %\", \"100 %\"]\n[judgement]\nrequests_min = 20\n\
                  weights = { errors = 100, p50 = 0, p99 = 0 }\n";
-    let users = house.serving(quick);
-    house.release("1.1.0", &[]);
-    house.new_stack("1.1.0");
-    let before = house.node_processes();
+    let users = installation.serving(quick);
+    installation.release("1.1.0", &[]);
+    installation.new_stack("1.1.0");
+    let before = installation.node_processes();
     assert_eq!(before.len(), 4);
 
     let load = Load::start(&users, 1_000);
-    house.ok(&["roll", "api", "1.0.0", "1.1.0", "4 seconds"]);
-    eventually("the rollout is in its middle", || house.weight("1.1.0") >= 1_000);
-    house.kill_up();
+    installation.ok(&["roll", "api", "1.0.0", "1.1.0", "4 seconds"]);
+    eventually("the rollout is in its middle", || installation.weight("1.1.0") >= 1_000);
+    installation.kill_up();
     load.answers(500).await;
-    house.up();
-    assert_eq!(house.rollout_ended(), "completed", "{}", house.log());
+    installation.up();
+    assert_eq!(installation.rollout_ended(), "completed", "{}", installation.log());
     load.stop().await.assert_none_lost();
 
-    let mut after = house.node_processes();
+    let mut after = installation.node_processes();
     let mut before = before;
     after.sort_unstable();
     before.sort_unstable();
     assert_eq!(after, before, "every node is the process it was");
-    let launches = house.json(&["history", "api"]).to_string().matches("node.launch_started").count();
+    let launches = installation.json(&["history", "api"]).to_string().matches("node.launch_started").count();
     assert_eq!(launches, 4);
 }
 
-/// `traffic` to the older version is the talk's own rollback, and a rollback of a rollback never goes forward again.
+/// `traffic` to the older version is a rollback by hand, and a rollback after it never moves users forward again.
 #[test]
 fn a_rollback_after_a_rollback_by_hand_does_not_go_forward_again() {
-    let (house, _) = two_versions();
-    house.ok(&["traffic", "api", "1.1.0", "100"]);
-    let left = house.run(&["traffic", "api", "1.0.0", "100"]);
+    let (installation, _) = two_versions();
+    installation.ok(&["traffic", "api", "1.1.0", "100"]);
+    let left = installation.run(&["traffic", "api", "1.0.0", "100"]);
     assert_eq!((left.code, left.stderr.contains("undo:")), (0, false), "1.1.0 is rejected now: {left:?}");
     assert!(left.stdout.contains("1.1.0 is rejected: left by hand for the older 1.0.0"), "{left:?}");
-    assert_eq!(house.deployment()["rollback_target"], serde_json::Value::Null);
+    assert_eq!(installation.deployment()["rollback_target"], serde_json::Value::Null);
 
-    let back = house.run(&["rollback", "api"]);
+    let back = installation.run(&["rollback", "api"]);
     assert_eq!(back.code, 1, "{back:?}");
     let overrules = "`ionledger traffic api 1.1.0 100 --again --reason WHY` overrules that";
     assert!(back.stderr.contains(overrules), "{back:?}");
-    assert_eq!(house.weight("1.0.0"), 10_000);
+    assert_eq!(installation.weight("1.0.0"), 10_000);
 
     for sentence in [&["traffic", "api", "1.1.0", "100"][..], &["roll", "api", "1.0.0", "1.1.0", "1 min"]] {
-        let refused = house.run(sentence);
+        let refused = installation.run(sentence);
         assert!(refused.code == 1 && refused.stderr.contains("--again --reason WHY"), "{sentence:?}: {refused:?}");
-        let unsaid = house.run(&[sentence, &["--again"]].concat());
+        let unsaid = installation.run(&[sentence, &["--again"]].concat());
         assert!(unsaid.code == 2 && unsaid.stderr.contains("--reason"), "{sentence:?}: {unsaid:?}");
     }
-    house.ok(&["traffic", "api", "1.1.0", "100", "--again", "--reason", "the cache was at fault"]);
-    assert_eq!(house.deployment()["rollback_target"]["version"], "1.0.0");
+    installation.ok(&["traffic", "api", "1.1.0", "100", "--again", "--reason", "the cache was at fault"]);
+    assert_eq!(installation.deployment()["rollback_target"]["version"], "1.0.0");
 }
 
 /// Releases 1.0.0 as a program that exits at start while the file that is returned is there.
-fn mortal(house: &House) -> PathBuf {
-    let dead = house.path().join("dead");
-    let (marker, program) = (dead.display(), house.program());
+fn mortal(installation: &Installation) -> PathBuf {
+    let dead = installation.path().join("dead");
+    let (marker, program) = (dead.display(), installation.program());
     let script = format!("#!/bin/sh\n[ -e {marker} ] && exit 3\nexec {program} demo-service \"$@\"\n");
-    let script = house.file("mortal", &script);
+    let script = installation.file("mortal", &script);
     let arguments = ["--arg", "--port={port}", "--arg", "--version-name", "--arg", "1.0.0"];
-    house.ok(&[&["release", "api", "1.0.0", "--artifact", &script], &arguments[..]].concat());
+    installation.ok(&[&["release", "api", "1.0.0", "--artifact", &script], &arguments[..]].concat());
     dead
 }
 
 /// The nodes of the only target exit at start, and the version that serves is healthy.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rollback_moves_no_user_from_a_healthy_version_to_a_dead_one() {
-    let house = House::new();
-    house.declare("");
-    let dead = mortal(&house);
-    house.release("1.1.0", &[]);
+    let installation = Installation::new();
+    installation.declare("");
+    let dead = mortal(&installation);
+    installation.release("1.1.0", &[]);
     let mut targets = Vec::new();
     for version in ["1.0.0", "1.1.0"] {
-        house.new_stack(version);
+        installation.new_stack(version);
         // What runs before there is a second stack.
         if targets.is_empty() {
-            targets = house.node_processes();
+            targets = installation.node_processes();
         }
-        house.ok(&["traffic", "api", version, "100"]);
-        eventually("the weights are applied", || house.deployment()["weights_applied"] == true);
+        installation.ok(&["traffic", "api", version, "100"]);
+        eventually("the weights are applied", || installation.deployment()["weights_applied"] == true);
     }
-    let users = house.users();
+    let users = installation.users();
     let load = Load::start(&users, 200);
 
     std::fs::write(&dead, "").unwrap();
@@ -144,20 +155,32 @@ async fn a_rollback_moves_no_user_from_a_healthy_version_to_a_dead_one() {
         std::process::Command::new("kill").args(["-9", &pid.to_string()]).status().unwrap();
     }
     eventually("the target's nodes are dead", || !targets.iter().any(|pid| lives(*pid)));
-    let back = house.run(&["rollback", "api"]);
-    assert_eq!(back.code, 0, "{back:?}");
+    let back = installation.run(&["rollback", "api"]);
+    assert_eq!(back.code, 8, "users have not moved: {back:?}");
+    assert!(
+        back.stderr.contains("not yet: 1.0.0~2 gets all traffic once it is ready, by now 0 of 2 nodes ready"),
+        "{back:?}"
+    );
+    assert!(back.stderr.contains("; users stay on 1.1.0"), "{back:?}");
+    assert!(back.stdout.contains("rolls back from 1.1.0 to 1.0.0~2 once that is ready"), "{back:?}");
     assert!(back.stderr.contains("users stay where they are: no node of the rollback target 1.0.0"), "{back:?}");
-    assert_eq!((house.weight("1.1.0"), house.weight("1.0.0")), (10_000, 0));
+    assert_eq!((installation.weight("1.1.0"), installation.weight("1.0.0")), (10_000, 0));
     load.answers(200).await;
-    assert_eq!(house.run(&["rollback", "api"]).stdout, "", "a second one changes nothing");
+    let second = installation.run(&["rollback", "api"]);
+    assert_eq!((second.stdout.as_str(), second.code), ("", 8), "a second one changes nothing: {second:?}");
+    let third = installation.run(&["rollback", "api", "--json"]);
+    assert!(third.code == 8 && third.stdout.contains("users stay on 1.1.0"), "{third:?}");
+    let waited = installation.run(&["rollback", "api", "--wait", "--timeout", "1s"]);
+    assert!(waited.code == 8 && waited.stderr.contains("not yet: 1.0.0~2 gets all requests once"), "{waited:?}");
 
     std::fs::remove_file(&dead).unwrap();
     eventually("it is started again", || {
         // It may have failed while it could not start: then it is asked for once more.
-        house.run(&["rollback", "api"]);
-        house.weight("1.0.0") == 10_000
+        let waited = installation.run(&["rollback", "api", "--wait", "--timeout", "60s"]);
+        assert_eq!(waited.code == 0, installation.weight("1.0.0") == 10_000, "{waited:?}");
+        installation.weight("1.0.0") == 10_000
     });
-    eventually("the weights are applied", || house.deployment()["weights_applied"] == true);
+    eventually("the weights are applied", || installation.deployment()["weights_applied"] == true);
     load.answers(100).await;
     let seen = load.stop().await;
     seen.assert_none_lost();
@@ -167,18 +190,18 @@ async fn a_rollback_moves_no_user_from_a_healthy_version_to_a_dead_one() {
 /// Half of the users are on a version whose nodes exit at start, and a rollback goes to that version.
 #[tokio::test(flavor = "multi_thread")]
 async fn users_on_a_dead_version_are_named_everywhere_with_the_command_that_moves_them() {
-    let house = House::new();
-    house.declare("");
-    let dead = mortal(&house);
-    house.new_stack("1.0.0");
-    let mortal = house.node_processes();
-    house.ok(&["traffic", "api", "1.0.0", "100"]);
-    house.release("1.1.0", &[]);
-    house.new_stack("1.1.0");
-    house.ok(&["traffic", "api", "1.0.0", "50", "1.1.0", "50"]);
-    eventually("the weights are applied", || house.deployment()["weights_applied"] == true);
+    let installation = Installation::new();
+    installation.declare("");
+    let dead = mortal(&installation);
+    installation.new_stack("1.0.0");
+    let mortal = installation.node_processes();
+    installation.ok(&["traffic", "api", "1.0.0", "100"]);
+    installation.release("1.1.0", &[]);
+    installation.new_stack("1.1.0");
+    installation.ok(&["traffic", "api", "1.0.0", "50", "1.1.0", "50"]);
+    eventually("the weights are applied", || installation.deployment()["weights_applied"] == true);
     let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
-    assert!(words(&house.ok(&["doctor"])).contains("ok"), "nothing is amiss yet");
+    assert!(words(&installation.ok(&["doctor"])).contains("ok"), "nothing is amiss yet");
 
     std::fs::write(&dead, "").unwrap();
     for pid in &mortal {
@@ -186,64 +209,61 @@ async fn users_on_a_dead_version_are_named_everywhere_with_the_command_that_move
     }
     let half = "50 % of users are on 1.0.0, which does not pass (";
     eventually("its users are known to be stranded", || {
-        let deployment = house.deployment();
+        let deployment = installation.deployment();
         let of = |version: &serde_json::Value| version["nodes_ready"] == 0 && version["phase"] == "ready";
         assert!(!deployment["versions"].as_array().unwrap().iter().any(of), "no node is ready: {deployment:#}");
         deployment["stranded"][0]["weight"] == 5_000 && deployment["rollback_target"]["failing"].is_string()
     });
-    let found = house.deployment();
+    let found = installation.deployment();
     assert_eq!(found["stranded"][0]["next"], "ionledger traffic api 1.1.0 100");
     assert_eq!(found["rollback_target"]["warm"], false, "{found:#}");
-    let doctor = words(&house.run(&["doctor"]).stdout);
+    let doctor = words(&installation.run(&["doctor"]).stdout);
     assert!(doctor.contains(half) && doctor.contains("`ionledger traffic api 1.1.0 100` moves them now"), "{doctor}");
 
-    let back = house.run(&["rollback", "api", "--reason", "3am"]);
+    let back = installation.run(&["rollback", "api", "--reason", "3am"]);
     let said = words(&back.stderr);
     let out = "`ionledger traffic api 1.1.0 100 --again --reason WHY` moves them now";
-    assert!(back.code == 0 && said.contains(half) && said.contains(out), "{back:?}");
+    assert!(back.code == 8 && said.contains(half) && said.contains(out), "{back:?}");
     eventually("a second one names the cause", || {
-        let second = house.run(&["rollback", "api"]);
+        let second = installation.run(&["rollback", "api"]);
         let said = words(&second.stderr);
-        assert!(
-            second.code == 0 && said.contains("`ionledger rollback api --unready`") && said.contains(out),
-            "{second:?}"
-        );
+        assert!(second.code == 8 && said.contains(out), "{second:?}");
         said.contains("0 of 2 nodes ready (") && said.contains("exited with code 3)")
     });
-    let doctor = words(&house.run(&["doctor"]).stdout);
+    let doctor = words(&installation.run(&["doctor"]).stdout);
     assert!(doctor.contains("production/api waits to be rolled back to 1.0.0~2: 0 of 2 nodes ready ("), "{doctor}");
-    let status = house.deployment();
+    let status = installation.deployment();
     assert!(status["rolling_back"]["why"].as_str().unwrap().contains("exited with code 3"), "{status:#}");
 
-    house.ok(&["traffic", "api", "1.1.0", "100", "--again", "--reason", "half of the users got errors"]);
-    eventually("the weights are applied", || house.deployment()["weights_applied"] == true);
-    let moved = house.deployment();
+    installation.ok(&["traffic", "api", "1.1.0", "100", "--again", "--reason", "half of the users got errors"]);
+    eventually("the weights are applied", || installation.deployment()["weights_applied"] == true);
+    let moved = installation.deployment();
     assert!(moved["stranded"].is_null() && moved["rolling_back_to"].is_null(), "{moved:#}");
-    let load = Load::start(&house.users(), 200);
+    let load = Load::start(&installation.users(), 200);
     load.answers(100).await;
     load.stop().await.assert_none_lost();
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_older_traffic_command_does_not_win_after_a_rollback() {
-    let (house, _) = two_versions();
-    house.ok(&["traffic", "api", "1.0.0", "50", "1.1.0", "50"]);
-    let fence = house.deployment()["fence"].as_u64().unwrap();
-    house.ok(&["rollback", "api"]);
+    let (installation, _) = two_versions();
+    installation.ok(&["traffic", "api", "1.0.0", "50", "1.1.0", "50"]);
+    let fence = installation.deployment()["fence"].as_u64().unwrap();
+    installation.ok(&["rollback", "api"]);
 
     let late = Request {
         id: CommandId(uuid::Uuid::now_v7()),
-        command: Command::Traffic {
+        command: Command::Traffic(command::Traffic {
             deployment: "production/api".parse().unwrap(),
-            shares: vec![Share { version: "1.1.0".parse().unwrap(), weight: Weight::FULL }],
+            shares: vec![StackWeight { version: "1.1.0".parse().unwrap(), weight: Weight::FULL }],
             supersede: false,
             again: false,
-        },
+        }),
         fence: Some(Fence(fence)),
         reason: None,
         effective_at: None,
     };
-    let refused = Client::of_data(&house.data()).execute(&late, Options::default()).await.unwrap_err();
+    let refused = Client::of_data(&installation.data()).execute(&late, SendOptions::default()).await.unwrap_err();
     assert!(refused.to_string().contains("was rolled back since this was asked for"), "{refused}");
-    assert_eq!(house.weight("1.0.0"), 10_000);
+    assert_eq!(installation.weight("1.0.0"), 10_000);
 }

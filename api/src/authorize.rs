@@ -1,6 +1,6 @@
-//! Authorization: the one function that every write passes, whichever door it came through.
+//! Authorization: the one function that every write passes, whichever listener it came through.
 
-use schemas::command::Command;
+use schemas::command::{self, Command};
 use schemas::{Actor, ActorKind};
 
 use crate::problem::{Code, Problem};
@@ -18,8 +18,9 @@ pub enum Act<'a> {
 ///
 /// A person may do everything: whoever can write to the data folder's socket, or holds a person's token, runs this
 /// ledger. A pipeline may release and move traffic, and bring it back. It may not say what a service is (`apply`), end
-/// one (`retire`), put a canary through over the judgement (`promote`), give traffic to a rejected version (`--again`), put a
-/// deployment on hold or end that (`hold`), or put a failed stack out of sight (`dismiss`): only a person may. Workers and the system do not come through the door.
+/// one (`retire`), put a canary through over the judgement (`promote`), bring out another
+/// capacity or new secrets (`renew`), give traffic to a rejected version (`--again`), put a deployment on hold or end that (`hold`),
+/// or put a failed stack out of sight (`dismiss`): only a person may. Workers and the system do not come through the API.
 ///
 /// # Errors
 ///
@@ -43,21 +44,21 @@ fn pipeline_may(act: Act<'_>) -> bool {
         Act::Upload => true,
         Act::Command(command) if command.asks_again() => false,
         Act::Command(command) => match command {
-            Command::Release { .. }
-            | Command::New { .. }
-            | Command::Renew { .. }
-            | Command::Traffic { .. }
-            | Command::Roll { .. }
-            | Command::Rollback { .. }
-            | Command::Pause { .. }
-            | Command::Resume { .. }
-            | Command::Abort { .. } => true,
-            Command::Apply { .. }
-            | Command::Promote { .. }
-            | Command::Hold { .. }
-            | Command::LiftHold { .. }
-            | Command::Retire { .. }
-            | Command::Dismiss { .. } => false,
+            Command::Release(_)
+            | Command::New(_)
+            | Command::Traffic(_)
+            | Command::Roll(_)
+            | Command::Rollback(_)
+            | Command::Pause(_)
+            | Command::Resume(_)
+            | Command::Abort(_) => true,
+            Command::Apply(_)
+            | Command::Renew(_)
+            | Command::Promote(_)
+            | Command::Hold(_)
+            | Command::LiftHold(_)
+            | Command::Retire(_)
+            | Command::Dismiss(_) => false,
         },
     }
 }
@@ -67,26 +68,26 @@ impl Act<'_> {
     pub fn name(self) -> &'static str {
         match self {
             Act::Upload => "upload",
-            Act::Command(Command::New { again: true, .. }) => "new --again",
-            Act::Command(Command::Renew { again: true, .. }) => "renew --again",
-            Act::Command(Command::Traffic { again: true, .. }) => "traffic --again",
-            Act::Command(Command::Roll { again: true, .. }) => "roll --again",
+            Act::Command(Command::New(command::New { again: true, .. })) => "new --again",
+            Act::Command(Command::Renew(command::Renew { again: true, .. })) => "renew --again",
+            Act::Command(Command::Traffic(command::Traffic { again: true, .. })) => "traffic --again",
+            Act::Command(Command::Roll(command::Roll { again: true, .. })) => "roll --again",
             Act::Command(command) => match command {
-                Command::Apply { .. } => "apply",
-                Command::Release { .. } => "release",
-                Command::New { .. } => "new",
-                Command::Renew { .. } => "renew",
-                Command::Traffic { .. } => "traffic",
-                Command::Roll { .. } => "roll",
-                Command::Rollback { .. } => "rollback",
-                Command::Pause { .. } => "pause",
-                Command::Resume { .. } => "resume",
-                Command::Abort { .. } => "abort",
-                Command::Promote { .. } => "promote",
-                Command::Hold { .. } => "hold",
-                Command::LiftHold { .. } => "hold --lift",
-                Command::Retire { .. } => "retire",
-                Command::Dismiss { .. } => "dismiss",
+                Command::Apply(_) => "apply",
+                Command::Release(_) => "release",
+                Command::New(_) => "new",
+                Command::Renew(_) => "renew",
+                Command::Traffic(_) => "traffic",
+                Command::Roll(_) => "roll",
+                Command::Rollback(_) => "rollback",
+                Command::Pause(_) => "pause",
+                Command::Resume(_) => "resume",
+                Command::Abort(_) => "abort",
+                Command::Promote(_) => "promote",
+                Command::Hold(_) => "hold",
+                Command::LiftHold(_) => "hold --lift",
+                Command::Retire(_) => "retire",
+                Command::Dismiss(_) => "dismiss",
             },
         }
     }
@@ -109,7 +110,7 @@ mod tests {
                 true,
             ),
             (json(r#"{"command":"new","deployment":"production/api","version":"1"}"#), true),
-            (about("renew"), true),
+            (about("renew"), false),
             (json(r#"{"command":"renew","deployment":"production/api","again":true}"#), false),
             (json(r#"{"command":"traffic","deployment":"production/api","shares":[]}"#), true),
             (json(r#"{"command":"roll","deployment":"production/api","from":"1","to":"2","plan":{}}"#), true),

@@ -72,7 +72,7 @@ pub(crate) struct Webhook<'a> {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The file cannot be read.
-    #[error("cannot read the CI secret in {path}: {cause}")]
+    #[error("cannot read the CI secret in {path}: {cause}; name its file with --ci-secret-file")]
     File {
         /// The file.
         path: PathBuf,
@@ -88,10 +88,10 @@ pub enum Error {
     )]
     Short(usize),
     /// There are too many secrets.
-    #[error("at most {SECRETS_MAX} CI secrets are believed at once: the old one and the new one")]
+    #[error("at most {SECRETS_MAX} CI secrets are accepted at once: the old one and the new one")]
     Many,
     /// The secret has the prefix for base64 and is not base64.
-    #[error("the CI secret begins with {SECRET_PREFIX}, and what follows is no base64; copy it again")]
+    #[error("the CI secret begins with {SECRET_PREFIX}, and what follows is not base64; copy it again")]
     NoBase64,
 }
 

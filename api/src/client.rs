@@ -2,6 +2,7 @@
 
 mod call;
 mod events;
+mod listener;
 mod upload;
 
 use std::path::{Path, PathBuf};
@@ -9,24 +10,22 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::Method;
-use ledger::Backoff;
-use replay::HistoryQuery;
-use replay::Moment;
-use replay::answer::{Declaration, Explanation, History, Production, Status, Verified, WhoShipped};
 use schemas::command::Request;
 use schemas::run::Artifact;
-use schemas::{CommandId, CommitId, DeploymentId, EnvironmentName, Hash, Offset, ServiceName};
+use schemas::{Backoff, CommandId, ErrorText, Hash, Offset};
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
-use workers::nodes::process::logs::{Line, Wanted};
 
-use crate::forecast::{Answer as Forecast, Question};
 use crate::problem::{Code, Problem};
-use crate::wire::{Answer, Standing, Stored};
+use crate::question::address::address;
+use crate::question::{EventsQuestion, LinesQuestion, Question, StandingQuestion};
+use crate::wire::{CommandAnswer, Standing, Stored};
 
 pub use call::OnHalted;
-use call::{Fault, Place, Target};
+use call::{Fault, ServerAddress, Target};
 pub use events::Events;
+pub use listener::Listener;
+use listener::became;
 
 /// How long a command without a verdict is sent again.
 const AGAIN_FOR: Duration = Duration::from_secs(30);
@@ -39,9 +38,6 @@ const TRY_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// How long any other question may take until its answer begins.
 const READ_TIMEOUT: Duration = Duration::from_secs(60);
-
-/// How long verifying may take: enough for a hundred million records.
-const VERIFY_TIMEOUT: Duration = Duration::from_secs(600);
 
 /// Talks to a server. Every call is a connection of its own.
 #[derive(Clone, Debug)]
@@ -72,16 +68,19 @@ pub enum Error {
         /// Why.
         why: String,
     },
-    /// What listens on the data folder's socket answers nothing at all.
-    #[error(
-        "{} answers nothing; look at why it hangs, or end it and start it again; until then `ionledger rollback` goes on without it",
-        process(*pid, data)
-    )]
+    /// What listens answers nothing at all.
+    #[error("{who} does not answer; {}", who.next())]
     Silent {
-        /// The data folder.
-        data: PathBuf,
-        /// The process.
-        pid: Option<i32>,
+        /// What listens.
+        who: Listener,
+    },
+    /// What listens answers nothing at all, and was to carry out a command.
+    #[error("{who} does not answer: {}; {}", became(*sent), who.next_after(*sent))]
+    Hung {
+        /// What listens.
+        who: Listener,
+        /// The command, if it was sent.
+        sent: Option<CommandId>,
     },
     /// The server refuses, or says that it cannot.
     #[error(transparent)]
@@ -97,10 +96,10 @@ pub enum Error {
         why: String,
     },
     /// The server closed the connection before the whole answer, or its answer is not as expected.
-    #[error("the server gave no whole answer: {0}")]
+    #[error("the server's answer is incomplete: {0}")]
     Broken(String),
     /// A file of this machine cannot be read.
-    #[error("cannot read {}: {cause}", path.display())]
+    #[error("cannot read {}: {cause}; name a file that this user can read", path.display())]
     File {
         /// The file.
         path: PathBuf,
@@ -111,7 +110,7 @@ pub enum Error {
 
 /// How a command is sent.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Options {
+pub struct SendOptions {
     /// Only say what would be appended.
     pub dry_run: bool,
     /// How long the answer may wait for the router to confirm weights; the server's own time if there is nothing.
@@ -122,13 +121,14 @@ pub struct Options {
 
 impl Error {
     /// Returns the exit code that a command line ends with: 1 error, 2 usage, 4 not allowed.
-    pub fn exit(&self) -> u8 {
+    pub fn exit_code(&self) -> u8 {
         match self {
             Error::Refused(problem) => problem.exit,
             Error::NotAllowed { .. } => 4,
             Error::NotRunning { .. }
             | Error::Unreachable { .. }
             | Error::Silent { .. }
+            | Error::Hung { .. }
             | Error::Indeterminate { .. }
             | Error::Broken(_)
             | Error::File { .. } => 1,
@@ -139,12 +139,14 @@ impl Error {
 impl Client {
     /// Returns the client of the data folder's socket. It need not be there yet.
     pub fn of_data(data: &Path) -> Self {
-        Self { target: Target { place: Place::Unix { data: data.to_owned() }, on_halted: None, patient: false } }
+        Self {
+            target: Target { place: ServerAddress::Unix { data: data.to_owned() }, on_halted: None, patient: false },
+        }
     }
 
     /// Returns the client of a server at `address` (`HOST:PORT`), with a token.
     pub fn of_address(address: &str, token: &str) -> Self {
-        let place = Place::Tcp { address: address.to_owned(), token: call::Token::new(token) };
+        let place = ServerAddress::Tcp { address: address.to_owned(), token: call::Token::new(token) };
         Self { target: Target { place, on_halted: None, patient: false } }
     }
 
@@ -179,12 +181,13 @@ impl Client {
     }
 
     /// Sends a command and returns what became of it. Without a verdict it is sent again under the same id, which
-    /// carries it out at most once, for up to 30 s.
+    /// carries it out at most once, for up to 30 s; a process that answers nothing at all is not waited for.
     ///
     /// # Errors
     ///
-    /// [`Error::Refused`] with the server's reason, [`Error::Indeterminate`] if nobody knows.
-    pub async fn execute(&self, request: &Request, options: Options) -> Result<Answer, Error> {
+    /// [`Error::Refused`] with the server's reason, [`Error::Indeterminate`] if it is not known whether it was carried out,
+    /// [`Error::Hung`] if the process that listens gives no answer.
+    pub async fn execute(&self, request: &Request, options: SendOptions) -> Result<CommandAnswer, Error> {
         let mut query = vec![];
         if options.dry_run {
             query.push("dry_run=true".to_owned());
@@ -200,12 +203,18 @@ impl Client {
         let mut sent = false;
         let mut waits = AGAIN_AFTER.waits();
         loop {
-            let why = match self.target.json::<Answer>(Method::POST, &path, body.clone(), within).await {
+            let why = match self.target.json::<CommandAnswer>(Method::POST, &path, body.clone(), within).await {
                 Ok(answer) => return Ok(answer),
-                Err(Fault::Refused(problem)) if problem.code == Code::Indeterminate => problem.message,
+                // What to do next is said once, after all attempts.
+                Err(Fault::Refused(problem)) if problem.code == Code::Indeterminate => {
+                    ErrorText::with_hint(&problem.message, problem.hint.as_deref()).message
+                }
                 Err(Fault::Refused(problem)) => return Err(problem.into()),
                 Err(Fault::Lost(why)) => why,
-                Err(Fault::Silent(error)) => error.to_string(),
+                // One that only asks has changed nothing.
+                Err(Fault::Silent(who)) if options.dry_run => return Err(Error::Silent { who }),
+                Err(Fault::Silent(who)) => return Err(Error::Hung { who, sent: Some(request.id) }),
+                Err(Fault::Full(who)) => return Err(Error::Hung { who, sent: sent.then_some(request.id) }),
                 // Once it may have been taken, a server that is being started again is waited for.
                 Err(Fault::NotSent(error)) if sent => error.to_string(),
                 Err(Fault::NotSent(error)) => return Err(error),
@@ -246,129 +255,24 @@ impl Client {
         upload::upload(&self.target, path, sha256, sent).await
     }
 
-    /// Returns what runs and what serves at a moment: of every service, or of one, in every environment or in one.
+    /// Asks a question.
     ///
     /// # Errors
     ///
     /// [`Error`].
-    pub async fn status(
-        &self,
-        moment: Moment,
-        service: Option<&ServiceName>,
-        environment: Option<&EnvironmentName>,
-    ) -> Result<Status, Error> {
-        let service = service.map(|name| ("service", name.to_string()));
-        let environment = environment.map(|name| ("environment", name.to_string()));
-        self.get(&address("/v1/status", service.into_iter().chain(environment).chain(when(moment)))).await
+    pub async fn ask<Q: Question>(&self, question: &Q) -> Result<Q::Answer, Error> {
+        self.get_within(&address(question), Q::WAIT_MAX).await
     }
 
-    /// Returns a part of history, the newest commit first: at most [`crate::server::HISTORY_LIMIT_MAX`] commits.
+    /// Asks a question that is answered line by line.
     ///
     /// # Errors
     ///
-    /// [`Error`].
-    pub async fn history(&self, query: &HistoryQuery) -> Result<History, Error> {
-        let HistoryQuery { service, environment, limit, since, before, voids, counts } = query;
-        let path = service.as_ref().map_or("/v1/history".to_owned(), |service| format!("/v1/history/{service}"));
-        let environment = environment.as_ref().map(|name| ("environment", name.to_string()));
-        let limit = limit.map(|limit| ("limit", limit.to_string()));
-        let since = since.map(|since| ("since", since.to_string()));
-        let before = before.map(|before| ("before", before.to_string()));
-        let voids = voids.then(|| ("voids", "true".to_owned()));
-        let counts = counts.then(|| ("counts", "true".to_owned()));
-        self.get(&address(
-            &path,
-            environment.into_iter().chain(limit).chain(since).chain(before).chain(voids).chain(counts),
-        ))
-        .await
-    }
-
-    /// Returns why a deployment's rollout went as it did until a moment.
-    ///
-    /// # Errors
-    ///
-    /// [`Error`].
-    pub async fn explain(&self, deployment: &DeploymentId, moment: Moment) -> Result<Explanation, Error> {
-        self.get(&address(&format!("/v1/explain/{deployment}"), when(moment))).await
-    }
-
-    /// Returns what led to a commit.
-    ///
-    /// # Errors
-    ///
-    /// [`Error`].
-    pub async fn explain_commit(&self, commit: CommitId) -> Result<Explanation, Error> {
-        self.get(&format!("/v1/explain/{commit}")).await
-    }
-
-    /// Returns how a service was declared at a moment.
-    ///
-    /// # Errors
-    ///
-    /// [`Error`].
-    pub async fn declaration(&self, service: &ServiceName, moment: Moment) -> Result<Declaration, Error> {
-        self.get(&address(&format!("/v1/services/{service}"), when(moment))).await
-    }
-
-    /// Returns an explanation of what `what` names, as [`replay::Reader::explain_named`].
-    ///
-    /// # Errors
-    ///
-    /// [`Error`].
-    pub async fn explain_named(
-        &self,
-        what: &str,
-        service: Option<&ServiceName>,
-        environment: &EnvironmentName,
-        moment: Moment,
-    ) -> Result<Explanation, Error> {
-        let service = service.map(|service| ("service", service.to_string()));
-        let environment = [("environment", environment.to_string())];
-        let query = environment.into_iter().chain(service).chain(when(moment));
-        self.get(&address(&format!("/v1/explain/{}", escape(what)), query)).await
-    }
-
-    /// Returns which versions served what share of a deployment at a moment, and who put them there.
-    ///
-    /// # Errors
-    ///
-    /// [`Error`].
-    pub async fn who_shipped(&self, deployment: &DeploymentId, moment: Moment) -> Result<WhoShipped, Error> {
-        self.get(&address(&format!("/v1/who-shipped/{deployment}"), when(moment))).await
-    }
-
-    /// Returns what a rollout of a deployment will be able to tell.
-    ///
-    /// # Errors
-    ///
-    /// [`Error`]; a plan that cannot be, and traffic that is neither known nor assumed, are refused.
-    pub async fn forecast(&self, deployment: &DeploymentId, question: &Question) -> Result<Forecast, Error> {
-        let Question { requests_per_minute, share, duration_ms, steps } = question;
-        let query = [
-            requests_per_minute.map(|requests| ("requests_per_minute", requests.to_string())),
-            share.map(|share| ("share", share.basis_points().to_string())),
-            duration_ms.map(|ms| ("duration_ms", ms.to_string())),
-            steps.as_ref().map(|steps| ("steps", steps.clone())),
-        ];
-        self.get(&address(&format!("/v1/forecast/{deployment}"), query.into_iter().flatten())).await
-    }
-
-    /// Returns all of production at a moment.
-    ///
-    /// # Errors
-    ///
-    /// [`Error`].
-    pub async fn production(&self, moment: Moment) -> Result<Production, Error> {
-        self.get(&address("/v1/replay", when(moment))).await
-    }
-
-    /// Returns what the server found when it recomputed its ledger from the first record.
-    ///
-    /// # Errors
-    ///
-    /// [`Error`]; what is wrong with the ledger is in the answer.
-    pub async fn verify(&self) -> Result<Verified, Error> {
-        self.get_within("/v1/verify", VERIFY_TIMEOUT).await
+    /// [`Error`] if the answer cannot begin.
+    pub async fn lines<Q: LinesQuestion>(&self, question: &Q) -> Result<Events<Q::Line>, Error> {
+        let path = address(question);
+        let response = self.target.send(Method::GET, &path, Bytes::new(), READ_TIMEOUT).await.map_err(Error::from)?;
+        Ok(Events::new(response.into_body()))
     }
 
     /// Returns what the ledger is and where it stands.
@@ -377,7 +281,7 @@ impl Client {
     ///
     /// [`Error`].
     pub async fn standing(&self) -> Result<Standing, Error> {
-        self.get("/v1/ledger").await
+        self.ask(&StandingQuestion).await
     }
 
     /// Returns once the server is ready to take writes.
@@ -395,26 +299,7 @@ impl Client {
     ///
     /// [`Error`] if it cannot begin.
     pub async fn events(&self, from: Offset, follow: bool) -> Result<Events, Error> {
-        let path = format!("/v1/events?from={from}&follow={follow}");
-        let response = self.target.send(Method::GET, &path, Bytes::new(), READ_TIMEOUT).await.map_err(Error::from)?;
-        Ok(Events::new(response.into_body()))
-    }
-
-    /// Returns what a deployment's nodes wrote, line by line, and with `follow` what they go on to write.
-    ///
-    /// # Errors
-    ///
-    /// [`Error`] if it cannot begin.
-    pub async fn logs(&self, wanted: &Wanted) -> Result<Events<Line>, Error> {
-        let Wanted { deployment, version, node, since, follow } = wanted;
-        let path = format!("/v1/logs/{deployment}");
-        let version = version.as_ref().map(|version| ("version", version.to_string()));
-        let node = node.as_ref().map(|node| ("node", node.clone()));
-        let since = since.map(|since| ("since", since.to_string()));
-        let follow = follow.then(|| ("follow", "true".to_owned()));
-        let path = address(&path, version.into_iter().chain(node).chain(since).chain(follow));
-        let response = self.target.send(Method::GET, &path, Bytes::new(), READ_TIMEOUT).await.map_err(Error::from)?;
-        Ok(Events::new(response.into_body()))
+        self.lines(&EventsQuestion { from, follow }).await
     }
 
     /// Asks for `path` and reads the answer's JSON.
@@ -434,65 +319,24 @@ impl Client {
 impl From<Fault> for Error {
     fn from(fault: Fault) -> Self {
         match fault {
-            Fault::NotSent(error) | Fault::Silent(error) => error,
+            Fault::NotSent(error) => error,
+            Fault::Silent(who) | Fault::Full(who) => Error::Silent { who },
             Fault::Lost(why) => Error::Broken(why),
             Fault::Refused(problem) => problem.into(),
         }
     }
 }
 
-/// Names a process and its data folder.
-fn process(pid: Option<i32>, data: &Path) -> String {
-    let pid = pid.map_or_else(String::new, |pid| format!(" {pid}"));
-    format!("the process{pid} that serves {}", data.display())
-}
-
-/// Returns the query that names a moment.
-fn when(moment: Moment) -> Option<(&'static str, String)> {
-    match moment {
-        Moment::Now => None,
-        Moment::Time(time) => Some(("at", time.to_string())),
-        Moment::Offset(offset) => Some(("offset", offset.to_string())),
-        Moment::Event(commit) => Some(("event", commit.to_string())),
-    }
-}
-
-fn address(path: &str, query: impl IntoIterator<Item = (&'static str, String)>) -> String {
-    let query: Vec<String> = query.into_iter().map(|(name, value)| format!("{name}={}", escape(&value))).collect();
-    if query.is_empty() { path.to_owned() } else { format!("{path}?{}", query.join("&")) }
-}
-
-/// Writes text so that it can stand in a query or a path's part.
-pub fn escape(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            escaped.push(char::from(byte));
-        } else {
-            escaped.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    escaped
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn nothing_that_means_something_in_an_address_is_left() {
-        assert_eq!(
-            escape("2026-11-01T12:00+01:00[Europe/Berlin]"),
-            "2026-11-01T12%3A00%2B01%3A00%5BEurope%2FBerlin%5D"
-        );
-    }
 
     #[tokio::test]
     async fn a_folder_where_nothing_runs_is_said_so() {
         let data = tempfile::tempdir().unwrap();
         let error = Client::of_data(data.path()).standing().await.unwrap_err();
         assert_eq!(error.to_string(), format!("nothing runs on {}; start `ionledger up`", data.path().display()));
-        assert_eq!(error.exit(), 1);
+        assert_eq!(error.exit_code(), 1);
     }
 
     #[test]

@@ -14,7 +14,7 @@ use crate::moment;
 
 /// A wrong place in a file.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Place {
+pub struct Position {
     /// The line, from 1.
     pub line: usize,
     /// The column, from 1, in characters.
@@ -31,19 +31,19 @@ pub struct Error {
     /// The file's name.
     pub file: String,
     /// The wrong places, in the file's order.
-    pub places: Vec<Place>,
+    pub places: Vec<Position>,
 }
 
 impl Error {
     /// Returns what is wrong with a file as a whole.
     pub fn of_whole(file: &str, reason: String) -> Self {
-        Self { file: file.to_owned(), places: vec![Place { line: 1, column: 1, key: String::new(), reason }] }
+        Self { file: file.to_owned(), places: vec![Position { line: 1, column: 1, key: String::new(), reason }] }
     }
 }
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (n, Place { line, column, key, reason }) in self.places.iter().enumerate() {
+        for (n, Position { line, column, key, reason }) in self.places.iter().enumerate() {
             let (start, colon) = (if n > 0 { "\n" } else { "" }, if key.is_empty() { "" } else { ": " });
             write!(f, "{start}{}:{line}:{column}: {key}{colon}{reason}", self.file)?;
         }
@@ -67,7 +67,7 @@ pub struct Document<'t> {
     file: &'t str,
     text: &'t str,
     table: Spanned<DeTable<'t>>,
-    wrong: RefCell<Vec<Place>>,
+    wrong: RefCell<Vec<Position>>,
 }
 
 /// A table of it. Keys that nobody asked for are refused at the end.
@@ -75,7 +75,7 @@ pub struct Section<'d> {
     document: &'d Document<'d>,
     key: String,
     items: BTreeMap<&'d str, (Range<usize>, &'d Spanned<DeValue<'d>>)>,
-    known: Vec<&'static str>,
+    known: Vec<String>,
     start: usize,
 }
 
@@ -130,7 +130,7 @@ impl<'t> Document<'t> {
         let line_start = before.rfind('\n').map_or(0, |n| n + 1);
         let line = before.bytes().filter(|byte| *byte == b'\n').count() + 1;
         let column = before[line_start..].chars().count() + 1;
-        self.wrong.borrow_mut().push(Place { line, column, key: key.to_owned(), reason: reason.into() });
+        self.wrong.borrow_mut().push(Position { line, column, key: key.to_owned(), reason: reason.into() });
     }
 }
 
@@ -150,14 +150,14 @@ impl<'d> Section<'d> {
     }
 
     /// Takes an item, if it is there.
-    pub fn get(&mut self, name: &'static str) -> Option<Item<'d>> {
-        self.known.push(name);
-        let (span, value) = self.items.remove(name)?;
+    pub fn get(&mut self, name: &str) -> Option<Item<'d>> {
+        self.known.push(name.to_owned());
+        let (name, (span, value)) = self.items.remove_entry(name)?;
         Some(self.item(name, span.start, value))
     }
 
     /// Takes an item that must be there; `next` says what to write.
-    pub fn required(&mut self, name: &'static str, next: &str) -> Option<Item<'d>> {
+    pub fn required(&mut self, name: &str, next: &str) -> Option<Item<'d>> {
         let item = self.get(name);
         if item.is_none() {
             self.document.wrong(self.start, &self.path(name), format!("it is missing; {next}"));
@@ -166,7 +166,7 @@ impl<'d> Section<'d> {
     }
 
     /// Takes a table; an empty one if there is none.
-    pub fn section(&mut self, name: &'static str) -> Section<'d> {
+    pub fn section(&mut self, name: &str) -> Section<'d> {
         let key = self.path(name);
         let empty = |document| Section { document, key, items: BTreeMap::new(), known: vec![], start: 0 };
         match self.get(name) {
@@ -190,8 +190,9 @@ impl<'d> Section<'d> {
 
     /// Refuses keys that nobody asked for, and says whether there were none.
     pub fn end(self) -> bool {
+        let known: Vec<&str> = self.known.iter().map(String::as_str).collect();
         for (name, (span, _)) in &self.items {
-            let meant = nearest(name, &self.known).map(|near| format!(", did you mean `{near}`?"));
+            let meant = nearest(name, &known).map(|near| format!(", did you mean `{near}`?"));
             let known = self.known.join(", ");
             let reason = format!("unknown key{} known are {known}", meant.as_deref().unwrap_or(";"));
             self.document.wrong(span.start, &self.path(name), reason);

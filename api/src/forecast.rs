@@ -1,8 +1,10 @@
 //! What a rollout of a service will be able to tell, by its policy and its traffic.
 
-use ledger::decide;
+use jiff::SignedDuration;
+use ledger::deployment::plan;
 use ledger::judgement::forecast::rollout::{Forecast, Known, MetricForecast, Stage, end_seconds, forecast, part};
 use ledger::judgement::policy;
+use replay::answer::RolloutStatus;
 use schemas::command::PlanAsked;
 use schemas::policy::{Deadline, Policy};
 use schemas::rollout::Plan;
@@ -21,21 +23,16 @@ const SCHEMA_VERSION: u16 = 1;
 /// From this error rate on what is the smallest to be seen is worth a warning.
 const POOR_RATE: f64 = 0.05;
 
-/// What is asked about a rollout that is planned.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Question {
+/// A rollout that is planned, and the traffic that is assumed for it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct PlannedRollout {
     /// The requests of both versions together, if they are to be assumed and not measured.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub requests_per_minute: Option<f64>,
     /// The canary's share for all of the time, instead of the plan's steps; in basis points.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub share: Option<Weight>,
     /// How long the rollout takes; the policy's time if left out.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub duration_ms: Option<u64>,
     /// Its steps in basis points, `100,1000,10000`; the policy's if left out.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub steps: Option<String>,
 }
 
@@ -54,7 +51,7 @@ pub struct Traffic {
 
 /// The answer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Answer {
+pub struct ForecastAnswer {
     /// The version of this form.
     pub schema_version: u16,
     /// The deployment.
@@ -96,6 +93,26 @@ pub struct UnderWay {
     pub next_at: Timestamp,
     /// When it is expected to end.
     pub expected_end_at: Timestamp,
+    /// While it stands still, how many milliseconds its remaining steps take once it goes on: it is paused, or its due step waits.
+    /// The times above are then those of going on now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remaining_ms: Option<u64>,
+}
+
+impl UnderWay {
+    /// Returns what `status` says of a rollout that has a step left, as of `now`.
+    pub(crate) fn of(rollout: RolloutStatus, now: Timestamp) -> Option<Self> {
+        let then_ms = rollout.next.filter(|_| rollout.live)?.then_ms;
+        let length = |ms: u64| SignedDuration::from_millis(i64::try_from(ms).unwrap_or(i64::MAX));
+        let end = rollout.expected_end_at.or_else(|| now.checked_add(length(rollout.remaining_ms?)).ok())?;
+        Some(Self {
+            canary: rollout.canary,
+            canary_name: rollout.canary_name,
+            next_at: end.checked_sub(length(then_ms)).unwrap_or(now),
+            expected_end_at: end,
+            remaining_ms: rollout.remaining_ms,
+        })
+    }
 }
 
 /// Returns the least that a measurement must have lasted to tell a rate, in seconds.
@@ -109,11 +126,11 @@ pub const MEASURED_SECONDS_MIN: f64 = 10.0;
 pub fn answer(
     deployment: DeploymentId,
     policy: &Policy,
-    question: &Question,
+    question: &PlannedRollout,
     traffic: Result<Traffic, String>,
-) -> Result<Answer, Problem> {
+) -> Result<ForecastAnswer, Problem> {
     let asked = asked(question)?;
-    let rollout = decide::plan(&asked, policy).map_err(|no| Problem::new(Code::Invalid, no.to_string()))?;
+    let rollout = plan::plan(&asked, policy).map_err(|no| Problem::new(Code::Invalid, no.to_string()))?;
     let mut plan = policy::plan(&policy.judgement, &rollout);
     let mut known = Known::default();
     let measured_rate = traffic.as_ref().ok().map(|traffic| {
@@ -142,7 +159,7 @@ pub fn answer(
         _ => rollout.steps.first().copied().map_or(0.0, part),
     };
     let end_seconds = end_seconds(&rollout, policy, per_minute / 60.0, &forecast);
-    let mut answer = Answer {
+    let mut answer = ForecastAnswer {
         schema_version: SCHEMA_VERSION,
         deployment,
         plan: rollout,
@@ -158,12 +175,12 @@ pub fn answer(
     };
     answer.sentence = sentence(&answer);
     answer.warnings = warnings(&answer, policy);
-    answer.warnings.extend(decide::bake_note(&asked, &answer.plan, policy));
+    answer.warnings.extend(plan::bake_note(&asked, &answer.plan, policy));
     Ok(answer)
 }
 
 /// Returns the plan that is asked about, as `roll` would be asked for it.
-fn asked(question: &Question) -> Result<PlanAsked, Problem> {
+fn asked(question: &PlannedRollout) -> Result<PlanAsked, Problem> {
     let invalid = |why: String| Problem::new(Code::Invalid, why);
     let steps = match (&question.steps, question.share) {
         (Some(_), Some(_)) => return Err(invalid("name steps or one share, not both".to_owned())),
@@ -182,7 +199,7 @@ fn asked(question: &Question) -> Result<PlanAsked, Problem> {
     Ok(PlanAsked { duration_ms: question.duration_ms, steps })
 }
 
-fn errors(answer: &Answer) -> Option<&MetricForecast> {
+fn errors(answer: &ForecastAnswer) -> Option<&MetricForecast> {
     answer.forecast.metrics.iter().find(|metric| metric.name == "errors")
 }
 
@@ -190,7 +207,7 @@ fn sees_little(errors: &MetricForecast) -> bool {
     errors.smallest_rate.is_none_or(|rate| rate >= POOR_RATE)
 }
 
-fn sentence(answer: &Answer) -> String {
+fn sentence(answer: &ForecastAnswer) -> String {
     let (time, share) = (words::length(answer.forecast.seconds), words::percent(answer.share));
     let on_average = if Stage::of(&answer.plan).len() > 1 { " on average" } else { "" };
     let at = format!("at {} and {share} share{on_average}", words::requests_a_minute(answer.requests_per_minute));
@@ -227,13 +244,13 @@ fn too_few(forecast: &Forecast) -> Option<String> {
 }
 
 /// What comes after the plan's duration, if something does.
-fn bake(answer: &Answer) -> String {
+fn bake(answer: &ForecastAnswer) -> String {
     let Some(step) = answer.plan.bake_step().filter(|step| *step > 0) else { return String::new() };
     let share = answer.plan.steps.get(usize::from(step)).copied().unwrap_or(Weight::FULL);
     format!("; then it is judged for {} more at {share}", words::length(answer.plan.bake_ms as f64 / 1_000.0))
 }
 
-fn warnings(answer: &Answer, policy: &Policy) -> Vec<String> {
+fn warnings(answer: &ForecastAnswer, policy: &Policy) -> Vec<String> {
     let (forecast, judgement) = (&answer.forecast, &policy.judgement);
     let mut warnings: Vec<String> = too_few(forecast).into_iter().collect();
     if errors(answer).is_some_and(sees_little) {
@@ -279,7 +296,7 @@ fn warnings(answer: &Answer, policy: &Policy) -> Vec<String> {
     warnings
 }
 
-impl Answer {
+impl ForecastAnswer {
     /// Says whether a good canary is expected to have all traffic later than planned; a warning then says when.
     pub fn is_late(&self) -> bool {
         self.end_seconds.is_some_and(|end| end > self.plan.all_ms() as f64 / 1_000.0 + 1.0)
@@ -302,8 +319,8 @@ mod tests {
         "production/api".parse().unwrap()
     }
 
-    fn assumed(requests_per_minute: f64, share: u16, duration_ms: u64) -> Question {
-        Question {
+    fn assumed(requests_per_minute: f64, share: u16, duration_ms: u64) -> PlannedRollout {
+        PlannedRollout {
             requests_per_minute: Some(requests_per_minute),
             share: Some(Weight::from_percent(share)),
             duration_ms: Some(duration_ms),
@@ -321,8 +338,7 @@ mod tests {
         (0..requests).for_each(|request| latency.add(10.0 + (request % 100) as f64));
         let node = NodeMeasured {
             requests,
-            errors: Some(errors),
-            status_4xx: Some(0),
+            hits: [("errors", errors), ("4xx", 0)].into(),
             latency: Some(Latency::exact(latency)),
             ..NodeMeasured::default()
         };
@@ -385,7 +401,7 @@ mod tests {
         let mut policy = Policy::default();
         policy.rollout.duration_ms = 86_400_000;
         let traffic = Ok(measured(600_000, 600, 600, 100));
-        let answer = answer(id(), &policy, &Question::default(), traffic).unwrap();
+        let answer = answer(id(), &policy, &PlannedRollout::default(), traffic).unwrap();
         assert_eq!((answer.requests_per_minute, answer.requests_measured), (60_000.0, true));
         assert!(answer.forecast.metrics.iter().all(|metric| metric.measured && metric.seconds_to_accept.is_some()));
         assert!(!answer.is_poor() && answer.warnings.is_empty(), "{answer:?}");
@@ -393,12 +409,12 @@ mod tests {
 
     #[test]
     fn a_few_requests_are_said_to_be_too_few_and_one_is_not_many() {
-        let few = answer(id(), &Policy::default(), &Question::default(), Ok(measured(1, 0, 600, 100))).unwrap();
+        let few = answer(id(), &Policy::default(), &PlannedRollout::default(), Ok(measured(1, 0, 600, 100))).unwrap();
         let said = "1 request of the old version was seen, too few to tell errors (from 1,000 on), p50 (from 100 on), p99 \
                     (from 100 on); what services usually do is assumed until then";
         assert_eq!(few.warnings[0], said);
         assert!(few.forecast.metrics.iter().all(|metric| !metric.measured), "{few:?}");
-        let none = answer(id(), &Policy::default(), &Question::default(), Ok(measured(0, 0, 600, 100))).unwrap();
+        let none = answer(id(), &Policy::default(), &PlannedRollout::default(), Ok(measured(0, 0, 600, 100))).unwrap();
         assert!(none.warnings[0].starts_with("0 requests of the old version were seen, too few"), "{none:?}");
         let assumed = answer(id(), &Policy::default(), &assumed(5.0, 10, 3_600_000), unknown()).unwrap();
         assert!(!assumed.warnings.iter().any(|said| said.contains("too few to tell")), "{assumed:?}");
@@ -406,7 +422,7 @@ mod tests {
 
     #[test]
     fn traffic_of_a_part_is_taken_for_the_whole() {
-        let answer = answer(id(), &Policy::default(), &Question::default(), Ok(measured(90, 0, 60, 90))).unwrap();
+        let answer = answer(id(), &Policy::default(), &PlannedRollout::default(), Ok(measured(90, 0, 60, 90))).unwrap();
         assert!((answer.requests_per_minute - 100.0).abs() < 1e-9, "{answer:?}");
     }
 
@@ -418,20 +434,20 @@ mod tests {
             none.sentence,
             "at 0 requests a minute and 10 % share, this rollout cannot see any error rate in 1 hour"
         );
-        let at_once = Question { steps: Some("10000".to_owned()), ..assumed(60.0, 10, 1_000) };
-        let at_once = answer(id(), &policy, &Question { share: None, ..at_once }, unknown()).unwrap();
+        let at_once = PlannedRollout { steps: Some("10000".to_owned()), ..assumed(60.0, 10, 1_000) };
+        let at_once = answer(id(), &policy, &PlannedRollout { share: None, ..at_once }, unknown()).unwrap();
         assert!(at_once.sentence.starts_with("this rollout is not judged") && at_once.is_poor(), "{at_once:?}");
     }
 
     #[test]
     fn what_cannot_be_asked_is_refused() {
         let policy = Policy::default();
-        let refused = |question: &Question| answer(id(), &policy, question, unknown()).unwrap_err().message;
-        let said = refused(&Question::default());
+        let refused = |question: &PlannedRollout| answer(id(), &policy, question, unknown()).unwrap_err().message;
+        let said = refused(&PlannedRollout::default());
         assert!(said.contains("is not known: nothing runs; assume some with `--requests-per-minute N`"), "{said}");
         assert!(refused(&assumed(f64::NAN, 10, 1_000)).contains("from 0 to 1e9"));
         assert!(refused(&assumed(1.0, 100, 1_000)).contains("below 100 %"));
-        let steps = |steps: &str| Question { steps: Some(steps.to_owned()), ..Question::default() };
+        let steps = |steps: &str| PlannedRollout { steps: Some(steps.to_owned()), ..PlannedRollout::default() };
         assert!(refused(&steps("10,x")).contains("basis points"));
         assert!(refused(&steps("5000,1000,10000")).contains("steps must rise"));
     }

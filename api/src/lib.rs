@@ -1,10 +1,11 @@
-//! The door: the HTTP server over the ledger, its client, and the form in which people write a service down.
+//! The API: the HTTP server over the ledger, its client, and the form in which people write a service down.
 //!
 //! Everything that writes goes through [`authorize`]; there is no other way in.
 //!
-//! Begin with [`wire`], which has what goes over it, and [`server`], which has the routes. [`client`] asks what the server answers.
-//! [`definition`] reads what people write in a service's file, and names what is wrong in it.
+//! Begin with [`wire`], which has what goes over it, and [`question`], which has every read. [`server`] has the routes, and [`client`]
+//! asks what the server answers. [`definition`] reads what people write in a service's file, and names what is wrong in it.
 
+pub mod json;
 pub mod problem;
 pub mod wire;
 
@@ -14,6 +15,7 @@ pub mod definition;
 pub mod document;
 pub mod forecast;
 pub mod moment;
+pub mod question;
 pub mod tokens;
 
 mod parts;

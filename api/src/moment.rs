@@ -25,13 +25,15 @@ const LIKENESS_MIN: f64 = 0.8;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NoMoment {
     /// It has none of the forms.
-    #[error("`{0}` is no time: write 2026-11-01T12:00Z, 2026-11-01T12:00[Europe/Berlin], 2026-11-01, or `2 hours ago`")]
+    #[error(
+        "`{0}` is not a time; write 2026-11-01T12:00Z, 2026-11-01T12:00[Europe/Berlin], 2026-11-01, or `2 hours ago`"
+    )]
     Unreadable(String),
     /// It counts in months or years, which differ in length.
-    #[error("`{0}` is no time: months and years differ in length; write days, or a date")]
+    #[error("`{0}` is not a time: months and years differ in length; write days, or a date")]
     Calendar(String),
     /// It names a leap second, which no clock here tells from the second before or after it.
-    #[error("`{0}` is no time: a leap second has no moment of its own here; write :59 or the next minute's :00")]
+    #[error("`{0}` is not a time: a leap second has no moment of its own here; write :59 or the next minute's :00")]
     LeapSecond(String),
     /// Its zone is unknown.
     #[error("`{text}`: unknown time zone `{zone}`; {next}")]
@@ -45,7 +47,8 @@ pub enum NoMoment {
     },
     /// It names no zone, and this machine's own is not known.
     #[error(
-        "`{0}` has no time zone, and this machine's is unknown (TZ names none that exists); add one, as Z or [Europe/Berlin]"
+        "`{0}` has no time zone, and this machine's is unknown (TZ names a zone that does not exist); add one, as Z \
+         or [Europe/Berlin]"
     )]
     NoZone(String),
     /// Its offset is not that of its zone.
@@ -61,7 +64,7 @@ pub enum NoMoment {
         expected: Offset,
     },
     /// Its zone's clocks were put forward over it.
-    #[error("`{text}` never was in {zone}: its clocks skipped that time; the first moment after it is {after}")]
+    #[error("`{text}` does not exist in {zone}: its clocks skipped that time; the first moment after it is {after}")]
     Skipped {
         /// The text.
         text: String,
@@ -71,7 +74,7 @@ pub enum NoMoment {
         after: String,
     },
     /// Its zone's clocks showed it twice.
-    #[error("`{text}` was twice in {zone}, as its clocks were put back; write {first} or {second}")]
+    #[error("`{text}` happened twice in {zone}, as its clocks were put back; write {first} or {second}")]
     Ambiguous {
         /// The text.
         text: String,
@@ -247,7 +250,7 @@ fn shown(text: &str) -> String {
 /// What is wrong with it.
 pub fn duration_ms(text: &str) -> Result<u64, String> {
     let shown: String = text.chars().take(40).flat_map(char::escape_default).collect();
-    let wrong = |_| format!("`{shown}` is no length of time: write `10 s`, `1h 30m`, `24 hours` or `2 days`");
+    let wrong = |_| format!("`{shown}` is not a length of time; write `10 s`, `1h 30m`, `24 hours` or `2 days`");
     let span = text.trim().parse::<jiff::Span>().map_err(wrong)?;
     if span.get_years() != 0 || span.get_months() != 0 {
         return Err(format!("`{shown}`: months and years differ in length; write days or weeks"));
@@ -256,7 +259,7 @@ pub fn duration_ms(text: &str) -> Result<u64, String> {
     let clock = span.days(0).weeks(0).to_duration(SpanRelativeTo::days_are_24_hours()).map_err(wrong)?;
     let total = i128::from(days) * 86_400_000_000_000 + clock.as_nanos();
     if total < 0 {
-        return Err(format!("`{shown}` is negative: write a length of time without the minus, as `1h`"));
+        return Err(format!("`{shown}` is negative; write a length of time without the minus, as `1h`"));
     }
     if total % 1_000_000 != 0 {
         return Err(format!("`{shown}` is finer than a millisecond"));
@@ -368,7 +371,7 @@ mod tests {
             ("2011-12-30T12:00[Pacific/Apia]", "Pacific/Apia", "2011-12-31T00:00:00+14:00"),
         ] {
             let why = "its clocks skipped that time; the first moment after it is";
-            assert_eq!(refused(text), format!("`{text}` never was in {zone}: {why} {after}"));
+            assert_eq!(refused(text), format!("`{text}` does not exist in {zone}: {why} {after}"));
         }
         let first = parse("2018-11-04[America/Sao_Paulo]", &berlin()).unwrap();
         assert_eq!(first.to_string(), "2018-11-04T03:00:00Z", "a day whose midnight was skipped begins later");
@@ -386,7 +389,7 @@ mod tests {
             ),
         ] {
             let why = format!("as its clocks were put back; write {first} or {second}");
-            assert_eq!(refused(text), format!("`{text}` was twice in {zone}, {why}"));
+            assert_eq!(refused(text), format!("`{text}` happened twice in {zone}, {why}"));
             let [first, second] = [first, second].map(|text| parse(text, &berlin()).unwrap());
             assert_eq!(second.duration_since(first), jiff::SignedDuration::from_hours(1));
         }

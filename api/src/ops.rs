@@ -1,4 +1,4 @@
-//! The operators' door: whether a process lives, whether it is ready, and its metrics.
+//! The operators' listener: whether a process lives, whether it is ready, and its metrics.
 //!
 //! It listens on an address of its own and asks for no token, so that a supervisor and Prometheus can read it; it shows
 //! the names of services and instances, so keep it on loopback or in a private network.
@@ -48,14 +48,14 @@ impl Operated for Ledger {
     }
 }
 
-/// An operators' door that listens and is not yet answering.
+/// An operators' listener that listens and is not yet answering.
 #[derive(Debug)]
 pub struct Ops {
     listener: TcpListener,
     address: SocketAddr,
 }
 
-/// Why there is no operators' door.
+/// Why there is no operators' listener.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot listen on {address} for /healthz, /readyz and /metrics: {cause}; choose another address")]
 pub struct ListenError {
@@ -90,7 +90,7 @@ impl Ops {
             .with_state(process);
         let served = axum::serve(self.listener, router).with_graceful_shutdown(closing.cancelled_owned()).await;
         if let Err(error) = served {
-            tracing::warn!(%error, "the operators' door broke off");
+            tracing::warn!(%error, "the server for /healthz, /readyz and /metrics failed");
         }
     }
 }

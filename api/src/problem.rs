@@ -1,12 +1,12 @@
-//! Problems: every error that comes through the door, with its code, HTTP status and exit code.
+//! Problems: every error that comes through the API, with its code, HTTP status and exit code.
 
 use std::fmt;
 
 use http::StatusCode;
-use ledger::decide::Rejection;
+use ledger::decision::Rejection;
 use ledger::execute::Refusal;
-use ledger::log::AppendError;
-use schemas::CommandId;
+use ledger::log::{AppendError, ReadError};
+use schemas::{CommandId, ErrorText};
 use serde::{Deserialize, Serialize};
 
 /// An error as it goes over the wire: `{"error":{"code":"not_ready","message":"...","exit":1}}`.
@@ -17,6 +17,9 @@ pub struct Problem {
     pub code: Code,
     /// The thing, the cause and the next step, for people.
     pub message: String,
+    /// The next step alone, which the message ends with, if there is one. A server from before it had this key leaves it out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
     /// The exit code that a command line ends with.
     pub exit: u8,
     /// The command whose outcome nobody knows: send it again under this id.
@@ -52,7 +55,7 @@ macro_rules! codes {
             }
 
             /// Returns the exit code of a command line that ends with it: 1 error, 2 usage, 4 not allowed, 8 on hold.
-            pub fn exit(self) -> u8 {
+            pub fn exit_code(self) -> u8 {
                 match self { $(Code::$variant => $exit,)+ Code::Other => 1 }
             }
 
@@ -128,11 +131,13 @@ codes! {
     /// Nobody knows whether the command was carried out.
     Indeterminate = "indeterminate", SERVICE_UNAVAILABLE, 1;
     /// The ledger gave no verdict on a rollback, and the router could not be told without it.
-    Unmoved = "unmoved", SERVICE_UNAVAILABLE, 1;
+    Unmoved = "unmoved", SERVICE_UNAVAILABLE, 8;
     /// The log took nothing.
     LogUnavailable = "log_unavailable", SERVICE_UNAVAILABLE, 1;
     /// The ledger cannot be followed any more.
     Halted = "halted", SERVICE_UNAVAILABLE, 1;
+    /// The router has not answered for some seconds.
+    RouterSilent = "router_silent", SERVICE_UNAVAILABLE, 1;
     /// The server has not been told what this needs.
     NotConfigured = "not_configured", SERVICE_UNAVAILABLE, 1;
     /// There is no room on the disk.
@@ -152,7 +157,9 @@ impl fmt::Display for Code {
 impl Problem {
     /// Returns a problem of kind `code`.
     pub fn new(code: Code, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), exit: code.exit(), command: None }
+        let message = message.into();
+        let hint = ErrorText::of(&message).hint;
+        Self { code, message, hint, exit: code.exit_code(), command: None }
     }
 
     /// Returns the problem that a request could not be read.
@@ -180,7 +187,25 @@ impl From<Refusal> for Problem {
             Refusal::Indeterminate { id, .. } => Some(*id),
             _ => None,
         };
-        Self { command, ..Self::new(code, refusal.to_string()) }
+        Self { command, hint: refusal.hint(), ..Self::new(code, refusal.to_string()) }
+    }
+}
+
+impl From<replay::Error> for Problem {
+    fn from(error: replay::Error) -> Self {
+        let code = match &error {
+            replay::Error::Future { .. } => Code::Invalid,
+            replay::Error::NoOffset { .. }
+            | replay::Error::Empty
+            | replay::Error::NoCommit(_)
+            | replay::Error::NoCommitAt(_)
+            | replay::Error::Nothing { .. } => Code::Unknown,
+            replay::Error::Several { .. } => Code::Invalid,
+            replay::Error::Read(ReadError::Damaged { .. }) => Code::Damaged,
+            replay::Error::Read(ReadError::Unavailable(_)) | replay::Error::Open(_) => Code::LogUnavailable,
+            replay::Error::Halt(_) => Code::Halted,
+        };
+        Problem::new(code, error.to_string())
     }
 }
 
@@ -199,7 +224,7 @@ fn code_of(rejection: &Rejection) -> Code {
         Rejection::Rejected { .. } => Code::Rejected,
         Rejection::OnHold { .. } => Code::OnHold,
         Rejection::Fenced { .. } => Code::Fenced,
-        Rejection::Invalid(_) => Code::Invalid,
+        Rejection::BaselineFails { .. } | Rejection::Invalid(_) => Code::Invalid,
         Rejection::Outdated(_) => Code::Outdated,
     }
 }
@@ -215,6 +240,13 @@ mod tests {
         let expected = r#"{"error":{"code":"not_ready","message":"production/api 1.2.3 is not ready","exit":1}}"#;
         assert_eq!(text, expected);
         assert_eq!(serde_json::from_str::<Body>(&text).unwrap().error, problem);
+        assert_eq!(problem.hint, None);
+        let hinted = Problem::new(Code::Busy, "all connections are in use; close some");
+        let text_of_hinted = serde_json::to_string(&hinted).unwrap();
+        assert_eq!(
+            text_of_hinted,
+            r#"{"code":"busy","message":"all connections are in use; close some","hint":"close some","exit":1}"#
+        );
         let newer = text.replace("not_ready", "not_in_the_mood");
         assert_eq!(serde_json::from_str::<Body>(&newer).unwrap().error.code, Code::Other);
     }

@@ -8,16 +8,16 @@ mod accept;
 mod artifacts;
 mod ci;
 mod commands;
+mod listeners;
 mod events;
-mod forecast;
-mod glass;
+mod break_glass;
 mod history;
 mod holds;
-mod hooks;
 mod logs;
-mod measured;
+mod outside;
 mod peer;
-mod reads;
+mod process;
+mod questions;
 mod respond;
 mod seat;
 mod socket;
@@ -32,20 +32,23 @@ use std::time::Duration;
 use axum::Router;
 use axum::routing::{get, post, put};
 use ledger::Ledger;
-use replay::Reader;
+use replay::{HistoryQuery, Reader};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use workers::artifacts::Artifacts;
-use workers::glass::Glass;
+use workers::break_glass::BreakGlass;
+use workers::nodes::process::logs::Wanted;
 use workers::traffic::ProxyControl;
 
 use crate::ci::Secrets;
 use crate::problem::{Code, Problem};
+use crate::question::EventsQuestion;
 use crate::tokens::Tokens;
 
 pub use history::LIMIT_MAX as HISTORY_LIMIT_MAX;
-pub use hooks::{Hooks, Unhooked, check_bind};
+pub use listeners::Listeners;
+pub use outside::Outside;
 pub use socket::{SocketError, path as socket_path, reach as reach_socket};
 
 /// What the server answers from and acts on.
@@ -58,10 +61,10 @@ pub struct Api {
     pub reader: Arc<Reader>,
     /// The files that releases run.
     pub artifacts: Arc<Artifacts>,
-    /// What the workers do for the door.
-    pub hooks: Arc<dyn Hooks>,
+    /// What it reaches outside by itself.
+    pub outside: Outside,
     /// What carries rollbacks out while the ledger gives no verdict; without it they wait for the ledger.
-    pub glass: Option<Arc<Glass>>,
+    pub break_glass: Option<Arc<BreakGlass>>,
     /// The proxy whose figures `/metrics` gives too; without it that proxy gives them itself.
     pub proxy: Option<ProxyControl>,
     /// Who may come through TCP.
@@ -91,11 +94,11 @@ const LONG_READS_MAX: usize = 4;
 /// How much is taken at once.
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// Connections open at a time, on each of the two doors. Those that come later may ask for health and a rollback.
+    /// Connections open at a time, on each of the two listeners. Those that come later may ask for health and a rollback.
     pub connections_max: usize,
     /// Connections beyond them that are kept open at a time; a new one closes the oldest.
     pub connections_reserved_max: usize,
-    /// Connections that a token may have at a time, on all doors.
+    /// Connections that a token may have at a time, on all listeners.
     pub connections_per_token_max: usize,
     /// Connections that an address may have at a time over TCP; as many as there are if there is nothing.
     pub connections_per_address_max: Option<usize>,
@@ -140,15 +143,15 @@ impl Default for Limits {
 }
 
 impl Api {
-    /// Returns the door of `ledger` with no hooks and the usual limits.
+    /// Returns the API of `ledger` that reaches nothing outside, with the usual limits.
     pub fn new(ledger: Ledger, reader: Arc<Reader>, data: &Path, artifacts: Arc<Artifacts>) -> Self {
         Self {
             ledger,
             data: data.to_owned(),
             reader,
             artifacts,
-            hooks: Arc::new(Unhooked),
-            glass: None,
+            outside: Outside::default(),
+            break_glass: None,
             proxy: None,
             tokens: Tokens::of(data),
             ci: Secrets::default(),
@@ -165,8 +168,10 @@ impl Api {
 /// A server that listens and is not yet answering.
 pub struct Server {
     api: Arc<Api>,
-    unix: Option<(UnixListener, socket::Own)>,
+    unix: Option<UnixListener>,
     tcp: Option<TcpListener>,
+    /// Its own listeners, which close with it.
+    _listeners: Option<Listeners>,
 }
 
 /// Why the server cannot listen.
@@ -193,27 +198,19 @@ impl Server {
     ///
     /// [`ListenError`]: the socket answers already, or it cannot listen on an address.
     pub async fn listen(api: Arc<Api>, tcp: Option<SocketAddr>) -> Result<Self, ListenError> {
-        let tcp = match tcp {
-            Some(address) => Some(listen_on(address).await?),
-            None => None,
-        };
-        let unix = Some(socket::listen(&api.data, api.socket_group).await?);
-        Ok(Self { api, unix, tcp })
+        let listeners = Listeners::open(&api.data, api.socket_group, tcp).await?;
+        let server = Self::behind(api, &listeners)?;
+        Ok(Self { _listeners: Some(listeners), ..server })
     }
 
-    /// Listens over TCP and, unless another server of the same data folder answers there, on the folder's socket.
+    /// Answers on listeners that stay open when it ends.
     ///
     /// # Errors
     ///
-    /// [`ListenError`]: it cannot listen on an address.
-    pub async fn listen_beside(api: Arc<Api>, tcp: SocketAddr) -> Result<Self, ListenError> {
-        let tcp = Some(listen_on(tcp).await?);
-        let unix = match socket::listen(&api.data, api.socket_group).await {
-            Ok(unix) => Some(unix),
-            Err(SocketError::Answers(_)) => None,
-            Err(error) => return Err(error.into()),
-        };
-        Ok(Self { api, unix, tcp })
+    /// [`ListenError`]: the operating system's.
+    pub fn behind(api: Arc<Api>, listeners: &Listeners) -> Result<Self, ListenError> {
+        let (unix, tcp) = listeners.for_server()?;
+        Ok(Self { api, unix, tcp, _listeners: None })
     }
 
     /// Says whether it listens on the data folder's socket.
@@ -226,16 +223,13 @@ impl Server {
         self.tcp.as_ref().and_then(|tcp| tcp.local_addr().ok())
     }
 
-    /// Answers until [`Api::closing`] is cancelled; then lets open requests end, for a while, and removes the socket.
+    /// Answers until [`Api::closing`] is cancelled; then lets open requests end, for a while, and closes its own listeners.
     pub async fn run(self) {
-        let Self { api, unix, tcp } = self;
+        let Self { api, unix, tcp, _listeners } = self;
         let router = router(Arc::clone(&api));
         let over_unix = async {
             match unix {
-                Some((unix, socket)) => {
-                    accept::unix(unix, Arc::clone(&api), router.clone()).await;
-                    socket.remove();
-                }
+                Some(unix) => accept::unix(unix, Arc::clone(&api), router.clone()).await,
                 None => api.closing.cancelled().await,
             }
         };
@@ -249,37 +243,25 @@ impl Server {
     }
 }
 
-async fn listen_on(address: SocketAddr) -> Result<TcpListener, ListenError> {
-    TcpListener::bind(address).await.map_err(|cause| ListenError::Tcp { address, cause })
-}
-
 /// Returns every address there is.
 fn router(api: Arc<Api>) -> Router {
     Router::new()
-        .route("/healthz", get(reads::healthz))
-        .route("/readyz", get(reads::readyz))
-        .route("/metrics", get(reads::metrics))
+        .route("/healthz", get(process::healthz))
+        .route("/readyz", get(process::readyz))
+        .route("/metrics", get(process::metrics))
         .route("/v1/commands", post(commands::post))
         .route("/v1/ci/releases", post(ci::post))
         .route("/v1/artifacts", put(artifacts::put))
         .route("/v1/artifacts/{sha256}", get(artifacts::get))
-        .route("/v1/status", get(reads::status))
-        .route("/v1/history", get(reads::history))
-        .route("/v1/history/{service}", get(reads::history_of))
-        .route("/v1/services/{service}", get(reads::declaration))
-        .route("/v1/who-shipped/{environment}/{service}", get(reads::who_shipped))
-        .route("/v1/explain/{environment}/{service}", get(reads::explain))
-        .route("/v1/explain/{what}", get(reads::explain_named))
-        .route("/v1/forecast/{environment}/{service}", get(forecast::get))
-        .route("/v1/logs/{environment}/{service}", get(logs::get))
-        .route("/v1/replay", get(reads::production))
-        .route("/v1/verify", get(reads::verify))
-        .route("/v1/ledger", get(reads::ledger))
-        .route("/v1/events", get(events::get))
+        .merge(questions::whole())
+        .merge(questions::at::<HistoryQuery, _>(history::get))
+        .merge(questions::at::<Wanted, _>(logs::get))
+        .merge(questions::at::<EventsQuestion, _>(events::get))
         .fallback(|| async { Problem::new(Code::NoSuchPath, "no such address; every address is in docs/api.md") })
         .method_not_allowed_fallback(|| async { Problem::new(Code::Method, "this address does not take that method") })
         .layer(axum::middleware::from_fn(respond::in_a_task))
         .layer(axum::middleware::from_fn(seat::reserved_only))
+        .layer(axum::middleware::from_fn(respond::drained))
         .layer(axum::middleware::from_fn_with_state(Arc::clone(&api), respond::with_halt))
         .with_state(api)
 }

@@ -31,7 +31,7 @@ pub static ROLLBACK_SECONDS: LazyLock<HistogramVec> = LazyLock::new(|| {
     register_histogram_vec!("ionledger_rollback_seconds", help, &["outcome"], buckets).expect("registered once")
 });
 
-/// Requests that were refused because the door, their address or their token has as many connections as it may have.
+/// Requests that were refused because the API, their address or their token has as many connections as it may have.
 pub static BUSY: LazyLock<IntCounterVec> = LazyLock::new(|| {
     let help = "Requests that were refused because too many connections were open";
     register_int_counter_vec!("ionledger_http_busy_total", help, &["of"]).expect("registered once")
@@ -69,7 +69,7 @@ pub async fn of_ledger(ledger: &Ledger) -> Vec<MetricFamily> {
         ("ionledger_streams", "Streams that have a head", view.ruler().heads().len() as u64),
         (
             "ionledger_read_only_streams",
-            "Streams with an event that this process does not understand: it takes nothing for them but a rollback",
+            "Streams with an event that this process does not understand: it accepts nothing for them but a rollback",
             view.read_only().len() as u64,
         ),
         ("ionledger_halted", "Whether this process follows the ledger no longer", u64::from(ledger.halted().is_some())),

@@ -1,4 +1,4 @@
-//! Tokens: who may come through the TCP door. The file holds only their hashes.
+//! Tokens: who may use the API over TCP. The file holds only their hashes.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -69,7 +69,7 @@ pub enum Error {
     #[error("{0}")]
     Invalid(String),
     /// The operating system gives no random numbers.
-    #[error("this machine gives no random numbers: {0}")]
+    #[error("cannot read random numbers: {0}")]
     Random(String),
 }
 

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use ledger::execute;
 use ledger::log::Ahead;
 use replay::answer::{Names, summary};
-use schemas::glass::Unrecorded;
-use schemas::{CommitId, Event, Hash, LedgerId, Offset, Stream, Timestamp};
+use schemas::break_glass::Unrecorded;
+use schemas::{CommitId, Event, Hash, LedgerId, Offset, StackId, Stream, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -17,8 +17,8 @@ pub const COMMAND_BYTES_MAX: usize = 256 * 1024;
 pub const HALTED: http::HeaderName = http::HeaderName::from_static("ionledger-halted");
 
 /// What became of a command.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Answer {
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct CommandAnswer {
     /// The commit that carries it out; none if it was already true, or in a dry run.
     pub commit: Option<CommitId>,
     /// Where that stands.
@@ -34,6 +34,12 @@ pub struct Answer {
     /// Whether the router confirmed the weights within the wait; nothing if the command set none.
     #[serde(default)]
     pub applied: Option<bool>,
+    /// Why a rollback has not moved users, if it has not: its target is yet to be ready, and users stay where they are until then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_yet: Option<String>,
+    /// The stack with which it was true already, if it was: the one that was asked for before, or that a rollback went to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stack: Option<StackId>,
     /// The rollback that was carried out and that the ledger does not have yet: it gave no verdict.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unrecorded: Option<Unrecorded>,
@@ -66,9 +72,9 @@ pub struct Happened {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Reported {
     /// Of the release.
-    pub release: Answer,
+    pub release: CommandAnswer,
     /// Of its rollout; nothing if the service's policy did not ask for one.
-    pub rollout: Option<Answer>,
+    pub rollout: Option<CommandAnswer>,
 }
 
 /// What a ledger is and where it stands.
@@ -122,17 +128,17 @@ impl Happened {
     }
 }
 
-impl Answer {
+impl CommandAnswer {
     /// Returns what became of a command as it goes over the wire. `names` are those of its deployment.
-    pub fn of(answer: &execute::Answer, names: &Names) -> Self {
+    pub fn of(answer: &execute::Executed, names: &Names) -> Self {
         Self {
             commit: answer.commit,
             offset: answer.offset,
             events: Happened::all(&answer.events, names),
             notes: answer.notes.clone(),
             repeated: answer.repeated,
-            applied: None,
-            unrecorded: None,
+            stack: answer.stack,
+            ..Self::default()
         }
     }
 }

@@ -7,7 +7,8 @@ use jiff::Zoned;
 use replay::Moment;
 use schemas::{CommandId, CommitId, DeploymentId, EnvironmentName, Offset, ServiceName};
 
-use crate::failure::{Failure, Outcome};
+use crate::failure::{CommandResult, Failure};
+use crate::{sentence, usage};
 
 /// Where the ledger is and how answers look.
 #[derive(Clone, Debug, Args)]
@@ -39,7 +40,7 @@ impl Globals {
     /// # Errors
     ///
     /// A usage error if none is named and the user has no home.
-    pub(crate) fn data(&self) -> Outcome<PathBuf> {
+    pub(crate) fn data(&self) -> CommandResult<PathBuf> {
         if let Some(data) = &self.data {
             let data =
                 std::path::absolute(data).map_err(|error| Failure::usage(format!("--data: {error}; name a folder")))?;
@@ -67,7 +68,7 @@ pub(crate) struct Asking {
     #[arg(long)]
     pub(crate) dry_run: bool,
     /// The command's id: the same command sent again under it is carried out once [default: a new one]
-    #[arg(long, value_name = "UUID")]
+    #[arg(long, value_name = "UUID", value_parser = sentence::id::<CommandId>)]
     pub(crate) command_id: Option<CommandId>,
     /// Whether a rollback waits for the ledger; only `rollback` has the flag.
     #[arg(skip)]
@@ -95,7 +96,7 @@ pub(crate) struct When {
     #[arg(long, value_name = "N", group = "moment")]
     offset: Option<Offset>,
     /// After this commit
-    #[arg(long, value_name = "ID", group = "moment")]
+    #[arg(long, value_name = "ID", group = "moment", value_parser = sentence::id::<CommitId>)]
     event: Option<CommitId>,
 }
 
@@ -105,9 +106,9 @@ impl When {
     /// # Errors
     ///
     /// A usage error for a text that is no time.
-    pub(crate) fn moment(&self, now: &Zoned) -> Outcome<Moment> {
+    pub(crate) fn moment(&self, now: &Zoned) -> CommandResult<Moment> {
         match (&self.at, self.offset, self.event) {
-            (Some(text), ..) => api::moment::parse(text, now).map(Moment::Time).map_err(Failure::usage),
+            (Some(text), ..) => usage::moment(text, now).map(Moment::Time),
             (None, Some(offset), _) => Ok(Moment::Offset(offset)),
             (None, None, Some(commit)) => Ok(Moment::Event(commit)),
             (None, None, None) => Ok(Moment::Now),

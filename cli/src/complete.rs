@@ -6,6 +6,7 @@ use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use api::question::ProductionQuestion;
 use clap::{Args as _, CommandFactory as _};
 use clap_complete::engine::{ArgValueCompleter, CompletionCandidate, ValueCompleter};
 use clap_complete::env::CompleteEnv;
@@ -13,7 +14,7 @@ use replay::Moment;
 use replay::answer::{Production, VersionStatus};
 
 use crate::args::Globals;
-use crate::door::Door;
+use crate::client::LedgerClient;
 
 /// The variable that says that a shell asks, and which.
 pub(crate) const VARIABLE: &str = "IONLEDGER_COMPLETE";
@@ -110,8 +111,9 @@ impl ValueCompleter for Names {
 /// Asks the ledger that the words name, or the user's own.
 fn production(words: &[String]) -> Option<Production> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().ok()?;
-    let door = Door::new(&globals(words)).ok()?;
-    let asked = async { tokio::time::timeout(WAIT_MAX, door.production(Moment::Now)).await.ok()?.ok() };
+    let ledger = LedgerClient::new(&globals(words)).ok()?;
+    let question = ProductionQuestion { moment: Moment::Now };
+    let asked = async { tokio::time::timeout(WAIT_MAX, ledger.ask(&question)).await.ok()?.ok() };
     runtime.block_on(asked)
 }
 

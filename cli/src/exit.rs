@@ -16,7 +16,8 @@ pub(crate) enum Exit {
     RolledBack = 5,
     /// The wait ended while the judge could not decide, or it cannot.
     Inconclusive = 6,
-    /// The wait ended while it was still going on, a hold is in the way, or the router has not confirmed what was set.
+    /// The wait ended while it was still going on, a hold is in the way, a rollback waits for its target, or the router has not
+    /// confirmed what was set.
     StillGoing = 8,
 }
 
@@ -26,9 +27,9 @@ pub(crate) const TABLE: &str = "\
 1  error: it went wrong, or the ledger refused or has halted; nothing was changed unless it says so
 2  usage: the command cannot be understood, or what it asks for cannot be (weights that sum to 90 %)
 4  not allowed: the one who asked may not
-5  rolled back: what was waited for came back, or was dropped for a newer one; `judge`: it is worse
+5  rolled back: what was waited for came back, or was dropped before it began; `judge`: it is worse
 6  inconclusive: the judge could not decide before the wait ended, or `judge` before the counts did
-8  still going: the wait ended first, or a hold is in the way; `rollback`: not yet confirmed";
+8  still going: the wait ended first, or a hold is in the way; `rollback`: users have not moved yet";
 
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {

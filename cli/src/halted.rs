@@ -7,6 +7,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::exit::Exit;
+use crate::failure::Failure;
 use crate::render::words::plain;
 
 /// Why the ledger that was asked has halted, if it has.
@@ -33,13 +34,13 @@ pub(crate) fn say_first() {
     if let Some(why) = WHY.get()
         && !SAID.swap(true, Ordering::Relaxed)
     {
-        let _ = writeln!(anstream::stderr().lock(), "error: {}", plain(&sentence(why)));
+        let _ = write!(anstream::stderr().lock(), "{}", Failure::error(sentence(why)).text());
     }
     if let Some(to) = MOVED.get()
         && !SAID.swap(true, Ordering::Relaxed)
     {
         let said = format!(
-            "the ledger was moved to {to}, and nothing that follows it runs here: this is how it stood then; start \
+            "the ledger was moved to {to}, and no process that follows it runs here: this is how it stood then; start \
              `ionledger up --ledger {to}`"
         );
         let _ = writeln!(anstream::stderr().lock(), "{}", plain(&said));

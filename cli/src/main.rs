@@ -1,17 +1,18 @@
 //! The binary `ionledger`: commands and how their answers look.
 //!
-//! Begin with `commands`, which has a file for each, and `render`, which has a file for each answer. `house` puts together what runs: `up`,
-//! and each part as a process of its own. `door` is the way to the ledger that a command takes.
+//! Begin with `commands`, which has a file for each, and `render`, which has a file for each answer. `bootstrap` puts together what runs: `up`,
+//! and each part as a process of its own. `client` is the way to the ledger that a command takes.
 
 mod args;
 mod commands;
 mod complete;
-mod door;
+mod client;
 mod exit;
 mod failure;
 mod halted;
-mod house;
-mod journal;
+mod bootstrap;
+mod logging;
+mod known;
 mod not_allowed;
 mod out;
 mod place;
@@ -100,5 +101,5 @@ fn unread(error: &clap::Error) -> ExitCode {
 
 fn fail(failure: &Failure) -> ExitCode {
     let _ = anstream::stderr().lock().write_all(out::for_stderr(&failure.text()).as_bytes());
-    ExitCode::from(failure.exit())
+    ExitCode::from(failure.exit_code())
 }

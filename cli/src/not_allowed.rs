@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::path::Path;
 
-use crate::failure::Failure;
+use crate::failure::{CommandResult, Failure};
 
 /// Says whether this user may not read the ledger of a data folder that is there.
 pub(crate) fn is_closed(data: &Path) -> bool {
@@ -13,11 +13,21 @@ pub(crate) fn is_closed(data: &Path) -> bool {
         || denied(fs::read_dir(data.join("log")).err().map(|error| error.kind()))
 }
 
+/// Refuses what this user may not do on a data folder.
+///
+/// # Errors
+///
+/// The command that may, where the folder is closed to this user.
+pub(crate) fn refuse_strangers(data: &Path) -> CommandResult<()> {
+    if is_closed(data) { Err(not_allowed(data)) } else { Ok(()) }
+}
+
 /// Tells a user who may not what to run instead.
 pub(crate) fn not_allowed(data: &Path) -> Failure {
     let mut words: Vec<String> = std::env::args().map(|word| quoted(&word)).collect();
-    if !words.iter().any(|word| word == "--data" || word.starts_with("--data=")) {
-        words.extend(["--data".to_owned(), quoted(&data.display().to_string())]);
+    let folder = quoted(&data.display().to_string());
+    if !words.iter().any(|word| word == "--data" || word.starts_with("--data=") || *word == folder) {
+        words.extend(["--data".to_owned(), folder]);
     }
     let data = data.display();
     Failure::ending(4, format!("this user may not work on {data}, which is another's; run `sudo {}`", words.join(" ")))

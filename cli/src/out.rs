@@ -3,12 +3,13 @@
 use std::io::{self, IsTerminal as _, Write as _};
 use std::os::fd::AsFd;
 
+use jiff::Zoned;
 use rustix::termios::tcgetwinsize;
 use serde::Serialize;
 
-use crate::failure::{Failure, Outcome};
+use crate::failure::{CommandResult, Failure};
 use crate::halted;
-use crate::render::wrap;
+use crate::render::{Render, wrap};
 
 /// In which form data goes to stdout.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,36 +45,36 @@ impl Out {
     }
 
     /// Writes data. Colours are left out where stdout cannot show them.
-    pub(crate) fn data(self, text: &str) -> Outcome<()> {
+    pub(crate) fn data(self, text: &str) -> CommandResult<()> {
         halted::say_first();
         let mut stdout = anstream::stdout().lock();
         written(stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()))
     }
 
+    /// Says whether stdout shows colours.
+    pub(crate) fn has_colours(self) -> bool {
+        !matches!(anstream::AutoStream::choice(&io::stdout()), anstream::ColorChoice::Never)
+    }
+
     /// Writes text for eyes, wrapped to the terminal.
-    pub(crate) fn eyes(self, text: &str) -> Outcome<()> {
+    pub(crate) fn eyes(self, text: &str) -> CommandResult<()> {
         self.data(&wrap::wrapped(text, columns(io::stdout())))
     }
 
     /// Writes an answer in the form that is wanted.
-    pub(crate) fn answer<T: Serialize>(
-        self,
-        answer: &T,
-        eyes: impl FnOnce(&T) -> String,
-        lines: impl FnOnce(&T) -> String,
-    ) -> Outcome<()> {
+    pub(crate) fn answer(self, answer: &impl Render, now: &Zoned) -> CommandResult<()> {
         match self.form {
-            Form::Eyes => self.eyes(&eyes(answer)),
-            Form::Lines => self.data(&lines(answer)),
+            Form::Eyes => self.eyes(&answer.eyes(now, columns(io::stdout()))),
+            Form::Lines => self.data(&answer.lines()),
             Form::Json => self.json(answer),
         }
     }
 
     /// Writes an answer as JSON: indented for eyes, a line otherwise.
-    pub(crate) fn json<T: Serialize>(self, answer: &T) -> Outcome<()> {
+    pub(crate) fn json<T: Serialize>(self, answer: &T) -> CommandResult<()> {
         let pretty = io::stdout().is_terminal();
         let text = if pretty { serde_json::to_string_pretty(answer) } else { serde_json::to_string(answer) };
-        let text = text.map_err(|error| Failure::error(format!("the answer is no JSON: {error}")))?;
+        let text = text.map_err(|error| Failure::error(format!("the answer is not valid JSON: {error}")))?;
         self.data(&format!("{text}\n"))
     }
 
@@ -111,10 +112,10 @@ pub(crate) fn size(terminal: impl AsFd) -> (usize, usize) {
 }
 
 /// Returns what became of writing to stdout.
-pub(crate) fn written(result: io::Result<()>) -> Outcome<()> {
+pub(crate) fn written(result: io::Result<()>) -> CommandResult<()> {
     match result {
         Ok(()) => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(Failure::reader_gone()),
-        Err(error) => Err(Failure::error(format!("stdout: {error}; what was asked for may have been done"))),
+        Err(error) => Err(Failure::error(format!("stdout: {error}; the command may have been carried out"))),
     }
 }

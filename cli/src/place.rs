@@ -7,18 +7,18 @@ use ledger::log::kafka;
 
 /// Where a ledger lies.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Place {
+pub(crate) enum LedgerLocation {
     /// In a data folder of this machine.
     Folder(PathBuf),
     /// In Kafka.
-    Kafka(kafka::Place),
+    Kafka(kafka::KafkaAddress),
 }
 
-impl Place {
+impl LedgerLocation {
     /// Reads a place; a folder that does not begin with `/` lies below `base`.
     pub(crate) fn read(text: &str, base: &Path) -> Result<Self, String> {
         if text.contains("://") {
-            return text.parse().map(Self::Kafka).map_err(|error: kafka::BadPlace| error.to_string());
+            return text.parse().map(Self::Kafka).map_err(|error: kafka::BadKafkaAddress| error.to_string());
         }
         if text.split('/').next().is_some_and(|first| first.contains(':')) {
             return Err(format!(
@@ -32,7 +32,7 @@ impl Place {
     }
 }
 
-impl FromStr for Place {
+impl FromStr for LedgerLocation {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -40,7 +40,7 @@ impl FromStr for Place {
     }
 }
 
-impl std::fmt::Display for Place {
+impl std::fmt::Display for LedgerLocation {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Folder(path) => write!(f, "{}", path.display()),
@@ -55,15 +55,15 @@ mod tests {
 
     #[test]
     fn a_place_is_a_folder_unless_it_names_another_kind() {
-        assert_eq!("/a/b".parse(), Ok(Place::Folder("/a/b".into())));
-        assert_eq!(Place::read("b", Path::new("/a")), Ok(Place::Folder("/a/b".into())));
-        let place: Place = "kafka://a:1".parse().unwrap();
+        assert_eq!("/a/b".parse(), Ok(LedgerLocation::Folder("/a/b".into())));
+        assert_eq!(LedgerLocation::read("b", Path::new("/a")), Ok(LedgerLocation::Folder("/a/b".into())));
+        let place: LedgerLocation = "kafka://a:1".parse().unwrap();
         assert_eq!(place.to_string(), "kafka://a:1");
-        assert!("redis://a:1".parse::<Place>().is_err_and(|why| why.contains("kafka://")));
-        assert!("".parse::<Place>().is_err());
+        assert!("redis://a:1".parse::<LedgerLocation>().is_err_and(|why| why.contains("kafka://")));
+        assert!("".parse::<LedgerLocation>().is_err());
         for half in ["kafka:127.0.0.1", "kafka:127.0.0.1:9092", "127.0.0.1:9092", "localhost:9092", "kafka:/a/b"] {
-            assert!(half.parse::<Place>().is_err_and(|why| why.contains("write kafka://HOST:PORT")), "{half}");
+            assert!(half.parse::<LedgerLocation>().is_err_and(|why| why.contains("write kafka://HOST:PORT")), "{half}");
         }
-        assert_eq!(Place::read("./a:b", Path::new("/c")), Ok(Place::Folder("/c/./a:b".into())));
+        assert_eq!(LedgerLocation::read("./a:b", Path::new("/c")), Ok(LedgerLocation::Folder("/c/./a:b".into())));
     }
 }

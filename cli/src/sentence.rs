@@ -1,6 +1,9 @@
 //! Sentences: the words of the command line that are more than one value, read into what commands hold.
 
-use schemas::command::Share;
+use std::num::IntErrorKind;
+use std::str::FromStr;
+
+use schemas::command::StackWeight;
 use schemas::run::EnvValue;
 use schemas::weight::NotAllTraffic;
 use schemas::{StackName, Weight};
@@ -10,8 +13,8 @@ use schemas::{StackName, Weight};
 /// # Errors
 ///
 /// What is wrong with the words.
-pub(crate) fn shares(words: &[String]) -> Result<Vec<Share>, String> {
-    let mut shares: Vec<Share> = Vec::with_capacity(words.len() / 2);
+pub(crate) fn shares(words: &[String]) -> Result<Vec<StackWeight>, String> {
+    let mut shares: Vec<StackWeight> = Vec::with_capacity(words.len() / 2);
     for pair in words.chunks(2) {
         let version: StackName = pair[0].parse().map_err(|error| format!("{error}"))?;
         let Some(percent) = pair.get(1) else {
@@ -21,7 +24,7 @@ pub(crate) fn shares(words: &[String]) -> Result<Vec<Share>, String> {
         if shares.iter().any(|share| share.version == version) {
             return Err(format!("version {version} is named twice; name every version once"));
         }
-        shares.push(Share { version, weight });
+        shares.push(StackWeight { version, weight });
     }
     let sum: u32 = shares.iter().map(|share| u32::from(share.weight.basis_points())).sum();
     if sum == u32::from(Weight::FULL.basis_points()) { Ok(shares) } else { Err(NotAllTraffic(sum).to_string()) }
@@ -51,7 +54,29 @@ pub(crate) fn length_ms(text: &str) -> Result<u64, String> {
 ///
 /// What is wrong with it.
 pub(crate) fn count(text: &str) -> Result<usize, String> {
-    text.trim().parse().map_err(|_| "it is not a whole number from 0; write one, as 50".to_owned())
+    text.trim().parse().map_err(|error: std::num::ParseIntError| match error.kind() {
+        IntErrorKind::PosOverflow => "it is too large; write a smaller number, as 50".to_owned(),
+        _ => "it is not a whole number from 0; write one, as 50".to_owned(),
+    })
+}
+
+/// Reads a number that may have decimals: `0.5`.
+///
+/// # Errors
+///
+/// What is wrong with it.
+pub(crate) fn number(text: &str) -> Result<f64, String> {
+    text.trim().parse().map_err(|_| "it is not a number; write one, as 60 or 0.5".to_owned())
+}
+
+/// Reads an id: `0193a6f0-0c41-7b66-b1d2-9e4a6c8f7d03`.
+///
+/// # Errors
+///
+/// What is wrong with it.
+pub(crate) fn id<T: FromStr>(text: &str) -> Result<T, String> {
+    let wrong = "it is not an id; write a whole one, as 0193a6f0-0c41-7b66-b1d2-9e4a6c8f7d03";
+    text.trim().parse().map_err(|_| wrong.to_owned())
 }
 
 /// Reads a whole number of seconds: `30`.
@@ -86,7 +111,8 @@ pub(crate) fn steps(text: &str) -> Result<Steps, String> {
 /// What is wrong with it; a value is not repeated.
 pub(crate) fn variable(text: &str) -> Result<(String, EnvValue), String> {
     let Some((name, value)) = text.split_once('=').filter(|(name, _)| !name.is_empty()) else {
-        return Err("write NAME=value, NAME=from_env:OTHER or NAME=from_file:PATH".to_owned());
+        let write = "write NAME=value, NAME=from_env:OTHER or NAME=from_file:PATH";
+        return Err(format!("it is not a variable; {write}; a release belongs to no environment, a stack does"));
     };
     let value = match value.split_once(':') {
         Some(("from_env", other)) => EnvValue::FromEnv(other.to_owned()),

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use crate::failure::Outcome;
+use crate::failure::CommandResult;
 use miette::IntoDiagnostic as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -11,7 +11,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 /// # Errors
 ///
 /// What the serving ends with.
-pub(crate) fn block_on(serving: impl Future<Output = miette::Result<()>>) -> Outcome<ExitCode> {
+pub(crate) fn block_on(serving: impl Future<Output = miette::Result<()>>) -> CommandResult<ExitCode> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().into_diagnostic()?;
     let ended = runtime.block_on(serving);
     // What still runs, as a question to brokers that do not answer, is left behind.

@@ -3,15 +3,18 @@
 use std::future::Future;
 use std::time::Duration;
 
+use api::question::Question;
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, Zoned};
-use schemas::glass::Unrecorded;
+use schemas::break_glass::Unrecorded;
 
 use crate::args::Globals;
-use crate::door::Door;
-use crate::failure::{Failure, Outcome};
+use crate::client::LedgerClient;
+use crate::failure::{CommandResult, Failure};
 use crate::out::{Form, Out};
-use crate::render;
+use crate::progress::Progress;
+use crate::render::{self, Render};
+use crate::usage;
 
 /// How long a command that has its answer waits for what it has begun besides.
 const LEAVE_MAX: Duration = Duration::from_millis(200);
@@ -33,8 +36,8 @@ impl Session {
     }
 
     /// Returns the way to the ledger.
-    pub(crate) fn door(&self) -> Outcome<Door> {
-        Door::new(&self.globals)
+    pub(crate) fn ledger(&self) -> CommandResult<LedgerClient> {
+        LedgerClient::new(&self.globals)
     }
 
     /// Returns the moment, in the zone that times are shown in.
@@ -42,11 +45,20 @@ impl Session {
         Timestamp::now().to_zoned(zone())
     }
 
-    /// Says what an answer without a line is: nothing, and not a failure. Eyes and programs see that in the answer.
-    pub(crate) fn say_empty(&self, empty: bool, what: impl std::fmt::Display) {
-        if empty && self.out.form == Form::Lines {
-            self.out.say(&format!("{what}"));
+    /// Asks a question, and shows that it takes long.
+    pub(crate) async fn ask<Q: Question>(&self, ledger: &LedgerClient, question: &Q) -> CommandResult<Q::Answer> {
+        let _progress = Progress::begin(self.out, "reading the ledger");
+        ledger.ask(question).await
+    }
+
+    /// Shows an answer in the form that is wanted. In a pipe, one without a line says what that means.
+    pub(crate) fn show(&self, answer: &impl Render) -> CommandResult<()> {
+        let now = self.now();
+        self.out.answer(answer, &now)?;
+        if self.out.form == Form::Lines && answer.lines().is_empty() {
+            answer.nothing(&now).iter().for_each(|nothing| self.out.say(nothing));
         }
+        Ok(())
     }
 
     /// Says what the ledger does not have yet, where the answer's own form has no place for it.
@@ -57,12 +69,12 @@ impl Session {
     }
 
     /// Reads a moment that is written on the command line.
-    pub(crate) fn moment(&self, text: &str) -> Outcome<Timestamp> {
-        api::moment::parse(text, &self.now()).map_err(Failure::usage)
+    pub(crate) fn moment(&self, text: &str) -> CommandResult<Timestamp> {
+        usage::moment(text, &self.now())
     }
 
     /// Carries something out that waits for the network.
-    pub(crate) fn wait_for<T>(&self, future: impl Future<Output = Outcome<T>>) -> Outcome<T> {
+    pub(crate) fn wait_for<T>(&self, future: impl Future<Output = CommandResult<T>>) -> CommandResult<T> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|error| Failure::error(format!("cannot start the async runtime: {error}")))?;
         let ended = runtime.block_on(future);

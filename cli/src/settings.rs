@@ -7,12 +7,12 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use ledger::log::kafka::Options;
-use workers::proxy::TrustedProxies;
+use ledger::log::kafka::KafkaOptions;
+use proxy::TrustedProxies;
 
 use crate::args::Globals;
-use crate::failure::{Failure, Outcome};
-use crate::place::Place;
+use crate::failure::{CommandResult, Failure};
+use crate::place::LedgerLocation;
 use file::File;
 
 /// How Kafka is reached: for every command that may go there itself.
@@ -32,7 +32,7 @@ pub(crate) struct KafkaArgs {
 pub(crate) struct ServerArgs {
     /// Where the ledger lies: a data folder, or `kafka://HOST:PORT[,HOST:PORT...][/TOPIC]` [default: the data folder]
     #[arg(long, value_name = "PLACE", env = "IONLEDGER_LEDGER", hide_env_values = true)]
-    ledger: Option<Place>,
+    ledger: Option<LedgerLocation>,
     /// Also answer HTTP on this address
     #[arg(long, value_name = "ADDRESS:PORT", env = "IONLEDGER_LISTEN", hide_env_values = true, value_parser = address)]
     listen: Option<SocketAddr>,
@@ -49,7 +49,7 @@ pub(crate) struct ServerSettings {
     /// The data folder of the file; the command line and the environment come first.
     data: Option<PathBuf>,
     /// Where the ledger lies; in the data folder if nobody says.
-    pub(crate) ledger: Option<Place>,
+    pub(crate) ledger: Option<LedgerLocation>,
     /// Where HTTP is answered.
     pub(crate) listen: Option<SocketAddr>,
     /// Files with secrets that CI signs its releases with.
@@ -67,7 +67,7 @@ pub(crate) struct ServerSettings {
     /// Files with other secrets.
     pub(crate) secret_files: Vec<PathBuf>,
     /// How Kafka is reached.
-    pub(crate) kafka: Options,
+    pub(crate) kafka: KafkaOptions,
 }
 
 impl ServerArgs {
@@ -76,7 +76,7 @@ impl ServerArgs {
     /// # Errors
     ///
     /// A usage error with the file, line and key, or the variable, that is wrong.
-    pub(crate) fn settings(&self) -> Outcome<ServerSettings> {
+    pub(crate) fn settings(&self) -> CommandResult<ServerSettings> {
         let mut settings = self.kafka.settings()?;
         settings.ledger = self.ledger.clone().or(settings.ledger);
         settings.listen = self.listen.or(settings.listen);
@@ -91,7 +91,7 @@ impl KafkaArgs {
     /// # Errors
     ///
     /// As [`ServerArgs::settings`].
-    pub(crate) fn options(&self) -> Outcome<Options> {
+    pub(crate) fn options(&self) -> CommandResult<KafkaOptions> {
         Ok(self.settings()?.kafka)
     }
 
@@ -100,7 +100,7 @@ impl KafkaArgs {
     /// # Errors
     ///
     /// As [`ServerArgs::settings`].
-    pub(crate) fn settings(&self) -> Outcome<ServerSettings> {
+    pub(crate) fn settings(&self) -> CommandResult<ServerSettings> {
         let file = self.config.as_deref().map(File::read).transpose()?.unwrap_or_default();
         let File { data, ledger, dev, listen, ci_secret_files, ci_only_webhooks, socket_group, .. } = file;
         let File { connections_per_address_max, unnamed_artifacts_bytes_max, trusted_proxies, kafka: written, .. } =
@@ -134,9 +134,9 @@ impl ServerSettings {
     /// # Errors
     ///
     /// A usage error.
-    pub(crate) fn need_kafka(&self, process: &str, part: &str) -> Outcome<()> {
+    pub(crate) fn need_kafka(&self, process: &str, part: &str) -> CommandResult<()> {
         match self.ledger {
-            Some(Place::Kafka(_)) => Ok(()),
+            Some(LedgerLocation::Kafka(_)) => Ok(()),
             _ => Err(Failure::usage(format!(
                 "{process} needs a ledger in Kafka; name it with --ledger kafka://HOST:PORT, or run `ionledger up`, which \
                  has {part} in it"
@@ -149,7 +149,7 @@ impl ServerSettings {
     /// # Errors
     ///
     /// A usage error if nobody names one and the user has no home.
-    pub(crate) fn data(&self, globals: &Globals) -> Outcome<PathBuf> {
+    pub(crate) fn data(&self, globals: &Globals) -> CommandResult<PathBuf> {
         match (&globals.data, &self.data) {
             (None, Some(data)) => Ok(data.clone()),
             _ => globals.data(),
@@ -162,12 +162,12 @@ impl ServerSettings {
 /// # Errors
 ///
 /// A usage error with the line that is wrong.
-pub(crate) fn trusted_from_file(path: &Path) -> Outcome<TrustedProxies> {
+pub(crate) fn trusted_from_file(path: &Path) -> CommandResult<TrustedProxies> {
     Ok(File::read(path)?.trusted_proxies.unwrap_or_default())
 }
 
 /// The variable that names them for `up`, and for the proxy that it starts.
-fn trusted_from_environment() -> Outcome<Option<TrustedProxies>> {
+fn trusted_from_environment() -> CommandResult<Option<TrustedProxies>> {
     const NAME: &str = "IONLEDGER_TRUSTED_PROXIES";
     let Some(text) = std::env::var_os(NAME) else { return Ok(None) };
     let trusted = text.to_string_lossy().parse();
@@ -181,7 +181,7 @@ fn called(key: &str) -> String {
 
 /// Reads where to listen.
 pub(crate) fn address(text: &str) -> Result<SocketAddr, String> {
-    text.parse().map_err(|_| "it is no address; write `127.0.0.1:7070`".to_owned())
+    text.parse().map_err(|_| "it is not an address; write `127.0.0.1:7070`".to_owned())
 }
 
 /// Reads a group, by its name or number.

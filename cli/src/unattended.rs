@@ -3,14 +3,14 @@
 
 use std::path::Path;
 
-use replay::answer::{DeploymentStatus, NodePhase, SeenStatus, StackPhase, Status, Unattended, VersionStatus};
+use replay::answer::{DeploymentStatus, NodePhase, SeenStatus, StackPhase, StatusAnswer, Unattended, VersionStatus};
 use schemas::Weight;
 use workers::nodes::process;
 use workers::traffic::{ApplyError, Entry, ProxyControl, Status as RouterStatus};
 
 /// Writes into a status that nobody follows its ledger, and what of it is true nevertheless. `silent` says what answers nothing, if
 /// something should.
-pub(crate) async fn look(data: &Path, silent: Option<String>, status: &mut Status) {
+pub(crate) async fn look(data: &Path, silent: Option<String>, status: &mut StatusAnswer) {
     let proxy = Proxy::look(data).await;
     let (mut running, mut known) = (0, 0);
     let deployments = status.services.iter_mut().flat_map(|service| &mut service.deployments);
@@ -22,8 +22,26 @@ pub(crate) async fn look(data: &Path, silent: Option<String>, status: &mut Statu
             running += version.nodes.iter().filter(|node| node.runs == Some(true)).count();
         }
     }
+    name_moved(status);
     let [nodes_running, nodes] = [running, known].map(|count| u64::try_from(count).unwrap_or(u64::MAX));
     status.unattended = Some(Unattended { silent, proxy: proxy.trouble, nodes_running, nodes });
+}
+
+/// Says of the rollbacks that the ledger does not have whether users are where they go to, by what the proxy serves.
+fn name_moved(status: &mut StatusAnswer) {
+    let unrecorded = &mut status.unrecorded;
+    for deployment in status.services.iter_mut().flat_map(|service| &mut service.deployments) {
+        let Some(seen) = deployment.seen.as_ref().filter(|seen| seen.trouble.is_none()) else { continue };
+        let of_stack = |stack| deployment.versions.iter().find(|version| version.stack == stack);
+        let all_on = seen.weights.iter().find(|(_, weight)| **weight == Weight::FULL);
+        let name = all_on.and_then(|(stack, _)| of_stack(*stack)).map(VersionStatus::name);
+        for one in unrecorded.iter_mut().filter(|one| one.deployment == deployment.deployment) {
+            one.moved = Some(name == Some(one.name()));
+        }
+        if let Some(rollout) = &mut deployment.rollout {
+            rollout.name_unrecorded(unrecorded.iter().filter(|one| one.deployment == deployment.deployment));
+        }
+    }
 }
 
 /// The proxy of a data folder, as it answers now.
@@ -39,7 +57,7 @@ impl Proxy {
         let control = ProxyControl::of(data);
         let (status, trouble) = match control.status().await {
             Ok(status) => (Some(status), None),
-            Err(ApplyError::NotRunning) => (None, Some(DOES_NOT_RUN.to_owned())),
+            Err(ApplyError::NotRunning(_)) => (None, Some(DOES_NOT_RUN.to_owned())),
             Err(error) => (None, Some(error.to_string())),
         };
         Self { control, status, trouble }
@@ -51,6 +69,8 @@ impl Proxy {
             Some(_) => self.control.entry(&deployment.deployment).await.map_err(|error| error.to_string()),
             None => Err(self.trouble.clone().unwrap_or_default()),
         };
+        // Where the proxy does not run it serves nothing; where it does not answer, nobody knows what it serves.
+        deployment.applied_unknown = entry.is_err() && self.trouble.as_deref() != Some(DOES_NOT_RUN);
         let (weights, mut trouble) = match entry {
             Ok(Some(Entry::Routed(held))) => (held.routes.weights.iter().collect(), None),
             Ok(Some(Entry::Retired { .. }) | None) => (Default::default(), None),
@@ -65,6 +85,9 @@ impl Proxy {
         deployment.weights_applied =
             deployment.versions.iter().all(|version| version.weight_set == version.weight_applied);
         deployment.seen = Some(seen);
+        // What was known of users when somebody last followed the ledger is no longer true.
+        deployment.users_get = None;
+        deployment.stranded.clear();
     }
 }
 

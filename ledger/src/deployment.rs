@@ -4,14 +4,17 @@
 
 pub mod failure;
 pub mod generation;
-pub mod glass;
+pub mod break_glass;
 pub mod hold;
 mod making;
 pub mod name;
+pub mod plan;
 pub mod rejected;
+mod reports;
 pub mod retention;
 pub mod rollback;
 pub mod rollout;
+pub mod served;
 pub mod stack;
 pub mod step;
 pub mod stranded;
@@ -20,27 +23,26 @@ pub mod waiting;
 
 use std::collections::BTreeMap;
 
-use schemas::command::{Command, DeploymentOutcome};
-use schemas::glass::Intent;
-use schemas::{
-    ActorKind, DeploymentId, EffectId, Event, Fence, Probed, ServiceName, StackId, StackName, Stream, StreamVersion,
-    Version,
-};
+use schemas::break_glass::Intent;
+use schemas::command::Command;
+use schemas::outcome::DeploymentOutcome;
+use schemas::{ActorKind, DeploymentId, EffectId, Event, Probed, StackId, StackName, Stream, StreamVersion, Version};
 use serde::{Deserialize, Serialize};
 
 pub use failure::{Failed, Failure};
 pub use rollout::Rollout;
-pub use stack::{Node, NodePhase, Phase, Stack};
+pub use stack::{Node, NodePhase, NotReady, Phase, Stack};
 pub use traffic::Traffic;
 pub use waiting::{Dropped, Waiting};
 
-use crate::decide::{By, Decision, Now, Rejection};
+use crate::at::At;
+use crate::decision::{By, Decision, Now, Rejection};
 use crate::judgement::Judgements;
+use crate::lease::Lease;
 use crate::service::Service;
-use crate::state::{At, State};
 
 /// A deployment after its events.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Deployment {
     /// Its stacks that are not collected.
     pub stacks: BTreeMap<StackId, Stack>,
@@ -65,9 +67,9 @@ pub struct Deployment {
     pub holds: hold::Holds,
     /// How many commits its stream holds.
     pub version: StreamVersion,
-    /// How often the glass was broken, as far as the ledger has heard.
+    /// How many break-glass rollbacks there were, as far as the ledger has heard.
     #[serde(default, skip_serializing_if = "is_never")]
-    pub glass: u32,
+    pub emergency_count: u32,
 }
 
 fn is_never(count: &u32) -> bool {
@@ -119,7 +121,7 @@ impl Case<'_> {
         let (id, stack) = self.stack_of(name)?;
         match stack.not_ready() {
             None => Ok((id, stack)),
-            Some(why) => Err(Rejection::NotReady { deployment: self.id.clone(), version: stack.name(), why }),
+            Some(not_ready) => Err(not_ready.refused(self.id, stack.name())),
         }
     }
 }
@@ -127,12 +129,12 @@ impl Case<'_> {
 impl Deployment {
     /// Returns the generation of whatever is derived from it.
     pub fn generation(&self) -> StreamVersion {
-        generation::of(self.glass, self.version)
+        generation::of(self.emergency_count, self.version)
     }
 
     /// Hears of a router's generation: what is derived from now on is above it.
     fn heard_of(&mut self, generation: StreamVersion) {
-        self.glass = self.glass.max(generation::glass(generation));
+        self.emergency_count = self.emergency_count.max(generation::emergency_count(generation));
     }
 
     /// Returns the stack and the node of `effect`.
@@ -143,183 +145,103 @@ impl Deployment {
     }
 }
 
-/// Decides a command about a deployment.
+/// Decides a command about the case's deployment.
 ///
 /// # Errors
 ///
-/// [`Rejection`]: unknown service or deployment first, then the fence, then what the command's own file says.
-pub fn decide(
-    state: &State,
-    command: &Command,
-    by: By<'_>,
-    fence: Option<Fence>,
-    probed: &Probed,
-    now: Now,
-) -> Result<Decision, Rejection> {
-    let Some(id) = command.deployment() else { return Ok(Decision::default()) };
-    let unknown = || Rejection::unknown_service(&id.service, state.services.keys());
-    let service = state.service(&id.service).ok_or_else(unknown)?;
-    let nothing = Deployment::default();
-    let deployment = state.deployment(id).unwrap_or(&nothing);
-    if state.deployment(id).is_none() && !matches!(command, Command::New { .. }) {
-        return Err(unknown_deployment(state, id, command));
-    }
-    if !matches!(command, Command::Rollback { .. }) {
-        check_fence(id, deployment, fence)?;
-    }
-    let judgements = state.judgements.get(id).map(AsRef::as_ref);
-    let case = Case { id, deployment, service, judgements, by, probed, now };
+/// [`Rejection`], as the command's own file says.
+pub(crate) fn decide(case: &Case<'_>, command: &Command) -> Result<Decision, Rejection> {
     let decision = match command {
-        Command::New { version, then_roll, again, .. } => {
-            making::decide_new(&case, version, then_roll.as_ref(), *again)
+        Command::New(new) => making::decide_new(case, &new.version, new.then_roll.as_ref(), new.again),
+        Command::Renew(renew) => {
+            making::decide_renew(case, renew.version.as_ref(), renew.then_roll.as_ref(), renew.again)
         }
-        Command::Renew { version, then_roll, again, .. } => {
-            making::decide_renew(&case, version.as_ref(), then_roll.as_ref(), *again)
+        Command::Traffic(traffic) => traffic::decide(case, &traffic.shares, traffic.supersede, traffic.again),
+        Command::Roll(roll) => {
+            let may = rollout::Roll { supersede: roll.supersede, again: roll.again };
+            rollout::decide_roll(case, &roll.from, &roll.to, &roll.plan, may)
         }
-        Command::Traffic { shares, supersede, again, .. } => traffic::decide(&case, shares, *supersede, *again),
-        Command::Roll { from, to, plan, supersede, again, .. } => {
-            rollout::decide_roll(&case, from, to, plan, rollout::Roll { supersede: *supersede, again: *again })
+        Command::Rollback(rollback) => {
+            let decision = rollback::decide(case, rollback.unready)?;
+            Ok(waiting::ended_by_rollback(case, hold::after_rollback(case, decision)))
         }
-        Command::Rollback { unready, .. } => {
-            rollback::decide(&case, *unready).map(|decision| went_back(&case, decision))
+        Command::Pause(_) => rollout::decide_pause(case),
+        Command::Resume(_) => rollout::decide_resume(case),
+        Command::Abort(_) => {
+            let decision = hold::after_going_back(case, rollout::decide_abort(case)?);
+            Ok(waiting::behind_abort(case, waiting::ended_by_rollback(case, decision)))
         }
-        Command::Pause { .. } => rollout::decide_pause(&case),
-        Command::Resume { .. } => rollout::decide_resume(&case),
-        Command::Abort { .. } => rollout::decide_abort(&case).map(|decision| went_back(&case, decision)),
-        Command::Promote { .. } => rollout::decide_promote(&case),
-        Command::Hold { for_ms, .. } => hold::decide_hold(&case, *for_ms),
-        Command::LiftHold { only, .. } => hold::decide_lift(&case, *only),
-        Command::Retire { .. } => traffic::decide_retire(&case),
-        Command::Dismiss { version, .. } => failure::decide_dismiss(&case, version),
-        Command::Apply { .. } | Command::Release { .. } => Ok(Decision::default()),
+        Command::Promote(_) => rollout::decide_promote(case),
+        Command::Hold(hold) => hold::decide_hold(case, hold),
+        Command::LiftHold(lift) => hold::decide_lift(case, lift.only),
+        Command::Retire(_) => traffic::decide_retire(case),
+        Command::Dismiss(dismiss) => failure::decide_dismiss(case, &dismiss.version),
+        Command::Apply(_) | Command::Release(_) => Ok(Decision::default()),
     };
-    decision.map(|decision| waiting::settled(&case, decision, false))
+    decision.map(|decision| retention::noted(case, waiting::settled(case, decision, false)))
 }
 
-/// Adds to a decision that takes users back what follows from it for releases that are under way.
-fn went_back(case: &Case<'_>, decision: Decision) -> Decision {
-    waiting::ended_by_rollback(case, hold::after_going_back(case, decision))
-}
-
-fn check_fence(id: &DeploymentId, deployment: &Deployment, asked: Option<Fence>) -> Result<(), Rejection> {
-    match (asked, deployment.traffic.fence) {
-        (Some(asked), now) if asked != now => Err(Rejection::Fenced { deployment: id.clone(), asked, now }),
-        _ => Ok(()),
-    }
-}
-
-/// Decides a worker's conclusion about a deployment.
+/// Decides a worker's conclusion about the case's deployment.
 ///
 /// # Errors
 ///
-/// [`Rejection::Outdated`] if it no longer fits the state.
-pub fn decide_outcome(
-    state: &State,
-    id: &DeploymentId,
-    outcome: &DeploymentOutcome,
-    now: Now,
-) -> Result<Decision, Rejection> {
-    let outdated = || Rejection::Outdated(format!("{id} is unknown"));
-    let deployment = state.deployment(id).ok_or_else(outdated)?;
-    let service = state.service(&id.service).ok_or_else(outdated)?;
-    let by = By { kind: ActorKind::Worker, reason: None };
-    let judgements = state.judgements.get(id).map(AsRef::as_ref);
-    let nothing = Probed::default();
-    let probed = if let DeploymentOutcome::SendBack { probed, .. } = outcome { probed } else { &nothing };
-    let case = Case { id, deployment, service, judgements, by, probed, now };
+/// [`Rejection::Outdated`] if it no longer fits.
+pub(crate) fn decide_outcome(case: &Case<'_>, outcome: &DeploymentOutcome) -> Result<Decision, Rejection> {
     let outcome = &outcome.clone().tidied();
     let decision = match outcome {
-        DeploymentOutcome::StartLaunch { .. }
-        | DeploymentOutcome::Launched { .. }
-        | DeploymentOutcome::LaunchFailed { .. }
-        | DeploymentOutcome::NodeReady { .. }
-        | DeploymentOutcome::NodeUnhealthy { .. }
-        | DeploymentOutcome::NodeFailing { .. }
-        | DeploymentOutcome::NodeLost { .. }
-        | DeploymentOutcome::NodeStopped { .. } => stack::decide_node(&case, outcome),
-        DeploymentOutcome::StackReady { .. }
-        | DeploymentOutcome::StackFailed { .. }
-        | DeploymentOutcome::StackUnhealthy { .. }
-        | DeploymentOutcome::StackRecovered { .. } => stack::decide_stack(&case, outcome),
-        DeploymentOutcome::WeightsApplied { generation, weights, listening } => {
-            traffic::decide_applied(&case, *generation, weights, *listening)
+        DeploymentOutcome::StartLaunch(start) => reports::decide_start_launch(case, start),
+        DeploymentOutcome::Launched(launched) => reports::decide_launched(case, launched),
+        DeploymentOutcome::LaunchFailed(failed) => reports::decide_launch_failed(case, failed),
+        DeploymentOutcome::NodeReady(ready) => reports::decide_node_ready(case, ready),
+        DeploymentOutcome::NodeUnhealthy(unhealthy) => reports::decide_node_unhealthy(case, unhealthy),
+        DeploymentOutcome::NodeFailing(failing) => reports::decide_node_failing(case, failing),
+        DeploymentOutcome::NodeLost(lost) => reports::decide_node_lost(case, lost),
+        DeploymentOutcome::NodeStopped(stopped) => reports::decide_node_stopped(case, stopped),
+        DeploymentOutcome::StackReady(ready) => reports::decide_stack_ready(case, ready),
+        DeploymentOutcome::StackFailed(failed) => reports::decide_stack_failed(case, failed),
+        DeploymentOutcome::StackUnhealthy(unhealthy) => reports::decide_stack_unhealthy(case, unhealthy),
+        DeploymentOutcome::StackRecovered(recovered) => reports::decide_stack_recovered(case, recovered),
+        DeploymentOutcome::WeightsApplied(applied) => {
+            traffic::decide_applied(case, applied.generation, &applied.weights, applied.listening)
         }
-        DeploymentOutcome::DriftSeen { seen, generation } => traffic::decide_drift(&case, seen, *generation),
-        DeploymentOutcome::StartRequestedRollout { stack } => waiting::decide_start(&case, *stack),
-        DeploymentOutcome::EndHold { cause } => hold::decide_end(&case, *cause),
-        DeploymentOutcome::DropRequest { stack } => waiting::decide_drop(&case, *stack),
-        DeploymentOutcome::BeginJudging { begun } => step::decide_begin(&case, begun),
-        DeploymentOutcome::Count { counted, judged } => step::decide_count(&case, counted, judged.as_ref()),
-        DeploymentOutcome::TakeStep { .. } => step::decide_step(&case, outcome),
-        DeploymentOutcome::Hold { .. } => step::decide_hold(&case, outcome),
-        DeploymentOutcome::DriveAgain { rollout } => step::decide_drive_again(&case, *rollout),
-        DeploymentOutcome::SendBack { rollout, reason, counted, judged, .. } => {
-            rollback::decide_send_back(&case, *rollout, reason, counted.as_ref(), judged.as_ref())
-                .map(|decision| hold::after_going_back(&case, decision))
+        DeploymentOutcome::DriftSeen(drift) => traffic::decide_drift(case, &drift.seen, drift.generation),
+        DeploymentOutcome::StartRequestedRollout(start) => waiting::decide_start(case, start.stack),
+        DeploymentOutcome::EndHold(end) => hold::decide_end(case, end.cause),
+        DeploymentOutcome::DropRequest(dropped) => waiting::decide_drop(case, dropped.stack),
+        DeploymentOutcome::BeginJudging(begin) => step::decide_begin(case, &begin.begun),
+        DeploymentOutcome::Count(count) => step::decide_count(case, &count.counted, count.judged.as_ref()),
+        DeploymentOutcome::TakeStep(taken) => step::decide_step(case, taken),
+        DeploymentOutcome::Hold(hold) => step::decide_hold(case, hold),
+        DeploymentOutcome::DriveAgain(again) => step::decide_drive_again(case, again.rollout),
+        DeploymentOutcome::SendBack(back) => {
+            let (counted, judged) = (back.counted.as_ref(), back.judged.as_ref());
+            rollback::decide_send_back(case, back.rollout, &back.reason, counted, judged)
+                .map(|decision| hold::after_going_back(case, decision))
         }
-        DeploymentOutcome::StartCollection { stack, reason } => retention::decide_start(&case, *stack, reason),
-        DeploymentOutcome::Collected { stack } => retention::decide_collected(&case, *stack),
+        DeploymentOutcome::StartCollection(start) => retention::decide_start(case, start.stack, &start.reason),
+        DeploymentOutcome::Collected(collected) => retention::decide_collected(case, collected.stack),
     };
-    let begins = matches!(outcome, DeploymentOutcome::StartRequestedRollout { .. });
-    decision.map(|decision| waiting::settled(&case, decision, begins))
+    let begins = matches!(outcome, DeploymentOutcome::StartRequestedRollout(_));
+    decision.map(|decision| waiting::settled(case, decision, begins))
 }
 
-/// Says of each deployment with users that another capacity does not reach it by itself, and what brings it out.
-pub(crate) fn keep_their_capacity(state: &State, service: &ServiceName) -> Vec<String> {
-    let of_service = state.deployments.iter().filter(|(id, _)| id.service == *service);
-    let serving = of_service.filter(|(_, deployment)| deployment.traffic.set.is_some());
-    let note = |id: &DeploymentId| {
-        let renew = format!("ionledger renew {} --roll", id.arguments());
-        format!("what runs in {} keeps its capacity; `{renew}` brings the new one out", id.environment)
-    };
-    serving.map(|(id, _)| note(id)).collect()
-}
-
-/// Says that a service does not run in an environment, and what helps: another environment where it does, or for a command that
-/// gives traffic its first stack.
-fn unknown_deployment(state: &State, id: &DeploymentId, command: &Command) -> Rejection {
-    let elsewhere = state.deployments.keys().filter(|other| other.service == id.service);
-    let elsewhere: Vec<&str> = elsewhere.map(|other| other.environment.as_str()).collect();
-    let gives_traffic = matches!(command, Command::Traffic { .. } | Command::Roll { .. });
-    let next = match elsewhere[..] {
-        [] if gives_traffic => {
-            format!("make its first stack with `ionledger new {} VERSION --env {}`", id.service, id.environment)
-        }
-        [] => format!("{} runs nowhere, so there is nothing to change; `ionledger status` shows what runs", id.service),
-        _ => format!("{} runs in {}; name that with --env", id.service, elsewhere.join(", ")),
-    };
-    Rejection::Unknown { what: format!("deployment {id}"), next }
-}
-
-/// Decides to record a rollback that was carried out while the log gave no verdict.
+/// Decides to record a rollback of the case's deployment that was carried out while the log gave no verdict.
 ///
 /// # Errors
 ///
-/// [`Rejection::Unknown`] if there is no such deployment.
-pub fn decide_glass(
-    state: &State,
+/// None.
+pub(crate) fn decide_break_glass(
+    case: &Case<'_>,
+    lease: &Lease,
     intent: &Intent,
     generation: StreamVersion,
-    now: Now,
 ) -> Result<Decision, Rejection> {
-    let id = &intent.deployment;
-    let unknown = || Rejection::unknown_service(&id.service, state.services.keys());
-    let service = state.service(&id.service).ok_or_else(unknown)?;
-    let deployment = state.deployment(id).ok_or_else(|| Rejection::Unknown {
-        what: format!("deployment {id}"),
-        next: "look at whose intent it is".to_owned(),
-    })?;
-    let judgements = state.judgements.get(id).map(AsRef::as_ref);
-    let by = By { kind: intent.actor.kind, reason: intent.reason.as_deref() };
-    // It is recorded as it was carried out, whatever probes say by now.
-    let probed = &Probed::default();
-    let case = Case { id, deployment, service, judgements, by, probed, now };
-    let decision = glass::decide(&case, state, intent, generation)?;
+    let decision = break_glass::decide(case, lease, intent, generation)?;
     let decision = match case.by.kind {
-        ActorKind::Worker => hold::after_going_back(&case, decision),
-        _ => went_back(&case, decision),
+        ActorKind::Worker => hold::after_going_back(case, decision),
+        _ => waiting::ended_by_rollback(case, hold::after_rollback(case, decision)),
     };
-    Ok(waiting::settled(&case, decision, false))
+    Ok(waiting::settled(case, decision, false))
 }
 
 #[cfg(test)]

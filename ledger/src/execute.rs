@@ -4,7 +4,7 @@
 
 mod answer;
 mod clock;
-mod glass;
+mod break_glass;
 mod prepare;
 mod seal;
 
@@ -13,25 +13,27 @@ use std::sync::{Arc, Mutex, MutexGuard, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
 use bytes::Bytes;
-use schemas::command::{Command, Outcome, Request};
+use schemas::command::{Command, Request};
 use schemas::envelope::{About, CommandRef, Draft, Head as WireHead};
+use schemas::outcome::{self, Outcome};
 use schemas::{
     Actor, ActorKind, CommandId, CommitId, Event, Fence, Hash, LedgerId, Offset, Probed, Stream, Timestamp, genesis,
 };
 use tokio::sync::{OwnedMutexGuard, watch};
 use uuid::Uuid;
 
-use crate::decide::{self, By, Now};
+use crate::decide;
+use crate::decision::{By, Decision, Now};
 use crate::log::{AppendError, Log, ReadError, Subscription, Urgency};
 use crate::rule::{Done, Halt};
 use crate::telemetry;
 use crate::view::{Decoded, View};
 
-use clock::AHEAD_MAX;
+use clock::CLOCK_AHEAD_MAX;
 
-pub use answer::{Answer, OpenError, Refusal};
+pub use answer::{Executed, LedgerOpenError, Refusal};
+pub use break_glass::{EmergencyDecision, intend, may_break_glass};
 pub use clock::{Anchor, Clock, ClockTrouble, SystemClock};
-pub use glass::{Intended, breaks_glass, intend};
 pub use prepare::{Asked, Prepared, What, prepare};
 
 /// How long a commit may stay without a verdict before its writer is told that it is unknown.
@@ -69,8 +71,8 @@ struct Shared {
 ///
 /// # Errors
 ///
-/// [`OpenError`] if the log cannot be read, or going on would be guessing.
-pub async fn catch_up(log: &dyn Log, view: &mut View) -> Result<(), OpenError> {
+/// [`LedgerOpenError`] if the log cannot be read, or this program cannot go on without guessing.
+pub async fn catch_up(log: &dyn Log, view: &mut View) -> Result<(), LedgerOpenError> {
     loop {
         let records = log.read(view.next(), 4_096).await?;
         if records.is_empty() {
@@ -88,14 +90,16 @@ impl Ledger {
     ///
     /// # Errors
     ///
-    /// [`OpenError`] if the log cannot be read or written, or is no ledger.
-    pub async fn open(log: Arc<dyn Log>, mut view: View, clock: Arc<dyn Clock>) -> Result<Self, OpenError> {
+    /// [`LedgerOpenError`] if the log cannot be read or written, or is no ledger.
+    pub async fn open(log: Arc<dyn Log>, mut view: View, clock: Arc<dyn Clock>) -> Result<Self, LedgerOpenError> {
         if *log.end().borrow() == Offset(0) {
             log.append(genesis(clock.now()), Urgency::Ordinary).await?;
         }
         let halted = match catch_up(&*log, &mut view).await {
             Ok(()) => None,
-            Err(OpenError::Halt(halt @ Halt::UnknownRule { .. })) if view.next() > Offset(0) => Some(halt.to_string()),
+            Err(LedgerOpenError::Halt(halt @ Halt::UnknownRule { .. })) if view.next() > Offset(0) => {
+                Some(halt.to_string())
+            }
             Err(error) => return Err(error),
         };
         let started = clock.steady();
@@ -167,7 +171,7 @@ impl Ledger {
     /// # Errors
     ///
     /// [`Refusal`] as [`Ledger::execute`], as far as it can be known beforehand.
-    pub fn dry_run(&self, request: &Request, actor: &Actor, probed: &Probed) -> Result<decide::Decision, Refusal> {
+    pub fn dry_run(&self, request: &Request, actor: &Actor, probed: &Probed) -> Result<Decision, Refusal> {
         decide::check_reason(&request.command, request.reason.as_deref())?;
         let view = self.view();
         let now = self.now(&view);
@@ -183,7 +187,7 @@ impl Ledger {
     /// # Errors
     ///
     /// [`Refusal`] says why nothing was done, or that nobody knows.
-    pub async fn execute(&self, request: Request, actor: Actor, cause: Option<CommitId>) -> Result<Answer, Refusal> {
+    pub async fn execute(&self, request: Request, actor: Actor, cause: Option<CommitId>) -> Result<Executed, Refusal> {
         self.execute_seeing(request, actor, cause, Probed::default()).await
     }
 
@@ -198,7 +202,7 @@ impl Ledger {
         actor: Actor,
         cause: Option<CommitId>,
         probed: Probed,
-    ) -> Result<Answer, Refusal> {
+    ) -> Result<Executed, Refusal> {
         let fence = request.fence.or_else(|| self.fence_of(&request.command));
         let rollback = decide::is_rollback(&request.command);
         let queue = if rollback { vec![] } else { self.queue(&streams_of(&request.command)).await };
@@ -219,10 +223,10 @@ impl Ledger {
         role: schemas::Role,
         holder: &str,
         cause: Option<CommitId>,
-    ) -> Result<Answer, Refusal> {
+    ) -> Result<Executed, Refusal> {
         let rollback = decide::outcome_is_rollback(&outcome);
         let queue = match &outcome {
-            Outcome::Deployment { deployment, .. } if !rollback => {
+            Outcome::Deployment(outcome::DeploymentReport { deployment, .. }) if !rollback => {
                 self.queue(&[Stream::Deployment(deployment.clone())]).await
             }
             _ => vec![],
@@ -251,7 +255,7 @@ impl Ledger {
     fn now(&self, view: &View) -> Now {
         let wall = self.shared.clock.now();
         // Only rollbacks are taken from a clock that is ahead; they must not take the ledger's time with them.
-        let time = if self.ahead(view, wall) > AHEAD_MAX { self.expected() } else { wall };
+        let time = if self.ahead(view, wall) > CLOCK_AHEAD_MAX { self.expected() } else { wall };
         Now { time: time.max(view.time()), commit: CommitId(Uuid::now_v7()) }
     }
 
@@ -265,16 +269,14 @@ impl Ledger {
         wall.duration_since(self.expected()).min(wall.duration_since(view.time()))
     }
 
-    async fn settle(&self, asked: &Asked, again: bool, rollback: bool) -> Result<Answer, Refusal> {
+    async fn settle(&self, asked: &Asked, again: bool, rollback: bool) -> Result<Executed, Refusal> {
         let urgency = if rollback { Urgency::Rollback } else { Urgency::Ordinary };
         let mut round = 1;
         loop {
             let (prepared, seen) = self.prepare_now(asked, rollback)?;
-            let (draft, notes) = match prepared {
-                Prepared::Commit(draft, notes) => (*draft, notes),
-                Prepared::Nothing(notes) => {
-                    return Ok(Answer { commit: None, offset: None, events: vec![], notes, repeated: false });
-                }
+            let (draft, told) = match prepared {
+                Prepared::Commit(draft, told) => (*draft, told),
+                Prepared::Nothing(told) => return Ok(Executed::nothing(told)),
                 Prepared::Before(done) => return self.first_answer(done).await,
             };
             let bytes = Bytes::from(draft.to_bytes());
@@ -284,13 +286,18 @@ impl Ledger {
             match self.append(&draft, bytes, urgency).await? {
                 Some((done, true)) => {
                     let Draft { id, events, .. } = draft;
-                    return Ok(Answer { commit: Some(id), offset: Some(done.offset), events, notes, repeated: false });
+                    let offset = Some(done.offset);
+                    return Ok(Executed { commit: Some(id), offset, events, ..Executed::nothing(told) });
                 }
                 // An earlier copy of these bytes counts, or the same command was sent twice at once and the other does.
                 Some((done, false)) => {
                     let answer = self.first_answer(done).await?;
                     let own = answer.commit == Some(draft.id);
-                    return Ok(if own { Answer { notes, repeated: false, ..answer } } else { answer });
+                    return Ok(if own {
+                        Executed { notes: told.notes, stack: told.stack, repeated: false, ..answer }
+                    } else {
+                        answer
+                    });
                 }
                 None if again && round < ROUNDS_MAX => round += 1,
                 None => return Err(self.conflict(&draft, seen).await),
@@ -353,13 +360,20 @@ impl Ledger {
     }
 
     /// Reads back what the first commit of a repeated command did.
-    async fn first_answer(&self, done: Done) -> Result<Answer, Refusal> {
+    async fn first_answer(&self, done: Done) -> Result<Executed, Refusal> {
         let records = self.log.read(done.offset, 1).await.map_err(|error| Refusal::Halted(error.to_string()))?;
         let record = records.first().ok_or_else(|| Refusal::Halted(format!("offset {} is gone", done.offset)))?;
         let decoded: Option<(CommitId, Vec<(Stream, Event)>)> = prepare::read_back(&record.bytes);
         let (commit, events) =
-            decoded.ok_or_else(|| Refusal::Halted(format!("offset {} is no commit", done.offset)))?;
-        Ok(Answer { commit: Some(commit), offset: Some(done.offset), events, notes: vec![], repeated: true })
+            decoded.ok_or_else(|| Refusal::Halted(format!("offset {} is not a commit", done.offset)))?;
+        Ok(Executed {
+            commit: Some(commit),
+            offset: Some(done.offset),
+            events,
+            notes: vec![],
+            repeated: true,
+            stack: None,
+        })
     }
 
     /// Says what happened on the draft's streams since `seen`.
@@ -385,7 +399,7 @@ impl Ledger {
     /// Refuses when this machine's clock has jumped ahead: of the ledger's time and of its own steady clock.
     fn check_clock(&self, view: &View) -> Result<(), Refusal> {
         let ahead = self.ahead(view, self.shared.clock.now());
-        if ahead > AHEAD_MAX { Err(Refusal::ClockAhead { ahead_s: ahead.as_secs() }) } else { Ok(()) }
+        if ahead > CLOCK_AHEAD_MAX { Err(Refusal::ClockAhead { ahead_s: ahead.as_secs() }) } else { Ok(()) }
     }
 }
 

@@ -42,7 +42,7 @@ pub trait Heartbeats: Send + Sync + 'static {
 
 /// What a listener has heard. Pure: what time it is comes as data.
 #[derive(Clone, Debug)]
-pub struct Ear {
+pub struct FailureDetector {
     own: String,
     /// For how long it has listened in all.
     listened: Duration,
@@ -52,8 +52,8 @@ pub struct Ear {
     heard: BTreeMap<(Role, String), Duration>,
 }
 
-impl Ear {
-    /// Returns the ear of the instance `own`, which has heard nothing.
+impl FailureDetector {
+    /// Returns the failure detector of the instance `own`, which has heard nothing.
     pub fn new(own: &str) -> Self {
         Self { own: own.to_owned(), listened: Duration::ZERO, own_at: None, heard: BTreeMap::new() }
     }
@@ -95,36 +95,36 @@ mod tests {
 
     #[test]
     fn silence_is_counted_while_the_listener_hears_itself() {
-        let mut ear = Ear::new("b");
+        let mut detector = FailureDetector::new("b");
         for at in (0..2_000).step_by(250) {
-            ear.hear(beat("a"), ms(at));
-            ear.hear(beat("b"), ms(at));
+            detector.hear(beat("a"), ms(at));
+            detector.hear(beat("b"), ms(at));
         }
-        assert!(ear.silence(ROLE, "a") <= BEAT_EVERY);
+        assert!(detector.silence(ROLE, "a") <= BEAT_EVERY);
         for at in (2_000..5_000).step_by(250) {
-            ear.hear(beat("b"), ms(at));
+            detector.hear(beat("b"), ms(at));
         }
-        assert!(ear.silence(ROLE, "a") > SILENCE_MAX);
-        assert_eq!(ear.silence(ROLE, "b"), Duration::ZERO);
+        assert!(detector.silence(ROLE, "a") > SILENCE_MAX);
+        assert_eq!(detector.silence(ROLE, "b"), Duration::ZERO);
     }
 
     #[test]
     fn a_listener_that_is_cut_off_counts_nothing() {
-        let mut ear = Ear::new("b");
-        ear.hear(beat("a"), ms(0));
-        ear.hear(beat("b"), ms(0));
+        let mut detector = FailureDetector::new("b");
+        detector.hear(beat("a"), ms(0));
+        detector.hear(beat("b"), ms(0));
         // Nobody is heard for a minute; then this listener a moment before the other.
-        ear.hear(beat("b"), ms(60_000));
-        assert_eq!(ear.silence(ROLE, "a"), Duration::ZERO);
-        ear.hear(beat("b"), ms(60_250));
-        assert_eq!(ear.silence(ROLE, "a"), ms(250));
+        detector.hear(beat("b"), ms(60_000));
+        assert_eq!(detector.silence(ROLE, "a"), Duration::ZERO);
+        detector.hear(beat("b"), ms(60_250));
+        assert_eq!(detector.silence(ROLE, "a"), ms(250));
     }
 
     #[test]
     fn whoever_was_never_heard_is_silent_since_the_listening_began() {
-        let mut ear = Ear::new("b");
-        (0..=3_000).step_by(250).for_each(|at| ear.hear(beat("b"), ms(at)));
-        assert_eq!(ear.silence(ROLE, "a"), ms(3_000));
-        assert_eq!(ear.silence(Role::Collector, "b"), ms(3_000), "a voice is heard for its role alone");
+        let mut detector = FailureDetector::new("b");
+        (0..=3_000).step_by(250).for_each(|at| detector.hear(beat("b"), ms(at)));
+        assert_eq!(detector.silence(ROLE, "a"), ms(3_000));
+        assert_eq!(detector.silence(Role::Collector, "b"), ms(3_000), "a voice is heard for its role alone");
     }
 }

@@ -1,6 +1,6 @@
 //! The judge: what it says of a canary, and what it has said.
 //!
-//! [`judge::Judge`] is a fold over ticks. A [`hearing::Hearing`] is that fold over what the judge's stream holds of one
+//! [`judge::Judge`] is a fold over ticks. A [`analysis::Analysis`] is that fold over what the judge's stream holds of one
 //! rollout, and so a part of the state: whoever decides on a verdict can check it, and whoever takes a rollout over
 //! goes on with it.
 
@@ -8,7 +8,7 @@ pub mod policy;
 pub mod plan;
 pub mod observed;
 pub mod judge;
-pub mod hearing;
+pub mod analysis;
 pub mod evidence;
 pub mod forecast;
 pub mod ramp;
@@ -32,8 +32,8 @@ use schemas::judgement::{self, Judged};
 use schemas::{RolloutId, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use crate::state::At;
-use hearing::Hearing;
+use crate::at::At;
+use analysis::Analysis;
 
 /// What the judge knows and said of a deployment's rollouts.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -42,7 +42,7 @@ pub struct Judgements {
     pub last: Option<Judged>,
     /// What it knows of the last rollout that it listened to.
     #[serde(default)]
-    pub hearing: Option<Hearing>,
+    pub analysis: Option<Analysis>,
     /// When something was last recorded of that rollout.
     #[serde(default)]
     pub heard_at: Option<Timestamp>,
@@ -50,8 +50,8 @@ pub struct Judgements {
 
 impl Judgements {
     /// Returns what the judge knows of `rollout`, if it listens to it.
-    pub fn of(&self, rollout: RolloutId) -> Option<&Hearing> {
-        self.hearing.as_ref().filter(|hearing| hearing.rollout() == rollout)
+    pub fn of(&self, rollout: RolloutId) -> Option<&Analysis> {
+        self.analysis.as_ref().filter(|analysis| analysis.rollout() == rollout)
     }
 
     /// Returns when something was last recorded of `rollout`, if the judge listens to it.
@@ -65,12 +65,12 @@ pub fn evolve(mut judgements: Judgements, event: &judgement::Event, at: &At) -> 
     match event {
         judgement::Event::Begun(begun) => {
             // A rule that this program does not know is not guessed at; its verdicts are still shown.
-            judgements.hearing = Hearing::begin(begun.clone()).ok();
+            judgements.analysis = Analysis::begin(begun.clone()).ok();
             judgements.heard_at = Some(at.time);
         }
         judgement::Event::Counted(counted) => {
-            if let Some(hearing) = &mut judgements.hearing {
-                hearing.hear(counted);
+            if let Some(analysis) = &mut judgements.analysis {
+                analysis.take(counted);
                 judgements.heard_at = Some(at.time);
             }
         }

@@ -4,9 +4,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use schemas::command::{Command, DeploymentOutcome, Outcome, PlanAsked, Share};
+use schemas::command::{self, Command, PlanAsked, StackWeight};
 use schemas::judgement::{Begun, Counted, Judged, NodeTally, Tally, Tick};
-use schemas::policy::{MetricWeights, Policy};
+use schemas::outcome::{self, DeploymentOutcome, Outcome};
+use schemas::policy::Policy;
 use schemas::run::{Artifact, Capacity};
 use schemas::service::Definition;
 use schemas::{
@@ -15,10 +16,12 @@ use schemas::{
 };
 use uuid::Uuid;
 
-use crate::decide::{self, By, Decision, Now, Rejection};
+use crate::at::At;
+use crate::decide;
+use crate::decision::{By, Decision, Now, Rejection};
 use crate::deployment::{rollback as target, step};
 use crate::judgement::judge;
-use crate::state::{At, State};
+use crate::state::State;
 use crate::{Deployment, deployment::Stack};
 
 /// The versions of the tests: the first serves, the second is rolled out, the third has no stack.
@@ -63,8 +66,8 @@ pub(crate) fn definition() -> Definition {
     let mut policy = Policy::default();
     policy.rollout.steps = [10, 50, 100].map(percent).to_vec();
     policy.rollout.duration_ms = 1_000_000;
-    policy.judgement.errors_tolerance_ppm = 200_000;
-    policy.judgement.weights = MetricWeights { errors: 100, status_4xx: 0, p50: 0, p99: 0 };
+    policy.judgement.metrics["errors"].tolerance_ppm = 200_000;
+    policy.judgement.metrics = policy.judgement.metrics.weighing(&[("errors", 100)]);
     policy.judgement.burst_cap = false;
     Definition {
         owner: "team-checkout".to_owned(),
@@ -81,7 +84,7 @@ pub(crate) fn artifact(content: &str) -> Artifact {
 }
 
 pub(crate) fn apply(definition: Definition) -> Command {
-    Command::Apply { service: service(), definition: Box::new(definition) }
+    Command::Apply(command::Apply { service: service(), definition: Box::new(definition) })
 }
 
 pub(crate) fn release(text: &str) -> Command {
@@ -89,7 +92,7 @@ pub(crate) fn release(text: &str) -> Command {
 }
 
 pub(crate) fn release_of(text: &str, content: &str) -> Command {
-    Command::Release {
+    Command::Release(command::Release {
         service: service(),
         version: version(text),
         artifact: artifact(content),
@@ -97,87 +100,111 @@ pub(crate) fn release_of(text: &str, content: &str) -> Command {
         env: BTreeMap::new(),
         source: Default::default(),
         fixes: None,
-    }
+    })
 }
 
 pub(crate) fn new(text: &str) -> Command {
-    Command::New { deployment: id(), version: version(text), then_roll: None, again: false }
+    Command::New(command::New { deployment: id(), version: version(text), then_roll: None, again: false })
 }
 
 pub(crate) fn new_then_roll(text: &str) -> Command {
-    Command::New { deployment: id(), version: version(text), then_roll: Some(PlanAsked::default()), again: false }
+    Command::New(command::New {
+        deployment: id(),
+        version: version(text),
+        then_roll: Some(PlanAsked::default()),
+        again: false,
+    })
 }
 
 pub(crate) fn renew(then_roll: bool) -> Command {
     let then_roll = then_roll.then(PlanAsked::default);
-    Command::Renew { deployment: id(), version: None, then_roll, again: false }
+    Command::Renew(command::Renew { deployment: id(), version: None, then_roll, again: false })
 }
 
 pub(crate) fn hold(for_ms: Option<u64>) -> Command {
-    Command::Hold { deployment: id(), for_ms }
+    Command::Hold(command::Hold { deployment: id(), for_ms })
 }
 
 pub(crate) fn lift_hold() -> Command {
-    Command::LiftHold { deployment: id(), only: None }
+    Command::LiftHold(command::LiftHold { deployment: id(), only: None })
 }
 
 pub(crate) fn traffic(shares: &[(&str, u16)], supersede: bool) -> Command {
-    let share = |(text, weight): &(&str, u16)| Share { version: stack_name(text), weight: percent(*weight) };
-    Command::Traffic { deployment: id(), shares: shares.iter().map(share).collect(), supersede, again: false }
+    let share = |(text, weight): &(&str, u16)| StackWeight { version: stack_name(text), weight: percent(*weight) };
+    Command::Traffic(command::Traffic {
+        deployment: id(),
+        shares: shares.iter().map(share).collect(),
+        supersede,
+        again: false,
+    })
 }
 
 pub(crate) fn roll(from: &str, to: &str) -> Command {
     let plan = PlanAsked::default();
-    Command::Roll { deployment: id(), from: stack_name(from), to: stack_name(to), plan, supersede: false, again: false }
+    Command::Roll(command::Roll {
+        deployment: id(),
+        from: stack_name(from),
+        to: stack_name(to),
+        plan,
+        supersede: false,
+        again: false,
+    })
 }
 
 pub(crate) fn roll_instead(from: &str, to: &str) -> Command {
     let plan = PlanAsked { steps: Some(vec![percent(20), Weight::FULL]), ..PlanAsked::default() };
-    Command::Roll { deployment: id(), from: stack_name(from), to: stack_name(to), plan, supersede: true, again: false }
+    Command::Roll(command::Roll {
+        deployment: id(),
+        from: stack_name(from),
+        to: stack_name(to),
+        plan,
+        supersede: true,
+        again: false,
+    })
 }
 
 /// Returns the command with `--again`.
 pub(crate) fn again(mut command: Command) -> Command {
     match &mut command {
-        Command::New { again, .. }
-        | Command::Renew { again, .. }
-        | Command::Traffic { again, .. }
-        | Command::Roll { again, .. } => *again = true,
+        Command::New(command::New { again, .. })
+        | Command::Renew(command::Renew { again, .. })
+        | Command::Traffic(command::Traffic { again, .. })
+        | Command::Roll(command::Roll { again, .. }) => *again = true,
         other => panic!("{other:?} has no --again"),
     }
     command
 }
 
 pub(crate) fn rollback() -> Command {
-    Command::Rollback { deployment: id(), unready: false }
+    Command::Rollback(command::Rollback { deployment: id(), unready: false })
 }
 
 pub(crate) fn rollback_unready() -> Command {
-    Command::Rollback { deployment: id(), unready: true }
+    Command::Rollback(command::Rollback { deployment: id(), unready: true })
 }
 
 pub(crate) fn pause() -> Command {
-    Command::Pause { deployment: id() }
+    Command::Pause(command::Pause { deployment: id() })
 }
 
 pub(crate) fn resume() -> Command {
-    Command::Resume { deployment: id() }
+    Command::Resume(command::Resume { deployment: id() })
 }
 
 pub(crate) fn abort() -> Command {
-    Command::Abort { deployment: id() }
+    Command::Abort(command::Abort { deployment: id() })
 }
 
 pub(crate) fn promote() -> Command {
-    Command::Promote { deployment: id() }
+    Command::Promote(command::Promote { deployment: id() })
 }
 
 pub(crate) fn retire() -> Command {
-    Command::Retire { deployment: id() }
+    Command::Retire(command::Retire { deployment: id() })
 }
 
 pub(crate) fn dismiss(text: &str) -> Command {
-    Command::Dismiss { deployment: id(), version: stack_name(text) }
+    Command::Dismiss(command::Dismiss { deployment: id(), version: stack_name(text) })
 }
 
 /// Returns the kinds of a decision's events.
@@ -249,7 +276,7 @@ impl World {
 
     /// Decides a command when the newest probes say so.
     pub(crate) fn decide_seeing(&self, command: &Command, probed: &Probed) -> Result<Decision, Rejection> {
-        let reason = matches!(command, Command::Hold { .. }).then_some("nobody is on call");
+        let reason = matches!(command, Command::Hold(_)).then_some("nobody is on call");
         decide::decide(&self.state, command, By { reason, ..By::PERSON }, None, probed, self.now())
     }
 
@@ -287,7 +314,7 @@ impl World {
 
     /// Decides what a worker concludes, as it would be now.
     pub(crate) fn decide_outcome(&self, outcome: &DeploymentOutcome) -> Result<Decision, Rejection> {
-        let outcome = Outcome::Deployment { deployment: id(), outcome: outcome.clone() };
+        let outcome = Outcome::Deployment(outcome::DeploymentReport { deployment: id(), outcome: outcome.clone() });
         decide::decide_outcome(&self.state, &outcome, self.now())
     }
 
@@ -352,21 +379,25 @@ impl World {
     /// Lets the provisioner bring a stack up whose one node is missing, until it is ready.
     pub(crate) fn bring_up(&mut self, text: &str) -> Decision {
         self.launch(text);
-        self.report(DeploymentOutcome::StackReady { stack: self.stack(text) })
+        self.report(DeploymentOutcome::StackReady(outcome::StackReady { stack: self.stack(text) }))
     }
 
     /// Lets the provisioner launch a stack's one node, until that is ready.
     pub(crate) fn launch(&mut self, text: &str) {
         self.start_launch(text);
         let effect = self.launched(text);
-        self.report(DeploymentOutcome::NodeReady { effect });
+        self.report(DeploymentOutcome::NodeReady(outcome::NodeReady { effect }));
     }
 
     /// Lets the node run whose launch has begun.
     pub(crate) fn launched(&mut self, text: &str) -> EffectId {
         let effect = self.stack_state(text).nodes[&0].effect;
         let address = "127.0.0.1:4000".parse().unwrap();
-        self.report(DeploymentOutcome::Launched { effect, address, instance: "process 1".to_owned() });
+        self.report(DeploymentOutcome::Launched(outcome::Launched {
+            effect,
+            address,
+            instance: "process 1".to_owned(),
+        }));
         effect
     }
 
@@ -375,20 +406,26 @@ impl World {
         let stack = self.stack(text);
         let attempt = self.stack_state(text).attempts.get(&0).copied().unwrap_or(0);
         let effect = EffectId::of_launch(self.state.ledger.unwrap(), stack, 0, attempt);
-        self.report(DeploymentOutcome::StartLaunch { stack, slot: 0, attempt, effect, port: 4_000 });
+        self.report(DeploymentOutcome::StartLaunch(outcome::StartLaunch {
+            stack,
+            slot: 0,
+            attempt,
+            effect,
+            port: 4_000,
+        }));
         effect
     }
 
     /// Lets the stack's node go.
     pub(crate) fn lose_node(&mut self, text: &str) {
         let effect = self.stack_state(text).nodes[&0].effect;
-        self.report(DeploymentOutcome::NodeLost { effect, reason: "it exited".to_owned() });
+        self.report(DeploymentOutcome::NodeLost(outcome::NodeLost { effect, reason: "it exited".to_owned() }));
     }
 
     /// Lets the stack's node go, so that the stack is unhealthy.
     pub(crate) fn fall_ill(&mut self, text: &str) {
         self.lose_node(text);
-        self.report(DeploymentOutcome::StackUnhealthy { stack: self.stack(text) });
+        self.report(DeploymentOutcome::StackUnhealthy(outcome::StackUnhealthy { stack: self.stack(text) }));
     }
 
     /// Lets the router confirm what is set.
@@ -399,11 +436,11 @@ impl World {
     /// Lets the router confirm what is set, and returns what is recorded of it.
     pub(crate) fn confirm(&mut self) -> Decision {
         let set = self.deployment().traffic.set.clone().expect("weights");
-        self.report(DeploymentOutcome::WeightsApplied {
+        self.report(DeploymentOutcome::WeightsApplied(outcome::WeightsApplied {
             generation: set.version,
             weights: set.weights,
             listening: None,
-        })
+        }))
     }
 
     /// Sets weights by hand and lets the router confirm them.
@@ -416,15 +453,20 @@ impl World {
     pub(crate) fn collect(&mut self, text: &str) {
         self.pass_ms(2 * 24 * 3_600_000);
         let stack = self.stack(text);
-        self.report(DeploymentOutcome::StartCollection { stack, reason: "unused".to_owned() });
+        self.report(DeploymentOutcome::StartCollection(outcome::StartCollection {
+            stack,
+            reason: "unused".to_owned(),
+        }));
         let nodes: Vec<EffectId> = self.stack_state(text).nodes.values().map(|node| node.effect).collect();
-        nodes.into_iter().for_each(|effect| drop(self.report(DeploymentOutcome::NodeStopped { effect })));
-        self.report(DeploymentOutcome::Collected { stack });
+        nodes
+            .into_iter()
+            .for_each(|effect| drop(self.report(DeploymentOutcome::NodeStopped(outcome::NodeStopped { effect }))));
+        self.report(DeploymentOutcome::Collected(outcome::Collected { stack }));
     }
 
     /// Lets the judge begin to listen to the rollout, with a long past of a good baseline.
     pub(crate) fn begin(&mut self) -> Decision {
-        self.report(DeploymentOutcome::BeginJudging { begun: self.begun() })
+        self.report(DeploymentOutcome::BeginJudging(outcome::BeginJudging { begun: self.begun() }))
     }
 
     /// Returns what the judge would be told of the rollout beforehand.
@@ -446,7 +488,7 @@ impl World {
         let rollout = self.deployment().rollout.as_ref().expect("a rollout");
         let step = rollout.next_step().expect("a step that is left");
         let (counted, judged) = if rollout.step.is_some() { self.look(baseline, canary) } else { (None, None) };
-        DeploymentOutcome::TakeStep { rollout: rollout.id, step, counted, judged }
+        DeploymentOutcome::TakeStep(outcome::TakeStep { rollout: rollout.id, step, counted, judged })
     }
 
     /// Returns a second of so many more requests and errors, shared out as they should be, and what the judge says
@@ -464,19 +506,19 @@ impl World {
         canary: (u64, u64),
     ) -> (Option<Counted>, Option<Judged>) {
         let rollout = self.deployment().rollout.as_ref().expect("a rollout");
-        let hearing = self.state.judgements.get(&id()).and_then(|judgements| judgements.of(rollout.id));
-        let Some(mut hearing) = hearing.cloned() else { return (None, None) };
+        let analysis = self.state.judgements.get(&id()).and_then(|judgements| judgements.of(rollout.id));
+        let Some(mut analysis) = analysis.cloned() else { return (None, None) };
         let node = |(requests, hits)| {
             let tally = Tally { requests, hits, beyond: hits };
             vec![NodeTally { node: 0, age_ms: 3_600_000, counts: vec![tally] }]
         };
         let tick = Tick { ms: 1_000, share, edges: vec![None], baseline: node(baseline), canary: node(canary) };
-        let (first, known) = (hearing.judge().ticks(), !hearing.nodes().0.is_empty());
+        let (first, known) = (analysis.judge().ticks(), !analysis.nodes().0.is_empty());
         let nodes = |n| if known { vec![] } else { vec![EffectId(Uuid::from_u128(n))] };
         let (baseline_nodes, canary_nodes) = (nodes(1), nodes(2));
         let counted = Counted { rollout: rollout.id, first, baseline_nodes, canary_nodes, ticks: vec![tick] };
-        hearing.hear(&counted);
-        let judged = step::judged_of(self.deployment(), rollout, &hearing);
+        analysis.take(&counted);
+        let judged = step::judged_of(self.deployment(), rollout, &analysis);
         (Some(counted), judged)
     }
 
@@ -490,13 +532,13 @@ impl World {
     pub(crate) fn send_back(&mut self) -> Decision {
         let rollout = self.deployment().rollout.as_ref().expect("a rollout").id;
         let (counted, judged) = self.look((900, 0), (100, 50));
-        self.report(DeploymentOutcome::SendBack {
+        self.report(DeploymentOutcome::SendBack(outcome::SendBack {
             rollout,
             reason: "worse".to_owned(),
             counted,
             judged,
             probed: Probed::default(),
-        })
+        }))
     }
 }
 

@@ -4,8 +4,8 @@
 use schemas::{Role, Timestamp, lease, text};
 use serde::{Deserialize, Serialize};
 
-use crate::decide::Rejection;
-use crate::state::At;
+use crate::at::At;
+use crate::decision::Rejection;
 
 /// A role's lease after its events.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -4,15 +4,17 @@
 //! folds those that count with `evolve`. [`view::View`] is that fold; [`execute::Ledger`] is the handle that decides,
 //! appends and settles.
 //!
-//! Begin with [`rule`], which says what counts, and [`decide`], which says what may be asked for; both are pure. [`deployment`] holds what
+//! Begin with [`rule`], which says what counts, and [`decide`], which says what may be asked for; both are pure. [`decision`] has the words that every
+//! rule answers with. [`deployment`] holds what
 //! may happen to a service in an environment: its rollouts, rollbacks, holds and stacks. [`judgement`] judges canaries. A new place for the
 //! log implements [`Log`] and passes `log::contract`.
 
 pub mod log;
 pub mod rule;
 pub mod tree;
-pub mod backoff;
 
+pub mod at;
+pub mod decision;
 pub mod deployment;
 pub mod judgement;
 pub mod lease;
@@ -29,8 +31,7 @@ pub mod telemetry;
 #[cfg(test)]
 mod kit;
 
-pub use backoff::Backoff;
-pub use decide::{Decision, Rejection};
+pub use decision::{Decision, Rejection};
 pub use deployment::Deployment;
 
 pub use execute::Ledger;

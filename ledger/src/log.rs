@@ -36,19 +36,19 @@ pub struct Ahead {
 }
 
 /// How far a commit's time may be ahead of the log's own clock before it is named: a day.
-pub const AHEAD_MAX: jiff::SignedDuration = jiff::SignedDuration::from_hours(24);
+pub const RECORD_AHEAD_MAX: jiff::SignedDuration = jiff::SignedDuration::from_hours(24);
 
 /// Why an append gave no offset.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AppendError {
     /// Nothing was written, and the same bytes may be sent again.
-    #[error("the log took nothing: {0}")]
+    #[error("the log did not accept the commit: {0}")]
     Refused(String),
     /// The bytes may or may not be in the log. Send the same bytes again, or read.
-    #[error("the log gave no answer: {0}; the commit may have been kept, read the history before you repeat it")]
+    #[error("the log did not answer: {0}; the commit may have been kept, read the history before you repeat it")]
     Ambiguous(String),
     /// There is no room for any commit but a rollback.
-    #[error("the disk is full: {0}; free space, only rollbacks are still taken")]
+    #[error("the disk is full: {0}; free space; until then only rollbacks are accepted")]
     Full(String),
     /// The log has stopped for good in this process.
     #[error("the log has stopped: {0}")]
@@ -115,7 +115,7 @@ pub trait Log: Send + Sync + 'static {
         16
     }
 
-    /// Returns the last records read here that are [`Ahead`] by more than [`AHEAD_MAX`], by offset. A log without a clock of
+    /// Returns the last records read here that are [`Ahead`] by more than [`RECORD_AHEAD_MAX`], by offset. A log without a clock of
     /// its own knows of none.
     fn ahead(&self) -> Vec<Ahead> {
         Vec::new()

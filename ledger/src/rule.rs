@@ -42,7 +42,7 @@ impl fmt::Display for Void {
     }
 }
 
-/// A reader must stop: going on would be guessing.
+/// A reader must stop: it cannot go on without guessing.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Halt {
     /// A record was written for a rule that this program does not know.
@@ -65,7 +65,7 @@ pub enum Halt {
         found: Offset,
     },
     /// The log does not begin as a ledger.
-    #[error("the record at offset 0 makes no ledger; this is no ionledger log, or its beginning is gone")]
+    #[error("the record at offset 0 does not create a ledger; this is not an ionledger log, or its beginning is gone")]
     NoGenesis,
 }
 
@@ -159,10 +159,10 @@ impl<'a> Parsed<'a> {
     /// Parses a record.
     pub fn of(bytes: &'a [u8]) -> Self {
         let (hash, rule, envelope) = match Form::of(bytes) {
-            Form::Commit(envelope) => (tree::leaf(bytes), RULE, Some(envelope)),
-            Form::Stub => (tree::leaf(bytes), RULE, None),
-            Form::OtherRule(rule) => (tree::leaf(bytes), rule, None),
-            Form::Malformed => (tree::leaf(&stub(bytes)), RULE, None),
+            Form::Commit(envelope) => (tree::leaf_hash(bytes), RULE, Some(envelope)),
+            Form::Stub => (tree::leaf_hash(bytes), RULE, None),
+            Form::OtherRule(rule) => (tree::leaf_hash(bytes), rule, None),
+            Form::Malformed => (tree::leaf_hash(&stub(bytes)), RULE, None),
         };
         Self { hash, rule, envelope }
     }
@@ -283,7 +283,7 @@ impl Ruler {
     ///
     /// # Errors
     ///
-    /// [`Halt`] if going on would be guessing; nothing is remembered then.
+    /// [`Halt`] if this program cannot go on without guessing; nothing is remembered then.
     pub fn judge(&mut self, offset: Offset, record: &Parsed<'_>) -> Result<Judged, Halt> {
         if offset != self.next {
             return Err(Halt::Gap { expected: self.next, found: offset });

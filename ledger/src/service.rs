@@ -2,17 +2,17 @@
 
 use std::collections::BTreeMap;
 
-use schemas::command::Command;
+use schemas::command;
 use schemas::run::EnvValue;
 use schemas::service::Definition;
 use schemas::{CommitId, ServiceName, StackName, StreamVersion, Timestamp, Version, release, service};
 use serde::{Deserialize, Serialize};
 
-use crate::decide::Rejection;
-use crate::state::At;
+use crate::at::At;
+use crate::decision::Rejection;
 
 /// A service after its events.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Service {
     /// What its team declared last.
     pub definition: Option<Definition>,
@@ -93,12 +93,8 @@ pub fn decide_apply(service: Option<&Service>, definition: &Definition) -> Resul
 ///
 /// [`Rejection::Unknown`] without a declaration, [`Rejection::Immutable`] if the version is recorded with another artifact
 /// or run spec, [`Rejection::Invalid`] for arguments, variables or texts that cannot be.
-pub fn decide_release(
-    name: &ServiceName,
-    service: &Service,
-    command: &Command,
-) -> Result<Vec<schemas::Event>, Rejection> {
-    let Command::Release { version, artifact, args, env, source, fixes, .. } = command else { return Ok(vec![]) };
+pub fn decide_release(service: &Service, asked: &command::Release) -> Result<Vec<schemas::Event>, Rejection> {
+    let command::Release { service: name, version, artifact, args, env, source, fixes } = asked;
     let definition = service.definition.as_ref().ok_or_else(|| Rejection::unknown_service(name, []))?;
     let mut run = definition.run.clone();
     if let Some(args) = args {
@@ -129,7 +125,7 @@ pub fn decide_release(
 /// Checks that `version` may say that it fixes `fixed`.
 fn check_fixed(name: &ServiceName, service: &Service, version: &Version, fixed: &Version) -> Result<(), Rejection> {
     if fixed == version {
-        return Err(Rejection::Invalid(format!("{name} {version} cannot fix itself; name the version that it mends")));
+        return Err(Rejection::Invalid(format!("{name} {version} cannot fix itself; name the version that it fixes")));
     }
     match service.releases.contains_key(fixed) {
         true => Ok(()),

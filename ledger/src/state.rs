@@ -1,31 +1,25 @@
 //! Everything that follows rules, folded from the log: services, deployments, judgements, leases.
 
+mod changes;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use schemas::{
-    CommitId, DeploymentId, Event, LedgerId, Role, ServiceName, Stream, StreamVersion, Timestamp, Version, genesis,
-};
+use imbl::OrdMap;
+use schemas::{DeploymentId, Event, LedgerId, Role, ServiceName, Stream, Version, genesis};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use crate::at::At;
 use crate::deployment::{self, Deployment};
 use crate::judgement::{self, Judgements};
 use crate::lease::{self, Lease};
 use crate::service::{self, Release, Service};
 
-/// When and where an event stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct At {
-    /// The ledger's time; of a rollback that was carried out without the ledger, when it took effect.
-    pub time: Timestamp,
-    /// Its commit.
-    pub commit: CommitId,
-    /// Its stream's version with that commit.
-    pub version: StreamVersion,
-}
+pub use changes::Changes;
 
-/// The state of production at one offset.
+/// The state of production at one offset. A copy takes a constant time, and shares with its original all that neither
+/// changes.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct State {
     /// The ledger's own id; none before its first record.
@@ -33,11 +27,11 @@ pub struct State {
     /// Where the ledger goes on, if it was sealed.
     pub sealed: Option<String>,
     /// Services by name.
-    pub services: BTreeMap<ServiceName, Arc<Service>>,
+    pub services: OrdMap<ServiceName, Arc<Service>>,
     /// Deployments.
-    pub deployments: BTreeMap<DeploymentId, Arc<Deployment>>,
+    pub deployments: OrdMap<DeploymentId, Arc<Deployment>>,
     /// What the judge said.
-    pub judgements: BTreeMap<DeploymentId, Arc<Judgements>>,
+    pub judgements: OrdMap<DeploymentId, Arc<Judgements>>,
     /// Who acts.
     pub leases: BTreeMap<Role, Lease>,
 }

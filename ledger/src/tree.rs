@@ -7,15 +7,15 @@ use schemas::Hash;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-/// Returns the leaf of a record's bytes.
-pub fn leaf(record: &[u8]) -> Hash {
+/// Returns the hash that is the leaf of a record.
+pub fn leaf_hash(record: &[u8]) -> Hash {
     let mut hasher = Sha256::new();
     hasher.update([0]);
     hasher.update(record);
     Hash(hasher.finalize().into())
 }
 
-fn node(left: Hash, right: Hash) -> Hash {
+fn node_hash(left: Hash, right: Hash) -> Hash {
     let mut hasher = Sha256::new();
     hasher.update([1]);
     hasher.update(left.0);
@@ -59,7 +59,7 @@ impl Frontier {
         let mut hash = leaf;
         let mut size = self.size;
         while size & 1 == 1 {
-            hash = node(self.full.pop().expect("a full subtree for every bit of the size"), hash);
+            hash = node_hash(self.full.pop().expect("a full subtree for every bit of the size"), hash);
             size >>= 1;
         }
         self.full.push(hash);
@@ -70,7 +70,7 @@ impl Frontier {
     pub fn root(&self) -> Hash {
         let mut full = self.full.iter().rev().copied();
         let Some(last) = full.next() else { return Hash::of(b"") };
-        full.fold(last, |right, left| node(left, right))
+        full.fold(last, |right, left| node_hash(left, right))
     }
 }
 
@@ -85,14 +85,14 @@ mod tests {
             [leaf] => *leaf,
             _ => {
                 let split = leaves.len().next_power_of_two() / 2;
-                node(by_definition(&leaves[..split]), by_definition(&leaves[split..]))
+                node_hash(by_definition(&leaves[..split]), by_definition(&leaves[split..]))
             }
         }
     }
 
     #[test]
     fn the_frontier_gives_the_root_of_the_definition_at_every_size() {
-        let leaves: Vec<Hash> = (0..130_u32).map(|n| leaf(&n.to_be_bytes())).collect();
+        let leaves: Vec<Hash> = (0..130_u32).map(|n| leaf_hash(&n.to_be_bytes())).collect();
         let mut frontier = Frontier::default();
         for size in 0..=leaves.len() {
             assert_eq!(frontier.root(), by_definition(&leaves[..size]), "size {size}");
@@ -105,7 +105,7 @@ mod tests {
     #[test]
     fn a_stored_frontier_that_does_not_fit_its_size_is_refused() {
         let mut frontier = Frontier::default();
-        (0..5_u32).for_each(|n| frontier.push(leaf(&n.to_be_bytes())));
+        (0..5_u32).for_each(|n| frontier.push(leaf_hash(&n.to_be_bytes())));
         let stored = serde_json::to_string(&frontier).unwrap();
         assert_eq!(serde_json::from_str::<Frontier>(&stored).unwrap(), frontier);
         assert!(serde_json::from_str::<Frontier>(&stored.replace("\"size\":5", "\"size\":7")).is_err());
@@ -127,7 +127,7 @@ mod tests {
         let mut frontier = Frontier::default();
         assert_eq!(frontier.root().to_string(), "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
         for record in records {
-            frontier.push(leaf(record));
+            frontier.push(leaf_hash(record));
         }
         assert_eq!(frontier.root().to_string(), "5dc9da79a70659a9ad559cb701ded9a2ab9d823aad2f4960cfe370eff4604328");
     }

@@ -6,8 +6,9 @@ use bytes::Bytes;
 use schemas::envelope::{About, Envelope};
 use schemas::{Actor, CommandId, CommitId, Event, Hash, Offset, Stream, StreamVersion, Timestamp, traffic};
 
+use crate::at::At;
 use crate::rule::{Done, Halt, Head, Judged, Parsed, Ruler, Void};
-use crate::state::{At, State};
+use crate::state::State;
 use crate::tree::Frontier;
 
 /// The fold of a log up to an offset.
@@ -54,7 +55,7 @@ pub struct Read {
 impl Commit {
     /// Returns when the rollback took effect that it records, as [`Decoded::took_effect`].
     pub fn took_effect(&self) -> Option<Timestamp> {
-        self.about.effective_at.filter(|_| breaks_glass(self.events.iter().flat_map(|read| &read.event)))
+        self.about.effective_at.filter(|_| records_break_glass(self.events.iter().flat_map(|read| &read.event)))
     }
 }
 
@@ -113,7 +114,8 @@ impl<'a> Decoded<'a> {
     /// Returns when the rollback took effect that the commit records, if it is one that was carried out without the ledger
     /// and was not overtaken. Of every other commit `effective_at` is only what its writer says: nothing follows from it.
     pub fn took_effect(&self) -> Option<Timestamp> {
-        let about = self.parsed.envelope.as_ref().filter(|_| breaks_glass(self.events.iter().flatten()))?.about.get();
+        let about =
+            self.parsed.envelope.as_ref().filter(|_| records_break_glass(self.events.iter().flatten()))?.about.get();
         serde_json::from_str::<About>(about).ok()?.effective_at
     }
 
@@ -206,7 +208,7 @@ impl View {
     ///
     /// # Errors
     ///
-    /// [`Halt`] if going on would be guessing; the view stays as it was.
+    /// [`Halt`] if this program cannot go on without guessing; the view stays as it was.
     pub fn fold(&mut self, offset: Offset, bytes: &Bytes) -> Result<Folded, Halt> {
         let decoded = Decoded::of(bytes);
         let judged = self.advance(offset, &decoded)?;
@@ -246,7 +248,7 @@ impl View {
 }
 
 /// Says whether events record a rollback that was carried out without the ledger and was not overtaken.
-fn breaks_glass<'a>(mut events: impl Iterator<Item = &'a (Stream, Event)>) -> bool {
+fn records_break_glass<'a>(mut events: impl Iterator<Item = &'a (Stream, Event)>) -> bool {
     events.any(
         |(_, event)| matches!(event, Event::Traffic(traffic::Event::GlassBroken(broken)) if broken.overtaken.is_none()),
     )

@@ -20,16 +20,16 @@ use serde::{Deserialize, Serialize};
 
 pub use declaration::{Declaration, declaration};
 pub use explain::Explanation;
-pub(crate) use explain::is_of;
+pub(crate) use explain::story;
 pub(crate) use history::entry_without_events;
-pub use history::{Happened, History, HistoryEntry, Made, OnBehalfOf, Origin, cause, entry};
+pub use history::{Happened, HistoryAnswer, HistoryEntry, Made, OnBehalfOf, Origin, cause, entry};
 pub use production::{LeaseAt, Production, ReleaseAt, ServiceAt, production};
 pub use shipped::{ReleaseOrigin, Shipped, WhoShipped, commits_needed, who_shipped};
 pub use status::{
     DeploymentStatus, DriftStatus, DroppedStatus, EvidenceStatus, HoldStatus, MeasuredStatus, NextStep, NodePhase,
     NodeStatus, ObstacleKind, ObstacleStatus, RollbackTarget, RollingBackStatus, RolloutMeasured, RolloutPhase,
-    RolloutStatus, SeenStatus, ServiceStatus, StackPhase, Status, StrandedStatus, Unattended, VerdictStatus,
-    VersionStatus, WaitingStatus, status, status_of,
+    RolloutStatus, RouterSilentStatus, SeenStatus, ServiceStatus, StackPhase, StatusAnswer, StrandedStatus, Unattended,
+    UsersGetStatus, VerdictStatus, VersionStatus, WaitingStatus, status, status_of,
 };
 pub use summary::{Names, asked_for, summary};
 pub use verified::{BadPlace, Compared, Verified};

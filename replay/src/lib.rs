@@ -19,6 +19,6 @@ mod reader;
 
 pub use fold::{FoldError, fold_all};
 pub use moment::Moment;
-pub use open::{OpenError, Opened, open, open_absent, open_log};
+pub use open::{Opened, ReplayOpenError, open, open_absent, open_log};
 pub use projection::Projection;
-pub use reader::{Error, HistoryQuery, Reader, Seen};
+pub use reader::{Error, HistoryQuery, ProductionAt, Reader};

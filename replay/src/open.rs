@@ -6,7 +6,7 @@ use std::sync::Arc;
 use ledger::execute::{self, Clock};
 use ledger::log::Log;
 use ledger::log::absent::Absent;
-use ledger::log::segments::{self, DataFolder, Options, Segments};
+use ledger::log::segments::{self, DataFolder, Segments, SegmentsOptions};
 use ledger::{Ledger, View};
 use schemas::Offset;
 
@@ -16,10 +16,10 @@ use crate::reader::Reader;
 
 /// Why a ledger could not be opened.
 #[derive(Debug, thiserror::Error)]
-pub enum OpenError {
+pub enum ReplayOpenError {
     /// Its log cannot be opened.
     #[error(transparent)]
-    Log(#[from] segments::OpenError),
+    Log(#[from] segments::SegmentsOpenError),
     /// The log does not go on from where it was folded to.
     #[error(transparent)]
     Resume(#[from] ResumeError),
@@ -27,14 +27,14 @@ pub enum OpenError {
     #[error(transparent)]
     Fold(#[from] FoldError),
     /// The ledger was moved away from here.
-    #[error("this ledger was moved to {target}; it takes nothing more, run it there")]
+    #[error("this ledger was moved to {target}; it accepts nothing more here, use it there")]
     Moved {
         /// The place to which it was moved.
         target: String,
     },
     /// It is no ledger that this program can follow.
     #[error(transparent)]
-    Ledger(#[from] execute::OpenError),
+    Ledger(#[from] execute::LedgerOpenError),
 }
 
 /// A ledger that runs in this process, with its log and its projection.
@@ -59,11 +59,15 @@ impl Opened {
 ///
 /// # Errors
 ///
-/// [`OpenError`]; the log's damage and a log that was cut or changed are named, and nothing is guessed.
-pub async fn open(folder: DataFolder, options: Options, clock: Arc<dyn Clock>) -> Result<Opened, OpenError> {
+/// [`ReplayOpenError`]; the log's damage and a log that was cut or changed are named, and nothing is guessed.
+pub async fn open(
+    folder: DataFolder,
+    options: SegmentsOptions,
+    clock: Arc<dyn Clock>,
+) -> Result<Opened, ReplayOpenError> {
     let projection = open_projection(folder.path());
     let known_end = projection.as_ref().and_then(Projection::known_end).max(options.known_end);
-    let log: Arc<dyn Log> = Arc::new(Segments::open(folder, Options { known_end, ..options })?);
+    let log: Arc<dyn Log> = Arc::new(Segments::open(folder, SegmentsOptions { known_end, ..options })?);
     go_on(log, projection, clock).await
 }
 
@@ -73,7 +77,11 @@ pub async fn open(folder: DataFolder, options: Options, clock: Arc<dyn Clock>) -
 /// # Errors
 ///
 /// As [`open`].
-pub async fn open_log(log: Arc<dyn Log>, cache: Option<&Path>, clock: Arc<dyn Clock>) -> Result<Opened, OpenError> {
+pub async fn open_log(
+    log: Arc<dyn Log>,
+    cache: Option<&Path>,
+    clock: Arc<dyn Clock>,
+) -> Result<Opened, ReplayOpenError> {
     go_on(log, cache.and_then(open_projection), clock).await
 }
 
@@ -83,7 +91,7 @@ pub async fn open_log(log: Arc<dyn Log>, cache: Option<&Path>, clock: Arc<dyn Cl
 /// # Errors
 ///
 /// As [`open`].
-pub async fn open_absent(cache: &Path, why: String, clock: Arc<dyn Clock>) -> Result<Option<Opened>, OpenError> {
+pub async fn open_absent(cache: &Path, why: String, clock: Arc<dyn Clock>) -> Result<Option<Opened>, ReplayOpenError> {
     let Some(projection) = open_projection(cache) else { return Ok(None) };
     let view = projection.known();
     if view.next() == Offset(0) {
@@ -94,7 +102,11 @@ pub async fn open_absent(cache: &Path, why: String, clock: Arc<dyn Clock>) -> Re
     Ok(Some(Opened { ledger, log, projection: Some(Arc::new(projection)) }))
 }
 
-async fn go_on(log: Arc<dyn Log>, projection: Option<Projection>, clock: Arc<dyn Clock>) -> Result<Opened, OpenError> {
+async fn go_on(
+    log: Arc<dyn Log>,
+    projection: Option<Projection>,
+    clock: Arc<dyn Clock>,
+) -> Result<Opened, ReplayOpenError> {
     let mut view = match &projection {
         Some(projection) => projection.resume(&*log).await?,
         None => View::default(),
@@ -105,12 +117,12 @@ async fn go_on(log: Arc<dyn Log>, projection: Option<Projection>, clock: Arc<dyn
     let ledger = Ledger::open(Arc::clone(&log), view, clock).await?;
     let sealed = ledger.view().state().sealed.clone();
     if let Some(target) = sealed {
-        return Err(OpenError::Moved { target });
+        return Err(ReplayOpenError::Moved { target });
     }
     let projection = projection.filter(|projection| match projection.follow(Arc::clone(&log)) {
         Ok(()) => true,
         Err(error) => {
-            tracing::warn!(%error, "there is no thread for the projection; answers are folded from the log");
+            tracing::warn!(%error, "cannot start a thread for the projection; answers are folded from the log");
             false
         }
     });
@@ -120,8 +132,8 @@ async fn go_on(log: Arc<dyn Log>, projection: Option<Projection>, clock: Arc<dyn
 /// A cache that cannot be opened keeps nobody from using the ledger.
 fn open_projection(data: &Path) -> Option<Projection> {
     Projection::open(data)
-        .inspect_err(|error: &projection::OpenError| {
-            tracing::warn!(%error, "there is no projection; answers are folded from the log");
+        .inspect_err(|error: &projection::ProjectionOpenError| {
+            tracing::warn!(%error, "the projection cannot be opened; answers are folded from the log");
         })
         .ok()
 }

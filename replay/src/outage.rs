@@ -7,14 +7,14 @@
 use std::sync::Arc;
 
 use ledger::State;
+use ledger::at::At as StateAt;
 use ledger::deployment::Rollout;
-use ledger::state::At as StateAt;
 use schemas::{DeploymentId, Event, StackId, Stream, Timestamp, traffic};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::answer::At;
-use crate::shares::{Place, Shares};
+use crate::shares::{CommitPosition, Shares};
 
 /// A rollback that was in effect before it was recorded.
 #[derive(Clone, Debug, PartialEq)]
@@ -23,7 +23,7 @@ pub(crate) struct Outage {
     /// When it took effect.
     from: Timestamp,
     /// Where it was recorded.
-    pub(crate) place: Place,
+    pub(crate) place: CommitPosition,
     /// What its commit says of the deployment.
     events: Vec<Event>,
     /// The deployment's rollout as that commit leaves it.
@@ -35,7 +35,7 @@ pub(crate) struct Outage {
 struct Row {
     deployment: DeploymentId,
     from: Timestamp,
-    place: Place,
+    place: CommitPosition,
     events: Vec<(String, u16, Box<RawValue>)>,
     rollout: Option<Rollout>,
 }
@@ -45,7 +45,7 @@ impl Outage {
     /// that commit.
     pub(crate) fn of<'a>(
         from: Timestamp,
-        place: Place,
+        place: CommitPosition,
         events: impl Iterator<Item = &'a (Stream, Event)> + Clone,
         after: &State,
     ) -> Option<Self> {

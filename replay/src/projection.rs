@@ -42,7 +42,7 @@ use crate::answer::{At, Made};
 use crate::outage::Outage;
 use crate::reader::IdPrefix;
 use crate::shares::Shares;
-use held::{Fold, Held};
+use held::{Fold, HeldRows};
 use pending::{Pending, evolve_shares};
 use store::Store;
 
@@ -57,9 +57,9 @@ const LOCK_WAIT: Duration = Duration::from_secs(2);
 
 /// Why there is no projection.
 #[derive(Debug, thiserror::Error)]
-pub enum OpenError {
+pub enum ProjectionOpenError {
     /// Another process holds it.
-    #[error("the cache in {0} is held by another process")]
+    #[error("the cache in {0} is in use by another process")]
     InUse(PathBuf),
     /// The operating system refuses the folder.
     #[error("the cache in {folder} cannot be used: {source}")]
@@ -115,7 +115,7 @@ pub struct Projection {
 }
 
 struct Shared {
-    held: RwLock<Option<Held>>,
+    held: RwLock<Option<HeldRows>>,
     folder: PathBuf,
     next: watch::Sender<Offset>,
     condemned: Notify,
@@ -129,8 +129,8 @@ impl Projection {
     ///
     /// # Errors
     ///
-    /// [`OpenError`] if another process holds it or the folder cannot be used.
-    pub fn open(data: &Path) -> Result<Self, OpenError> {
+    /// [`ProjectionOpenError`] if another process holds it or the folder cannot be used.
+    pub fn open(data: &Path) -> Result<Self, ProjectionOpenError> {
         Self::open_within(data, LOCK_WAIT)
     }
 
@@ -139,15 +139,16 @@ impl Projection {
     /// # Errors
     ///
     /// As [`Projection::open`].
-    pub fn open_if_free(data: &Path) -> Result<Self, OpenError> {
+    pub fn open_if_free(data: &Path) -> Result<Self, ProjectionOpenError> {
         Self::open_within(data, Duration::ZERO)
     }
 
-    fn open_within(data: &Path, wait: Duration) -> Result<Self, OpenError> {
+    fn open_within(data: &Path, wait: Duration) -> Result<Self, ProjectionOpenError> {
         let folder = data.join("replay");
-        let io = |source| OpenError::Io { folder: folder.clone(), source };
-        let lock =
-            lock(&data.join("replay.lock"), wait).map_err(io)?.ok_or_else(|| OpenError::InUse(folder.clone()))?;
+        let io = |source| ProjectionOpenError::Io { folder: folder.clone(), source };
+        let lock = lock(&data.join("replay.lock"), wait)
+            .map_err(io)?
+            .ok_or_else(|| ProjectionOpenError::InUse(folder.clone()))?;
         let (loaded, found) = match load(&folder, ledger_in(data)) {
             Ok(loaded) => (loaded, None),
             Err(Damaged(why)) => {
@@ -262,8 +263,8 @@ impl Projection {
     }
 }
 
-/// What can be read of the past. `None` always means that the cache has no answer: it was damaged and is being made
-/// again, or does not go that far; the log has the answer then.
+/// What can be read of the past. `None` always means that the cache has no answer and the log must be asked: the cache was
+/// damaged and is being made again, or it does not go that far.
 impl Projection {
     /// Returns the state and the shares after the record at `offset`.
     pub fn state_at(&self, offset: Offset) -> Option<(State, Shares)> {
@@ -323,7 +324,7 @@ impl Projection {
 
     /// Says whether the index of commits is whole; a damaged cache is condemned.
     pub(crate) fn check_commits(&self) -> Option<()> {
-        self.shared.read(Held::check_commits)
+        self.shared.read(HeldRows::check_commits)
     }
 
     /// Returns how many records it holds, the last one's leaf and the root over all of them.
@@ -341,7 +342,7 @@ impl Projection {
         self.shared.condemn(why);
     }
 
-    fn read_at<T>(&self, offset: Offset, read: impl FnOnce(&Held) -> row::Result<T>) -> Option<T> {
+    fn read_at<T>(&self, offset: Offset, read: impl FnOnce(&HeldRows) -> row::Result<T>) -> Option<T> {
         self.shared.read(|held| if offset < held.meta.next { read(held).map(Some) } else { Ok(None) }).flatten()
     }
 }
@@ -371,7 +372,7 @@ pub enum CatchUpError {
 }
 
 impl Shared {
-    fn read<T>(&self, read: impl FnOnce(&Held) -> row::Result<T>) -> Option<T> {
+    fn read<T>(&self, read: impl FnOnce(&HeldRows) -> row::Result<T>) -> Option<T> {
         let held = self.held.read().unwrap_or_else(PoisonError::into_inner);
         let result = read(held.as_ref()?);
         drop(held);
@@ -474,9 +475,9 @@ async fn follow(shared: &Shared, log: &dyn Log, mut fold: Fold, mut stop: watch:
     }
 }
 
-fn load(folder: &Path, ledger: Option<LedgerId>) -> row::Result<(Held, Fold)> {
+fn load(folder: &Path, ledger: Option<LedgerId>) -> row::Result<(HeldRows, Fold)> {
     let store = Store::open(folder)?;
-    let (held, fold) = Held::load(store)?;
+    let (held, fold) = HeldRows::load(store)?;
     match (ledger, held.meta.ledger) {
         (Some(this), Some(other)) if this != other => {
             Err(row::damaged(format!("it is of ledger {other}, the log of ledger {this}")))

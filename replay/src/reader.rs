@@ -24,10 +24,10 @@ use ledger::{Ledger, State};
 use schemas::text::count;
 use schemas::{CommitId, DeploymentId, EnvironmentName, Event, Offset, ServiceName, Timestamp, genesis};
 
-use crate::answer::{self, At, Declaration, History, Made, Production, Status, Verified, WhoShipped};
+use crate::answer::{self, At, Declaration, HistoryAnswer, Made, Production, StatusAnswer, Verified, WhoShipped};
 use crate::fold::{FoldError, visit_all};
 use crate::moment::Moment;
-use crate::projection::{OpenError, Projection};
+use crate::projection::{Projection, ProjectionOpenError};
 use crate::shares::Shares;
 use collect::Collect;
 use origins::Places;
@@ -44,7 +44,7 @@ const BEHIND_MAX: Duration = Duration::from_secs(2);
 pub enum Error {
     /// The log cannot be opened.
     #[error(transparent)]
-    Open(#[from] segments::OpenError),
+    Open(#[from] segments::SegmentsOpenError),
     /// The log cannot be read.
     #[error(transparent)]
     Read(#[from] ReadError),
@@ -52,7 +52,7 @@ pub enum Error {
     #[error(transparent)]
     Halt(#[from] Halt),
     /// The time lies in the future.
-    #[error("{asked} has not come yet, it is {now}; ask for a time up to now")]
+    #[error("{asked} is in the future, it is {now}; ask for a time up to now")]
     Future {
         /// The time that was asked for.
         asked: Timestamp,
@@ -79,10 +79,10 @@ pub enum Error {
     #[error("no commit {0} counts in this ledger; `ionledger history` shows those that do")]
     NoCommit(CommitId),
     /// The record is no commit.
-    #[error("the record at offset {0} is no commit; `ionledger history --voids` says why it does not count")]
+    #[error("the record at offset {0} is not a commit; `ionledger history --voids` says why it does not count")]
     NoCommitAt(Offset),
     /// Nothing has that name.
-    #[error("{what} is no service, version, offset or commit here; {instead}")]
+    #[error("{what} is not a service, version, offset or commit here; {instead}")]
     Nothing {
         /// The name, and of which service a version was asked for.
         what: String,
@@ -90,7 +90,7 @@ pub enum Error {
         instead: String,
     },
     /// Several things have that name.
-    #[error("`{what}` may be {found}; say which")]
+    #[error("`{what}` could mean {found}; say which")]
     Several {
         /// The name.
         what: String,
@@ -110,7 +110,7 @@ impl From<FoldError> for Error {
 
 /// The state of production at a moment, with the shares of then.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Seen {
+pub struct ProductionAt {
     /// The moment.
     pub at: At,
     /// The state.
@@ -119,7 +119,7 @@ pub struct Seen {
     pub shares: Shares,
 }
 
-impl Seen {
+impl ProductionAt {
     fn empty() -> Self {
         Self { at: At::default(), state: State::default(), shares: Shares::default() }
     }
@@ -218,7 +218,7 @@ impl Reader {
     ///
     /// [`Error::Future`], [`Error::NoOffset`] or [`Error::NoCommit`] for a moment that does not exist; otherwise why the log
     /// cannot be read.
-    pub async fn state_at(&self, moment: Moment) -> Result<Seen, Error> {
+    pub async fn state_at(&self, moment: Moment) -> Result<ProductionAt, Error> {
         self.check(moment)?;
         if let Some(rows) = self.rows().await
             && let Some(at) = self.resolve(rows, moment).await?
@@ -239,27 +239,57 @@ impl Reader {
         moment: Moment,
         service: Option<&ServiceName>,
         environment: Option<&EnvironmentName>,
-    ) -> Result<Status, Error> {
+    ) -> Result<StatusAnswer, Error> {
         let of = |state: &State, at| match service {
             Some(service) => answer::status_of(state, at, service, environment),
             None => answer::status(state, at),
         };
         if let (Some(ledger), Moment::Now) = (&self.ledger, moment) {
             let halted = ledger.halted();
-            let view = ledger.view();
-            let read_only = about(view.read_only(), service);
-            let ahead = self.log.ahead();
-            return Ok(Status { halted, read_only, ahead, ..of(view.state(), At::of(&view)) });
+            let (mut status, next) = {
+                let view = ledger.view();
+                let read_only = about(view.read_only(), service);
+                let ahead = self.log.ahead();
+                (StatusAnswer { halted, read_only, ahead, ..of(view.state(), At::of(&view)) }, view.next())
+            };
+            // What a running process has to read first is not waited for: status must answer whatever the log does.
+            if let Some(rows) = &self.projection {
+                self.name_who_holds(&mut status, &Places::Rows(rows), next).await;
+            }
+            return Ok(status);
         }
         let (seen, read_only) = match moment {
             Moment::Now => self.now().await?,
             _ => (self.state_at(moment).await?, BTreeMap::new()),
         };
-        Ok(Status { read_only: about(&read_only, service), ..of(&seen.state, seen.at) })
+        let mut status = StatusAnswer { read_only: about(&read_only, service), ..of(&seen.state, seen.at) };
+        if status.holds_mut().next().is_some() {
+            let places = match self.rows().await {
+                Some(rows) => Some(Places::Rows(rows)),
+                None => {
+                    let collected = self.collect(Collect::new(Moment::Now).with_places()).await;
+                    collected.ok().map(|mut collected| Places::Folded(collected.places()))
+                }
+            };
+            if let Some(places) = places {
+                self.name_who_holds(&mut status, &places, self.end()).await;
+            }
+        }
+        Ok(status)
+    }
+
+    /// Writes into a status who set each hold, of which the log told before `next`; it is left out where that cannot be read.
+    async fn name_who_holds(&self, status: &mut StatusAnswer, places: &Places<'_>, next: Offset) {
+        for hold in status.holds_mut() {
+            let Some(commit) = hold.commit else { continue };
+            if let Ok(Some(made)) = places.find_counted(&*self.log, commit, next).await {
+                hold.actor = Some(made.actor);
+            }
+        }
     }
 
     /// Returns the state as it is now, and the streams that are read-only for this program, each with why.
-    async fn now(&self) -> Result<(Seen, BTreeMap<String, String>), Error> {
+    async fn now(&self) -> Result<(ProductionAt, BTreeMap<String, String>), Error> {
         if let Some(rows) = self.rows().await
             && let Some(at) = self.resolve(rows, Moment::Now).await?
             && let Some(seen) = all_seen(Arc::clone(rows), Moment::Now, at).await
@@ -336,14 +366,15 @@ impl Reader {
         Ok(answer.expect("a fold knows every commit"))
     }
 
-    /// Returns who made a commit, if that is known without a fold of the whole log.
+    /// Returns who made a commit that counts, if that is known without a scan.
     ///
     /// # Errors
     ///
     /// What keeps the log from being read.
     pub async fn made(&self, commit: CommitId) -> Result<Option<Made>, Error> {
+        let end = self.end();
         let Some(rows) = self.rows().await else { return Ok(None) };
-        Ok(Places::Rows(rows).find(&*self.log, commit).await?.flatten())
+        Places::Rows(rows).find_counted(&*self.log, commit, end).await.map_err(Error::from)
     }
 
     /// Returns a part of history, the newest commit first.
@@ -351,7 +382,7 @@ impl Reader {
     /// # Errors
     ///
     /// Why the log cannot be read.
-    pub async fn history(&self, query: &HistoryQuery) -> Result<History, Error> {
+    pub async fn history(&self, query: &HistoryQuery) -> Result<HistoryAnswer, Error> {
         if let Some(rows) = self.rows().await
             && let Some(history) = self.history_of_rows(rows, query).await?
         {
@@ -374,7 +405,7 @@ impl Reader {
             (Some(data), None) if data.join("replay").exists() => Projection::open_if_free(data).map(Some),
             _ => Ok(None),
         };
-        let in_use = matches!(opened, Err(OpenError::InUse(_)));
+        let in_use = matches!(opened, Err(ProjectionOpenError::InUse(_)));
         let opened = opened.ok().flatten();
         verify::verify(&self.log, self.projection.as_deref().or(opened.as_ref()), in_use).await
     }
@@ -418,7 +449,7 @@ impl Reader {
 }
 
 /// Reads every row on a blocking thread: with many deployments it takes too long for the async runtime.
-async fn all_seen(rows: Arc<Projection>, moment: Moment, at: At) -> Option<Seen> {
+async fn all_seen(rows: Arc<Projection>, moment: Moment, at: At) -> Option<ProductionAt> {
     let seeing = tokio::task::spawn_blocking(move || rows::seen(&rows, moment, at)).await;
     seeing.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
 }
@@ -430,8 +461,8 @@ fn about(streams: &BTreeMap<String, String>, service: Option<&ServiceName>) -> B
     streams.map(|(stream, why)| (stream.clone(), why.clone())).collect()
 }
 
-fn history(query: &HistoryQuery, entries: Vec<answer::HistoryEntry>, more: bool) -> History {
-    History {
+fn history(query: &HistoryQuery, entries: Vec<answer::HistoryEntry>, more: bool) -> HistoryAnswer {
+    HistoryAnswer {
         schema_version: answer::SCHEMA_VERSION,
         service: query.service.clone(),
         environment: query.environment.clone(),

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 /// A commit and where it stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Place {
+pub struct CommitPosition {
     /// The record's offset.
     pub offset: Offset,
     /// The ledger's time at it.
@@ -25,9 +25,9 @@ pub struct Share {
     /// The weight that is set.
     pub weight: Weight,
     /// Where it got exactly this weight.
-    pub weight_since: Place,
+    pub weight_since: CommitPosition,
     /// Where it got traffic, after it had none.
-    pub since: Place,
+    pub since: CommitPosition,
 }
 
 /// The shares of one deployment.
@@ -36,9 +36,9 @@ pub struct Shared {
     /// The stacks that have traffic.
     pub stacks: BTreeMap<StackId, Share>,
     /// Where the router's confirmation was recorded last.
-    pub applied: Option<Place>,
+    pub applied: Option<CommitPosition>,
     /// Where it was retired, if it is.
-    pub retired: Option<Place>,
+    pub retired: Option<CommitPosition>,
 }
 
 /// The shares of every deployment.
@@ -52,7 +52,7 @@ impl Shares {
     }
 
     /// Applies an event that counts, at its place; returns the deployment whose shares changed, if one's did.
-    pub fn evolve(&mut self, stream: &Stream, event: &Event, place: Place) -> Option<DeploymentId> {
+    pub fn evolve(&mut self, stream: &Stream, event: &Event, place: CommitPosition) -> Option<DeploymentId> {
         let (Stream::Deployment(id), Event::Traffic(event)) = (stream, event) else { return None };
         match event {
             TrafficEvent::WeightsSet(set) => {

@@ -1,21 +1,19 @@
 //! The same answers from the projection's rows and from a full fold, at any moment, before and after a restart.
 
-mod busy;
-
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use busy::Busy;
 use ledger::log::memory::MemoryLog;
-use ledger::log::segments::{DataFolder, Options, Segments};
+use ledger::log::segments::{DataFolder, Segments, SegmentsOptions};
 use ledger::log::{AppendError, Log, ReadError, Record, Urgency};
 use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 use replay::projection::ResumeError;
 use replay::{Error, HistoryQuery, Moment, Projection, Reader, fold_all};
 use schemas::{CommitId, DeploymentId, Offset};
+use support::busy::Busy;
 
 fn log_of(records: &[bytes::Bytes]) -> Arc<MemoryLog> {
     let log = Arc::new(MemoryLog::new());
@@ -47,7 +45,7 @@ impl Log for Distant {
     }
 
     async fn read(&self, from: Offset, max: usize) -> Result<Vec<Record>, ReadError> {
-        tokio::time::sleep(Duration::from_millis(1)).await;
+        tokio::time::sleep(Duration::from_millis(1)).await; // as far away as a broker
         self.0.read(from, max).await
     }
 
@@ -64,7 +62,7 @@ fn reader_of(log: &Arc<MemoryLog>, projection: Projection) -> (Reader, Arc<Proje
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_made_up_production_has_every_kind_of_event_that_its_workers_know() {
     let mut busy = Busy::new(1, 4);
-    let kinds: BTreeMap<String, usize> = busy::kinds(&busy.records(6_000));
+    let kinds: BTreeMap<String, usize> = support::busy::kinds(&busy.records(6_000));
     let missing: Vec<&str> =
         schemas::Event::kinds().map(|kind| kind.name).filter(|name| !kinds.contains_key(*name)).collect();
     let expected = [
@@ -94,7 +92,7 @@ async fn rows_and_a_full_fold_give_the_same_answers_at_any_moment() {
         let (rows, projection) = reader_of(&log, projection_of(data.path(), &log).await);
         let fold = rows.without_cache();
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        assert!(busy::kinds(&records).contains_key("traffic.glass_broken"));
+        assert!(support::busy::kinds(&records).contains_key("traffic.glass_broken"));
         let times: Vec<_> = records.iter().filter_map(|bytes| time_and_commit(bytes)).collect();
         for _ in 0..5 {
             let (time, commit) = times[rng.random_range(0..times.len())];
@@ -325,7 +323,7 @@ async fn verify_gives_the_root_counts_what_does_not_count_and_names_the_first_ba
     let data = tempfile::tempdir().unwrap();
     let folder = data.path().join("data");
     {
-        let log = Segments::open(DataFolder::hold(&folder).unwrap(), Options::default()).unwrap();
+        let log = Segments::open(DataFolder::hold(&folder).unwrap(), SegmentsOptions::default()).unwrap();
         for bytes in &records {
             log.append(bytes.clone(), Urgency::Ordinary).await.unwrap();
         }

@@ -2,30 +2,30 @@
 
 #![allow(clippy::print_stdout)] // how many flips hit something
 
-mod busy;
-
 use std::fs;
 use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use busy::Busy;
 use futures::FutureExt as _;
+use ledger::execute::SystemClock;
 use ledger::log::memory::MemoryLog;
-use ledger::{View, execute};
+use ledger::{Ledger, View, execute};
 use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
-use replay::{HistoryQuery, Moment, Projection, Reader, Seen, answer};
-use schemas::Offset;
+use replay::{HistoryQuery, Moment, ProductionAt, Projection, Reader, answer};
+use schemas::command::{self, Command, Request};
+use schemas::{Actor, ActorKind, CommandId, DeploymentId, Offset};
+use support::busy::Busy;
 
 const RECORDS: usize = 400;
 
 /// Everything that is asked of a cache, as the log alone answers it.
 #[derive(PartialEq, Debug)]
 struct Answers {
-    states: Vec<Seen>,
+    states: Vec<ProductionAt>,
     shipped: Vec<answer::WhoShipped>,
-    history: Vec<answer::History>,
+    history: Vec<answer::HistoryAnswer>,
 }
 
 struct Asked {
@@ -225,6 +225,42 @@ async fn a_silently_missing_value_of_any_kind_is_found() {
     }
 }
 
+/// Only a look at every commit would find what is missing here, so that whoever looks at all of them is noticed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_set_a_hold_that_the_cache_has_not_read_yet_is_not_looked_for_among_all_commits() {
+    let world = World::new(10).await;
+    let data = world.copy();
+    let ledger = Ledger::open(Arc::<MemoryLog>::clone(&world.log) as _, View::default(), Arc::new(SystemClock));
+    let ledger = ledger.await.unwrap();
+    let deployment = DeploymentId::clone(ledger.view().state().deployments.keys().next().unwrap());
+    let of_holds: Vec<Vec<u8>> = {
+        let view = ledger.view();
+        let holds = view.state().deployments.values().flat_map(|deployment| deployment.holds.values());
+        holds.map(|hold| [b"i", &hold.commit.0.as_bytes()[..]].concat()).collect()
+    };
+    with_sled(&data.path().join("replay"), |db| {
+        let mut keys = db.scan_prefix(b"i").keys().map(Result::unwrap);
+        db.remove(keys.find(|key| !of_holds.iter().any(|hold| key == hold)).unwrap()).unwrap();
+    });
+    let projection = Arc::new(Projection::open(data.path()).unwrap());
+    let (id, reason) = (CommandId(uuid::Uuid::from_u128(77)), Some("a busy day".to_owned()));
+    let command = Command::Hold(command::Hold { deployment, for_ms: None });
+    let request = Request { id, command, fence: None, reason, effective_at: None };
+    let ana = Actor { kind: ActorKind::Person, name: "ana".to_owned(), proof: "test".to_owned() };
+    ledger.execute(request, ana.clone(), None).await.unwrap();
+
+    let reader = Reader::live(ledger, Arc::<MemoryLog>::clone(&world.log) as _, Some(Arc::clone(&projection)));
+    let setter = async || {
+        let status = reader.status(Moment::Now, None, None).await.unwrap();
+        let mut holds = status.services.into_iter().flat_map(|of| of.deployments).flat_map(|of| of.holds);
+        holds.find(|hold| hold.reason == "a busy day").expect("it is on hold").actor
+    };
+    assert_eq!(setter().await, None, "it is not waited for");
+    assert_eq!(*projection.next().borrow(), Offset(RECORDS as u64), "the cache was not looked through");
+    projection.catch_up(&*world.log).await.unwrap();
+    assert_eq!(setter().await, Some(ana));
+}
+
 /// As if a later write had been lost while others were kept.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_value_of_an_older_time_is_found() {
@@ -325,11 +361,11 @@ async fn an_older_cache_is_folded_on() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cache_of_another_ledger_is_set_aside() {
     use ledger::log::Log as _;
-    use ledger::log::segments::{DataFolder, Options, Segments};
+    use ledger::log::segments::{DataFolder, Segments, SegmentsOptions};
     let (world, other) = (World::new(6).await, World::new(7).await);
     let data = other.copy();
     let folder = DataFolder::hold(data.path()).unwrap();
-    let log = Segments::open(folder, Options::default()).unwrap();
+    let log = Segments::open(folder, SegmentsOptions::default()).unwrap();
     for record in world.log.records(Offset(0)) {
         log.append(record.bytes, ledger::log::Urgency::Ordinary).await.unwrap();
     }
@@ -347,5 +383,5 @@ async fn a_cache_that_another_one_holds_is_in_use() {
     let data = tempfile::tempdir().unwrap();
     let _held = Projection::open(data.path()).unwrap();
     let again = Projection::open(data.path());
-    assert!(matches!(again, Err(replay::projection::OpenError::InUse(_))));
+    assert!(matches!(again, Err(replay::projection::ProjectionOpenError::InUse(_))));
 }

@@ -1,22 +1,20 @@
 //! A rollback without the ledger (break-glass) is recorded late and counts from when it took effect: in every answer, on
 //! every log, by the rows and by the fold.
 
-mod busy;
-
 use std::path::Path;
 use std::sync::Arc;
 
-use busy::Busy;
 use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
 use ledger::log::memory::MemoryLog;
-use ledger::log::segments::{DataFolder, Options, Segments};
+use ledger::log::segments::{DataFolder, Segments, SegmentsOptions};
 use ledger::log::{Log, Urgency};
 use replay::answer::{self, DeploymentStatus, WhoShipped};
 use replay::{HistoryQuery, Moment, Projection, Reader};
-use schemas::command::{Command, Share};
-use schemas::glass::Intent;
+use schemas::break_glass::Intent;
+use schemas::command::{self, Command, StackWeight};
 use schemas::{Offset, Weight};
+use support::busy::Busy;
 
 /// A history in which a rollback was recorded late, while everybody else worked on.
 struct Outage {
@@ -74,7 +72,7 @@ async fn log_of(records: &[Bytes], segments: Option<&Path>) -> Arc<dyn Log> {
         }
         return Arc::new(log);
     };
-    let log = Segments::open(DataFolder::hold(folder).unwrap(), Options::default()).unwrap();
+    let log = Segments::open(DataFolder::hold(folder).unwrap(), SegmentsOptions::default()).unwrap();
     for bytes in records {
         log.append(bytes.clone(), Urgency::Ordinary).await.unwrap();
     }
@@ -248,8 +246,13 @@ async fn an_effective_at_that_a_client_sends_is_shown_and_changes_no_answer() {
     };
     let (deployment, said) = loop {
         if let Some((deployment, version)) = ready(&busy) {
-            let shares = vec![Share { version, weight: Weight::FULL }];
-            let all = Command::Traffic { deployment: deployment.clone(), shares, supersede: true, again: true };
+            let shares = vec![StackWeight { version, weight: Weight::FULL }];
+            let all = Command::Traffic(command::Traffic {
+                deployment: deployment.clone(),
+                shares,
+                supersede: true,
+                again: true,
+            });
             if let Some(said) = busy.said_to_be_in_effect(all, long_ago) {
                 break (deployment, said);
             }
@@ -310,7 +313,8 @@ fn two(seed: u64) -> Option<(Vec<Bytes>, Intent, Intent)> {
     record(&first, &mut busy)?;
     let at = first.at + SignedDuration::from_millis(900);
     let command = schemas::envelope::CommandRef { id: schemas::CommandId(uuid::Uuid::from_u128(7)), ..first.command };
-    let second = Intent { to: *other, at, command, fence: first.fence.next(), rollout: None, ..first.clone() };
+    let after = Some(first.command.id);
+    let second = Intent { to: *other, at, command, fence: first.fence.next(), rollout: None, after, ..first.clone() };
     record(&second, &mut busy)?;
     let long = busy.view().time().duration_since(first.at) > SignedDuration::from_secs(2);
     (long && known).then_some((records, first, second))

@@ -1,15 +1,19 @@
 //! A service's declaration in the words of its file: every key of `SERVICE.toml` with its value.
 
+mod reference;
+pub mod table;
+
 use std::collections::{BTreeMap, BTreeSet};
 
-use toml::{Table, Value};
+use toml::Value;
 
 use crate::ServiceName;
-use crate::policy::{
-    Deadline, HoldAfter, JudgementPolicy, MetricWeights, Policy, Prometheus, Queries, RetentionPolicy, RolloutPolicy,
-};
-use crate::run::{Capacity, EnvValue, HttpCheck, RunSpec};
+use crate::policy::{Metric, Tolerance};
+use crate::run::EnvValue;
 use crate::service::Definition;
+use table::{Kind, Table, tables};
+
+pub use reference::reference;
 
 /// Returns `definition` as the file that `ionledger apply` takes, with every key that has a value.
 pub fn file(service: &ServiceName, definition: &Definition) -> String {
@@ -27,7 +31,7 @@ pub fn file(service: &ServiceName, definition: &Definition) -> String {
     text
 }
 
-/// Returns what differs between two declarations, a key each: `judgement.errors_tolerance 1 % -> 2 %`.
+/// Returns what differs between two declarations, one entry per key: `judgement.errors_tolerance 1 % -> 2 %`.
 pub fn changes(before: &Definition, after: &Definition) -> Vec<String> {
     let (old, new) = (keys(before), keys(after));
     let order: Vec<&String> = new.iter().chain(&old).map(|(key, _)| key).collect();
@@ -53,151 +57,67 @@ fn shown(value: &Value) -> String {
 
 /// Every key but `name`, in the file's order, those of a table named `TABLE.KEY`; what has no value is left out.
 fn keys(definition: &Definition) -> Vec<(String, Value)> {
-    let Definition { owner, description, listen, run, capacity, policy } = definition;
-    let RunSpec { args, env, check, start_deadline_ms, user } = run;
-    let Policy { rollout, judgement, retention } = policy;
-    let mut keys = Keys(vec![]);
-    keys.add("", "owner", owner.as_str());
-    keys.add("", "description", description.as_str());
-    keys.0.extend(
-        listen.iter().map(|(environment, address)| (format!("listen.{environment}"), Value::from(address.to_string()))),
-    );
-    keys.add("run", "args", args.clone());
-    keys.add("run", "start_deadline", duration(*start_deadline_ms));
-    if let Some(user) = user {
-        keys.add("run", "user", user.as_str());
-    }
-    if !env.is_empty() {
-        keys.add("run", "env", variables(env));
-    }
-    keys.check(check);
-    let Capacity { nodes, min_ready } = *capacity;
-    keys.add("capacity", "nodes", i64::from(nodes));
-    keys.add("capacity", "min_ready", i64::from(min_ready));
-    keys.rollout(rollout);
-    keys.judgement(judgement);
-    let RetentionPolicy { serving_max, warm_for_ms, warm_max, drain_ms } = *retention;
-    keys.add("retention", "serving_max", i64::from(serving_max));
-    keys.add("retention", "warm_for", duration(warm_for_ms));
-    keys.add("retention", "warm_max", i64::from(warm_max));
-    keys.add("retention", "drain", duration(drain_ms));
-    keys.0
-}
-
-struct Keys(Vec<(String, Value)>);
-
-impl Keys {
-    fn add(&mut self, table: &str, name: &str, value: impl Into<Value>) {
-        let key = if table.is_empty() { name.to_owned() } else { format!("{table}.{name}") };
-        self.0.push((key, value.into()));
-    }
-
-    fn check(&mut self, check: &HttpCheck) {
-        let HttpCheck { path, status, timeout_ms, interval_ms, healthy_after, latency_ms_max } = check;
-        self.add("check", "path", path.as_str());
-        self.add("check", "status", i64::from(*status));
-        self.add("check", "timeout", duration(*timeout_ms));
-        self.add("check", "interval", duration(*interval_ms));
-        self.add("check", "healthy_after", i64::from(*healthy_after));
-        if let Some(ms) = latency_ms_max {
-            self.add("check", "latency_max", duration(*ms));
+    // The rows say where a value is by a reference that may change it.
+    let mut definition = definition.clone();
+    let mut keys = vec![];
+    for Table { name: table, keys: rows, .. } in tables() {
+        for row in &rows {
+            let named = |name: &str| if table.is_empty() { name.to_owned() } else { format!("{table}.{name}") };
+            if matches!(row.kind, Kind::Addresses) {
+                let addresses = definition.listen.iter();
+                keys.extend(addresses.map(|(environment, at)| (named(environment.as_str()), at.to_string().into())));
+            } else {
+                keys.extend(value(&row.kind, &mut definition).map(|value| (named(&row.name), value)));
+            }
         }
     }
+    keys
+}
 
-    fn rollout(&mut self, rollout: &RolloutPolicy) {
-        let RolloutPolicy {
-            steps,
-            duration_ms,
-            on_release,
-            early_after_ms,
-            bake_ms,
-            control,
-            rollback_past_target,
-            hold_after,
-        } = rollout;
-        self.add("rollout", "steps", steps.iter().map(ToString::to_string).collect::<Vec<_>>());
-        self.add("rollout", "duration", duration(*duration_ms));
-        self.add("rollout", "on_release", *on_release);
-        let early = early_after_ms.map_or("never".to_owned(), |ms| format!("after {}", duration(ms)));
-        self.add("rollout", "early", early);
-        self.add("rollout", "bake", duration(*bake_ms));
-        self.add("rollout", "control", control.to_string());
-        self.add("rollout", "rollback_past_target", *rollback_past_target);
-        let hold_after = match hold_after {
-            HoldAfter::Rollback => "rollback",
-            HoldAfter::Any => "any",
-            HoldAfter::Never => "never",
-        };
-        self.add("rollout", "hold_after", hold_after);
-    }
-
-    fn judgement(&mut self, judgement: &JudgementPolicy) {
-        let JudgementPolicy {
-            errors_tolerance_ppm,
-            errors_ratio_percent,
-            status_4xx_tolerance_ppm,
-            status_4xx_ratio_percent,
-            p50_tolerance_ppm,
-            p99_tolerance_ppm,
-            weights,
-            alpha_ppm,
-            beta_ppm,
-            requests_min,
-            soak_ms,
-            deadline,
-            warm_up_ms,
-            burst_cap,
-            bad_requests_max,
-            prometheus,
-        } = judgement;
-        let ratio = |percent: u32| Value::Float(f64::from(percent) / 100.0);
-        self.add("judgement", "errors_ratio", ratio(*errors_ratio_percent));
-        self.add("judgement", "errors_tolerance", percent(*errors_tolerance_ppm));
-        self.add("judgement", "4xx_ratio", ratio(*status_4xx_ratio_percent));
-        self.add("judgement", "4xx_tolerance", percent(*status_4xx_tolerance_ppm));
-        self.add("judgement", "p50_tolerance", percent(*p50_tolerance_ppm));
-        self.add("judgement", "p99_tolerance", percent(*p99_tolerance_ppm));
-        let MetricWeights { errors, status_4xx, p50, p99 } = *weights;
-        let weights = [("errors", errors), ("4xx", status_4xx), ("p50", p50), ("p99", p99)];
-        let weights = weights.map(|(metric, weight)| (metric.to_owned(), Value::from(i64::from(weight))));
-        self.add("judgement", "weights", Table::from_iter(weights));
-        self.add("judgement", "alpha", percent(*alpha_ppm));
-        self.add("judgement", "beta", percent(*beta_ppm));
-        self.add("judgement", "requests_min", i64::try_from(*requests_min).unwrap_or(i64::MAX));
-        self.add("judgement", "soak", duration(*soak_ms));
-        let deadline = match deadline {
-            Deadline::GoOn => "go on",
-            Deadline::Hold => "hold",
-        };
-        self.add("judgement", "deadline", deadline);
-        self.add("judgement", "warm_up", duration(*warm_up_ms));
-        self.add("judgement", "burst_cap", *burst_cap);
-        self.add("judgement", "bad_requests_max", i64::from(*bad_requests_max));
-        if let Some(source) = prometheus {
-            self.add("judgement", "prometheus", prometheus_table(source));
+/// Returns what a declaration has for a row as its file says it, if it has something.
+fn value(kind: &Kind, of: &mut Definition) -> Option<Value> {
+    let whole = |number: u64| Value::from(i64::try_from(number).unwrap_or(i64::MAX));
+    let metrics = &of.policy.judgement.metrics;
+    Some(match kind {
+        Kind::Name | Kind::Addresses => return None,
+        Kind::Text { at, .. } => at(of).as_str().into(),
+        Kind::TextIfAny { at, .. } => at(of).as_deref()?.into(),
+        Kind::Texts(at) => at(of).clone().into(),
+        Kind::Variables if of.run.env.is_empty() => return None,
+        Kind::Variables => variables(&of.run.env).into(),
+        Kind::Whole { get, .. } => whole(get(of)),
+        Kind::Flag(at) => (*at(of)).into(),
+        Kind::Duration { at, .. } => duration(*at(of)).into(),
+        Kind::DurationIfAny { at, .. } => duration((*at(of))?).into(),
+        Kind::Choice { words, get, .. } => words[get(of)].into(),
+        Kind::Shares(at) => at(of).iter().map(ToString::to_string).collect::<Vec<_>>().into(),
+        Kind::Share(at) => at(of).to_string().into(),
+        Kind::After(at) => at(of).map_or("never".to_owned(), |ms| format!("after {}", duration(ms))).into(),
+        Kind::Percent(at) => percent(*at(of)).into(),
+        Kind::Tolerance(metric) => percent(metrics[metric.name].tolerance_ppm).into(),
+        Kind::Ratio(metric) => Value::Float(f64::from(metrics[metric.name].ratio_percent) / 100.0),
+        Kind::Weights => {
+            let weight =
+                |(metric, of): (&Metric, &Tolerance)| (metric.name.to_owned(), whole(of.weight_percent.into()));
+            toml::Table::from_iter(metrics.iter().map(weight)).into()
         }
-    }
+        Kind::Server { is_there, .. } if !is_there(of) => return None,
+        Kind::Server { keys, .. } => {
+            let keys = keys().into_iter().filter_map(|key| Some((key.name, value(&key.kind, of)?)));
+            toml::Table::from_iter(keys).into()
+        }
+        Kind::Url(at) => at(of).as_str().into(),
+        Kind::Reference(at) => variable(at(of).as_ref()?),
+        Kind::Query(name, at) => at(of).get(name)?.into(),
+    })
 }
 
-fn prometheus_table(prometheus: &Prometheus) -> Table {
-    let Prometheus { address, token, scrape_interval_ms, queries } = prometheus;
-    let Queries { requests, errors, status_4xx, latency } = queries;
-    let mut table = Table::new();
-    table.insert("address".to_owned(), address.as_str().into());
-    table.extend(token.as_ref().map(|token| ("token".to_owned(), variable(token))));
-    table.insert("scrape_interval".to_owned(), duration(*scrape_interval_ms).into());
-    for (name, query) in [("requests", requests), ("errors", errors), ("4xx", status_4xx), ("latency", latency)] {
-        table.extend(query.as_ref().map(|query| (name.to_owned(), Value::from(query.as_str()))));
-    }
-    table
-}
-
-fn variables(env: &BTreeMap<String, EnvValue>) -> Table {
+fn variables(env: &BTreeMap<String, EnvValue>) -> toml::Table {
     env.iter().map(|(name, value)| (name.clone(), variable(value))).collect()
 }
 
 fn variable(value: &EnvValue) -> Value {
-    let reference = |kind: &str, of: &str| Value::Table(Table::from_iter([(kind.to_owned(), Value::from(of))]));
+    let reference = |kind: &str, of: &str| Value::Table(toml::Table::from_iter([(kind.to_owned(), Value::from(of))]));
     match value {
         EnvValue::Value(text) => Value::from(text.as_str()),
         EnvValue::FromEnv(name) => reference("from_env", name),
@@ -228,6 +148,8 @@ fn percent(ppm: u32) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::policy::Policy;
+    use crate::run::{Capacity, RunSpec};
 
     #[test]
     fn what_changed_is_named_by_its_key_with_both_values() {
@@ -245,7 +167,7 @@ mod tests {
         after.description = "the shop".to_owned();
         after.listen.insert(crate::EnvironmentName::production(), "127.0.0.1:80".parse().unwrap());
         after.run.env.insert("KEY".to_owned(), EnvValue::FromEnv("API_KEY".to_owned()));
-        after.policy.judgement.errors_tolerance_ppm = 20_000;
+        after.policy.judgement.metrics["errors"].tolerance_ppm = 20_000;
         after.policy.rollout.early_after_ms = Some(1_800_000);
         after.policy.retention.warm_for_ms = 90_000;
         assert_eq!(

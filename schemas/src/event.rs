@@ -5,7 +5,7 @@
 //!
 //! Each type has a version of its own. To change the payload of one event: change its struct; write a pure function that
 //! makes the new payload of the old one, and append it to the list of its event in `events!`; store the schema and an
-//! example of the new version (`UPDATE_SCHEMAS=1 cargo test -p schemas`). Nothing else has to change.
+//! example of the new version (`UPDATE_SCHEMAS=1 cargo test --workspace --lib -q -- json::`). Nothing else has to change.
 
 use serde_json::value::RawValue;
 

@@ -19,7 +19,7 @@ pub enum Cause {
 
 /// A deployment was put on hold. One that is on hold for the same cause is from now on held by this alone.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Set {
+pub struct HoldSet {
     /// What for.
     pub cause: Cause,
     /// Why, in words.
@@ -34,7 +34,7 @@ pub struct Set {
 
 /// A hold ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Lifted {
+pub struct HoldLifted {
     /// Which.
     pub cause: Cause,
     /// Why, in words.
@@ -43,6 +43,6 @@ pub struct Lifted {
 
 events! {
     /// What happens to a hold.
-    Set = "hold.set",
-    Lifted = "hold.lifted",
+    HoldSet = "hold.set",
+    HoldLifted = "hold.lifted",
 }

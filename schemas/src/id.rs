@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 /// Why a text is not a name of the kind that was asked for.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{shown}` is not {kind}: {rule}")]
+#[error("`{shown}` is not {kind}; {rule}")]
 pub struct InvalidName {
     kind: &'static str,
     shown: String,
@@ -396,7 +396,7 @@ mod tests {
         let error = "a/b".parse::<ServiceName>().unwrap_err().to_string();
         assert_eq!(
             error,
-            "`a/b` is not a service name: use 1 to 63 lower-case letters, digits and `-`, and begin with a letter or digit"
+            "`a/b` is not a service name; use 1 to 63 lower-case letters, digits and `-`, and begin with a letter or digit"
         );
     }
 

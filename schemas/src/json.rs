@@ -9,7 +9,7 @@ use crate::command::Request;
 use crate::event::Kind;
 
 /// Returns the schema of every event's newest version and of the commands by its file name, as it is checked in under
-/// `schemas/json/`: `rollout.started.v1.json` for the payload of an event, `command.json` for what the door takes. The
+/// `schemas/json/`: `rollout.started.v1.json` for the payload of an event, `command.json` for what the server takes. The
 /// schemas of older versions are only kept there.
 pub fn schema_files() -> BTreeMap<String, String> {
     let mut files: BTreeMap<String, String> = Event::kinds().map(schema_file).collect();

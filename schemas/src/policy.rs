@@ -7,12 +7,18 @@ use serde::{Deserialize, Serialize};
 use crate::weight::Weight;
 
 pub mod judgement;
+pub mod metric;
+mod named_queries;
 mod queries;
+mod source;
 
-pub use judgement::{Deadline, JudgementPolicy, MetricWeights, Prometheus, Queries};
+pub use judgement::{Deadline, JudgementPolicy, Prometheus};
+pub use metric::{Metric, Metrics, Tolerance};
+pub use named_queries::{LATENCY, Queries, REQUESTS};
+pub use source::{NamedSource, ROUTER};
 
 /// Everything a service's owners decide about its releases.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Policy {
     /// How a rollout goes.
@@ -44,7 +50,7 @@ pub struct RolloutPolicy {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub early_after_ms: Option<u64>,
     /// How long, after the plan's duration, the old version keeps a small share, in milliseconds: the bake, in which the
-    /// newcomer is judged on. 0: not at all.
+    /// canary is judged on. 0: not at all.
     #[serde(default, skip_serializing_if = "crate::rollout::is_zero")]
     pub bake_ms: u64,
     /// The share that the old version keeps meanwhile, in basis points.
@@ -168,7 +174,7 @@ impl Default for RetentionPolicy {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("policy {field}: {rule}")]
 pub struct InvalidPolicy {
-    field: &'static str,
+    field: String,
     rule: String,
 }
 
@@ -181,7 +187,7 @@ impl Policy {
     ///
     /// [`InvalidPolicy`] naming the field and its rule.
     pub fn validate(&self) -> Result<(), InvalidPolicy> {
-        let fail = |field, rule: &str| Err(InvalidPolicy { field, rule: rule.to_owned() });
+        let fail = |field: &str, rule: &str| Err(InvalidPolicy { field: field.to_owned(), rule: rule.to_owned() });
         check_steps(&self.rollout.steps).or_else(|rule| fail("rollout.steps", rule))?;
         if self.rollout.duration_ms > WEEKS_52_MS {
             return fail("rollout.duration", "it must be at most 52 weeks");

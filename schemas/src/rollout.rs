@@ -86,7 +86,7 @@ pub struct Started {
     pub rollout: RolloutId,
     /// The stack that serves.
     pub baseline: StackId,
-    /// The newcomer.
+    /// The canary.
     pub canary: StackId,
     /// How it shall go.
     pub plan: Plan,

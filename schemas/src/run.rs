@@ -165,7 +165,7 @@ impl RunSpec {
         }
         for (name, value) in &self.env {
             if !is_variable(name) {
-                return field(format!("`{}` is no environment variable's name", name.escape_default()));
+                return field(format!("`{}` is not a valid name of a variable", name.escape_default()));
             }
             if name == "PORT" || name.starts_with("IONLEDGER_") {
                 return field(format!(
@@ -180,10 +180,13 @@ impl RunSpec {
         }
         match self.user.as_deref() {
             Some("root") => {
-                return field("user is root, as whom no node runs; name another, or leave it out".to_owned());
+                return field("user is root, and no node runs as root; name another user, or leave it out".to_owned());
             }
             Some(user) if !is_user(user) => {
-                return field(format!("user `{}` is no user's name, as `api` or `www-data`", user.escape_default()));
+                return field(format!(
+                    "user `{}` is not a user's name, such as `api` or `www-data`",
+                    user.escape_default()
+                ));
             }
             _ => {}
         }
@@ -225,7 +228,7 @@ impl HttpCheck {
             ));
         }
         if !(100..=599).contains(&self.status) {
-            return field(format!("check status {} is no HTTP status", self.status));
+            return field(format!("check status {} is not an HTTP status", self.status));
         }
         if !(10..=60_000).contains(&self.timeout_ms) || !(10..=60_000).contains(&self.interval_ms) {
             return field("check timeout and interval must be from 10 ms to 60 s".to_owned());

@@ -14,7 +14,7 @@ use crate::text;
 use crate::upcast::unchanged;
 
 /// What a team declares about a service.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Definition {
     /// The team that answers for it.
     pub owner: String,

@@ -18,13 +18,13 @@ pub struct InvalidText {
 pub fn check(what: &'static str, text: &str, bytes_max: usize) -> Result<(), InvalidText> {
     let fail = |rule: String| Err(InvalidText { what, rule });
     if text.len() > bytes_max {
-        return fail(format!("is {} bytes long, at most {bytes_max} are kept; shorten it", text.len()));
+        return fail(format!("is {} bytes long, at most {bytes_max} are allowed; shorten it", text.len()));
     }
     if text.chars().any(char::is_control) {
         return fail("holds a line break or another control character; write it on one line".to_owned());
     }
     match text.split_whitespace().find_map(secret::looks_like_secret_word) {
-        Some(why) => fail(format!("looks as if a secret is in it ({why}); leave it out, the ledger keeps every text")),
+        Some(why) => fail(format!("seems to contain a secret ({why}); leave it out, the ledger keeps every text")),
         None => Ok(()),
     }
 }
@@ -146,12 +146,12 @@ mod tests {
 
     #[test]
     fn long_text_control_characters_and_secrets_are_refused_without_repeating_them() {
-        assert_eq!(error(&"x".repeat(501)), "the reason is 501 bytes long, at most 500 are kept; shorten it");
+        assert_eq!(error(&"x".repeat(501)), "the reason is 501 bytes long, at most 500 are allowed; shorten it");
         assert!(error("one\ntwo").starts_with("the reason holds a line break"));
         assert!(error("\u{1b}[31mred").starts_with("the reason holds a line break"));
         for secret in ["it said password=hunter2hunter2", "see postgres://app:hunter2@db/app", "AKIAIOSFODNN7EXAMPLE"] {
             let error = error(secret);
-            assert!(error.starts_with("the reason looks as if a secret is in it"), "{error}");
+            assert!(error.starts_with("the reason seems to contain a secret"), "{error}");
             assert!(!error.contains("hunter2") && !error.contains("AKIA"), "{error}");
         }
     }

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::event::events;
 use crate::id::{Fence, RolloutId, StackId, StreamVersion};
+use crate::upcast::unchanged;
 use crate::weight::{Weight, Weights};
 
 /// What weights were set for.
@@ -122,6 +123,9 @@ pub struct Retired {
     pub fence: Fence,
     /// Why.
     pub reason: String,
+    /// Whether a hold that a person asked for stays; it ended with the deployment before version 2.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub keeps_hold: bool,
 }
 
 events! {
@@ -132,5 +136,5 @@ events! {
     RolledBack = "traffic.rolled_back",
     Rejected = "traffic.rejected",
     GlassBroken = "traffic.glass_broken",
-    Retired = "traffic.retired",
+    Retired = "traffic.retired" [unchanged],
 }

@@ -17,7 +17,7 @@ pub struct Weight(u16);
 
 /// Why a number or text is no weight.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is not a weight: write a percentage from 0 to 100 with at most two decimals")]
+#[error("`{0}` is not a weight; write a percentage from 0 to 100 with at most two decimals")]
 pub struct InvalidWeight(String);
 
 impl Weight {

@@ -120,7 +120,7 @@ async fn a_file_that_is_no_program_burns_no_version() {
     let lacking = sent(&world, b"#!/opt/nowhere/python9\n").await.unwrap();
     let warned = world.send(&release("1.0.0", &lacking, &["--port={prt}"])).await.unwrap();
     assert_eq!(warned.notes.len(), 2, "{warned:?}");
-    assert!(warned.notes[0].starts_with("argument 1 holds `{prt}`, which stands for nothing"), "{warned:?}");
+    assert!(warned.notes[0].starts_with("argument 1 holds `{prt}`, which is not a placeholder"), "{warned:?}");
     assert!(warned.notes[1].contains("its interpreter /opt/nowhere/python9 is not on this machine"), "{warned:?}");
     let fine = sent(&world, b"#!/bin/sh\n").await.unwrap();
     assert!(world.send(&release("1.0.1", &fine, &["--port={port}"])).await.unwrap().notes.is_empty());
@@ -135,9 +135,9 @@ async fn every_placeholder_that_stands_for_nothing_is_named_whoever_declares_it(
     let notes = world.send(apply).await.unwrap().notes;
     let begin = |start: &str| notes.iter().filter(|note| note.starts_with(start)).count();
     for start in [
-        "argument 1 holds `{prot}`, which stands for nothing",
-        "argument 2 holds `{host}`, which stands for nothing",
-        "argument 2 holds `{prt}`, which stands for nothing",
+        "argument 1 holds `{prot}`, which is not a placeholder",
+        "argument 2 holds `{host}`, which is not a placeholder",
+        "argument 2 holds `{prt}`, which is not a placeholder",
         "env SELF holds `{port}`, which is filled in only in args",
         "the check's path holds `{port}`, which is filled in only in args",
     ] {
@@ -195,6 +195,7 @@ async fn what_no_release_names_goes_by_itself() {
     world.send(&release("1.0.0", &named, &[])).await.unwrap();
     let unnamed = world.upload(b"unnamed").await;
     // Whether it goes depends on two clocks, which the store's own tests set; here it is seen that it stays meanwhile.
+    // The server looks by a real clock, several times in this time.
     tokio::time::sleep(Duration::from_millis(200)).await;
     for artifact in [named, unnamed] {
         assert!(world.client.has_artifact(artifact.sha256).await.unwrap());

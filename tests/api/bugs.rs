@@ -1,37 +1,24 @@
 //! What happens when something goes wrong inside, when callers go away, and when they send noise.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::Ordering;
 
 use api::Code;
-use api::client::Options;
-use api::server::Hooks;
-use async_trait::async_trait;
-use schemas::DeploymentId;
+use api::client::SendOptions;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::UnixStream;
 use tokio::sync::Notify;
 
 use crate::raw;
+use crate::router::FakeRouter;
 use crate::world::{DEADLINE, World, request};
-
-struct Breaks;
-
-#[async_trait]
-impl Hooks for Breaks {
-    async fn apply_now(&self, _: &DeploymentId) -> Result<(), String> {
-        panic!("a bug in a hook")
-    }
-
-    async fn check_listen(&self, _: &DeploymentId, _: SocketAddr) -> Result<(), String> {
-        panic!("a bug in a hook")
-    }
-}
 
 #[tokio::test]
 async fn a_bug_ends_one_request_and_nothing_else() {
-    let world = World::open_with(None, |api| api.hooks = Arc::new(Breaks)).await;
+    let world = World::open_with(None, |api| {
+        api.outside.router = Some(Arc::new(FakeRouter { breaks: true, ..FakeRouter::default() }));
+    })
+    .await;
     let listen =
         r#"{"command":"apply","service":"api","definition":{"owner":"t","listen":{"production":"127.0.0.1:9"}}}"#;
     for _ in 0..3 {
@@ -42,32 +29,15 @@ async fn a_bug_ends_one_request_and_nothing_else() {
     world.declare(&["1.0.0"]).await;
 }
 
-#[derive(Default)]
-struct Slow {
-    begun: Notify,
-    go_on: Notify,
-    ended: AtomicU32,
-}
-
-#[async_trait]
-impl Hooks for Slow {
-    async fn apply_now(&self, _: &DeploymentId) -> Result<(), String> {
-        self.begun.notify_one();
-        self.go_on.notified().await;
-        self.ended.fetch_add(1, Ordering::SeqCst);
-        Ok(())
-    }
-}
-
 #[tokio::test]
 async fn a_rollback_whose_caller_goes_away_is_applied_all_the_same() {
-    let slow = Arc::new(Slow::default());
-    let hooks: Arc<dyn Hooks> = Arc::clone(&slow) as _;
-    let world = World::open_with(None, |api| api.hooks = hooks).await;
+    let slow = Arc::new(FakeRouter { go_on: Some(Notify::new()), ..FakeRouter::default() });
+    let router = Arc::clone(&slow);
+    let world = World::open_with(None, |api| api.outside.router = Some(router)).await;
     world.declare(&["1.0.0", "2.0.0"]).await;
     world.ready("1.0.0").await;
     world.ready("2.0.0").await;
-    let now = Options { dry_run: false, wait: Some(std::time::Duration::ZERO), no_break_glass: false };
+    let now = SendOptions { dry_run: false, wait: Some(std::time::Duration::ZERO), no_break_glass: false };
     for version in ["1.0.0", "2.0.0"] {
         let all = format!(
             r#"{{"command":"traffic","deployment":"production/api","shares":[{{"version":"{version}","weight":10000}}]}}"#
@@ -81,7 +51,7 @@ async fn a_rollback_whose_caller_goes_away_is_applied_all_the_same() {
     drop(caller);
     // Another request goes through the server after the first caller is gone.
     world.client.ready().await.unwrap();
-    slow.go_on.notify_one();
+    slow.go_on.iter().for_each(Notify::notify_one);
     let until = tokio::time::Instant::now() + DEADLINE;
     while slow.ended.load(Ordering::SeqCst) == 0 {
         assert!(tokio::time::Instant::now() < until, "the rollback was dropped with its caller");

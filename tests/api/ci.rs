@@ -1,7 +1,7 @@
 //! What CI reports: believed only when it is signed, taken once, and rolled out if the policy says so.
 
 use api::ci::Secrets;
-use api::client::Options;
+use api::client::SendOptions;
 use api::wire::Reported;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -171,7 +171,7 @@ async fn without_a_secret_nothing_from_ci_is_believed() {
     let request = raw::post("/v1/ci/releases", &headers("", "d", body), body);
     let answer = raw::unix(world.data(), &request).await;
     assert_eq!((answer.status, answer.error().0.as_str()), (503, "not_configured"));
-    assert!(answer.body.contains("no secret set"), "{answer:?}");
+    assert!(answer.body.contains("no CI secret is set"), "{answer:?}");
 }
 
 #[tokio::test]
@@ -234,7 +234,7 @@ async fn on_hold_a_release_is_prepared_and_the_answer_says_why_it_waits_and_a_fi
     reported(&deliver(&world, SECRET, "d-1", &body("1.0.0", &artifact)).await);
     let mut hold = request(r#"{"command":"hold","deployment":"production/api"}"#);
     hold.reason = Some("the database is being moved".to_owned());
-    world.client.execute(&hold, Options::default()).await.unwrap();
+    world.client.execute(&hold, SendOptions::default()).await.unwrap();
     let held = reported(&deliver(&world, SECRET, "d-2", &body("1.1.0", &artifact)).await).rollout.unwrap();
     assert!(held.events.iter().any(|event| event.kind == "stack.requested"), "{held:?}");
     let note = &held.notes[0];

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use api::Code;
-use api::client::{Client, Error, Options};
+use api::client::{Client, Error, SendOptions};
 use api::tokens::Tokens;
 use replay::HistoryQuery;
 use schemas::{ActorKind, Timestamp};
@@ -46,7 +46,7 @@ async fn long_history(world: &World) {
 }
 
 #[tokio::test]
-async fn a_door_whose_places_are_taken_still_answers_health_and_rollbacks() {
+async fn a_server_whose_places_are_taken_still_answers_health_and_rollbacks() {
     let world = World::open_with(None, |api| {
         api.limits.connections_max = 3;
         api.limits.head_timeout = LONG;
@@ -60,7 +60,7 @@ async fn a_door_whose_places_are_taken_still_answers_health_and_rollbacks() {
     becomes(&world, "/v1/status", 503).await;
     let refused = raw::unix(world.data(), &raw::get("/v1/status", "")).await;
     assert_eq!(refused.error(), ("busy".to_owned(), 1));
-    assert!(refused.body.contains("all 3 connections of this door are in use; close some"), "{refused:?}");
+    assert!(refused.body.contains("all 3 connections of this socket or port are in use; close some"), "{refused:?}");
     assert!(refused.head.contains("connection: close"), "{refused:?}");
     for path in ["/healthz", "/readyz"] {
         assert_eq!(raw::unix(world.data(), &raw::get(path, "")).await.status, 200, "{path}");
@@ -181,13 +181,13 @@ async fn a_token_has_so_many_connections_and_its_rollback_needs_none_of_them() {
         other => panic!("{other:?}"),
     }
     let rollback = request(r#"{"command":"rollback","deployment":"production/api"}"#);
-    match ana.execute(&rollback, Options::default()).await {
+    match ana.execute(&rollback, SendOptions::default()).await {
         Err(Error::Refused(problem)) => assert_eq!(problem.code, Code::Unknown, "it was decided: {problem}"),
         other => panic!("{other:?}"),
     }
     let apply = request(r#"{"command":"apply","service":"api","definition":{"owner":"team"}}"#);
     assert!(
-        matches!(ana.execute(&apply, Options::default()).await, Err(Error::Refused(problem)) if problem.code == Code::Busy)
+        matches!(ana.execute(&apply, SendOptions::default()).await, Err(Error::Refused(problem)) if problem.code == Code::Busy)
     );
     bob.standing().await.unwrap();
     held.pop();

@@ -1,10 +1,10 @@
-//! Reads over the door: what runs, what ran, who shipped it, and whether the ledger holds.
+//! Reads over the API: what runs, what ran, who shipped it, and whether the ledger holds.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use api::Code;
-use api::client::{Error, Options};
+use api::client::{Error, SendOptions};
 use replay::HistoryQuery;
 use replay::{Moment, Reader};
 use schemas::{EnvironmentName, Offset, Weight};
@@ -22,7 +22,7 @@ async fn shipped(world: &World) -> Offset {
     let between = Offset(world.records() as u64 - 1);
     world.ready("2.0.0").await;
     let split = all.replace("10000}", "9000},{\"version\":\"2.0.0\",\"weight\":1000}");
-    let wait = Options { dry_run: false, wait: Some(Duration::from_secs(20)), no_break_glass: false };
+    let wait = SendOptions { dry_run: false, wait: Some(Duration::from_secs(20)), no_break_glass: false };
     assert_eq!(world.client.execute(&request(&split), wait).await.unwrap().applied, Some(true));
     shifter.abort();
     between

@@ -1,22 +1,30 @@
-//! A door with a ledger behind it, and workers that say what the test wants them to have done.
+//! A server with a ledger behind it, and workers that say what the test wants them to have done.
 
 use std::net::{SocketAddr, TcpListener};
+use std::ops::Deref;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
-use api::client::{Client, Options};
+use api::client::{Client, Error, SendOptions};
+use api::forecast;
+use api::question::{ForecastQuestion, ProductionQuestion, StatusQuestion, VerifyQuestion, WhoShippedQuestion};
 use api::server::{Api, Server};
-use api::wire::Answer;
-use ledger::execute::SystemClock;
+use api::wire::CommandAnswer;
+use jiff::SignedDuration;
+use ledger::execute::{Clock, SystemClock};
 use ledger::log::Record;
 use ledger::log::memory::MemoryLog;
 use ledger::{Ledger, View};
-use replay::Reader;
-use schemas::command::{Command, DeploymentOutcome, Outcome, Request};
+use replay::answer::{HistoryAnswer, Production, StatusAnswer, Verified, WhoShipped};
+use replay::{HistoryQuery, Moment, Reader};
+use schemas::command::{Command, Request};
+use schemas::outcome::{self, DeploymentOutcome, Outcome};
 use schemas::run::Artifact;
-use schemas::{CommandId, DeploymentId, EffectId, Role, StackId, StreamVersion};
+use schemas::{
+    CommandId, DeploymentId, EffectId, EnvironmentName, Role, ServiceName, StackId, StreamVersion, Timestamp,
+};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -27,11 +35,58 @@ pub const DEADLINE: Duration = Duration::from_secs(20);
 
 const HOLDER: &str = "test";
 
+/// A client, with the questions that the tests ask often as calls.
+pub struct Asking(Client);
+
+impl Deref for Asking {
+    type Target = Client;
+
+    fn deref(&self) -> &Client {
+        &self.0
+    }
+}
+
+impl Asking {
+    pub async fn status(
+        &self,
+        moment: Moment,
+        service: Option<&ServiceName>,
+        environment: Option<&EnvironmentName>,
+    ) -> Result<StatusAnswer, Error> {
+        self.ask(&StatusQuestion { moment, ..StatusQuestion::now(service, environment) }).await
+    }
+
+    pub async fn history(&self, query: &HistoryQuery) -> Result<HistoryAnswer, Error> {
+        self.ask(query).await
+    }
+
+    pub async fn production(&self, moment: Moment) -> Result<Production, Error> {
+        self.ask(&ProductionQuestion { moment }).await
+    }
+
+    pub async fn who_shipped(&self, deployment: &DeploymentId, moment: Moment) -> Result<WhoShipped, Error> {
+        self.ask(&WhoShippedQuestion { deployment: deployment.clone(), moment }).await
+    }
+
+    pub async fn verify(&self) -> Result<Verified, Error> {
+        self.ask(&VerifyQuestion).await
+    }
+
+    pub async fn forecast(
+        &self,
+        deployment: &DeploymentId,
+        planned: &forecast::PlannedRollout,
+    ) -> Result<forecast::ForecastAnswer, Error> {
+        self.ask(&ForecastQuestion { deployment: deployment.clone(), planned: planned.clone() }).await
+    }
+}
+
 pub struct World {
     pub log: Arc<MemoryLog>,
     pub ledger: Ledger,
-    pub client: Client,
+    pub client: Asking,
     pub tcp: Option<SocketAddr>,
+    pub clock: Arc<Advanced>,
     /// Every node of every stack.
     node: TcpListener,
     data: tempfile::TempDir,
@@ -39,13 +94,46 @@ pub struct World {
     server: JoinHandle<()>,
 }
 
+/// The machine's clocks, and as much later as the test says.
+#[derive(Default)]
+pub struct Advanced {
+    by_ms: AtomicU64,
+    wall_ahead_ms: AtomicI64,
+}
+
+impl Advanced {
+    /// Lets this much time pass.
+    pub fn advance(&self, by: Duration) {
+        self.by_ms.fetch_add(u64::try_from(by.as_millis()).unwrap(), Ordering::SeqCst);
+    }
+
+    /// Sets the wall clock ahead of what it should say, or behind.
+    pub fn set_ahead(&self, by: SignedDuration) {
+        self.wall_ahead_ms.store(i64::try_from(by.as_millis()).unwrap(), Ordering::SeqCst);
+    }
+
+    fn by(&self) -> Duration {
+        Duration::from_millis(self.by_ms.load(Ordering::SeqCst))
+    }
+}
+
+impl Clock for Advanced {
+    fn now(&self) -> Timestamp {
+        SystemClock.now() + self.by() + SignedDuration::from_millis(self.wall_ahead_ms.load(Ordering::SeqCst))
+    }
+
+    fn steady(&self) -> Duration {
+        SystemClock.steady() + self.by()
+    }
+}
+
 impl World {
-    /// Opens a ledger in memory and a door to it on the socket.
+    /// Opens a ledger in memory and a server for it on the socket.
     pub async fn open() -> Self {
         Self::open_with(None, |_| {}).await
     }
 
-    /// Opens it, over TCP too if there is an address, after `change` was made to the door.
+    /// Opens it, over TCP too if there is an address, after `change` was made to the API.
     pub async fn open_with(tcp: Option<SocketAddr>, change: impl FnOnce(&mut Api)) -> Self {
         Self::over(vec![], tcp, change).await
     }
@@ -57,8 +145,8 @@ impl World {
         for record in records {
             log.push(record.bytes);
         }
-        let clock = Arc::new(SystemClock);
-        let ledger = Ledger::open(Arc::clone(&log) as _, View::default(), clock).await.unwrap();
+        let clock = Arc::new(Advanced::default());
+        let ledger = Ledger::open(Arc::clone(&log) as _, View::default(), Arc::clone(&clock) as _).await.unwrap();
         let reader = Arc::new(Reader::live(ledger.clone(), Arc::clone(&log) as _, None));
         let artifacts = Arc::new(Artifacts::open(data.path()).unwrap());
         let mut api = Api::new(ledger.clone(), reader, data.path(), artifacts);
@@ -67,12 +155,12 @@ impl World {
         let server = Server::listen(Arc::new(api), tcp).await.unwrap();
         let tcp = server.tcp_address();
         let server = tokio::spawn(server.run());
-        let client = Client::of_data(data.path());
+        let client = Asking(Client::of_data(data.path()));
         let node = TcpListener::bind("127.0.0.1:0").unwrap();
-        let world = Self { log, ledger, client, tcp, node, data, closing, server };
+        let world = Self { log, ledger, client, tcp, clock, node, data, closing, server };
         for role in Role::ALL {
             let (holder, reason) = (HOLDER.to_owned(), "the first".to_owned());
-            let take = Outcome::TakeLease { role, holder, from: None, reason };
+            let take = Outcome::TakeLease(outcome::TakeLease { role, holder, from: None, reason });
             world.ledger.record(take, role, HOLDER, None).await.unwrap();
         }
         world
@@ -82,7 +170,7 @@ impl World {
         self.data.path()
     }
 
-    /// Closes the door and waits until it is shut.
+    /// Closes the API and waits until it is shut.
     pub async fn close(self) -> tempfile::TempDir {
         self.closing.cancel();
         tokio::time::timeout(DEADLINE, self.server).await.unwrap().unwrap();
@@ -95,8 +183,8 @@ impl World {
     }
 
     /// Sends a command written as JSON.
-    pub async fn send(&self, command: &str) -> Result<Answer, api::client::Error> {
-        self.client.execute(&request(command), Options::default()).await
+    pub async fn send(&self, command: &str) -> Result<CommandAnswer, Error> {
+        self.client.execute(&request(command), SendOptions::default()).await
     }
 
     /// Declares the service `api` and releases each version of it.
@@ -125,10 +213,16 @@ impl World {
         let effect = EffectId::of_launch(self.ledger.id(), stack, 0, 0);
         let address = self.node.local_addr().unwrap();
         for outcome in [
-            DeploymentOutcome::StartLaunch { stack, slot: 0, attempt: 0, effect, port: address.port() },
-            DeploymentOutcome::Launched { effect, address, instance: "test".to_owned() },
-            DeploymentOutcome::NodeReady { effect },
-            DeploymentOutcome::StackReady { stack },
+            DeploymentOutcome::StartLaunch(outcome::StartLaunch {
+                stack,
+                slot: 0,
+                attempt: 0,
+                effect,
+                port: address.port(),
+            }),
+            DeploymentOutcome::Launched(outcome::Launched { effect, address, instance: "test".to_owned() }),
+            DeploymentOutcome::NodeReady(outcome::NodeReady { effect }),
+            DeploymentOutcome::StackReady(outcome::StackReady { stack }),
         ] {
             self.report(Role::Provisioner, outcome).await;
         }
@@ -148,7 +242,11 @@ impl World {
             loop {
                 folded.borrow_and_update();
                 if let Some((generation, weights)) = unapplied(&ledger) {
-                    let applied = DeploymentOutcome::WeightsApplied { generation, weights, listening: None };
+                    let applied = DeploymentOutcome::WeightsApplied(outcome::WeightsApplied {
+                        generation,
+                        weights,
+                        listening: None,
+                    });
                     record(&ledger, Role::TrafficShifter, applied).await;
                 }
                 folded.changed().await.unwrap();
@@ -165,7 +263,7 @@ fn unapplied(ledger: &Ledger) -> Option<(StreamVersion, schemas::Weights)> {
 }
 
 async fn record(ledger: &Ledger, role: Role, outcome: DeploymentOutcome) {
-    let outcome = Outcome::Deployment { deployment: deployment(), outcome };
+    let outcome = Outcome::Deployment(outcome::DeploymentReport { deployment: deployment(), outcome });
     ledger.record(outcome, role, HOLDER, None).await.unwrap();
 }
 

@@ -1,6 +1,6 @@
 //! Help: every command explains itself and shows examples that the command line takes.
 
-use super::binary::{ionledger, say};
+use support::binary::{ionledger, say};
 
 /// Returns the names of the commands that `ionledger --help` lists.
 fn commands() -> Vec<String> {
@@ -27,34 +27,41 @@ fn every_command_explains_itself_with_examples() {
     }
 }
 
-/// Each example is run where nothing runs: whatever it then says, it must not be that it cannot be understood.
+/// Each example is run where nothing runs: whatever it then says, it must not be that it cannot be understood. They are run side by
+/// side, because some wait for brokers that are not there.
 #[test]
 fn every_example_is_a_command_line_that_is_understood() {
     let nowhere = tempfile::tempdir().unwrap();
-    let mut tried = 0;
+    let mut examples = Vec::new();
     for command in commands() {
         let help = say(nowhere.path(), &format!("{command} --help")).stdout;
-        let examples = help.lines().skip_while(|line| *line != "Examples:").skip(1);
-        for example in examples.take_while(|line| line.starts_with("  ionledger ")) {
-            if example.contains(" up") || example.contains(" demo") || example.contains(" -w") {
-                continue; // they do not end by themselves
-            }
-            let script = example.trim().replacen("ionledger", "\"$IONLEDGER\"", 1);
-            let output = std::process::Command::new("bash")
-                .current_dir(nowhere.path())
-                .env("IONLEDGER", ionledger().get_program())
-                .env("IONLEDGER_DATA", nowhere.path().join("data"))
-                .env("HOME", nowhere.path())
-                .args(["-c", &script])
-                .output()
-                .unwrap();
-            let stderr = String::from_utf8_lossy(&output.stderr);
-            assert_ne!(output.status.code(), Some(2), "{example}: {stderr}");
-            assert!(!stderr.contains("panicked"), "{example}: {stderr}");
-            tried += 1;
-        }
+        let of_command = help.lines().skip_while(|line| *line != "Examples:").skip(1);
+        let of_command = of_command.take_while(|line| line.starts_with("  ionledger "));
+        // Those others do not end by themselves.
+        let ends = |line: &&str| ![" up", " demo", " -w"].iter().any(|word| line.contains(word));
+        examples.extend(of_command.filter(ends).map(str::to_owned));
     }
-    assert!(tried > 15, "only {tried} examples were found");
+    assert!(examples.len() > 15, "only {} examples were found", examples.len());
+    std::thread::scope(|scope| {
+        let runs: Vec<_> = examples.iter().map(|example| scope.spawn(|| is_understood(example))).collect();
+        runs.into_iter().for_each(|run| run.join().unwrap());
+    });
+}
+
+fn is_understood(example: &str) {
+    let nowhere = tempfile::tempdir().unwrap();
+    let script = example.trim().replacen("ionledger", "\"$IONLEDGER\"", 1);
+    let output = std::process::Command::new("bash")
+        .current_dir(nowhere.path())
+        .env("IONLEDGER", ionledger().get_program())
+        .env("IONLEDGER_DATA", nowhere.path().join("data"))
+        .env("HOME", nowhere.path())
+        .args(["-c", &script])
+        .output()
+        .unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_ne!(output.status.code(), Some(2), "{example}: {stderr}");
+    assert!(!stderr.contains("panicked"), "{example}: {stderr}");
 }
 
 #[test]
@@ -101,7 +108,7 @@ fn completions_are_printed_for_every_shell() {
 #[test]
 fn a_shell_is_offered_what_is_for_people_and_nothing_else() {
     let nowhere = tempfile::tempdir().unwrap();
-    let offered = |words: &[&str]| super::completion::completed(nowhere.path(), words);
+    let offered = |words: &[&str]| support::completion::completed(nowhere.path(), words);
     let commands = offered(&["ro"]);
     assert_eq!(commands, ["roll", "rollback"]);
     for hidden in ["node", "node-exec", "demo-s", "demo-service"] {

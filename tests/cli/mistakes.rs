@@ -1,6 +1,10 @@
 //! Mistakes: each is one line that names the thing, the cause and the next step, and nothing is touched.
 
-use super::binary::{ionledger, run, say};
+use ledger::execute::genesis;
+use ledger::log::segments::{DataFolder, Segments, SegmentsOptions};
+use ledger::log::{Log as _, Urgency};
+use serde_json::json;
+use support::binary::{ionledger, run, say};
 
 #[test]
 fn a_sentence_that_is_none_is_a_usage_error_in_one_line() {
@@ -12,24 +16,31 @@ fn a_sentence_that_is_none_is_a_usage_error_in_one_line() {
         ("traffic api 1.2.2 90 1.2.2 10", "named twice"),
         ("traffic api 1.2.2 101", "`101` is not a weight"),
         ("traffic api", "missing <VERSION PERCENT>"),
-        ("roll api 1.2.3 1.2.4 24 parsecs", "`24 parsecs` is no length of time"),
+        ("roll api 1.2.3 1.2.4 24 parsecs", "`24 parsecs` is not a length of time"),
         ("roll api 1.2.3 1.2.4 2 months", "months and years differ in length"),
         ("roll api 1.2.3 1.2.4 --steps 50,10,100", "steps must rise"),
         ("roll api 1.2.3", "missing <TO>"),
         ("roll api 1.2.3 1.2.4 -1h", "unexpected `-1`: numbers and lengths of time are written without a minus"),
         (
             "hold api --reason x --for -1h",
-            "--for <DURATION>: `-1h` is negative: write a length of time without the minus",
+            "--for <DURATION>: `-1h` is negative; write a length of time without the minus",
         ),
         ("new api 1.2.3 --roll -1h", "--roll <DURATION>: `-1h` is negative"),
         ("new api 1.2.3 --wait --timeout -5s", "--timeout <DURATION>: `-5s` is negative"),
+        (
+            "new api 1.2.3 --roll 10 min",
+            "--roll: `10` is only a part of the value; write `--roll \"10 min\"` or `--roll 10min`",
+        ),
+        ("hold api --reason x --for 2 h", "write `--for \"2 h\"` or `--for 2h`"),
+        ("logs api --since 10 m", "write `--since \"10 m\"` or `--since 10m`"),
+        ("who-shipped api --at 2 hours ago", "write `--at \"2 hours ago\"`"),
         ("hold api --lift=both", "--lift"),
         ("new api 1.2/3", "`1.2/3` is not a version"),
         ("new api 1.2.3 --steps 1,100", "missing --roll <DURATION>"),
         ("renew api --again", "missing --roll [<DURATION>] and --reason <TEXT>; see `ionledger renew --help`"),
         ("rollback api/v2", "`api/v2` is not a service name"),
-        (&format!("rollback {long}"), "aaa...` is not a service name: use 1 to 63"),
-        ("rollback api --env Production", "`Production` is not an environment name: use"),
+        (&format!("rollback {long}"), "aaa...` is not a service name; use 1 to 63"),
+        ("rollback api --env Production", "`Production` is not an environment name; use"),
         ("rollback api --command-id 7", "--command-id <UUID>:"),
         ("rollback", "missing <SERVICE>; see `ionledger rollback --help`"),
         ("rolback api", "no command `rolback`, did you mean `rollback` or `roll`?"),
@@ -51,7 +62,7 @@ fn a_sentence_that_is_none_is_a_usage_error_in_one_line() {
 }
 
 #[test]
-fn a_change_where_nothing_runs_names_the_folder_and_the_next_step() {
+fn a_change_where_no_ledger_is_names_the_folder_and_the_next_step() {
     let nowhere = tempfile::tempdir().unwrap();
     let data = nowhere.path().join("data");
     for sentence in [
@@ -68,10 +79,53 @@ fn a_change_where_nothing_runs_names_the_folder_and_the_next_step() {
         "rollback api --dry-run",
     ] {
         let run = say(&data, sentence);
-        let expected = format!("nothing runs on {}; start `ionledger up`", data.display());
+        let expected =
+            format!("there is no ledger in {}; name its folder, or make one with `ionledger up`", data.display());
         assert_eq!(run.mistake(1), expected, "{sentence}");
     }
     assert!(!data.exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_nothing_runs_it_is_said_whether_anything_could() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = Segments::open(DataFolder::hold(folder.path()).unwrap(), SegmentsOptions::default()).unwrap();
+    log.append(genesis(schemas::Timestamp::UNIX_EPOCH), Urgency::Ordinary).await.unwrap();
+    drop(log);
+    let expected = format!("nothing runs on {}; start `ionledger up`", folder.path().display());
+    assert_eq!(say(folder.path(), "pause api").mistake(1), expected);
+    DataFolder::hold(folder.path()).unwrap().mark_copy(Some("/data/there")).unwrap();
+    for sentence in ["pause api", "rollback api"] {
+        let refused = say(folder.path(), sentence);
+        let said = refused.mistake(1);
+        assert!(said.contains("is a read-only copy of /data/there") && !said.contains("ionledger up"), "{said}");
+    }
+    let status = run(folder.path(), &["status"]);
+    assert!(status.stderr.contains("a read-only copy of /data/there: this is how it stood"), "{status:?}");
+    assert!(!status.stderr.contains("ionledger up"), "{status:?}");
+    let status = run(folder.path(), &["status", "--json"]);
+    assert!(
+        status.stdout.contains(r#""copy_of":"/data/there""#) && !status.stdout.contains("unattended"),
+        "{status:?}"
+    );
+}
+
+#[test]
+fn logs_of_nodes_that_wrote_nothing_say_so() {
+    let data = tempfile::tempdir().unwrap();
+    let effect = "0193a6f0-0c41-7b66-b1d2-9e4a6c8f7d03";
+    let node = data.path().join("nodes").join(effect);
+    std::fs::create_dir_all(&node).unwrap();
+    let launch = json!({"effect": effect, "deployment": "production/api", "stack": effect, "version": "1.0.0", "slot": 0,
+        "attempt": 0, "port": 1, "artifact": "0".repeat(64), "args": [], "env": {}});
+    std::fs::write(node.join("launch.json"), launch.to_string()).unwrap();
+    std::fs::write(node.join("log"), "").unwrap();
+    let quiet = say(data.path(), "logs api");
+    assert_eq!((quiet.code, quiet.stdout.as_str()), (0, ""), "{quiet:?}");
+    assert!(quiet.stderr.contains("no line matches: its nodes wrote nothing"), "{quiet:?}");
+    std::fs::write(node.join("log"), "one\n").unwrap();
+    let loud = say(data.path(), "logs api");
+    assert!(loud.stdout.ends_with("\tone\n") && loud.stderr.is_empty(), "{loud:?}");
 }
 
 #[test]
@@ -80,7 +134,8 @@ fn a_question_where_no_ledger_is_names_the_folder_and_the_next_step() {
     let data = nowhere.path().join("data");
     for sentence in ["status", "status api", "status -w", "history", "who-shipped api", "replay", "verify"] {
         let run = say(&data, sentence);
-        let expected = format!("no ledger is in {}; name its folder, or make one with `ionledger up`", data.display());
+        let expected =
+            format!("there is no ledger in {}; name its folder, or make one with `ionledger up`", data.display());
         assert_eq!(run.mistake(1), expected, "{sentence}");
     }
     let doctor = say(&data, "doctor");
@@ -117,13 +172,16 @@ fn the_data_folder_is_the_users_own_unless_one_is_named() {
         String::from_utf8(output.stderr).unwrap()
     };
     let by_home = told(ionledger().env_remove("XDG_STATE_HOME").env("HOME", home.path()));
-    assert!(by_home.contains(&format!("{}/.local/state/ionledger;", home.path().display())), "{by_home}");
+    assert!(by_home.contains(&format!("{}/.local/state/ionledger\n", home.path().display())), "{by_home}");
     let by_state = told(ionledger().env("XDG_STATE_HOME", home.path().join("state")));
-    assert!(by_state.contains(&format!("{}/state/ionledger;", home.path().display())), "{by_state}");
+    assert!(by_state.contains(&format!("{}/state/ionledger\n", home.path().display())), "{by_state}");
     let named = told(ionledger().current_dir(home.path()).args(["--data", "here"]));
-    assert!(named.contains("/here; start"), "{named}");
+    assert!(named.contains("/here\nhint: name its folder"), "{named}");
     let homeless = told(ionledger().env_remove("XDG_STATE_HOME").env_remove("HOME"));
-    assert_eq!(homeless, "error: no data folder: neither XDG_STATE_HOME nor HOME is set; name one with --data DIR\n");
+    assert_eq!(
+        homeless,
+        "error: no data folder: neither XDG_STATE_HOME nor HOME is set\nhint: name one with --data DIR\n"
+    );
 }
 
 #[test]
@@ -154,7 +212,7 @@ fn tokens_are_made_listed_and_revoked_in_the_data_folder() {
     assert_eq!(say(data.path(), "token revoke ci").code, 0);
     assert_eq!(say(data.path(), "token list").stdout, "");
     assert!(say(data.path(), "token revoke ci").mistake(1).starts_with("no token ci;"));
-    assert!(say(data.path(), "token create ci --expires 5").mistake(2).contains("`5` is no length of time"));
+    assert!(say(data.path(), "token create ci --expires 5").mistake(2).contains("`5` is not a length of time"));
 }
 
 #[test]
@@ -165,13 +223,13 @@ fn wrong_settings_are_named_with_their_file_and_line_or_their_variable() {
         std::fs::write(&file, text).unwrap();
         let mut command = ionledger();
         command.args(["copy", "--from", "kafka://127.0.0.1:1", "--to", "there", "--config"]).arg(&file);
-        super::binary::ran(command.envs(variables.iter().copied()).current_dir(nowhere.path()).output().unwrap())
+        support::binary::ran(command.envs(variables.iter().copied()).current_dir(nowhere.path()).output().unwrap())
     };
     let line = copy("[kafka]\nprotocl = \"ssl\"\n", &[]);
     let expected = format!("{}:2:1: kafka.protocl: unknown key, did you mean", file.display());
     assert!(line.mistake(2).starts_with(&expected), "{line:?}");
     let unused = copy("[kafka]\nca_file = \"ca.pem\"\n", &[]);
-    assert!(unused.mistake(2).contains("kafka.ca_file (IONLEDGER_KAFKA_CA_FILE) has no use with this protocol"));
+    assert!(unused.mistake(2).contains("kafka.ca_file (IONLEDGER_KAFKA_CA_FILE) is not used with this protocol"));
     let chosen = copy("[kafka.client]\n\"socket.keepalive.enabled\" = true\n", &[]);
     assert!(chosen.mistake(2).contains("socket.keepalive.enabled"), "{chosen:?}");
     let variable = copy("", &[("IONLEDGER_KAFKA_PASWORD", "hush")]);
@@ -187,7 +245,7 @@ fn wrong_settings_are_named_with_their_file_and_line_or_their_variable() {
 fn a_time_that_names_no_moment_is_an_error_and_no_answer_for_another_one() {
     let nowhere = tempfile::tempdir().unwrap();
     let asked = |words: &[&str], zone: &str| {
-        super::binary::ran(
+        support::binary::ran(
             ionledger().env("IONLEDGER_DATA", nowhere.path()).env("TZ", zone).args(words).output().unwrap(),
         )
     };
@@ -202,7 +260,7 @@ fn a_time_that_names_no_moment_is_an_error_and_no_answer_for_another_one() {
             "skipped that time; the first moment after it is 2026-03-29T03:00:00+02:00",
         ),
         ("2026-10-25T02:30", "Europe/Berlin", "write 2026-10-25T02:30:00+02:00 or 2026-10-25T02:30:00+01:00"),
-        ("2026-10-25T12:00", "Europe/Berln", "this machine's is unknown (TZ names none that exists)"),
+        ("2026-10-25T12:00", "Europe/Berln", "this machine's is unknown (TZ names a zone that does not exist)"),
     ] {
         for words in [
             vec!["who-shipped", "api", "--at", at],
@@ -216,7 +274,7 @@ fn a_time_that_names_no_moment_is_an_error_and_no_answer_for_another_one() {
     }
     let read = asked(&["replay", "--at", "2026-10-26T10:00:30[Asia/Tokyo]"], "Europe/Berln");
     assert!(
-        read.mistake(1).starts_with("no ledger is in"),
+        read.mistake(1).starts_with("there is no ledger in"),
         "a time that is whole needs no zone of the machine: {read:?}"
     );
 }
@@ -240,9 +298,9 @@ fn a_file_that_cannot_be_run_is_refused_before_anything_is_sent() {
     large.set_len(3 << 30).unwrap();
     assert!(std::process::Command::new("mkfifo").arg(path("fifo")).status().unwrap().success());
     for (name, expected) in [
-        ("large", "has 3,221,225,472 bytes, at most 2,147,483,648 are taken"),
-        ("fifo", "is no regular file"),
-        ("", "is no regular file"),
+        ("large", "has 3,221,225,472 bytes, at most 2,147,483,648 are allowed"),
+        ("fifo", "is not a regular file"),
+        ("", "is not a regular file"),
     ] {
         let run = run(folder.path(), &["release", "api", "1.2.3", "--artifact", &path(name)]);
         assert!(run.mistake(1).contains(expected), "{run:?}");
@@ -252,7 +310,7 @@ fn a_file_that_cannot_be_run_is_refused_before_anything_is_sent() {
 #[test]
 fn where_nobody_can_be_asked_retire_needs_to_be_told() {
     let nowhere = tempfile::tempdir().unwrap();
-    let run = super::binary::ran(
+    let run = support::binary::ran(
         ionledger()
             .env("IONLEDGER_DATA", nowhere.path().join("data"))
             .args(["retire", "api"])

@@ -2,18 +2,18 @@
 
 use ledger::execute::genesis;
 use ledger::log::contract::step;
-use ledger::log::segments::{DataFolder, Options, Segments};
+use ledger::log::segments::{DataFolder, Segments, SegmentsOptions};
 use ledger::log::{Log as _, Urgency};
 use ledger::rule::NO_HEAD;
 use serde_json::Value;
 
-use super::binary::run;
+use support::binary::run;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stream_that_is_read_only_here_is_named_by_status_and_by_doctor() {
     let folder = tempfile::tempdir().unwrap();
     {
-        let log = Segments::open(DataFolder::hold(folder.path()).unwrap(), Options::default()).unwrap();
+        let log = Segments::open(DataFolder::hold(folder.path()).unwrap(), SegmentsOptions::default()).unwrap();
         let genesis = genesis(schemas::Timestamp::UNIX_EPOCH);
         for record in [genesis, step(1, "service/api", NO_HEAD), step(2, "deployment/production/web", NO_HEAD)] {
             log.append(record, Urgency::Ordinary).await.unwrap();
@@ -26,7 +26,7 @@ async fn a_stream_that_is_read_only_here_is_named_by_status_and_by_doctor() {
     let status = run(folder.path(), &["status"]);
     for stream in ["service/api", "deployment/production/web"] {
         let line =
-            format!("{stream} takes nothing here but a rollback: event type `test.stepped` version 1 is unknown");
+            format!("{stream} accepts nothing here but a rollback: event type `test.stepped` version 1 is unknown");
         assert!(status.stderr.contains(&line), "{status:?}");
     }
     let doctor = run(folder.path(), &["doctor", "--json"]);

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use futures::future::join_all;
-use ledger::log::segments::{DataFolder, OpenError, Options, Segments, SegmentsReader};
+use ledger::log::segments::{DataFolder, Segments, SegmentsOpenError, SegmentsOptions, SegmentsReader};
 use ledger::log::{Log as _, ReadError, Record, Urgency};
 use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
@@ -20,7 +20,7 @@ const LAST_BATCH: u64 = 5;
 
 /// Writes the log that is damaged: of several segments, its last batch of [`LAST_BATCH`] records.
 async fn write_log(data: &Path) {
-    let options = Options { segment_bytes: 6_000, ..Options::default() };
+    let options = SegmentsOptions { segment_bytes: 6_000, ..SegmentsOptions::default() };
     let log = Segments::open(DataFolder::hold(data).unwrap(), options).unwrap();
     for n in 0..RECORDS - LAST_BATCH {
         log.append(commit(n), Urgency::Ordinary).await.unwrap();
@@ -87,13 +87,13 @@ async fn every_flipped_bit_is_harmless_or_named() {
         let reader = SegmentsReader::open(&data, None).unwrap();
         let (records, error) = read_all(|from| reader.read_blocking(from, 100));
         judge(&records, error.as_ref(), flipped, at_least);
-        match Segments::open(DataFolder::hold(&data).unwrap(), Options::default()) {
+        match Segments::open(DataFolder::hold(&data).unwrap(), SegmentsOptions::default()) {
             Ok(log) => {
                 let (records, error) = read_all(|from| log.read_blocking(from, 100));
                 judge(&records, error.as_ref(), flipped, at_least);
                 named_when_read += usize::from(error.is_some());
             }
-            Err(OpenError::Log(error)) => {
+            Err(SegmentsOpenError::Log(error)) => {
                 judge(&[], Some(&error), flipped, at_least);
                 named_at_start += 1;
             }

@@ -27,6 +27,7 @@ fn count(said: &[String], kind: &str) -> usize {
 }
 
 #[test]
+#[ignore = "needs root: `bash tests/run` runs it"]
 fn a_failed_sync_stops_the_log_and_is_never_retried() {
     if !can_run("failed sync", &["strace"]) {
         return;
@@ -43,6 +44,7 @@ fn a_failed_sync_stops_the_log_and_is_never_retried() {
 }
 
 #[test]
+#[ignore = "needs root: `bash tests/run` runs it"]
 fn a_write_that_fails_stops_the_log_and_one_that_finds_no_room_refuses_alone() {
     if !can_run("failed write", &["strace"]) {
         return;

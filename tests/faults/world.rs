@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use ledger::log::contract::step;
-use ledger::log::segments::{DataFolder, Options, Segments, SegmentsReader};
+use ledger::log::segments::{DataFolder, Segments, SegmentsOptions, SegmentsReader};
 use ledger::log::{ReadError, Record};
 use ledger::rule::NO_HEAD;
 use schemas::Offset;
@@ -199,7 +199,8 @@ pub(crate) fn read_all(read: impl Fn(Offset) -> Result<Vec<Record>, ReadError>) 
 
 /// Opens the log for writing.
 pub(crate) fn open(data: &Path) -> Segments {
-    Segments::open(DataFolder::hold(data).unwrap(), Options::default()).unwrap_or_else(|error| panic!("{error}"))
+    Segments::open(DataFolder::hold(data).unwrap(), SegmentsOptions::default())
+        .unwrap_or_else(|error| panic!("{error}"))
 }
 
 /// Checks the log after a fault: a reader and a start both find every acknowledged commit at its offset, nothing twice,

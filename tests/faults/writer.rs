@@ -1,4 +1,4 @@
-//! A program that writes a log, for `tests/faults.rs` to do harm to: it appends numbered commits and says which of
+//! A program that writes a log, for `tests/faults/main.rs` to do harm to: it appends numbered commits and says which of
 //! them were acknowledged.
 //!
 //! `fault-writer DATA FIRST COUNT AT_ONCE SEGMENT_BYTES` says `open` before it opens the log and `append` before it
@@ -10,7 +10,7 @@ use std::path::Path;
 
 use futures::future::join_all;
 use ledger::log::contract::step;
-use ledger::log::segments::{DataFolder, Options, Segments};
+use ledger::log::segments::{DataFolder, Segments, SegmentsOptions};
 use ledger::log::{AppendError, Log as _, Urgency};
 use ledger::rule::NO_HEAD;
 
@@ -24,7 +24,7 @@ async fn main() {
     let [first, count, at_once, segment_bytes] = numbers[..] else { panic!("four numbers") };
 
     say_and_wait("open");
-    let options = Options { segment_bytes, ..Options::default() };
+    let options = SegmentsOptions { segment_bytes, ..SegmentsOptions::default() };
     let log = DataFolder::hold(Path::new(data)).and_then(|folder| Segments::open(folder, options));
     let log = match log {
         Ok(log) => log,

@@ -1,7 +1,7 @@
 //! What other programs write into a ledger's topic: it is set aside, or the ledger stops and says why.
 
 use ledger::Halt;
-use ledger::execute::OpenError;
+use ledger::execute::LedgerOpenError;
 use ledger::log::contract::{Commit, step};
 use ledger::log::{Log as _, ReadError};
 use ledger::rule::{NO_HEAD, Parsed, Void, canonical};
@@ -19,6 +19,7 @@ fn headers(pairs: &[(&str, &str)]) -> OwnedHeaders {
 
 /// Garbage, tombstones, a megabyte, a commit under a stranger's headers or none, what was compressed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs a Kafka of its own: `bash tests/run` has one"]
 async fn what_is_no_commit_is_set_aside_and_the_ledger_goes_on_behind_it() {
     let topic = Topic::filled(1).await;
     let log = topic.open().await.unwrap();
@@ -74,6 +75,7 @@ struct Golden {
 
 /// The vectors, written by another program from the definition in docs/rule.md, through a real broker.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs a Kafka of its own: `bash tests/run` has one"]
 async fn every_golden_record_is_taken_for_what_it_is() {
     let topic = Topic::new();
     let log = topic.open().await.unwrap();
@@ -102,6 +104,7 @@ async fn every_golden_record_is_taken_for_what_it_is() {
 
 /// Ten bytes that look like another rule's stop nobody, whatever type they are written under.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs a Kafka of its own: `bash tests/run` has one"]
 async fn a_value_that_names_another_rule_under_other_headers_is_malformed() {
     let topic = Topic::new();
     let running = ledger(topic.open().await.unwrap()).await.unwrap();
@@ -125,7 +128,7 @@ async fn a_value_that_names_another_rule_under_other_headers_is_malformed() {
     let next = Offset(1 + values.len() as u64);
     let mut folded = running.folded();
     let all = folded.wait_for(|folded| *folded >= next || running.halted().is_some());
-    tokio::time::timeout(crate::cluster::DEADLINE, all).await.expect("they are read").unwrap();
+    tokio::time::timeout(support::cluster::DEADLINE, all).await.expect("they are read").unwrap();
     assert_eq!((running.halted(), running.view().voids()), (None, values.len() as u64));
     let opened = ledger(topic.open().await.unwrap()).await.unwrap();
     assert_eq!((opened.halted(), opened.view().tree().root()), (None, running.view().tree().root()));
@@ -133,6 +136,7 @@ async fn a_value_that_names_another_rule_under_other_headers_is_malformed() {
 
 /// Whoever can write can forge a commit, and with it the ledger's time.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs a Kafka of its own: `bash tests/run` has one"]
 async fn a_commit_that_is_a_day_ahead_of_its_broker_is_named() {
     let topic = Topic::filled(1).await;
     let log = topic.open().await.unwrap();
@@ -153,6 +157,7 @@ async fn a_commit_that_is_a_day_ahead_of_its_broker_is_named() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs a Kafka of its own: `bash tests/run` has one"]
 async fn a_record_for_a_future_rule_halts_every_reader_at_its_place() {
     let topic = Topic::new();
     let running = ledger(topic.open().await.unwrap()).await.unwrap();
@@ -160,7 +165,7 @@ async fn a_record_for_a_future_rule_halts_every_reader_at_its_place() {
     topic.write(None, Some(br#"{"rule":2,"in":"another shape"}"#), Some(agreeing), "none");
     let mut folded = running.folded();
     let halted = folded.wait_for(|_| running.halted().is_some());
-    tokio::time::timeout(crate::cluster::DEADLINE, halted).await.expect("it halts").unwrap();
+    tokio::time::timeout(support::cluster::DEADLINE, halted).await.expect("it halts").unwrap();
     let why = running.halted().unwrap();
     assert!(why.contains("offset 1 follows rule 2"), "{why}");
     let opened = ledger(topic.open().await.unwrap()).await.unwrap();
@@ -168,16 +173,18 @@ async fn a_record_for_a_future_rule_halts_every_reader_at_its_place() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs a Kafka of its own: `bash tests/run` has one"]
 async fn a_topic_that_is_no_ledger_is_refused() {
     let topic = Topic::new();
     drop(topic.open().await.unwrap());
     topic.write(None, Some(b"an order"), None, "none");
     let opened = ledger(topic.open().await.unwrap()).await.err();
-    assert!(matches!(opened, Some(OpenError::Halt(Halt::NoGenesis))), "{opened:?}");
+    assert!(matches!(opened, Some(LedgerOpenError::Halt(Halt::NoGenesis))), "{opened:?}");
 }
 
 /// The end of a transaction takes an offset that holds no record: no reader could tell it from one that was removed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs a Kafka of its own: `bash tests/run` has one"]
 async fn a_place_without_a_record_stops_the_ledger_there() {
     let topic = Topic::filled(1).await;
     let log = topic.open().await.unwrap();

@@ -4,16 +4,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ledger::log::contract::{genesis, step};
-use ledger::log::kafka::{Kafka, Options};
+use ledger::log::kafka::{Kafka, KafkaOptions};
 use ledger::log::{AppendError, Log as _, Subscription, Urgency};
 use ledger::rule::NO_HEAD;
 use schemas::Offset;
 
-use crate::cluster::{Cluster, DEADLINE};
 use crate::raw::{Topic, append};
+use support::cluster::{Cluster, DEADLINE};
 
 async fn open(topic: &Topic) -> Kafka {
-    Kafka::open(topic.place(), Options { dev: true, ..Options::default() }).await.unwrap()
+    Kafka::open(topic.place(), KafkaOptions { dev: true, ..KafkaOptions::default() }).await.unwrap()
 }
 
 /// Sends the same bytes until they are taken, as a ledger does.
@@ -29,6 +29,7 @@ async fn settle(log: &Kafka, bytes: bytes::Bytes) -> Offset {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs a Kafka of its own: `bash tests/run` has one"]
 async fn without_brokers_an_append_is_ambiguous_and_the_end_unknown_and_with_them_all_goes_on() {
     let cluster = Cluster::start(1);
     let topic = Topic::on(&cluster);
@@ -62,10 +63,11 @@ async fn without_brokers_an_append_is_ambiguous_and_the_end_unknown_and_with_the
 
 /// A broker that has just come back answers before it knows its topics, and leads before it knows what was agreed on.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs a Kafka of its own: `bash tests/run` has one"]
 async fn brokers_that_come_back_one_after_the_other_are_not_taken_for_a_lost_ledger() {
     let cluster = Cluster::start(3);
     let topic = Topic::on(&cluster);
-    let log = Kafka::open(topic.place(), Options::default()).await.unwrap();
+    let log = Kafka::open(topic.place(), KafkaOptions::default()).await.unwrap();
     append(&log, genesis()).await;
     for n in 1..20 {
         append(&log, step(n, &format!("service/t{n}"), NO_HEAD)).await;
@@ -73,6 +75,7 @@ async fn brokers_that_come_back_one_after_the_other_are_not_taken_for_a_lost_led
     (1..=3).for_each(|broker| cluster.kill(broker));
     for broker in 1..=3 {
         cluster.launch(broker);
+        // Real brokers, one after the other: each has some time in which the others are still down.
         tokio::time::sleep(Duration::from_secs(4)).await;
     }
     let offset = settle(&log, step(20, "service/api", NO_HEAD)).await;
@@ -82,6 +85,7 @@ async fn brokers_that_come_back_one_after_the_other_are_not_taken_for_a_lost_led
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs a Kafka of its own: `bash tests/run` has one"]
 async fn a_log_is_dropped_in_time_though_its_broker_stands_still() {
     let cluster = Cluster::start(1);
     let topic = Topic::on(&cluster);

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use ledger::execute::{Ledger, SystemClock};
 use ledger::log::contract::{genesis, step};
-use ledger::log::kafka::{Kafka, OpenError, Options, Place};
+use ledger::log::kafka::{Kafka, KafkaAddress, KafkaOpenError, KafkaOptions};
 use ledger::log::{Log as _, ReadError, Urgency};
 use ledger::rule::NO_HEAD;
 use ledger::{View, execute};
@@ -18,7 +18,7 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use rdkafka::{ClientConfig, Offset as At, TopicPartitionList};
 use schemas::Offset;
 
-use crate::cluster::{Cluster, DEADLINE};
+use support::cluster::{Cluster, DEADLINE};
 
 /// A topic of its own on the shared cluster.
 pub struct Topic {
@@ -37,12 +37,12 @@ impl Topic {
         Self { name, servers: cluster.servers().to_owned() }
     }
 
-    pub fn place(&self) -> Place {
+    pub fn place(&self) -> KafkaAddress {
         format!("kafka://{}/{}", self.servers, self.name).parse().unwrap()
     }
 
-    pub async fn open(&self) -> Result<Kafka, OpenError> {
-        Kafka::open(self.place(), Options::default()).await
+    pub async fn open(&self) -> Result<Kafka, KafkaOpenError> {
+        Kafka::open(self.place(), KafkaOptions::default()).await
     }
 
     /// Makes it with a genesis and `steps` commits.
@@ -127,7 +127,7 @@ impl Topic {
 }
 
 /// Opens a ledger over a log.
-pub async fn ledger(log: Kafka) -> Result<Ledger, execute::OpenError> {
+pub async fn ledger(log: Kafka) -> Result<Ledger, execute::LedgerOpenError> {
     Ledger::open(Arc::new(log), View::default(), Arc::new(SystemClock)).await
 }
 

@@ -3,28 +3,25 @@
 
 use bytes::Bytes;
 use ledger::View;
-use ledger::decide::Now;
+use ledger::decision::{Now, Told};
 use ledger::deployment::traffic::Drift;
 use ledger::deployment::{Phase, generation, retention};
 use ledger::execute::{Asked, Prepared, Refusal, What, prepare};
 use ledger::state::State;
 use ledger::view::Decoded;
-use schemas::command::DeploymentOutcome as O;
-use schemas::command::Outcome;
+use schemas::outcome::{self, DeploymentOutcome as O, Outcome};
 use schemas::{Actor, ActorKind, DeploymentId, Offset, Role, Stream, Timestamp, Weight, Weights};
-use std::sync::Arc;
 use workers::effect::{Effect, Reaction};
 use workers::facts::Facts;
-use workers::runtime::{React, react_of};
 use workers::traffic::Entry;
 use workers::traffic::routes::Admission;
-use workers::{collector, provisioner, traffic_shifter};
+use workers::{collector, reactor};
 
-use crate::rules::{REAL, Rules};
+use crate::rules::{REAL, React, Rules, each_deployment, each_service};
 use crate::run::run;
 
 /// Within how many seeds a broken rule must be found.
-const SEEDS_MAX: u64 = 60;
+const SEEDS_MAX: u64 = 400;
 
 /// Runs seeds until one finds that `invariant` does not hold.
 fn find(invariant: u8, rules: Rules) {
@@ -102,18 +99,18 @@ fn restack(view: &View, bytes: &Bytes) -> Bytes {
 #[test]
 fn traffic_on_stacks_that_are_not_ready_is_found() {
     fn all_ready(state: &mut State) {
-        for deployment in state.deployments.values_mut() {
-            for stack in Arc::make_mut(deployment).stacks.values_mut() {
+        each_deployment(state, |_, deployment| {
+            for stack in deployment.stacks.values_mut() {
                 if stack.phase == Phase::Starting && stack.nodes.values().any(|node| node.address().is_some()) {
                     stack.phase = Phase::Ready;
                 }
             }
-        }
+        });
     }
     fn for_people(view: &View, asked: &Asked, now: Now, rollback: bool) -> Prepare {
         match asked.what {
             What::Command { .. } => on_another_state(view, asked, now, rollback, all_ready),
-            What::Outcome { .. } | What::Glass { .. } => prepare(view, asked, now, rollback),
+            What::Outcome { .. } | What::BreakGlass { .. } => prepare(view, asked, now, rollback),
         }
     }
     find(3, Rules { prepare: for_people, ..REAL });
@@ -122,7 +119,7 @@ fn traffic_on_stacks_that_are_not_ready_is_found() {
 #[test]
 fn a_collector_that_asks_nobody_is_found() {
     fn react(state: &State, facts: &Facts, now: Timestamp) -> Reaction {
-        let mut reaction = collector::react(state, facts, now);
+        let mut reaction = reactor::react(Role::Collector, state, facts, now);
         for deployment in state.deployments.values() {
             let unset = deployment.stacks.iter().filter(|(id, stack)| {
                 stack.phase == Phase::Ready && deployment.traffic.set_weight(**id) == Weight::ZERO
@@ -133,7 +130,7 @@ fn a_collector_that_asks_nobody_is_found() {
         }
         reaction
     }
-    find(4, Rules { react: |role| if role == Role::Collector { react as React } else { (REAL.react)(role) }, ..REAL });
+    find(4, Rules { react: |role| (role == Role::Collector).then_some(react as React), ..REAL });
 }
 
 #[test]
@@ -148,37 +145,40 @@ fn a_collector_that_does_not_care_whether_it_lags_is_found() {
                 facts.unowned.insert(effect, looks);
             }
         }
-        collector::react(state, &facts, now)
+        reactor::react(Role::Collector, state, &facts, now)
     }
-    find(4, Rules { react: |role| if role == Role::Collector { react as React } else { (REAL.react)(role) }, ..REAL });
+    find(4, Rules { react: |role| (role == Role::Collector).then_some(react as React), ..REAL });
 }
 
 #[test]
 fn a_collector_that_believes_the_clock_at_once_is_found() {
     fn react(state: &State, facts: &Facts, now: Timestamp) -> Reaction {
-        let mut reaction = collector::react(state, facts, now);
+        let mut reaction = reactor::react(Role::Collector, state, facts, now);
         for (id, deployment) in &state.deployments {
             let Some(definition) = state.service(&id.service).and_then(|of| of.definition.as_ref()) else { continue };
             for stack in deployment.stacks.keys() {
                 let due = retention::due(deployment, *stack, &definition.policy.retention);
                 if let Some((_, reason)) = due.filter(|(at, reason)| *reason == retention::BY_AGE && *at <= now) {
-                    reaction.record(id, O::StartCollection { stack: *stack, reason: reason.to_owned() });
+                    reaction.record(
+                        id,
+                        O::StartCollection(outcome::StartCollection { stack: *stack, reason: reason.to_owned() }),
+                    );
                 }
             }
         }
         reaction
     }
-    find(4, Rules { react: |role| if role == Role::Collector { react as React } else { (REAL.react)(role) }, ..REAL });
+    find(4, Rules { react: |role| (role == Role::Collector).then_some(react as React), ..REAL });
 }
 
 #[test]
 fn more_versions_than_the_policy_allows_are_found() {
     fn any_number(state: &mut State) {
-        for service in state.services.values_mut() {
-            if let Some(definition) = &mut Arc::make_mut(service).definition {
+        each_service(state, |service| {
+            if let Some(definition) = &mut service.definition {
                 definition.policy.retention.serving_max = 100;
             }
-        }
+        });
     }
     find(5, Rules { prepare: |v, a, n, r| on_another_state(v, a, n, r, any_number), ..REAL });
 }
@@ -186,7 +186,7 @@ fn more_versions_than_the_policy_allows_are_found() {
 #[test]
 fn a_launch_under_another_effect_id_is_found() {
     fn react(state: &State, facts: &Facts, now: Timestamp) -> Reaction {
-        let mut reaction = provisioner::react(state, facts, now);
+        let mut reaction = reactor::react(Role::Provisioner, state, facts, now);
         for effect in &mut reaction.effects {
             // A repeated launch is another launch.
             if let Effect::Launch(launch) = effect
@@ -198,19 +198,16 @@ fn a_launch_under_another_effect_id_is_found() {
         }
         reaction
     }
-    find(
-        6,
-        Rules { react: |role| if role == Role::Provisioner { react as React } else { (REAL.react)(role) }, ..REAL },
-    );
+    find(6, Rules { react: |role| (role == Role::Provisioner).then_some(react as React), ..REAL });
 }
 
 #[test]
 fn nodes_that_nobody_sweeps_up_are_found() {
     fn react(state: &State, facts: &Facts, now: Timestamp) -> Reaction {
         let facts = Facts { unowned: Default::default(), ..facts.clone() };
-        collector::react(state, &facts, now)
+        reactor::react(Role::Collector, state, &facts, now)
     }
-    find(6, Rules { react: |role| if role == Role::Collector { react as React } else { (REAL.react)(role) }, ..REAL });
+    find(6, Rules { react: |role| (role == Role::Collector).then_some(react as React), ..REAL });
 }
 
 #[test]
@@ -235,8 +232,14 @@ fn a_rollback_that_asks_no_node_is_found() {
     fn blind(view: &View, asked: &Asked, now: Now, rollback: bool) -> Prepare {
         let mut asked = asked.clone();
         if let What::Command { probed, .. }
-        | What::Outcome { outcome: Outcome::Deployment { outcome: O::SendBack { probed, .. }, .. }, .. } =
-            &mut asked.what
+        | What::Outcome {
+            outcome:
+                Outcome::Deployment(outcome::DeploymentReport {
+                    outcome: O::SendBack(outcome::SendBack { probed, .. }),
+                    ..
+                }),
+            ..
+        } = &mut asked.what
         {
             *probed = Default::default();
         }
@@ -248,21 +251,21 @@ fn a_rollback_that_asks_no_node_is_found() {
 #[test]
 fn a_promotion_without_data_is_found() {
     fn no_minimum(state: &mut State) {
-        for deployment in state.deployments.values_mut() {
-            if let Some(rollout) = &mut Arc::make_mut(deployment).rollout {
+        each_deployment(state, |_, deployment| {
+            if let Some(rollout) = &mut deployment.rollout {
                 rollout.policy.judgement.requests_min = 0;
             }
-        }
+        });
     }
     fn react(state: &State, facts: &Facts, now: Timestamp) -> Reaction {
         let mut state = state.clone();
         no_minimum(&mut state);
-        traffic_shifter::react(&state, facts, now)
+        reactor::react(Role::TrafficShifter, &state, facts, now)
     }
     find(
         8,
         Rules {
-            react: |role| if role == Role::TrafficShifter { react as React } else { (REAL.react)(role) },
+            react: |role| (role == Role::TrafficShifter).then_some(react as React),
             prepare: |v, a, n, r| on_another_state(v, a, n, r, no_minimum),
             ..REAL
         },
@@ -273,24 +276,24 @@ fn a_promotion_without_data_is_found() {
 fn overdue_steps_that_are_made_up_for_are_found() {
     /// Every step is due as long after the start as the plan has it, whenever the ones before it were taken.
     fn from_the_start(state: &mut State) {
-        for deployment in state.deployments.values_mut() {
-            let Some(rollout) = &mut Arc::make_mut(deployment).rollout else { continue };
+        each_deployment(state, |_, deployment| {
+            let Some(rollout) = &mut deployment.rollout else { return };
             let (start, plan) = (rollout.started_at, rollout.plan.clone());
             if let Some(step) = &mut rollout.step {
                 let due = std::time::Duration::from_millis(plan.due_ms(step.number));
                 step.at = step.at.min(start + due);
             }
-        }
+        });
     }
     fn react(state: &State, facts: &Facts, now: Timestamp) -> Reaction {
         let mut state = state.clone();
         from_the_start(&mut state);
-        traffic_shifter::react(&state, facts, now)
+        reactor::react(Role::TrafficShifter, &state, facts, now)
     }
     find(
         17,
         Rules {
-            react: |role| if role == Role::TrafficShifter { react as React } else { (REAL.react)(role) },
+            react: |role| (role == Role::TrafficShifter).then_some(react as React),
             prepare: |v, a, n, r| on_another_state(v, a, n, r, from_the_start),
             ..REAL
         },
@@ -300,22 +303,21 @@ fn overdue_steps_that_are_made_up_for_are_found() {
 #[test]
 fn a_bake_that_is_not_waited_for_is_found() {
     fn no_bake(state: &mut State) {
-        for deployment in state.deployments.values_mut() {
-            let Some(rollout) = &mut Arc::make_mut(deployment).rollout else { continue };
-            if rollout.is_baking() {
+        each_deployment(state, |_, deployment| {
+            if let Some(rollout) = deployment.rollout.as_mut().filter(|rollout| rollout.is_baking()) {
                 rollout.plan.bake_ms = 0;
             }
-        }
+        });
     }
     fn react(state: &State, facts: &Facts, now: Timestamp) -> Reaction {
         let mut state = state.clone();
         no_bake(&mut state);
-        traffic_shifter::react(&state, facts, now)
+        reactor::react(Role::TrafficShifter, &state, facts, now)
     }
     find(
         17,
         Rules {
-            react: |role| if role == Role::TrafficShifter { react as React } else { (REAL.react)(role) },
+            react: |role| (role == Role::TrafficShifter).then_some(react as React),
             prepare: |v, a, n, r| on_another_state(v, a, n, r, no_bake),
             ..REAL
         },
@@ -325,10 +327,12 @@ fn a_bake_that_is_not_waited_for_is_found() {
 #[test]
 fn requests_that_never_were_are_found() {
     fn react(state: &State, facts: &Facts, now: Timestamp) -> Reaction {
-        let mut reaction = traffic_shifter::react(state, facts, now);
+        let mut reaction = reactor::react(Role::TrafficShifter, state, facts, now);
         for outcome in &mut reaction.outcomes {
-            let Outcome::Deployment { deployment: id, outcome: O::TakeStep { counted: Some(counted), judged, .. } } =
-                outcome
+            let Outcome::Deployment(outcome::DeploymentReport {
+                deployment: id,
+                outcome: O::TakeStep(outcome::TakeStep { counted: Some(counted), judged, .. }),
+            }) = outcome
             else {
                 continue;
             };
@@ -337,48 +341,42 @@ fn requests_that_never_were_are_found() {
             let (Some(deployment), Some(judgements)) = (state.deployment(id), state.judgements.get(id)) else {
                 continue;
             };
-            let hearing = judgements.of(counted.rollout).cloned();
-            if let (Some(mut hearing), Some(rollout)) = (hearing, &deployment.rollout) {
-                hearing.hear(counted);
-                *judged = ledger::deployment::step::judged_of(deployment, rollout, &hearing);
+            let analysis = judgements.of(counted.rollout).cloned();
+            if let (Some(mut analysis), Some(rollout)) = (analysis, &deployment.rollout) {
+                analysis.take(counted);
+                *judged = ledger::deployment::step::judged_of(deployment, rollout, &analysis);
             }
         }
         reaction
     }
-    find(
-        8,
-        Rules { react: |role| if role == Role::TrafficShifter { react as React } else { (REAL.react)(role) }, ..REAL },
-    );
+    find(8, Rules { react: |role| (role == Role::TrafficShifter).then_some(react as React), ..REAL });
 }
 
 #[test]
 fn a_rollout_that_waits_without_a_word_is_found() {
     fn react(state: &State, facts: &Facts, now: Timestamp) -> Reaction {
-        let mut reaction = traffic_shifter::react(state, facts, now);
+        let mut reaction = reactor::react(Role::TrafficShifter, state, facts, now);
         reaction.outcomes.retain(|outcome| {
-            !matches!(outcome, Outcome::Deployment { outcome: O::Hold { .. } | O::TakeStep { .. }, .. })
+            !matches!(
+                outcome,
+                Outcome::Deployment(outcome::DeploymentReport { outcome: O::Hold(_) | O::TakeStep(_), .. })
+            )
         });
         reaction
     }
-    find(
-        9,
-        Rules { react: |role| if role == Role::TrafficShifter { react as React } else { (REAL.react)(role) }, ..REAL },
-    );
+    find(9, Rules { react: |role| (role == Role::TrafficShifter).then_some(react as React), ..REAL });
 }
 
 #[test]
 fn a_stack_that_never_fails_is_found() {
     fn react(state: &State, facts: &Facts, now: Timestamp) -> Reaction {
-        let mut reaction = provisioner::react(state, facts, now);
-        reaction
-            .outcomes
-            .retain(|outcome| !matches!(outcome, Outcome::Deployment { outcome: O::StackFailed { .. }, .. }));
+        let mut reaction = reactor::react(Role::Provisioner, state, facts, now);
+        reaction.outcomes.retain(|outcome| {
+            !matches!(outcome, Outcome::Deployment(outcome::DeploymentReport { outcome: O::StackFailed(_), .. }))
+        });
         reaction
     }
-    find(
-        9,
-        Rules { react: |role| if role == Role::Provisioner { react as React } else { (REAL.react)(role) }, ..REAL },
-    );
+    find(9, Rules { react: |role| (role == Role::Provisioner).then_some(react as React), ..REAL });
 }
 
 #[test]
@@ -396,12 +394,10 @@ fn a_deposed_worker_whose_commits_count_is_found() {
 #[test]
 fn a_release_that_changes_is_found() {
     fn forget(state: &mut State) {
-        for service in state.services.values_mut() {
-            Arc::make_mut(service).releases.clear();
-        }
+        each_service(state, |service| service.releases.clear());
     }
     fn prepare_release(view: &View, asked: &Asked, now: Now, rollback: bool) -> Prepare {
-        let release = matches!(&asked.what, What::Command { command: schemas::command::Command::Release { .. }, .. });
+        let release = matches!(&asked.what, What::Command { command: schemas::command::Command::Release(_), .. });
         if release { on_another_state(view, asked, now, rollback, forget) } else { prepare(view, asked, now, rollback) }
     }
     find(11, Rules { prepare: prepare_release, ..REAL });
@@ -447,7 +443,7 @@ fn a_reader_that_skips_what_it_does_not_know_is_found() {
 #[test]
 fn a_shifter_that_cuts_users_off_is_found() {
     fn react(state: &State, facts: &Facts, now: Timestamp) -> Reaction {
-        let mut reaction = traffic_shifter::react(state, facts, now);
+        let mut reaction = reactor::react(Role::TrafficShifter, state, facts, now);
         for effect in &mut reaction.effects {
             // It makes room before it changes anything.
             if let Effect::Route(routes) = effect
@@ -459,10 +455,7 @@ fn a_shifter_that_cuts_users_off_is_found() {
         }
         reaction
     }
-    find(
-        15,
-        Rules { react: |role| if role == Role::TrafficShifter { react as React } else { (REAL.react)(role) }, ..REAL },
-    );
+    find(15, Rules { react: |role| (role == Role::TrafficShifter).then_some(react as React), ..REAL });
 }
 
 #[test]
@@ -470,40 +463,49 @@ fn a_shifter_that_undoes_a_rollback_without_the_ledger_is_found() {
     /// It takes what it sees for drift that it may correct, above whatever the router holds.
     fn corrects(state: &State, facts: &Facts, now: Timestamp) -> Reaction {
         let mut state = state.clone();
-        for (id, deployment) in &mut state.deployments {
-            let Some(Some(Entry::Routed(held))) = facts.routers.get(id) else { continue };
-            let glass = generation::glass(held.routes.generation);
-            if glass > deployment.glass {
-                let deployment = Arc::make_mut(deployment);
-                deployment.glass = glass + 1;
+        each_deployment(&mut state, |id, deployment| {
+            let Some(Some(Entry::Routed(held))) = facts.routers.get(id) else { return };
+            let emergency_count = generation::emergency_count(held.routes.generation);
+            if emergency_count > deployment.emergency_count {
+                deployment.emergency_count = emergency_count + 1;
                 let seen = held.routes.weights.iter().collect();
                 deployment.traffic.drift = Some(Drift { seen, towards_target: false, at: now });
             }
-        }
-        traffic_shifter::react(&state, facts, now)
+        });
+        reactor::react(Role::TrafficShifter, &state, facts, now)
     }
-    find(7, Rules { react: |role| if role == Role::TrafficShifter { corrects } else { react_of(role) }, ..REAL });
+    find(7, Rules { react: |role| (role == Role::TrafficShifter).then_some(corrects as React), ..REAL });
+}
+
+#[test]
+fn a_change_of_a_fact_that_is_not_noticed_is_found() {
+    find(20, Rules { notice: |touched| touched.deployments.clear(), ..REAL });
+}
+
+#[test]
+fn a_change_of_a_nodes_facts_that_is_not_noticed_is_found() {
+    find(20, Rules { notice: |touched| touched.effects.clear(), ..REAL });
 }
 
 #[test]
 fn a_rollout_that_goes_back_by_itself_is_found() {
     /// No release is known to be older than another.
     fn without_order(state: &mut State) {
-        for service in state.services.values_mut() {
-            for release in Arc::make_mut(service).releases.values_mut() {
+        each_service(state, |service| {
+            for release in service.releases.values_mut() {
                 release.place = Default::default();
             }
-        }
+        });
     }
     fn react(state: &State, facts: &Facts, now: Timestamp) -> Reaction {
         let mut state = state.clone();
         without_order(&mut state);
-        traffic_shifter::react(&state, facts, now)
+        reactor::react(Role::TrafficShifter, &state, facts, now)
     }
     find(
         16,
         Rules {
-            react: |role| if role == Role::TrafficShifter { react as React } else { (REAL.react)(role) },
+            react: |role| (role == Role::TrafficShifter).then_some(react as React),
             prepare: |v, a, n, r| on_another_state(v, a, n, r, without_order),
             ..REAL
         },
@@ -513,19 +515,17 @@ fn a_rollout_that_goes_back_by_itself_is_found() {
 #[test]
 fn a_rollout_that_begins_on_hold_is_found() {
     fn without_holds(state: &mut State) {
-        for deployment in state.deployments.values_mut() {
-            Arc::make_mut(deployment).holds.clear();
-        }
+        each_deployment(state, |_, deployment| deployment.holds.clear());
     }
     fn react(state: &State, facts: &Facts, now: Timestamp) -> Reaction {
         let mut state = state.clone();
         without_holds(&mut state);
-        traffic_shifter::react(&state, facts, now)
+        reactor::react(Role::TrafficShifter, &state, facts, now)
     }
     find(
         16,
         Rules {
-            react: |role| if role == Role::TrafficShifter { react as React } else { (REAL.react)(role) },
+            react: |role| (role == Role::TrafficShifter).then_some(react as React),
             prepare: |v, a, n, r| on_another_state(v, a, n, r, without_holds),
             ..REAL
         },
@@ -536,7 +536,7 @@ fn a_rollout_that_begins_on_hold_is_found() {
 fn a_rollback_without_the_ledger_that_is_recorded_by_who_found_its_file_is_found() {
     fn prepare_as_finder(view: &View, asked: &Asked, now: Now, rollback: bool) -> Prepare {
         let mut asked = asked.clone();
-        if let What::Glass { .. } = asked.what {
+        if let What::BreakGlass { .. } = asked.what {
             asked.about.actor =
                 Actor { kind: ActorKind::System, name: "ionledger".to_owned(), proof: "found it".to_owned() };
         }
@@ -549,7 +549,7 @@ fn a_rollback_without_the_ledger_that_is_recorded_by_who_found_its_file_is_found
 fn a_rollback_without_the_ledger_that_is_never_recorded_is_found() {
     fn prepare_nothing(view: &View, asked: &Asked, now: Now, rollback: bool) -> Prepare {
         match asked.what {
-            What::Glass { .. } => Ok(Prepared::Nothing(vec![])),
+            What::BreakGlass { .. } => Ok(Prepared::Nothing(Told::default())),
             What::Command { .. } | What::Outcome { .. } => prepare(view, asked, now, rollback),
         }
     }

@@ -1,15 +1,13 @@
 //! Calls: the way from a process to the cloud and back, on which everything can go wrong.
 
-use std::path::PathBuf;
-
 use schemas::{DeploymentId, EffectId, Offset};
 use workers::checks::Probe;
 use workers::effect::{Done, Effect};
-use workers::looks::{Look, Sight};
 use workers::measures::Failure;
-use workers::nodes::{Fault, Seen};
+use workers::nodes::{Fault, Observed};
+use workers::poll::{Poll, PollResult};
 use workers::traffic::routes::Refusal;
-use workers::traffic::{ApplyError, Held};
+use workers::traffic::{ApplyError, HeldRoutes, RouterTrouble};
 
 use crate::process::{News, Pid};
 use crate::tally::Point;
@@ -99,7 +97,7 @@ impl World {
         (done, 0)
     }
 
-    fn route(&mut self, routes: &workers::traffic::Routes) -> Result<Held, ApplyError> {
+    fn route(&mut self, routes: &workers::traffic::Routes) -> Result<HeldRoutes, ApplyError> {
         if self.now < self.cloud.router.deaf_until {
             return Err(unreachable("it is deaf"));
         }
@@ -113,59 +111,59 @@ impl World {
         })
     }
 
-    /// A look reaches the cloud, which may be blind, or show what was.
-    pub fn look(&mut self, pid: Pid, look: &Look) {
+    /// A poll reaches the cloud, which may be blind, or show what was.
+    pub fn look(&mut self, pid: Pid, look: &Poll) {
         let lie = !self.calm && self.dice.chance(60);
-        let sight = match look {
-            Look::Nodes { ports } => self.look_at_nodes(pid, *ports, lie),
-            Look::Probe { effect, .. } if lie => {
+        let result = match look {
+            Poll::Nodes { ports } => self.look_at_nodes(pid, *ports, lie),
+            Poll::Probe { effect, .. } if lie => {
                 let probes =
                     [Probe::Unknown { reason: "no route".to_owned() }, Probe::Failed { reason: "timeout".to_owned() }];
-                Sight::Probe(*effect, probes[usize::from(self.dice.chance(300))].clone())
+                PollResult::Probe(*effect, probes[usize::from(self.dice.chance(300))].clone())
             }
-            Look::Probe { effect, .. } => Sight::Probe(*effect, self.cloud.probe(*effect, self.now)),
-            Look::Source { asked, .. } => {
+            Poll::Probe { effect, .. } => PollResult::Probe(*effect, self.cloud.probe(*effect, self.now)),
+            Poll::Source { asked, .. } => {
                 let at = "a source".to_owned();
                 let failure = Failure::Unasked { at, reason: "no policy here names one".to_owned() };
-                Sight::Source(asked.deployment.clone(), Err(failure))
+                PollResult::Source(asked.deployment.clone(), Err(failure))
             }
-            Look::Router { deployment, measures } => self.look_at_router(deployment, *measures, lie),
+            Poll::Router { deployment, measures } => self.look_at_router(deployment, *measures, lie),
         };
         let back = if lie { self.dice.range(1, 3_000) } else { self.dice.range(1, 150) };
-        self.after(back, Event::News(pid, Box::new(News::Seen(sight))));
+        self.after(back, Event::News(pid, Box::new(News::Seen(result))));
     }
 
-    fn look_at_nodes(&mut self, pid: Pid, ports: u16, lie: bool) -> Sight {
+    fn look_at_nodes(&mut self, pid: Pid, ports: u16, lie: bool) -> PollResult {
         if self.now < self.blind_until || (lie && self.dice.chance(300)) {
-            return Sight::Nodes(Err(Fault::Unknown("the cloud cannot be looked at".to_owned())), vec![], None);
+            return PollResult::Nodes(Err(Fault::Unknown("the cloud cannot be looked at".to_owned())), vec![], None);
         }
         let ago = if lie { self.dice.range(0, 25 * SECOND) } else { 0 };
         let mut seen = self.cloud.look(self.now.saturating_sub(ago));
         if lie && self.dice.chance(400) {
             let effects: Vec<EffectId> = seen.keys().copied().collect();
             if let Some(effect) = self.dice.pick(&effects) {
-                seen.insert(*effect, Seen::Unknown { reason: "throttled".to_owned() });
+                seen.insert(*effect, Observed::Unknown { reason: "throttled".to_owned() });
             }
         }
         let ports = if ports > 0 { self.cloud.free_ports(ports) } else { vec![] };
         let cut_off = self.processes.get(&pid).is_none_or(|process| process.cut_until > self.now);
         let end = (!cut_off).then(|| Offset(self.log.end() as u64));
-        Sight::Nodes(Ok(seen), ports, end)
+        PollResult::Nodes(Ok(seen), ports, end)
     }
 
-    fn look_at_router(&mut self, id: &DeploymentId, measures: bool, lie: bool) -> Sight {
+    fn look_at_router(&mut self, id: &DeploymentId, measures: bool, lie: bool) -> PollResult {
         if self.now < self.cloud.router.deaf_until || (lie && self.dice.chance(500)) {
-            return Sight::Router(id.clone(), Err(unreachable("it cannot be read")), None);
+            return PollResult::Router(id.clone(), Err(unreachable("it cannot be read")), None);
         }
         self.cloud.flow(self.now);
         let entry = self.cloud.router.entries.get(id).cloned();
         let measured = (measures && !lie).then(|| self.cloud.router.measures(id, self.now)).flatten();
-        Sight::Router(id.clone(), Ok(entry), measured)
+        PollResult::Router(id.clone(), Ok(entry), measured)
     }
 }
 
 fn unreachable(cause: &str) -> ApplyError {
-    ApplyError::Unreachable { socket: PathBuf::from("router"), cause: cause.to_owned() }
+    ApplyError::Unreachable(RouterTrouble { what: cause.to_owned(), hint: String::new() })
 }
 
 /// What a caller makes of a call without an answer.

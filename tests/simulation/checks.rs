@@ -3,6 +3,7 @@
 //! The numbers are those of the design's invariants.
 
 mod landed;
+mod left_out;
 mod steps;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,8 +13,8 @@ use ledger::View;
 use ledger::deployment::generation;
 use ledger::execute::Refusal;
 use ledger::view::Folded;
+use schemas::break_glass::Intent;
 use schemas::command::Command;
-use schemas::glass::Intent;
 use schemas::judgement::Judged;
 use schemas::traffic::Purpose;
 use schemas::{
@@ -23,17 +24,21 @@ use schemas::{
 use workers::nodes::Launch;
 use workers::traffic::{Entry as Routed, Routes};
 
-use crate::book::{self, Book, Counted, Entry, Phase};
 use crate::cloud::{Cloud, EndedBy};
 use crate::network::Kept;
 use crate::past::Outage;
-use crate::people::{Answer, People, Request};
+use crate::people::{People, Reply, Request};
+use crate::reference_model::{self, Counted, Entry, Phase, ReferenceModel};
 use crate::world::{HOUR, MINUTE, Ms, time_at};
 
 /// How long a node may run without an owner. Source: design, invariant 6.
 const UNOWNED_MAX: Ms = 10 * MINUTE;
 
-/// How long something may be overdue without a word. Longer than any trouble lasts.
+/// How long users may be sent to a stack that was taken down before the call reached the router. It is longer than the log and
+/// all workers are away.
+const UNKNOWING_MAX: Ms = 3 * MINUTE;
+
+/// How long something may be overdue before it must be reported. Longer than any trouble lasts.
 const SILENT_MAX: Ms = 10 * MINUTE;
 
 /// An invariant that did not hold.
@@ -50,9 +55,13 @@ type Served = (Ms, BTreeMap<StackId, Weight>);
 #[derive(Default)]
 pub struct Checks {
     pub broken: Option<Broken>,
-    pub book: Book,
+    pub model: ReferenceModel,
     /// What is on its way: by whom it was drafted, and whether it is a rollback.
     drafted: BTreeMap<CommitId, (Actor, bool)>,
+    /// Rollbacks that were decided while no node passed of what users were on.
+    left_the_dead: BTreeSet<CommitId>,
+    /// The rollbacks without the ledger that were decided so.
+    left_the_dead_without: BTreeSet<CommandId>,
     /// The fence each command was last decided under, and what it is.
     asked: BTreeMap<(CommandId, Hash), (Fence, Command)>,
     /// Commands that counted.
@@ -75,6 +84,8 @@ pub struct Checks {
     intents: BTreeMap<(CommandId, Hash), (Vec<Intent>, Actor)>,
     /// Those that the router serves and the ledger does not have yet.
     unsettled: BTreeMap<DeploymentId, Intent>,
+    /// When the router first took each generation.
+    brought: BTreeMap<(DeploymentId, StreamVersion), Ms>,
     /// When somebody last decided on a deployment's weights, by the ledger's time.
     words: BTreeMap<DeploymentId, Timestamp>,
     pub commits: u64,
@@ -119,14 +130,36 @@ impl Checks {
         }
     }
 
-    /// A door is about to decide a command under a fence.
+    /// 9: what was done without the ledger is put away once the ledger has it, and no sooner.
+    pub fn put_away(&mut self, id: CommandId, recorded: bool) {
+        self.must(9, recorded, || {
+            format!("the rollback {id} without the ledger is put away, and the log does not have it")
+        });
+    }
+
+    /// A rollback without the ledger moves users from stacks of which none passes.
+    pub fn leaves_the_dead_without(&mut self, command: CommandId) {
+        self.left_the_dead_without.insert(command);
+    }
+
+    /// Says whether a command was carried out without the ledger and moved users from stacks of which none passed.
+    pub fn left_the_dead_without(&self, command: CommandId) -> bool {
+        self.left_the_dead_without.contains(&command)
+    }
+
+    /// A rollback was decided while no node passed of what users were on: it may be the second.
+    pub fn left_the_dead(&mut self, commit: CommitId) {
+        self.left_the_dead.insert(commit);
+    }
+
+    /// A server is about to decide a command under a fence.
     pub fn asked(&mut self, id: CommandId, command: &Command, fence: Fence) {
         self.asked.insert((id, command.hash()), (fence, command.clone()));
     }
 
-    /// A door carries a rollback out without the ledger, for `actor`.
+    /// A server carries a rollback out without the ledger, for `actor`.
     pub fn glass_broken(&mut self, intent: &Intent, actor: &Actor) {
-        // Sent again, the same command may be carried out so at another door too.
+        // Sent again, the same command may be carried out so at another server too.
         let known = self.intents.entry((intent.command.id, intent.command.hash));
         known.or_insert_with(|| (vec![], actor.clone())).0.push(intent.clone());
     }
@@ -134,7 +167,7 @@ impl Checks {
     /// 6: a launch has an intent in the log, and the same effect is always the same launch.
     pub fn launching(&mut self, launch: &Launch, _now: Ms) {
         let effect = launch.effect;
-        let intent = self.book.deployments.get(&launch.deployment).and_then(|of| of.launches.get(&effect));
+        let intent = self.model.deployments.get(&launch.deployment).and_then(|of| of.launches.get(&effect));
         let meant = intent.is_some_and(|intent| {
             (intent.stack, intent.slot, intent.attempt, intent.port)
                 == (launch.stack, launch.slot, launch.attempt, launch.port)
@@ -150,7 +183,7 @@ impl Checks {
         let Some(node) = cloud.nodes.get(&effect).filter(|node| node.runs(now)) else { return };
         let (id, stack) = (&node.launch.deployment, node.launch.stack);
         let mut why = None;
-        if let Some((_, of, _, found)) = self.book.owner(effect) {
+        if let Some((_, of, _, found)) = self.model.owner(effect) {
             let weight = |weights: &Option<Weights>| weights.as_ref().map_or(Weight::ZERO, |w| w.of(stack));
             if found.phase != Phase::Collecting {
                 why = Some(format!("no intent says so, its stack is {:?}", found.phase));
@@ -178,6 +211,7 @@ impl Checks {
         let Some(held) = cloud.router.entries.get(id).and_then(Routed::held) else { return };
         self.serves(&held.routes, now);
         let generation = held.routes.generation;
+        self.brought.entry((id.clone(), generation)).or_insert(now);
         let before = self.held.get(id).copied().unwrap_or_default();
         self.must(7, generation >= before, || format!("{id}: a late call brings generation {generation} back"));
         self.held.insert(id.clone(), generation.max(before));
@@ -196,7 +230,7 @@ impl Checks {
             return;
         }
         self.by_hand.remove(id);
-        let set = self.book.deployments.get(id).and_then(|of| of.set_at(generation::version(generation).0)).cloned();
+        let set = self.model.deployments.get(id).and_then(|of| of.set_at(generation::version(generation).0)).cloned();
         self.must(10, set.as_ref() == Some(&held.routes.weights), || {
             format!("{id}: the router serves {:?} of generation {generation}, set was {set:?}", held.routes.weights)
         });
@@ -209,7 +243,7 @@ impl Checks {
         self.must(7, *generation >= before, || format!("{id}: a late call brings generation {generation} back"));
         self.held.insert(id.clone(), (*generation).max(before));
         let meant =
-            self.book.deployments.get(id).is_some_and(|of| of.set_at(generation::version(*generation).0).is_none());
+            self.model.deployments.get(id).is_some_and(|of| of.set_at(generation::version(*generation).0).is_none());
         self.must(15, meant, || format!("{id} is served no more, and nobody retired it"));
     }
 
@@ -234,24 +268,27 @@ impl Checks {
         self.must(12, true_, || format!("#{offset}: {id} is said to have served {seen:?}, and did not"));
     }
 
-    /// 15: users are served by nodes that run, unless the cloud ended them.
+    /// 15: users are served by nodes that run. Excepted are nodes that the cloud ended, and for a short time nodes that were being
+    /// stopped already when a late call, or a rollback without the ledger, reached the router: the collector had looked before.
     pub fn users(&mut self, cloud: &mut Cloud, now: Ms) {
         for held in cloud.router.entries.values().filter_map(Routed::held) {
+            let id = &held.routes.deployment;
+            let brought_at = self.brought.get(&(id.clone(), held.routes.generation)).copied();
+            let brought_at = brought_at.filter(|at| now - at <= UNKNOWING_MAX);
             for (stack, _) in held.routes.weights.iter() {
                 let nodes = held.routes.backends.get(&stack).into_iter().flat_map(|of| &of.nodes);
-                let mut ours = None;
-                for node in nodes {
-                    match cloud.nodes.get(&node.effect) {
-                        Some(found) if found.runs(now) => {
-                            ours = None;
-                            break;
-                        }
-                        Some(found) if found.ended.is_some_and(|(_, by)| by == EndedBy::Us) => ours = Some(node.effect),
-                        _ => {}
-                    }
+                let nodes: Vec<EffectId> = nodes.map(|node| node.effect).collect();
+                let runs = |effect: &EffectId| cloud.nodes.get(effect).is_some_and(|found| found.runs(now));
+                if nodes.iter().any(runs) {
+                    continue;
                 }
-                if let Some(effect) = ours {
-                    let id = &held.routes.deployment;
+                let by_us = |effect: &EffectId| {
+                    let ended = cloud.nodes.get(effect).and_then(|found| found.ended);
+                    let under_way =
+                        brought_at.zip(cloud.fenced.get(effect)).is_some_and(|(at, stopped)| at >= *stopped);
+                    ended.is_some_and(|(_, by)| by == EndedBy::Us) && !under_way
+                };
+                if let Some(effect) = nodes.into_iter().find(by_us) {
                     let what = format!("users of {id} are sent to {stack}, whose node {effect} we took down");
                     return self.fail(15, what);
                 }
@@ -268,7 +305,7 @@ impl Checks {
     /// 6: no node runs long without an owner.
     fn check_orphans(&mut self, cloud: &Cloud, now: Ms) {
         let running = cloud.nodes.iter().filter(|(_, node)| node.runs(now)).map(|(effect, _)| *effect);
-        let unowned: Vec<EffectId> = running.filter(|effect| self.book.owner(*effect).is_none()).collect();
+        let unowned: Vec<EffectId> = running.filter(|effect| self.model.owner(*effect).is_none()).collect();
         self.unowned_since.retain(|effect, _| unowned.contains(effect));
         for effect in unowned {
             let since = *self.unowned_since.entry(effect).or_insert(now);
@@ -286,7 +323,7 @@ impl Checks {
     /// 9: everything that was asked for ends, or says why not.
     fn check_silence(&mut self, people: &People, now: Ms) {
         let mut silent = None;
-        for (id, of) in &self.book.deployments {
+        for (id, of) in &self.model.deployments {
             for (stack, found) in &of.stacks {
                 let since = age(found.requested_at, now);
                 // One that a rollback waits for is tried for ever; the deployment says that it is waited for.
@@ -311,8 +348,8 @@ impl Checks {
         }
     }
 
-    /// 13: a door refuses nothing that it knows to be done.
-    pub fn decided(&mut self, request: &Request, seen: usize, answer: &Answer) {
+    /// 13: a server refuses nothing that it knows to be done.
+    pub fn decided(&mut self, request: &Request, seen: usize, answer: &Reply) {
         let Err(refusal) = answer else { return };
         let done = self.counted.get(&request.id).is_some_and(|(_, offset)| (offset.0 as usize) < seen);
         let clear = !done
@@ -324,7 +361,7 @@ impl Checks {
     }
 
     /// 7 and 13: an answer is true, says why not, and a rollback is held up by nothing.
-    pub fn answered(&mut self, request: &Request, answer: &Answer) {
+    pub fn answered(&mut self, request: &Request, answer: &Reply) {
         let counted = self.counted.get(&request.id).copied();
         let command = &request.command;
         match answer {
@@ -337,7 +374,7 @@ impl Checks {
                 self.must(13, refusal.to_string().len() > 10, || format!("{command:?} is refused without a word"));
             }
         }
-        if let (Command::Rollback { .. }, Err(refusal)) = (command, answer) {
+        if let (Command::Rollback(_), Err(refusal)) = (command, answer) {
             let allowed = match refusal {
                 Refusal::Rejected(rejection) => {
                     use ledger::Rejection::{AllRejected, NoTarget, Unknown};
@@ -367,9 +404,10 @@ impl Checks {
     fn check_bytes(&mut self, log: &Kept) {
         let records = log.read();
         self.kept(log);
-        self.must(2, records.len() == self.book.leaves.len(), || "the log has lost records".to_owned());
-        let changed = std::iter::zip(&records, &self.book.leaves)
-            .position(|(bytes, leaf)| book::leaf(bytes) != *leaf && !bytes.starts_with(b"{\"malformed\""));
+        self.must(2, records.len() == self.model.leaves.len(), || "the log has lost records".to_owned());
+        let changed = std::iter::zip(&records, &self.model.leaves).position(|(bytes, leaf)| {
+            reference_model::leaf_hash(bytes) != *leaf && !bytes.starts_with(b"{\"malformed\"")
+        });
         if let Some(offset) = changed {
             self.fail(2, format!("#{offset} was changed after it was kept"));
         }
@@ -392,7 +430,7 @@ impl Checks {
     /// After an hour without trouble everything has come right.
     pub fn converged(&mut self, cloud: &Cloud, people: &People, now: Ms) {
         let mut wrong: Vec<(u8, String)> = Vec::new();
-        for (id, of) in &self.book.deployments {
+        for (id, of) in &self.model.deployments {
             let held = cloud.router.entries.get(id).and_then(Routed::held);
             match &of.set {
                 Some(set) if !of.drifted_home => {
@@ -435,7 +473,7 @@ impl Checks {
             }
         }
         for (effect, node) in &cloud.nodes {
-            let owned = self.book.owner(*effect).is_some();
+            let owned = self.model.owner(*effect).is_some();
             if !owned && node.runs(now) {
                 wrong.push((6, format!("node {effect} runs and belongs to nobody")));
             } else if !owned && node.removed_at.is_none() && node.ended.is_none_or(|(at, _)| now - at > UNOWNED_MAX) {
@@ -454,11 +492,11 @@ impl Checks {
     fn stacks_wrong(
         &self,
         id: &DeploymentId,
-        of: &book::Deployment,
+        of: &reference_model::Deployment,
         home: Option<&Weights>,
         now: Ms,
     ) -> Vec<(u8, String)> {
-        let wrong = |stack: &StackId, found: &book::Stack| {
+        let wrong = |stack: &StackId, found: &reference_model::Stack| {
             let what = match found.phase {
                 Phase::Starting => "is still starting".to_owned(),
                 // What is collected by its age may have become old enough only now.

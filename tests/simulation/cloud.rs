@@ -5,9 +5,9 @@ use std::net::SocketAddr;
 
 use schemas::{DeploymentId, EffectId, Hash, StackId, StreamVersion};
 use workers::checks::Probe;
-use workers::nodes::{Exit, Fault, Instance, Launch, Seen, Stopped};
+use workers::nodes::{Exit, Fault, Instance, Launch, Observed, Stopped};
 use workers::traffic::routes::{Admission, Refusal};
-use workers::traffic::{Counts, Entry, Held, Histogram, Measures, NodeMeasures, Routes, StackMeasures};
+use workers::traffic::{Counts, Entry, HeldRoutes, Histogram, Measures, NodeMeasures, Routes, StackMeasures};
 
 use crate::rules::Rules;
 use crate::world::{Ms, time_at};
@@ -115,10 +115,10 @@ impl Cloud {
     /// Launches a node once an effect; `visible_after` later it can be seen.
     pub fn launch(&mut self, launch: &Launch, now: Ms, visible_after: Ms) -> Result<Instance, Fault> {
         if self.fenced.contains_key(&launch.effect) {
-            return Err(Fault::Permanent("it was stopped; its effect starts no more".to_owned()));
+            return Err(Fault::Permanent("it was stopped; it cannot be started again by the same effect".to_owned()));
         }
         if let Some(node) = self.nodes.get(&launch.effect) {
-            let ended = || Fault::Permanent("it has ended; its effect starts no more".to_owned());
+            let ended = || Fault::Permanent("it has ended; it cannot be started again by the same effect".to_owned());
             return if node.runs(now) { Ok(node.instance.clone()) } else { Err(ended()) };
         }
         let nature = self.nature(launch);
@@ -169,16 +169,16 @@ impl Cloud {
     }
 
     /// Returns the nodes as they could be seen at `then`.
-    pub fn look(&self, then: Ms) -> BTreeMap<EffectId, Seen> {
+    pub fn look(&self, then: Ms) -> BTreeMap<EffectId, Observed> {
         let there = self.nodes.iter().filter(|(_, node)| {
             node.created_at <= then && node.visible_at <= then && node.removed_at.is_none_or(|at| at > then)
         });
         let seen = |node: &Node| match node.ended {
             Some((at, by)) if at <= then => {
                 let code = (by == EndedBy::Cloud).then_some(1);
-                Seen::Exited(Exit { code, stopped: by == EndedBy::Us, ..Exit::default() })
+                Observed::Exited(Exit { code, stopped: by == EndedBy::Us, ..Exit::default() })
             }
-            _ => Seen::Running(node.instance.clone()),
+            _ => Observed::Running(node.instance.clone()),
         };
         there.map(|(effect, node)| (*effect, seen(node))).collect()
     }
@@ -246,11 +246,11 @@ impl Cloud {
 
 impl Router {
     /// Takes routes as the real one does.
-    pub fn apply(&mut self, rules: &Rules, routes: &Routes) -> Result<Held, Refusal> {
+    pub fn apply(&mut self, rules: &Rules, routes: &Routes) -> Result<HeldRoutes, Refusal> {
         let entry = self.entries.get(&routes.deployment);
         let admission = (rules.admit)(entry, routes)?;
         let listening = SocketAddr::from(([10, 0, 0, 2], 80));
-        let held = Held { routes: routes.clone(), listening };
+        let held = HeldRoutes { routes: routes.clone(), listening };
         if admission == Admission::Apply {
             self.entries.insert(routes.deployment.clone(), Entry::Routed(held.clone()));
         }

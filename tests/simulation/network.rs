@@ -3,12 +3,12 @@
 use std::rc::Rc;
 
 use bytes::Bytes;
-use ledger::decide::Now;
+use ledger::decision::Now;
 use ledger::execute::{Asked, Prepared, Refusal};
 use ledger::log::memory::MemoryLog;
 use ledger::view::{Folded, View};
 use schemas::envelope::{COMMIT_BYTES_MAX, CommandRef};
-use schemas::{CommitId, DeploymentId, Offset};
+use schemas::{CommandId, CommitId, DeploymentId, Offset};
 
 use crate::clocks::Clock;
 use crate::process::{Pid, Process};
@@ -84,10 +84,10 @@ pub enum Owner {
     Lease,
     /// A worker that records something about a deployment.
     Outcome(DeploymentId),
-    /// A door that carries a request out.
+    /// A server that carries a request out.
     Request(usize),
-    /// A door that records what was done without the ledger.
-    Keeper,
+    /// A server that records what was done without the ledger.
+    Reconciler(usize, CommandId),
 }
 
 /// Bytes on their way to the log.
@@ -246,9 +246,9 @@ impl World {
                 return self.crash(pid, "its append landed, its verdict was not seen");
             }
         }
-        let is_door = self.hosts.iter().any(|host| host.process == Some(pid) && host.role.is_none());
-        if is_door && !self.calm && self.dice.chance(25) {
-            self.tally.doors_before_answer += 1;
+        let is_server = self.hosts.iter().any(|host| host.process == Some(pid) && host.role.is_none());
+        if is_server && !self.calm && self.dice.chance(25) {
+            self.tally.servers_before_answer += 1;
             return self.crash(pid, "a command was appended, nobody was answered");
         }
         let back = self.dice.range(1, 40);
@@ -365,8 +365,7 @@ impl World {
             Owner::Lease => self.lease_settled(pid, result.is_ok()),
             Owner::Outcome(id) => self.outcome_settled(pid, &id, &result),
             Owner::Request(request) => self.executed(pid, request, result),
-            // The file is there until its command is in the log.
-            Owner::Keeper => {}
+            Owner::Reconciler(host, id) => self.glass_recorded(host, id, &result),
         }
     }
 }

@@ -9,9 +9,9 @@ use ledger::view::Folded;
 use replay::{Moment, Reader};
 use schemas::{DeploymentId, Event, StackId, Timestamp, Weight, Weights, traffic};
 
-use crate::book;
 use crate::checks::Checks;
 use crate::network::Kept;
+use crate::reference_model;
 use crate::rules::Rules;
 use crate::world::{Ms, time_at};
 
@@ -37,7 +37,7 @@ impl Checks {
         let Some(from) = commit.took_effect().filter(|from| *from < folded.time) else { return };
         for (stream, event) in commit.events.iter().flat_map(|read| &read.event) {
             if let (Event::Traffic(traffic::Event::GlassBroken(broken)), Some(deployment)) =
-                (event, book::deployment_of(&stream.to_string()))
+                (event, reference_model::deployment_of(&stream.to_string()))
             {
                 self.outages.push(Outage { deployment, to: broken.to, from, until: folded.time, landed: now });
             }

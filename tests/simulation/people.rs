@@ -1,4 +1,4 @@
-//! People and pipelines: what they want, the doors (api nodes) they ask, and how they take an answer.
+//! People and pipelines: what they want, the API servers that they ask, and how they take an answer.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,7 +6,7 @@ use ledger::State;
 use ledger::decide::is_rollback;
 use ledger::deployment::{Deployment, Phase, Stack};
 use ledger::execute::{Asked, Refusal, What};
-use schemas::command::{Command, PlanAsked, Share};
+use schemas::command::{self, Command, PlanAsked, StackWeight};
 use schemas::envelope::{About, CommandRef};
 use schemas::policy::{HoldAfter, Policy};
 use schemas::run::{Artifact, Capacity, HttpCheck, RunSpec};
@@ -17,15 +17,15 @@ use schemas::{
 };
 use workers::effect::Effect;
 
+use crate::break_glass::PATIENCE;
 use crate::cloud::Nature;
-use crate::glass::PATIENCE;
 use crate::network::{Begun, Owner, Settled, Settling};
 use crate::process::{Pid, Process, What as Runs};
 use crate::world::{Event, MINUTE, Ms, SECOND, World};
 
 /// An api node: requests about the same stream take turns, but for a rollback.
 #[derive(Default)]
-pub struct Door {
+pub struct Server {
     turns: Vec<(usize, Vec<Stream>)>,
     waiting: Vec<(usize, Vec<Stream>)>,
 }
@@ -41,11 +41,11 @@ pub struct Request {
     pub asked_at: Ms,
     sent: u32,
     /// How it ended, for the one who asked.
-    pub end: Option<Answer>,
+    pub end: Option<Reply>,
 }
 
 /// How a request ended.
-pub type Answer = Result<Settled, Refusal>;
+pub type Reply = Result<Settled, Refusal>;
 
 /// Everybody who asks.
 #[derive(Default)]
@@ -75,9 +75,9 @@ impl World {
         }
         let next = self.dice.range(4 * SECOND, 30 * SECOND);
         self.after(next, Event::Want);
-        let doors: Vec<Pid> = self.hosts.iter().filter(|h| h.role.is_none()).filter_map(|h| h.process).collect();
-        let Some(door) = self.dice.pick(&doors) else { return };
-        let view = self.log.view(self.processes[door].seen);
+        let servers: Vec<Pid> = self.hosts.iter().filter(|h| h.role.is_none()).filter_map(|h| h.process).collect();
+        let Some(server) = self.dice.pick(&servers) else { return };
+        let view = self.log.view(self.processes[server].seen);
         let Some(command) = self.wish(view.state()) else { return };
         let fence = command.deployment().and_then(|id| view.state().deployment(id)).map(|of| of.traffic.fence);
         self.ask(command, fence.unwrap_or_default());
@@ -86,10 +86,10 @@ impl World {
     /// Sends a command: now, later than those after it, twice, or its id with something else.
     pub fn ask(&mut self, command: Command, fence: Fence) {
         let kind = match command {
-            Command::Release { .. } => ActorKind::Pipeline,
-            Command::New { then_roll: Some(_), .. }
-            | Command::Renew { then_roll: Some(_), .. }
-            | Command::Roll { .. }
+            Command::Release(_) => ActorKind::Pipeline,
+            Command::New(command::New { then_roll: Some(_), .. })
+            | Command::Renew(command::Renew { then_roll: Some(_), .. })
+            | Command::Roll(_)
                 if self.dice.chance(500) =>
             {
                 ActorKind::Pipeline
@@ -109,12 +109,13 @@ impl World {
         self.post(request, after);
         if !self.calm && self.dice.chance(60) {
             let again = self.dice.range(1, 2 * MINUTE);
-            let host = self.some_door();
+            let host = self.some_server();
             self.after(after + again, Event::Arrive { request, host });
         }
         if !self.calm && self.dice.chance(20) {
             let mut other = self.people.requests[request].clone();
-            other.command = Command::Rollback { deployment: deployments()[0].clone(), unready: false };
+            other.command =
+                Command::Rollback(command::Rollback { deployment: deployments()[0].clone(), unready: false });
             if other.command != self.people.requests[request].command {
                 self.people.requests.push(other);
                 self.post(request + 1, after + 10 * SECOND);
@@ -123,14 +124,14 @@ impl World {
     }
 
     fn post(&mut self, request: usize, after: Ms) {
-        let host = self.some_door();
+        let host = self.some_server();
         self.people.requests[request].sent += 1;
         let sent = self.people.requests[request].sent;
         self.after(after, Event::Arrive { request, host });
         self.after(after + 20 * SECOND, Event::Nag(request, sent));
     }
 
-    fn some_door(&mut self) -> usize {
+    fn some_server(&mut self) -> usize {
         usize::try_from(self.dice.range(0, 2)).unwrap_or(0)
     }
 
@@ -142,7 +143,7 @@ impl World {
         }
     }
 
-    /// A request reaches a door.
+    /// A request reaches a server.
     pub fn arrive(&mut self, request: usize, host: usize) {
         let Some(pid) = self.hosts[host].process else { return };
         let command = &self.people.requests[request].command;
@@ -151,12 +152,13 @@ impl World {
         if is_rollback(command) {
             return self.execute(pid, request);
         }
-        let Some(Process { what: Runs::Door(door), .. }) = self.processes.get_mut(&pid) else { return };
-        let taken = door.turns.iter().chain(&door.waiting).any(|(_, held)| held.iter().any(|s| streams.contains(s)));
+        let Some(Process { what: Runs::Server(server), .. }) = self.processes.get_mut(&pid) else { return };
+        let taken =
+            server.turns.iter().chain(&server.waiting).any(|(_, held)| held.iter().any(|s| streams.contains(s)));
         if taken {
-            door.waiting.push((request, streams));
+            server.waiting.push((request, streams));
         } else {
-            door.turns.push((request, streams));
+            server.turns.push((request, streams));
             self.execute(pid, request);
         }
     }
@@ -168,7 +170,7 @@ impl World {
         let here = || command.deployment().map(|of| view.state().deployment(of).map_or(Fence(0), |d| d.traffic.fence));
         let fence = fence.or_else(here);
         self.checks.asked(id, &command, fence.unwrap_or_default());
-        let needs_reason = command.asks_again() || matches!(command, Command::Hold { .. });
+        let needs_reason = command.asks_again() || matches!(command, Command::Hold(_));
         let reason = needs_reason.then(|| "it was mended".to_owned());
         let about = About { actor, cause: None, correlation: None, reason, traceparent: None, effective_at: None };
         let reference = CommandRef { id, hash: command.hash() };
@@ -179,7 +181,7 @@ impl World {
             about,
         };
         let settling = Settling::new(process, Owner::Request(request), asked, rollback, rollback);
-        let is_back = matches!(&self.people.requests[request].command, Command::Rollback { .. });
+        let is_back = matches!(&self.people.requests[request].command, Command::Rollback(_));
         match self.begin(settling, &view) {
             Begun::Pending if is_back => self.after(PATIENCE, Event::BreakGlass(pid, request)),
             Begun::Pending | Begun::Crashed => {}
@@ -187,8 +189,8 @@ impl World {
         }
     }
 
-    /// A door knows what became of a request.
-    pub fn executed(&mut self, pid: Pid, request: usize, result: Answer) {
+    /// A server knows what became of a request.
+    pub fn executed(&mut self, pid: Pid, request: usize, result: Reply) {
         let rollback = is_rollback(&self.people.requests[request].command);
         let seen = self.processes.get(&pid).map_or(0, |process| process.seen);
         self.checks.decided(&self.people.requests[request], seen, &result);
@@ -204,17 +206,17 @@ impl World {
     }
 
     fn next_turn(&mut self, pid: Pid, request: usize) {
-        let Some(Process { what: Runs::Door(door), .. }) = self.processes.get_mut(&pid) else { return };
-        door.turns.retain(|(of, _)| *of != request);
+        let Some(Process { what: Runs::Server(server), .. }) = self.processes.get_mut(&pid) else { return };
+        server.turns.retain(|(of, _)| *of != request);
         let mut next = Vec::new();
-        for (of, streams) in std::mem::take(&mut door.waiting) {
+        for (of, streams) in std::mem::take(&mut server.waiting) {
             let held = |held: &[(usize, Vec<Stream>)]| {
                 held.iter().any(|(_, others)| others.iter().any(|stream| streams.contains(stream)))
             };
-            if held(&door.turns) || held(&door.waiting) {
-                door.waiting.push((of, streams));
+            if held(&server.turns) || held(&server.waiting) {
+                server.waiting.push((of, streams));
             } else {
-                door.turns.push((of, streams));
+                server.turns.push((of, streams));
                 next.push(of);
             }
         }
@@ -232,13 +234,13 @@ impl World {
         if answer.commit.is_none() || deployment.traffic.set.as_ref().map(|set| set.commit) != answer.commit {
             return;
         }
-        if let Some(routes) = workers::traffic_shifter::routes(view.state(), id, deployment) {
+        if let Some(routes) = workers::routing::routes(view.state(), id, deployment) {
             self.send_call(pid, &name, Effect::Route(Box::new(routes)));
         }
     }
 
     /// An answer reaches who asked.
-    pub fn answered(&mut self, request: usize, answer: Answer) {
+    pub fn answered(&mut self, request: usize, answer: Reply) {
         self.trace.add(self.now, format_args!("#{request} is answered {}", shown_answer(&answer)));
         let asked = &mut self.people.requests[request];
         if matches!(answer, Err(Refusal::Indeterminate { .. } | Refusal::NotTaken(_))) {
@@ -269,9 +271,12 @@ impl World {
         let Some(of) = of else {
             return match newest {
                 None => Some(self.release(&id.service)),
-                Some(version) => {
-                    Some(Command::New { deployment: id, version, then_roll: Some(PlanAsked::default()), again: false })
-                }
+                Some(version) => Some(Command::New(command::New {
+                    deployment: id,
+                    version,
+                    then_roll: Some(PlanAsked::default()),
+                    again: false,
+                })),
             };
         };
         self.wish_for(&id, of, &versions, newest?)
@@ -287,17 +292,17 @@ impl World {
         let live = of.rollout.as_ref().filter(|rollout| rollout.is_live());
         let deployment = id.clone();
         if !of.holds.is_empty() && self.dice.chance(120) {
-            return Some(Command::LiftHold { deployment, only: None });
+            return Some(Command::LiftHold(command::LiftHold { deployment, only: None }));
         }
         let dice = self.dice.range(0, 100);
         if let Some(rollout) = live {
             let paused = !rollout.is_running();
             return match dice {
-                0..6 => Some(Command::Pause { deployment }),
-                6..26 if paused => Some(Command::Resume { deployment }),
-                26..31 => Some(Command::Abort { deployment }),
-                31..36 => Some(Command::Promote { deployment }),
-                36..44 => Some(Command::Rollback { deployment, unready: self.dice.chance(100) }),
+                0..6 => Some(Command::Pause(command::Pause { deployment })),
+                6..26 if paused => Some(Command::Resume(command::Resume { deployment })),
+                26..31 => Some(Command::Abort(command::Abort { deployment })),
+                31..36 => Some(Command::Promote(command::Promote { deployment })),
+                36..44 => Some(Command::Rollback(command::Rollback { deployment, unready: self.dice.chance(100) })),
                 44..50 => self.traffic(id, &ready),
                 50..56 => self.roll(id, of, &ready),
                 56..64 => Some(self.release(&id.service)),
@@ -313,20 +318,25 @@ impl World {
         match dice {
             0..18 if !has_newest => {
                 let then_roll = self.dice.chance(600).then(|| self.plan());
-                Some(Command::New { deployment, version: newest, then_roll, again: self.dice.chance(300) })
+                Some(Command::New(command::New {
+                    deployment,
+                    version: newest,
+                    then_roll,
+                    again: self.dice.chance(300),
+                }))
             }
             0..18 => Some(self.release(&id.service)),
             18..30 => Some(self.release(&id.service)),
             30..55 if serving.is_some() => self.roll(id, of, &ready),
             30..62 => self.traffic(id, &ready),
-            62..72 => Some(Command::Rollback { deployment, unready: self.dice.chance(100) }),
-            72..75 => Some(Command::Resume { deployment }),
-            75..78 => Some(Command::Abort { deployment }),
+            62..72 => Some(Command::Rollback(command::Rollback { deployment, unready: self.dice.chance(100) })),
+            72..75 => Some(Command::Resume(command::Resume { deployment })),
+            75..78 => Some(Command::Abort(command::Abort { deployment })),
             78..82 => Some(self.apply(&id.service)),
-            82..85 if id.environment.as_str() == "test" => Some(Command::Retire { deployment }),
+            82..85 if id.environment.as_str() == "test" => Some(Command::Retire(command::Retire { deployment })),
             85..92 if self.dice.chance(500) => {
                 let version = self.dice.pick(all)?.clone();
-                Some(Command::New { deployment, version, then_roll: None, again: false })
+                Some(Command::New(command::New { deployment, version, then_roll: None, again: false }))
             }
             85..92 => self.delivered(id, of, all, newest),
             92..95 => Some(self.hold(id)),
@@ -337,14 +347,19 @@ impl World {
 
     fn hold(&mut self, id: &DeploymentId) -> Command {
         let for_ms = self.dice.chance(700).then(|| self.dice.range(SECOND, 5 * MINUTE));
-        Command::Hold { deployment: id.clone(), for_ms }
+        Command::Hold(command::Hold { deployment: id.clone(), for_ms })
     }
 
     /// Somebody wants what users are on in a new stack, or any release.
     fn renew(&mut self, id: &DeploymentId, all: &[Version]) -> Option<Command> {
         let version = if self.dice.chance(700) { None } else { Some(self.dice.pick(all)?.clone()) };
         let then_roll = self.dice.chance(700).then(|| self.plan());
-        Some(Command::Renew { deployment: id.clone(), version, then_roll, again: self.dice.chance(300) })
+        Some(Command::Renew(command::Renew {
+            deployment: id.clone(),
+            version,
+            then_roll,
+            again: self.dice.chance(300),
+        }))
     }
 
     /// A pipeline asks for the rollout of what was merged last, or comes late with what was merged before.
@@ -352,29 +367,29 @@ impl World {
         let version = if self.dice.chance(600) { newest } else { self.dice.pick(all)?.clone() };
         let stands = of.stacks.values().any(|stack| stack.version == version);
         let then_roll = Some(self.plan());
-        (!stands).then(|| Command::New { deployment: id.clone(), version, then_roll, again: false })
+        (!stands).then(|| Command::New(command::New { deployment: id.clone(), version, then_roll, again: false }))
     }
 
     fn traffic(&mut self, id: &DeploymentId, ready: &[StackName]) -> Option<Command> {
         let stacks: Vec<StackName> = ready.iter().cloned().collect::<BTreeSet<_>>().into_iter().collect();
         let first = self.dice.pick(&stacks)?.clone();
         let rest: Vec<StackName> = stacks.into_iter().filter(|stack| *stack != first).collect();
-        let mut shares = vec![Share { version: first, weight: Weight::FULL }];
+        let mut shares = vec![StackWeight { version: first, weight: Weight::FULL }];
         for other in rest.into_iter().take(3) {
             if self.dice.chance(350) {
                 let points = u16::try_from(self.dice.range(1, 40)).unwrap_or(1) * 50;
                 let weight = Weight::from_basis_points(points).ok()?;
                 let left = shares[0].weight.basis_points().checked_sub(points)?;
                 shares[0].weight = Weight::from_basis_points(left).ok()?;
-                shares.push(Share { version: other, weight });
+                shares.push(StackWeight { version: other, weight });
             }
         }
-        Some(Command::Traffic {
+        Some(Command::Traffic(command::Traffic {
             deployment: id.clone(),
             shares,
             supersede: self.dice.chance(300),
             again: self.dice.chance(300),
-        })
+        }))
     }
 
     fn roll(&mut self, id: &DeploymentId, of: &Deployment, ready: &[StackName]) -> Option<Command> {
@@ -384,7 +399,7 @@ impl World {
         let others: Vec<&StackName> = ready.iter().filter(|name| **name != from).collect();
         let to = (*self.dice.pick(&others)?).clone();
         let (supersede, again) = (self.dice.chance(300), self.dice.chance(300));
-        Some(Command::Roll { deployment: id.clone(), from, to, plan: self.plan(), supersede, again })
+        Some(Command::Roll(command::Roll { deployment: id.clone(), from, to, plan: self.plan(), supersede, again }))
     }
 
     fn plan(&mut self) -> PlanAsked {
@@ -423,7 +438,7 @@ impl World {
             capacity: Capacity { nodes, min_ready },
             policy,
         };
-        Command::Apply { service: service.clone(), definition: Box::new(definition) }
+        Command::Apply(command::Apply { service: service.clone(), definition: Box::new(definition) })
     }
 
     fn release(&mut self, service: &ServiceName) -> Command {
@@ -442,7 +457,7 @@ impl World {
         self.cloud.natures.insert(artifact(service, &version, "a").sha256, nature);
         self.trace.add(self.now, format_args!("{service} {version} is {nature:?}"));
         let mut release = released(service, version, "a");
-        if let Command::Release { fixes, version, .. } = &mut release
+        if let Command::Release(command::Release { fixes, version, .. }) = &mut release
             && self.dice.chance(300)
         {
             let before = self.people.released.get(service).copied().unwrap_or(0).saturating_sub(1);
@@ -456,20 +471,36 @@ impl World {
         let [deployment, _, _] = deployments();
         let (service, version): (ServiceName, Version) =
             (deployment.service.clone(), "1.1.0".parse().expect("a version"));
-        let share = |weight| Share { version: version.clone().into(), weight: Weight::from_percent(weight) };
+        let share = |weight| StackWeight { version: version.clone().into(), weight: Weight::from_percent(weight) };
         match self.dice.range(0, 7) {
             // The stream of this one may hold what this program does not understand.
             6 => {
-                let Command::Apply { definition, .. } = self.apply(&service) else { unreachable!() };
-                Command::Apply { service: "alien".parse().expect("a service"), definition }
+                let Command::Apply(command::Apply { definition, .. }) = self.apply(&service) else { unreachable!() };
+                Command::Apply(command::Apply { service: "alien".parse().expect("a service"), definition })
             }
-            0 => Command::Traffic { deployment, shares: vec![share(90)], supersede: true, again: false },
-            1 => Command::Traffic { deployment, shares: vec![], supersede: true, again: false },
-            2 => Command::Traffic { deployment, shares: vec![share(50), share(50)], supersede: true, again: false },
-            3 => Command::Rollback { deployment: "production/nobody".parse().expect("a deployment"), unready: false },
-            4 => {
-                Command::New { deployment, version: "9.9.9".parse().expect("a version"), then_roll: None, again: false }
-            }
+            0 => Command::Traffic(command::Traffic {
+                deployment,
+                shares: vec![share(90)],
+                supersede: true,
+                again: false,
+            }),
+            1 => Command::Traffic(command::Traffic { deployment, shares: vec![], supersede: true, again: false }),
+            2 => Command::Traffic(command::Traffic {
+                deployment,
+                shares: vec![share(50), share(50)],
+                supersede: true,
+                again: false,
+            }),
+            3 => Command::Rollback(command::Rollback {
+                deployment: "production/nobody".parse().expect("a deployment"),
+                unready: false,
+            }),
+            4 => Command::New(command::New {
+                deployment,
+                version: "9.9.9".parse().expect("a version"),
+                then_roll: None,
+                again: false,
+            }),
             // A version once released, with another artifact.
             _ => released(&service, version, "b"),
         }
@@ -479,7 +510,7 @@ impl World {
 fn released(service: &ServiceName, version: Version, content: &str) -> Command {
     let artifact = artifact(service, &version, content);
     let (args, env, source) = (None, BTreeMap::new(), release::Source::default());
-    Command::Release { service: service.clone(), version, artifact, args, env, source, fixes: None }
+    Command::Release(command::Release { service: service.clone(), version, artifact, args, env, source, fixes: None })
 }
 
 fn artifact(service: &ServiceName, version: &Version, content: &str) -> Artifact {
@@ -491,7 +522,7 @@ fn shown(command: &Command) -> String {
     serde_json::to_string(command).expect("plain JSON").chars().take(300).collect()
 }
 
-fn shown_answer(answer: &Answer) -> String {
+fn shown_answer(answer: &Reply) -> String {
     match answer {
         Ok(settled) => format!("{settled:?}"),
         Err(refusal) => refusal.to_string(),

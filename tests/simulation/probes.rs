@@ -4,8 +4,9 @@ use ledger::View;
 use ledger::decide::asks_probes;
 use ledger::deployment::{Deployment, Stack, rollback};
 use ledger::execute::{Asked, What};
-use schemas::command::{Command, DeploymentOutcome, Outcome};
+use schemas::command::{self, Command};
 use schemas::envelope::Draft;
+use schemas::outcome::{self, DeploymentOutcome, Outcome};
 use schemas::traffic::{self, Purpose};
 use schemas::{EffectId, Event, Probed, StackId};
 use workers::checks::Probe;
@@ -19,10 +20,14 @@ impl World {
         let probed = match &mut asked.what {
             What::Command { command, probed, .. } if asks_probes(command) => probed,
             What::Outcome {
-                outcome: Outcome::Deployment { outcome: DeploymentOutcome::SendBack { probed, .. }, .. },
+                outcome:
+                    Outcome::Deployment(outcome::DeploymentReport {
+                        outcome: DeploymentOutcome::SendBack(outcome::SendBack { probed, .. }),
+                        ..
+                    }),
                 ..
             } => probed,
-            What::Command { .. } | What::Outcome { .. } | What::Glass { .. } => return,
+            What::Command { .. } | What::Outcome { .. } | What::BreakGlass { .. } => return,
         };
         *probed = Probed::default();
         for stack in rollback::to_probe(of) {
@@ -44,9 +49,14 @@ impl World {
     /// asked.
     pub fn check_going_back(&mut self, asked: &Asked, draft: &Draft, view: &View) {
         let Some((id, of)) = asked.deployment().and_then(|id| Some((id, view.state().deployment(id)?))) else { return };
+        let told_of = told(asked);
+        let decided_before = asked.command.is_some_and(|command| self.checks.left_the_dead_without(command.id));
+        if leaves_the_dead(of, &told_of) || decided_before {
+            self.checks.left_the_dead(draft.id);
+        }
         let Some(to) = goes_back_to(draft) else { return };
         if !asked.is_unready() {
-            self.check_target(&id.to_string(), of, to, &told(asked));
+            self.check_target(&id.to_string(), of, to, &told_of);
         }
     }
 
@@ -75,20 +85,30 @@ impl World {
         self.trace.add(self.now, format_args!("the rollback target of {id}, {}, is dead for a while", target.version));
         if self.dice.chance(600) {
             let unready = self.dice.chance(100);
-            self.ask(Command::Rollback { deployment: id, unready }, of.traffic.fence);
+            self.ask(Command::Rollback(command::Rollback { deployment: id, unready }), of.traffic.fence);
         }
     }
 }
 
 /// What an asked rollback was told.
+/// Says whether no stack that users are on passes, by what is told or known of it.
+pub fn leaves_the_dead(of: &Deployment, told: &Probed) -> bool {
+    let fails = |stack: StackId| told.failure(stack).is_some() || !of.can_be_called(stack);
+    of.traffic.set.as_ref().is_some_and(|set| set.weights.iter().all(|(stack, _)| fails(stack)))
+}
+
 fn told(asked: &Asked) -> Probed {
     match &asked.what {
         What::Command { probed, .. } => probed.clone(),
         What::Outcome {
-            outcome: Outcome::Deployment { outcome: DeploymentOutcome::SendBack { probed, .. }, .. },
+            outcome:
+                Outcome::Deployment(outcome::DeploymentReport {
+                    outcome: DeploymentOutcome::SendBack(outcome::SendBack { probed, .. }),
+                    ..
+                }),
             ..
         } => probed.clone(),
-        What::Outcome { .. } | What::Glass { .. } => Probed::default(),
+        What::Outcome { .. } | What::BreakGlass { .. } => Probed::default(),
     }
 }
 

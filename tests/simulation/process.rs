@@ -1,4 +1,4 @@
-//! Processes: workers and api nodes (doors), each with its own view of the log, and what happens to them.
+//! Processes: workers and API servers, each with its own view of the log, and what happens to them.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
@@ -6,17 +6,18 @@ use std::time::Duration;
 
 use ledger::execute::{Asked, Refusal};
 use ledger::{Rejection, View};
-use schemas::command::Outcome;
-use schemas::glass::Intent;
+use schemas::break_glass::Intent;
+use schemas::outcome::{self, Outcome};
 use schemas::{CommandId, DeploymentId, Role, Timestamp};
 use workers::effect::{Done, Effect, Key};
 use workers::facts::Facts;
-use workers::looks::{Looks, Pace, Sight};
+use workers::poll::{Pace, PollResult, PollSchedule};
+use workers::reactor::Reactor;
 use workers::runtime::{IDLE_MAX, IDLE_MIN, cause_of};
 
 use crate::clocks::Clock;
 use crate::network::{Begun, Owner, Settled, Settling};
-use crate::people::Door;
+use crate::people::Server;
 use crate::tally::Point;
 use crate::world::{Event, MINUTE, Ms, SECOND, World};
 
@@ -32,15 +33,22 @@ pub struct Host {
     /// It is there from the beginning.
     pub is_first: bool,
     pub process: Option<Pid>,
-    /// What was done here without the ledger, on disk until the ledger has it.
-    pub intents: BTreeMap<CommandId, Intent>,
+    /// What was done here without the ledger, until the ledger has it.
+    pub intents: BTreeMap<CommandId, Pending>,
     /// How far its clock was set ahead, in milliseconds.
     pub set: i64,
     started: u32,
 }
 
+/// What was done without the ledger.
+pub struct Pending {
+    pub intent: Intent,
+    /// Whether it is on disk; otherwise it is gone with the process.
+    pub written: bool,
+}
+
 impl Host {
-    /// Returns every host: two for each role and two doors.
+    /// Returns every host: two for each role and two servers.
     pub fn all() -> Vec<Self> {
         let host = |name, role, is_first| Self {
             name,
@@ -52,8 +60,8 @@ impl Host {
             started: 0,
         };
         vec![
-            host("door-x", None, true),
-            host("door-y", None, true),
+            host("server-x", None, true),
+            host("server-y", None, true),
             host("provisioner-a", Some(Role::Provisioner), true),
             host("provisioner-b", Some(Role::Provisioner), false),
             host("shifter-a", Some(Role::TrafficShifter), true),
@@ -73,6 +81,10 @@ pub struct Process {
     pub seen: usize,
     /// It hears nothing of the log until then.
     pub cut_until: Ms,
+    /// It does nothing at all until then: it was stopped, or its machine slept.
+    pub still_until: Ms,
+    /// Since when it stood still, if it did and has not acted since.
+    pub stood_still: Option<Ms>,
     /// Its wall clock.
     pub clock: Clock,
     pub what: What,
@@ -81,7 +93,7 @@ pub struct Process {
 /// What a process does.
 pub enum What {
     Worker(Box<Worker>),
-    Door(Door),
+    Server(Server),
 }
 
 /// A worker: the runtime's loop in small, around the same `react`, facts and looks.
@@ -89,13 +101,14 @@ pub struct Worker {
     role: Role,
     born: Ms,
     facts: Facts,
-    looks: Looks,
+    schedule: PollSchedule,
+    reactor: Reactor,
     stage: Stage,
     inbox: Vec<News>,
     queued: BTreeMap<DeploymentId, VecDeque<Outcome>>,
     open: BTreeSet<DeploymentId>,
     changed: bool,
-    /// When its last reaction and its looks want to be woken.
+    /// When its last reaction and its polls want to be woken.
     plan: (Option<Timestamp>, Duration),
     token: u64,
     /// Effects whose replies came, and that no append followed yet.
@@ -114,7 +127,7 @@ enum Stage {
 /// Something a worker hears of.
 pub enum News {
     Done(Key, &'static str, Done),
-    Seen(Sight),
+    Seen(PollResult),
 }
 
 /// How often a worker may react at one moment before it counts as running hot.
@@ -134,18 +147,18 @@ impl Process {
         self.clock.wall(now)
     }
 
-    /// Returns when it began; a door does nothing for which that matters.
+    /// Returns when it began; a server does nothing for which that matters.
     pub fn born(&self) -> Ms {
         match &self.what {
             What::Worker(worker) => worker.born,
-            What::Door(_) => 0,
+            What::Server(_) => 0,
         }
     }
 
     pub fn worker(&mut self) -> Option<&mut Worker> {
         match &mut self.what {
             What::Worker(worker) => Some(worker),
-            What::Door(_) => None,
+            What::Server(_) => None,
         }
     }
 }
@@ -161,12 +174,13 @@ impl World {
         self.hosts[host].started += 1;
         let Host { name, role, started, .. } = self.hosts[host];
         let what = match role {
-            None => What::Door(Door::default()),
+            None => What::Server(Server::default()),
             Some(role) => What::Worker(Box::new(Worker {
                 role,
                 born: self.now,
                 facts: Facts::default(),
-                looks: Looks::new(role, pace()),
+                schedule: PollSchedule::new(role, pace()),
+                reactor: Reactor::new(role),
                 stage: Stage::Taking,
                 inbox: vec![],
                 queued: BTreeMap::new(),
@@ -183,7 +197,10 @@ impl World {
         let (name, seen) = (format!("{name}-{started}"), self.log.end());
         self.checks.reread(&self.log);
         self.trace.add(self.now, format_args!("{name} starts"));
-        self.processes.insert(pid, Process { pid, host, name, seen, cut_until: 0, clock, what });
+        self.processes.insert(
+            pid,
+            Process { pid, host, name, seen, cut_until: 0, still_until: 0, stood_still: None, clock, what },
+        );
         if role.is_some() {
             self.take_lease(pid);
         }
@@ -194,7 +211,8 @@ impl World {
         let (holder, view) = (process.name.clone(), self.log.view(process.seen));
         let Some(role) = process.worker().map(|worker| worker.role) else { return };
         let from = view.state().lease(role).holder;
-        let outcome = Outcome::TakeLease { role, holder: holder.clone(), from, reason: "started".to_owned() };
+        let outcome =
+            Outcome::TakeLease(outcome::TakeLease { role, holder: holder.clone(), from, reason: "started".to_owned() });
         let asked = Asked::outcome(outcome, role, &holder, None);
         let settling = Settling::new(process, Owner::Lease, asked, true, false);
         match self.begin(settling, &view) {
@@ -234,6 +252,12 @@ impl World {
 
     fn ended(&mut self, host: usize) {
         let Some(pid) = self.hosts[host].process.take() else { return };
+        let lost: Vec<CommandId> =
+            self.hosts[host].intents.iter().filter(|(_, kept)| !kept.written).map(|(id, _)| *id).collect();
+        for id in lost {
+            self.hosts[host].intents.remove(&id);
+            self.trace.add(self.now, format_args!("rollback {id} without the ledger is forgotten"));
+        }
         self.settlings.retain(|_, settling| settling.pid != pid);
         let role = self.hosts[host].role;
         let other = role.is_some() && self.hosts.iter().any(|other| other.role == role && other.process.is_some());
@@ -289,8 +313,10 @@ impl World {
     }
 
     fn follow(&mut self, process: &mut Process) -> Result<(), Gone> {
+        self.go_on(process);
         loop {
             let (seen, clock, wall) = (process.seen, process.clock, process.wall(self.now));
+            let (pid, name) = (process.pid, process.name.clone());
             let Some(worker) = process.worker().filter(|worker| worker.stage == Stage::Following) else {
                 return Ok(());
             };
@@ -303,29 +329,38 @@ impl World {
                 worker.take_in(&view, news);
             }
             let role = worker.role;
-            if state.lease(role).holder.as_ref() != Some(&process.name) {
+            if state.lease(role).holder.as_ref() != Some(&name) {
                 return Err(Gone::Ended("another instance took over"));
             }
             let Some(worker) = process.worker() else { return Ok(()) };
-            let (looks, next_look) = worker.looks.begin(state, &worker.facts);
+            let (polls, next_poll) = worker.schedule.begin(state, &worker.facts);
             let now = wall.max(view.time());
-            let reaction = (self.rules.react)(role)(state, &worker.facts, now);
+            (self.rules.notice)(&mut worker.facts.touched);
+            let reaction = match (self.rules.react)(role) {
+                Some(react) => react(state, &worker.facts, now),
+                None => {
+                    let reaction = worker.reactor.react(state, &mut worker.facts, now);
+                    self.checks.left_out(&name, &worker.reactor, state, &worker.facts, now);
+                    reaction
+                }
+            };
             self.tally.reactions += 1;
             worker.reacted =
                 if worker.reacted.0 == self.now { (self.now, worker.reacted.1 + 1) } else { (self.now, 1) };
             if worker.reacted.1 > REACTIONS_MAX {
-                self.checks.fail(9, format!("{} runs hot at {now}: {:?}", process.name, reaction.outcomes));
+                self.checks.fail(9, format!("{name} runs hot at {now}: {:?}", reaction.outcomes));
             }
-            for look in looks {
+            for poll in polls {
                 let after = self.dice.range(1, 200);
-                self.after(after, Event::Look(process.pid, Box::new(look)));
+                self.after(after, Event::Look(pid, Box::new(poll)));
             }
             let doomed = self.dice.range(0, reaction.effects.len() as u64);
             for (n, effect) in (0..).zip(reaction.effects) {
                 self.start_effect(process, effect, n == doomed)?;
             }
             let Some(worker) = process.worker() else { return Ok(()) };
-            worker.plan = (reaction.wake_at, next_look);
+            let next_poll = reaction.wake_steady_at.map_or(next_poll, |at| at.min(next_poll));
+            worker.plan = (reaction.wake_at, next_poll);
             if reaction.outcomes.is_empty() {
                 self.sleep(process, now);
                 return Ok(());
@@ -333,7 +368,7 @@ impl World {
             worker.stage = Stage::Recording;
             worker.changed = false;
             for outcome in reaction.outcomes {
-                let Outcome::Deployment { deployment, .. } = &outcome else { continue };
+                let Outcome::Deployment(outcome::DeploymentReport { deployment, .. }) = &outcome else { continue };
                 worker.queued.entry(deployment.clone()).or_default().push_back(outcome);
             }
             self.record(process, &view)?;
@@ -348,14 +383,27 @@ impl World {
         }
     }
 
+    /// Has a worker that stood still read what was written meanwhile, as the runtime does.
+    fn go_on(&mut self, process: &mut Process) {
+        let Some(since) = process.stood_still.take() else { return };
+        if process.cut_until <= self.now && self.silent_until <= self.now {
+            process.seen = self.log.end();
+        }
+        let (wall, still) = (process.wall(self.now), Duration::from_millis(self.now - since));
+        let time = self.log.view(process.seen).time();
+        if let Some(worker) = process.worker().filter(|_| still > IDLE_MAX * 2) {
+            worker.facts.woke_at = Some(wall.max(time));
+        }
+    }
+
     fn sleep(&mut self, process: &mut Process, now: Timestamp) {
         let token = self.number();
         let Some(worker) = process.worker() else { return };
         worker.token = token;
-        let (wake_at, next_look) = worker.plan;
+        let (wake_at, next_poll) = worker.plan;
         let until = |at: Timestamp| Duration::try_from(at.duration_since(now)).unwrap_or(Duration::ZERO);
         let wake = wake_at.map_or(IDLE_MAX, until);
-        let idle = wake.min(next_look.saturating_sub(worker.facts.steady)).clamp(IDLE_MIN, IDLE_MAX);
+        let idle = wake.min(next_poll.saturating_sub(worker.facts.steady)).clamp(IDLE_MIN, IDLE_MAX);
         let ms = u64::try_from(idle.as_millis()).unwrap_or(u64::MAX).max(1);
         self.after(ms, Event::Wake(process.pid, token));
     }
@@ -439,9 +487,9 @@ impl World {
     }
 
     fn start_effect(&mut self, process: &mut Process, effect: Effect, doomed: bool) -> Result<(), Gone> {
-        let (key, kind) = (effect.key(), effect.kind());
+        let kind = effect.kind();
         let Some(worker) = process.worker() else { return Ok(()) };
-        if !worker.facts.in_flight.insert(key) {
+        if !worker.facts.begin(&effect) {
             return Ok(());
         }
         self.tally.effects += 1;
@@ -467,7 +515,7 @@ impl Worker {
                 self.replied.push(kind);
                 self.facts.take_in(key, done);
             }
-            News::Seen(sight) => self.looks.take_in(&mut self.facts, view.state(), view.next(), sight),
+            News::Seen(result) => self.schedule.take_in(&mut self.facts, view.state(), view.next(), result),
         }
     }
 

@@ -53,7 +53,7 @@ fn go(world: &mut World) {
     }
     let now = world.now;
     world.checks.converged(&world.cloud, &world.people, now);
-    if let Some(intent) = world.hosts.iter().flat_map(|host| host.intents.values()).next() {
+    if let Some(intent) = world.hosts.iter().flat_map(|host| host.intents.values()).map(|kept| &kept.intent).next() {
         let (what, id) = (&intent.deployment, intent.command.id);
         world.checks.fail(9, format!("the rollback {id} of {what} without the ledger was never recorded"));
     }

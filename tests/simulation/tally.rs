@@ -24,7 +24,7 @@ pub struct Tally {
     /// Kills by effect and point.
     pub crashes_at: BTreeMap<(&'static str, Point), u64>,
     /// Kills of api nodes between the append of a command and its answer.
-    pub doors_before_answer: u64,
+    pub servers_before_answer: u64,
     pub crashes: u64,
     pub commits: u64,
     pub voids: u64,
@@ -35,7 +35,7 @@ pub struct Tally {
     /// Bakes that came to their end.
     pub bakes: u64,
     /// Rollbacks without the ledger.
-    pub glass: u64,
+    pub break_glass: u64,
     /// Moments within an outage that were asked about afterwards.
     pub asked_about_past: u64,
     /// Clocks that were set wrong.
@@ -51,7 +51,7 @@ impl Tally {
         for (cell, n) in &other.crashes_at {
             *self.crashes_at.entry(*cell).or_default() += n;
         }
-        self.doors_before_answer += other.doors_before_answer;
+        self.servers_before_answer += other.servers_before_answer;
         self.crashes += other.crashes;
         self.commits += other.commits;
         self.voids += other.voids;
@@ -59,7 +59,7 @@ impl Tally {
         self.rollbacks += other.rollbacks;
         self.late_steps += other.late_steps;
         self.bakes += other.bakes;
-        self.glass += other.glass;
+        self.break_glass += other.break_glass;
         self.asked_about_past += other.asked_about_past;
         self.clocks += other.clocks;
         self.effects += other.effects;
@@ -78,7 +78,7 @@ impl Tally {
             crashes,
             rollouts,
             rollbacks,
-            glass,
+            break_glass,
             asked_about_past,
             late_steps,
             clocks,
@@ -88,7 +88,7 @@ impl Tally {
         format!(
             "{hours} virtual hours, {commits} commits that count and {voids} that do not, {reactions} reactions, \
              {effects} effects, {crashes} kills, {rollouts} rollouts, {late_steps} steps after late ones, {bakes} bakes, \
-             {rollbacks} rollbacks, {glass} without the ledger, {asked_about_past} moments of outages asked about, {clocks} clocks set wrong"
+             {rollbacks} rollbacks, {break_glass} without the ledger, {asked_about_past} moments of outages asked about, {clocks} clocks set wrong"
         )
     }
 
@@ -109,7 +109,7 @@ impl Tally {
                 }
             }
         }
-        text += &format!("\n{:<15}{:>10} between an append and its answer", "api", self.doors_before_answer);
+        text += &format!("\n{:<15}{:>10} between an append and its answer", "api", self.servers_before_answer);
         (text, empty)
     }
 }

@@ -17,7 +17,7 @@ impl World {
         let next = self.dice.range(5 * SECOND, 40 * SECOND);
         self.after(next, Event::Trouble);
         let seconds = |world: &mut World, from, to| world.now + world.dice.range(from * SECOND, to * SECOND);
-        match self.dice.range(0, 105) {
+        match self.dice.range(0, 111) {
             0..26 => self.kill_somebody(),
             26..30 => self.kill_a_target(),
             30..42 => self.cut_somebody_off(),
@@ -47,6 +47,7 @@ impl World {
             }
             93..96 => self.write_from_the_future(),
             96..100 => self.turn_the_router_by_hand(),
+            100..106 => self.stop_somebody(),
             _ => self.set_a_clock(),
         }
     }
@@ -85,6 +86,18 @@ impl World {
         // What it misses it folds once it hears again.
         let end = self.log.end();
         self.after(until - self.now, Event::Folded(pid, end));
+    }
+
+    /// It does nothing for a while, and then goes on as if nothing had happened.
+    fn stop_somebody(&mut self) {
+        let pids: Vec<Pid> = self.processes.keys().copied().collect();
+        let Some(pid) = self.dice.pick(&pids).copied() else { return };
+        let until = self.now + self.dice.range(SECOND, 90 * SECOND);
+        if let Some(process) = self.processes.get_mut(&pid) {
+            process.still_until = until;
+            process.stood_still.get_or_insert(self.now);
+            self.trace.add(self.now, format_args!("{} stands still for a while", process.name));
+        }
     }
 
     fn some_node(&mut self) -> Option<EffectId> {

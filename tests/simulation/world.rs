@@ -14,7 +14,7 @@ use crate::process::{Host, News, Pid, Process};
 use crate::rules::Rules;
 use crate::tally::Tally;
 use crate::trace::Trace;
-use workers::looks::Look;
+use workers::poll::Poll;
 
 /// Virtual time, in milliseconds from the start of the run.
 pub type Ms = u64;
@@ -42,8 +42,8 @@ pub enum Event {
     Wake(Pid, u64),
     /// A worker's effect reaches the cloud.
     Call(Box<Call>),
-    /// A worker's look reaches the cloud.
-    Look(Pid, Box<Look>),
+    /// A worker's poll reaches the cloud.
+    Look(Pid, Box<Poll>),
     /// A worker hears something.
     News(Pid, Box<News>),
     /// Bytes reach the log.
@@ -56,10 +56,10 @@ pub enum Event {
     GiveUp(u64, u32),
     /// A reader has folded the log up to an offset.
     Folded(Pid, usize),
-    /// A request reaches a door.
+    /// A request reaches a server.
     Arrive { request: usize, host: usize },
     /// An answer reaches who asked.
-    Answer(usize, Box<crate::people::Answer>),
+    Answer(usize, Box<crate::people::Reply>),
     /// Who asked has no answer yet.
     Nag(usize, u32),
     /// A rollback has waited long enough for its verdict.
@@ -157,9 +157,24 @@ impl World {
     pub fn step(&mut self) -> bool {
         let ((at, _), event) = self.queue.pop_first().expect("somebody always waits for something");
         self.now = at;
-        self.happen(event);
+        match self.stands_still(&event) {
+            // In the order in which it would have come.
+            Some(until) => self.after(until - at, event),
+            None => self.happen(event),
+        }
         self.checks.users(&mut self.cloud, self.now);
         self.checks.broken.is_none()
+    }
+
+    /// Until when whoever is to do something about an event stands still, if they do.
+    fn stands_still(&self, event: &Event) -> Option<Ms> {
+        let pid = match event {
+            Event::Wake(pid, _) | Event::News(pid, _) | Event::Folded(pid, _) | Event::BreakGlass(pid, _) => *pid,
+            Event::Acknowledged(id, _) | Event::Resend(id) | Event::GiveUp(id, _) => self.settlings.get(id)?.pid,
+            Event::Arrive { host, .. } | Event::Keep(host) => self.hosts[*host].process?,
+            _ => return None,
+        };
+        self.processes.get(&pid).map(|process| process.still_until).filter(|until| *until > self.now)
     }
 
     fn happen(&mut self, event: Event) {
@@ -178,7 +193,7 @@ impl World {
             Event::Answer(request, answer) => self.answered(request, *answer),
             Event::Nag(request, sent) => self.nag(request, sent),
             Event::BreakGlass(pid, request) => self.break_glass(pid, request),
-            Event::Keep(host) => self.keep_glass(host),
+            Event::Keep(host) => self.keep_break_glass(host),
             Event::Want => self.want(),
             Event::Trouble => self.trouble(),
             Event::ClockRight(host) => self.set_clock_right(host),
@@ -201,7 +216,7 @@ impl World {
             node.sick = (0, 0);
         }
         for process in self.processes.values_mut() {
-            process.cut_until = 0;
+            (process.cut_until, process.still_until) = (0, 0);
         }
         (0..self.hosts.len()).for_each(|host| self.set_clock_right(host));
         let now = self.now;

@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use ledger::State;
 use ledger::deployment::{Deployment, Phase, Stack, retention};
-use schemas::command::DeploymentOutcome;
+use schemas::outcome;
 use schemas::{DeploymentId, EffectId, StackId, Timestamp, Weight};
 
 use crate::effect::{Effect, Key, Reaction};
-use crate::facts::{Facts, RETRY_AFTER, later};
-use crate::nodes::Seen;
-use crate::traffic::{Entry, Held};
+use crate::facts::{Facts, RETRY_AFTER};
+use crate::nodes::Observed;
+use crate::poll::{Pace, PollInterval, PollTarget};
+use crate::traffic::{Entry, HeldRoutes};
 
 /// How long a node may take to end by itself.
 pub const STOP_GRACE: Duration = Duration::from_secs(10);
@@ -24,25 +25,35 @@ const UNOWNED_FOR: Duration = Duration::from_secs(60);
 /// whether the wall clock, by which that age is counted, is right. Source: the first issue.
 const SETTLED_AFTER: Duration = Duration::from_secs(10 * 60);
 
-/// Reacts to the state and the facts.
-pub fn react(state: &State, facts: &Facts, now: Timestamp) -> Reaction {
+/// Reacts to one deployment. It reads that deployment, its service, and what was seen of it, nothing of another one.
+pub fn react_deployment(
+    state: &State,
+    facts: &Facts,
+    id: &DeploymentId,
+    deployment: &Deployment,
+    now: Timestamp,
+) -> Reaction {
     let mut reaction = Reaction::default();
-    for (id, deployment) in &state.deployments {
-        for (stack_id, stack) in &deployment.stacks {
-            match stack.phase {
-                Phase::Collecting { drain_ms, .. } => {
-                    let drain = Duration::from_millis(drain_ms);
-                    take_down(facts, id, deployment, *stack_id, stack, drain, now, &mut reaction);
-                }
-                Phase::Starting => {}
-                Phase::Ready | Phase::Unhealthy | Phase::Failed { .. } => {
-                    start(state, facts, id, deployment, *stack_id, now, &mut reaction);
-                }
+    for (stack_id, stack) in &deployment.stacks {
+        match stack.phase {
+            Phase::Collecting { drain_ms, .. } => {
+                let drain = Duration::from_millis(drain_ms);
+                take_down(facts, id, deployment, *stack_id, stack, drain, &mut reaction);
+            }
+            Phase::Starting | Phase::Ready | Phase::Unhealthy | Phase::Failed { .. } => {
+                start(state, facts, id, deployment, *stack_id, now, &mut reaction);
             }
         }
     }
-    sweep(state, facts, now, &mut reaction);
     reaction
+}
+
+/// Returns what the collector polls of a deployment: its router, while a stack of it is unused. A node without an owner may
+/// be called by any router, so that all are polled while there is one.
+pub fn polls(deployment: &Deployment, some_unowned: bool, pace: &Pace) -> Vec<PollInterval> {
+    let unused = |id: &StackId| retention::in_use(deployment, *id).is_none();
+    let wanted = some_unowned || deployment.stacks.keys().any(unused);
+    wanted.then_some(PollInterval { what: PollTarget::Router, every: pace.unused }).into_iter().collect()
 }
 
 /// Begins to take a stack down that is due, unless the router gives it traffic or cannot be read. One that is due for its
@@ -62,9 +73,12 @@ fn start(
     if now < due {
         reaction.wake(due);
     } else if reason == retention::BY_AGE && (ran < SETTLED_AFTER || facts.clock.is_some()) {
-        reaction.wake(later(now, SETTLED_AFTER.saturating_sub(ran).max(RETRY_AFTER)));
+        // That the clock is right again is a fact, and noticed.
+        if ran < SETTLED_AFTER {
+            reaction.wake_steady(facts.started + SETTLED_AFTER);
+        }
     } else if weight_in(facts.router(id), stack) == Some(Weight::ZERO) {
-        reaction.record(id, DeploymentOutcome::StartCollection { stack, reason: reason.to_owned() });
+        reaction.record(id, outcome::StartCollection { stack, reason: reason.to_owned() });
     }
 }
 
@@ -74,7 +88,6 @@ fn weight_in(router: Option<Option<&Entry>>, stack: StackId) -> Option<Weight> {
 }
 
 /// Takes a stack's nodes down once it has drained: the wait is counted by this instance, on a clock that nobody sets.
-#[allow(clippy::too_many_arguments)]
 fn take_down(
     facts: &Facts,
     id: &DeploymentId,
@@ -82,38 +95,40 @@ fn take_down(
     stack_id: StackId,
     stack: &Stack,
     drain: Duration,
-    now: Timestamp,
     reaction: &mut Reaction,
 ) {
     let Some(since) = facts.collecting.get(&stack_id) else { return };
-    let waited = facts.steady.saturating_sub(*since);
-    if waited < drain {
-        reaction.wake(later(now, drain - waited));
+    let drained_at = *since + drain;
+    if facts.steady < drained_at {
+        reaction.wake_steady(drained_at);
+        return;
+    }
+    let router = facts.router_after(id, drained_at);
+    // A router without a mark that the deployment was retired would take a call that comes late.
+    if deployment.traffic.retired_at.is_some() && router == Some(None) {
         return;
     }
     // A rollback that did not know of the collection may have given it traffic in the meantime.
-    if weight_in(facts.router_after(id, *since + drain), stack_id) != Some(Weight::ZERO)
-        || deployment.traffic.set_weight(stack_id) > Weight::ZERO
-    {
+    if weight_in(router, stack_id) != Some(Weight::ZERO) || deployment.traffic.set_weight(stack_id) > Weight::ZERO {
         return;
     }
     if stack.nodes.is_empty() {
-        reaction.record(id, DeploymentOutcome::Collected { stack: stack_id });
+        reaction.record(id, outcome::Collected { stack: stack_id });
     }
     for node in stack.nodes.values() {
         match facts.stops.get(&node.effect) {
-            Some((Ok(()), _)) => reaction.record(id, DeploymentOutcome::NodeStopped { effect: node.effect }),
-            failed => stop(facts, node.effect, failed.map(|(_, at)| *at), now, reaction),
+            Some((Ok(()), _)) => reaction.record(id, outcome::NodeStopped { effect: node.effect }),
+            failed => stop(facts, node.effect, failed.map(|(_, at)| *at), reaction),
         }
     }
 }
 
-fn stop(facts: &Facts, node: EffectId, failed_at: Option<Duration>, now: Timestamp, reaction: &mut Reaction) {
+fn stop(facts: &Facts, node: EffectId, failed_at: Option<Duration>, reaction: &mut Reaction) {
     if facts.in_flight.contains(&Key::Stop(node)) {
         return;
     }
-    if failed_at.is_some_and(|at| !facts.may_retry(at)) {
-        reaction.wake(later(now, RETRY_AFTER));
+    if let Some(at) = failed_at.filter(|at| !facts.may_retry(*at)) {
+        reaction.wake_steady(at + RETRY_AFTER);
         return;
     }
     reaction.effects.push(Effect::Stop { node, grace: STOP_GRACE });
@@ -121,35 +136,45 @@ fn stop(facts: &Facts, node: EffectId, failed_at: Option<Duration>, now: Timesta
 
 /// Takes nodes down that nobody owns: a launch that landed after its place was given up, or was lost and came back.
 /// An ended one is stopped too, since it may have left children behind; then what is left of it is cleaned up.
-fn sweep(state: &State, facts: &Facts, now: Timestamp, reaction: &mut Reaction) {
-    let Some(nodes) = &facts.nodes else { return };
+///
+/// It reads the routers of all deployments, but only while there is such a node.
+pub fn sweep(state: &State, facts: &Facts) -> Reaction {
+    let mut reaction = Reaction::default();
+    let Some(nodes) = &facts.nodes else { return reaction };
     for (effect, looks) in &facts.unowned {
-        if looks.count < UNOWNED_LOOKS || facts.steady.saturating_sub(looks.since) < UNOWNED_FOR {
+        let long_at = looks.since + UNOWNED_FOR;
+        if facts.steady < long_at {
+            reaction.wake_steady(long_at);
+            continue;
+        }
+        if looks.count < UNOWNED_LOOKS {
             continue;
         }
         let last = facts.stops.get(effect);
         let stopped = matches!(last, Some((Ok(()), _)));
         match nodes.get(effect) {
-            Some(Seen::Exited(_)) if stopped => {
+            Some(Observed::Exited(_)) if stopped => {
                 if !facts.in_flight.contains(&Key::CleanUp(*effect)) {
                     reaction.effects.push(Effect::CleanUp { node: *effect });
                 }
             }
             // Nobody is answered by an ended one, whatever a router still holds.
-            Some(Seen::Exited(_)) => stop(facts, *effect, last.map(|(_, at)| *at), now, reaction),
+            Some(Observed::Exited(_)) => stop(facts, *effect, last.map(|(_, at)| *at), &mut reaction),
             // One that was stopped and is still seen is stopped again.
-            Some(Seen::Running(_) | Seen::Starting) if !may_be_called(state, facts, *effect) => {
-                stop(facts, *effect, last.map(|(_, at)| *at), now, reaction);
+            Some(Observed::Running(_) | Observed::Starting) if !may_be_called(state, facts, *effect) => {
+                stop(facts, *effect, last.map(|(_, at)| *at), &mut reaction);
             }
-            Some(Seen::Running(_) | Seen::Starting | Seen::Unknown { .. }) | None => {}
+            Some(Observed::Running(_) | Observed::Starting | Observed::Unknown { .. }) | None => {}
         }
     }
+    reaction
 }
 
 /// Says whether a router may send requests to a node, though the ledger gave it up: it may hold older routes. One that
 /// cannot be read might.
 fn may_be_called(state: &State, facts: &Facts, effect: EffectId) -> bool {
-    let calls = |held: &Held| held.routes.backends.values().any(|of| of.nodes.iter().any(|node| node.effect == effect));
+    let calls =
+        |held: &HeldRoutes| held.routes.backends.values().any(|of| of.nodes.iter().any(|node| node.effect == effect));
     state
         .deployments
         .keys()

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use schemas::command::Outcome;
+use schemas::outcome::{self, DeploymentOutcome, Outcome};
 use schemas::{DeploymentId, EffectId, StreamVersion, Timestamp};
 
 use crate::nodes::{Fault, Instance, Launch};
-use crate::traffic::{ApplyError, Held, Routes};
+use crate::traffic::{ApplyError, HeldRoutes, RouterTrouble, Routes};
 
 /// Something to do outside.
 #[derive(Clone, Debug, PartialEq)]
@@ -71,6 +71,19 @@ impl Effect {
             Effect::Unroute { .. } => "unroute",
         }
     }
+
+    /// Returns how the effect ended if nobody knows whether it was carried out, because of `why`.
+    pub fn unknown(&self, why: String) -> Done {
+        match self {
+            Effect::Launch(_) => Done::Launched(Err(Fault::Unknown(why))),
+            Effect::Stop { .. } => Done::Stopped(Err(Fault::Unknown(why))),
+            Effect::Route(_) => {
+                let trouble = RouterTrouble { what: why, hint: String::new() };
+                Done::Routed(Err(ApplyError::Unreachable(trouble)))
+            }
+            Effect::CleanUp { .. } | Effect::Unroute { .. } => Done::Other,
+        }
+    }
 }
 
 /// How an effect ended.
@@ -81,7 +94,7 @@ pub enum Done {
     /// A stop.
     Stopped(Result<(), Fault>),
     /// A routing.
-    Routed(Result<Held, ApplyError>),
+    Routed(Result<HeldRoutes, ApplyError>),
     /// Anything else; what came of it is seen at the next look.
     Other,
 }
@@ -105,18 +118,40 @@ pub struct Reaction {
     pub effects: Vec<Effect>,
     /// What to record.
     pub outcomes: Vec<Outcome>,
-    /// When to look again at the latest, if nothing happens before.
+    /// When to react again at the latest by the wall clock, if nothing happens before.
     pub wake_at: Option<Timestamp>,
+    /// When to react again at the latest by the steady clock, if nothing happens before.
+    pub wake_steady_at: Option<Duration>,
 }
 
 impl Reaction {
-    /// Asks to look again at `at` at the latest.
+    /// Asks to react again at `at` by the wall clock at the latest.
     pub fn wake(&mut self, at: Timestamp) {
         self.wake_at = Some(self.wake_at.map_or(at, |earlier| earlier.min(at)));
     }
 
+    /// Asks to react again at `at` by the steady clock at the latest.
+    pub fn wake_steady(&mut self, at: Duration) {
+        self.wake_steady_at = Some(self.wake_steady_at.map_or(at, |earlier| earlier.min(at)));
+    }
+
+    /// Adds what another part of the fleet asks for.
+    pub fn add(&mut self, other: Reaction) {
+        let Reaction { effects, outcomes, wake_at, wake_steady_at } = other;
+        self.effects.extend(effects);
+        self.outcomes.extend(outcomes);
+        wake_at.into_iter().for_each(|at| self.wake(at));
+        wake_steady_at.into_iter().for_each(|at| self.wake_steady(at));
+    }
+
+    /// Says whether there is nothing to do and nothing to record.
+    pub fn is_idle(&self) -> bool {
+        self.effects.is_empty() && self.outcomes.is_empty()
+    }
+
     /// Records something about a deployment.
-    pub fn record(&mut self, deployment: &DeploymentId, outcome: schemas::command::DeploymentOutcome) {
-        self.outcomes.push(Outcome::Deployment { deployment: deployment.clone(), outcome });
+    pub fn record(&mut self, deployment: &DeploymentId, outcome: impl Into<DeploymentOutcome>) {
+        let outcome = outcome.into();
+        self.outcomes.push(Outcome::Deployment(outcome::DeploymentReport { deployment: deployment.clone(), outcome }));
     }
 }

@@ -10,9 +10,12 @@ use ledger::execute::ClockTrouble;
 use schemas::{DeploymentId, EffectId, StackId, Timestamp};
 
 use crate::checks::Probe;
-use crate::effect::{Done, Key};
+use crate::effect::{Done, Effect, Key};
 use crate::measures::{self, Failure};
-use crate::nodes::{Fault, Instance, Seen};
+use crate::nodes::{Fault, Instance, Observed};
+use crate::tcp_ports;
+use crate::touched::{Before, Touched};
+use crate::traffic::heard::LOGGED_EVERY;
 use crate::traffic::{ApplyError, Entry, Measures};
 use crate::watch::{Reading, Watch};
 
@@ -33,7 +36,7 @@ pub struct Facts {
     /// What is wrong with this machine's wall clock, if something is.
     pub clock: Option<ClockTrouble>,
     /// Nodes that were seen at the last look that succeeded; nothing before the first.
-    pub nodes: Option<BTreeMap<EffectId, Seen>>,
+    pub nodes: Option<BTreeMap<EffectId, Observed>>,
     /// For how many looks in a row, and since when, a node that the ledger has as running was not seen at all.
     pub missing: BTreeMap<EffectId, Looks>,
     /// For how many looks in a row, and since when, a node was seen that the ledger does not have. Looks by a reader who
@@ -59,10 +62,14 @@ pub struct Facts {
     pub stops: BTreeMap<EffectId, (Result<(), Fault>, Duration)>,
     /// How the last routing of a deployment failed, and when.
     pub route_failures: BTreeMap<DeploymentId, (String, Duration)>,
+    /// When that was last logged, since routes were applied.
+    pub route_failures_logged: BTreeMap<DeploymentId, Duration>,
     /// Effects that are under way.
     pub in_flight: BTreeSet<Key>,
-    /// Ports on which nodes could listen.
-    pub free_ports: Vec<u16>,
+    /// The free ports on which each stack's next nodes may listen. No two stacks have one of them in common.
+    pub ports: BTreeMap<StackId, Vec<u16>>,
+    /// What of all this changed since the last reaction.
+    pub touched: Touched,
 }
 
 /// How often in a row something was seen, and since when.
@@ -111,8 +118,9 @@ impl Probes {
 impl Facts {
     /// Takes a look at all nodes in, and counts what it says about what the ledger has. `current`: the state holds
     /// everything that was in the log when the look ended.
-    pub fn looked(&mut self, state: &State, nodes: BTreeMap<EffectId, Seen>, current: bool) {
+    pub fn looked(&mut self, state: &State, nodes: BTreeMap<EffectId, Observed>, current: bool) {
         let now = self.steady;
+        let before = Before::of(self);
         let stacks = || state.deployments.values().flat_map(|deployment| &deployment.stacks);
         let owned: BTreeSet<EffectId> =
             stacks().flat_map(|(_, stack)| stack.nodes.values().map(|node| node.effect)).collect();
@@ -131,6 +139,28 @@ impl Facts {
         self.launches.retain(|effect, _| owned.contains(effect));
         self.stops.retain(|effect, _| owned.contains(effect) || nodes.contains_key(effect));
         self.nodes = Some(nodes);
+        before.touch_changed(state, self);
+    }
+
+    /// Shares the free ports out over the stacks with empty places.
+    pub fn offer_ports(&mut self, state: &State, offered: &[u16]) {
+        if offered.is_empty() && self.ports.is_empty() {
+            return;
+        }
+        let ports = tcp_ports::allot(state, offered, &self.ports, self.wall);
+        for (id, deployment) in &state.deployments {
+            let differs = |stack: &StackId| ports.get(stack) != self.ports.get(stack);
+            if deployment.stacks.keys().any(differs) {
+                self.touched.deployment(id);
+            }
+        }
+        self.ports = ports;
+    }
+
+    /// Takes in what a probe of a node found.
+    pub fn probed(&mut self, effect: EffectId, probe: Probe) {
+        self.probes.entry(effect).or_default().add(probe, self.steady);
+        self.touched.effect(effect);
     }
 
     /// Returns what a router was lately seen to serve; nothing if that is unknown, or long ago.
@@ -150,24 +180,29 @@ impl Facts {
         let held = entry.and_then(Entry::held).filter(|held| held.routes.generation == measures.generation);
         let reading = Reading { weights: held.map(|held| held.routes.weights.clone()), measures, at: self.steady };
         self.watches.entry(id.clone()).or_default().take_in(state, id, reading, self.wall);
+        self.touched.deployment(id);
     }
 
     /// Takes in what another source than the router answered.
     pub fn read_source(&mut self, state: &State, id: &DeploymentId, answer: Result<measures::Reading, Failure>) {
         let now = (self.steady, self.wall);
         self.watches.entry(id.clone()).or_default().take_in_source(state, id, answer, now);
+        self.touched.deployment(id);
     }
 
     /// Takes in what a router said it serves, to a look that began at `began`.
     pub fn read_router(&mut self, id: DeploymentId, began: Duration, entry: Result<Option<Entry>, ApplyError>) {
+        self.touched.deployment(&id);
         match entry {
             // A look that began before an effect on the same deployment ended says nothing of what comes after it.
             Ok(_) if self.in_flight.contains(&Key::Route(id.clone())) => {}
             Ok(_) if self.routed_at.get(&id).is_some_and(|ended| began <= *ended) => {}
             Ok(entry) => {
-                self.routers_at.insert(id.clone(), self.steady);
+                self.routers_at.insert(id.clone(), began);
                 self.routers.insert(id, entry);
             }
+            // That it does not answer is logged where every read of it is seen: `traffic::heard`.
+            Err(ApplyError::NotRunning(_) | ApplyError::Unreachable(_)) => drop(self.routers.remove(&id)),
             Err(error) => {
                 tracing::warn!(deployment = %id, %error, "the router cannot be read");
                 self.routers.remove(&id);
@@ -175,10 +210,25 @@ impl Facts {
         }
     }
 
+    /// Notes that an effect begins; says no if one on the same thing is under way. A port is for one launch: whatever becomes of
+    /// that, the next one waits for what is offered then.
+    pub fn begin(&mut self, effect: &Effect) -> bool {
+        if let Effect::Launch(launch) = effect
+            && let Some(ports) = self.ports.get_mut(&launch.stack)
+        {
+            ports.retain(|port| *port != launch.port);
+        }
+        self.in_flight.insert(effect.key())
+    }
+
     /// Takes in how an effect ended.
     pub fn take_in(&mut self, key: Key, done: Done) {
         let at = self.steady;
         self.in_flight.remove(&key);
+        match &key {
+            Key::Launch(effect) | Key::Stop(effect) | Key::CleanUp(effect) => self.touched.effect(*effect),
+            Key::Route(id) => self.touched.deployment(id),
+        }
         if let Key::Route(id) = &key {
             self.routed_at.insert(id.clone(), at);
             self.routers_at.insert(id.clone(), at);
@@ -188,10 +238,16 @@ impl Facts {
             (Key::Stop(effect), Done::Stopped(result)) => drop(self.stops.insert(effect, (result, at))),
             (Key::Route(id), Done::Routed(Ok(held))) => {
                 self.route_failures.remove(&id);
+                if self.route_failures_logged.remove(&id).is_some() {
+                    tracing::warn!(deployment = %id, "routes are applied again");
+                }
                 self.routers.insert(id, Some(Entry::Routed(held)));
             }
             (Key::Route(id), Done::Routed(Err(error))) => {
-                tracing::warn!(deployment = %id, %error, "routes were not applied");
+                if self.is_due_to_log(&id) {
+                    tracing::warn!(deployment = %id, %error, "routes were not applied");
+                    self.route_failures_logged.insert(id.clone(), at);
+                }
                 // What it holds now is not known until it is read.
                 self.routers.remove(&id);
                 self.route_failures.insert(id, (error.to_string(), at));
@@ -205,6 +261,12 @@ impl Facts {
             }
             _ => {}
         }
+    }
+
+    /// Says whether it is logged now that a deployment's routes were not applied: at first, then once a minute.
+    fn is_due_to_log(&self, id: &DeploymentId) -> bool {
+        let logged = self.route_failures_logged.get(id);
+        logged.is_none_or(|at| self.steady.saturating_sub(*at) >= LOGGED_EVERY)
     }
 
     /// Says whether a failure at `at` is old enough to try again.

@@ -22,7 +22,7 @@ use tokio::time::timeout;
 
 /// Why a request has no answer.
 #[derive(Debug, thiserror::Error)]
-pub enum Unanswered {
+pub enum RequestError {
     /// Nothing of it was sent: it may be sent again.
     #[error("{0}")]
     NotSent(io::Error),
@@ -68,12 +68,12 @@ pub struct AnswerBody {
 ///
 /// # Errors
 ///
-/// [`Unanswered`].
+/// [`RequestError`].
 pub async fn exchange<S, B>(
     connecting: impl Future<Output = io::Result<S>>,
     request: Request<B>,
     limits: Limits,
-) -> Result<Response<AnswerBody>, Unanswered>
+) -> Result<Response<AnswerBody>, RequestError>
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     B: Body + Send + 'static,
@@ -81,9 +81,9 @@ where
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let connected = timeout(limits.connect, connecting).await;
-    let stream = connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())).map_err(Unanswered::NotSent)?;
+    let stream = connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())).map_err(RequestError::NotSent)?;
     let handshake = http1::handshake(TokioIo::new(stream)).await;
-    let (mut sender, connection) = handshake.map_err(|error| Unanswered::NotSent(io::Error::other(error)))?;
+    let (mut sender, connection) = handshake.map_err(|error| RequestError::NotSent(io::Error::other(error)))?;
     let mut connection: Connection = Box::pin(connection.fuse());
     let answer = {
         let mut sent = pin!(sender.send_request(request));
@@ -93,7 +93,7 @@ where
         });
         timeout(limits.answer, driven).await
     };
-    let answer = answer.map_err(|_| Unanswered::TimedOut(limits.answer))?.map_err(Unanswered::Lost)?;
+    let answer = answer.map_err(|_| RequestError::TimedOut(limits.answer))?.map_err(RequestError::Lost)?;
     Ok(answer.map(|incoming| AnswerBody { incoming, connection }))
 }
 
@@ -102,13 +102,13 @@ impl AnswerBody {
     ///
     /// # Errors
     ///
-    /// [`Unanswered::Lost`] if it breaks off, [`Unanswered::TooLong`].
-    pub async fn read(mut self, bytes_max: usize) -> Result<Bytes, Unanswered> {
+    /// [`RequestError::Lost`] if it breaks off, [`RequestError::TooLong`].
+    pub async fn read(mut self, bytes_max: usize) -> Result<Bytes, RequestError> {
         let mut whole = BytesMut::new();
         while let Some(frame) = self.frame().await {
-            whole.extend(frame.map_err(Unanswered::Lost)?.into_data().ok());
+            whole.extend(frame.map_err(RequestError::Lost)?.into_data().ok());
             if whole.len() > bytes_max {
-                return Err(Unanswered::TooLong(bytes_max));
+                return Err(RequestError::TooLong(bytes_max));
             }
         }
         Ok(whole.freeze())
@@ -157,7 +157,7 @@ mod tests {
 
     async fn ask(
         connecting: impl Future<Output = io::Result<DuplexStream>>,
-    ) -> Result<Response<AnswerBody>, Unanswered> {
+    ) -> Result<Response<AnswerBody>, RequestError> {
         exchange(connecting, Request::get("/").body(Empty::<Bytes>::new()).unwrap(), LIMITS).await
     }
 
@@ -174,27 +174,29 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_found_no_connection_was_not_sent() {
         let refused = ask(async { Err(io::ErrorKind::ConnectionRefused.into()) }).await;
-        assert!(matches!(refused, Err(Unanswered::NotSent(error)) if error.kind() == io::ErrorKind::ConnectionRefused));
+        assert!(
+            matches!(refused, Err(RequestError::NotSent(error)) if error.kind() == io::ErrorKind::ConnectionRefused)
+        );
         let silent = ask(std::future::pending()).await;
-        assert!(matches!(silent, Err(Unanswered::NotSent(error)) if error.kind() == io::ErrorKind::TimedOut));
+        assert!(matches!(silent, Err(RequestError::NotSent(error)) if error.kind() == io::ErrorKind::TimedOut));
     }
 
     #[tokio::test(start_paused = true)]
     async fn what_was_sent_and_not_answered_is_lost() {
         for answer in ["", "HTTP/1.1 200 O", "no HTTP at all\r\n\r\n"] {
-            assert!(matches!(ask(async { Ok(server(answer)) }).await, Err(Unanswered::Lost(_))), "{answer}");
+            assert!(matches!(ask(async { Ok(server(answer)) }).await, Err(RequestError::Lost(_))), "{answer}");
         }
         let (user, _silent) = duplex(1024);
-        assert!(matches!(ask(async { Ok(user) }).await, Err(Unanswered::TimedOut(_))));
+        assert!(matches!(ask(async { Ok(user) }).await, Err(RequestError::TimedOut(_))));
         let cut = ask(async { Ok(server("HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhalf")) }).await.unwrap();
-        assert!(matches!(cut.into_body().read(9).await, Err(Unanswered::Lost(_))));
+        assert!(matches!(cut.into_body().read(9).await, Err(RequestError::Lost(_))));
     }
 
     #[tokio::test]
     async fn an_answer_is_read_whole_or_not_at_all() {
         let answer = || async { Ok(server("HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nwhole")) };
         assert_eq!(ask(answer()).await.unwrap().into_body().read(5).await.unwrap(), "whole");
-        assert!(matches!(ask(answer()).await.unwrap().into_body().read(4).await, Err(Unanswered::TooLong(4))));
+        assert!(matches!(ask(answer()).await.unwrap().into_body().read(4).await, Err(RequestError::TooLong(4))));
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,4 +1,4 @@
-//! The port to whoever counts a deployment's requests: the router itself, or a Prometheus server.
+//! The port to whoever counts a deployment's requests: the router itself, or the source that a policy names.
 //!
 //! A [`Source`] is asked what the requests of some stacks did over a span of time. It answers with a [`Reading`]: complete,
 //! partial, empty or stale, or with the [`Failure`] that kept it from answering. Only what was measured may be told to the
@@ -12,11 +12,12 @@
 //! | [`Failure`] | nothing | holds, with the reason |
 //!
 //! How to use it: ask for the span from the end of the last reading ([`Measured::span`], which may end before the span
-//! that was asked for) to now less [`Source::lag`]; make a tick of what comes back ([`ticks::Ticker`] for a source that
+//! that was asked for) to now less [`Limits::lag`]; make a tick of what comes back ([`ticks::Ticker`] for a source that
 //! counts whole versions); after anything but a measured reading ask again from the same moment, so that nothing is lost
 //! and nothing counted twice. Before the first tick, [`ticks::seed`] takes the baseline's past into the judge's plan.
 
 pub mod ticks;
+pub mod registry;
 pub mod proxy;
 pub mod prometheus;
 pub mod recent;
@@ -24,7 +25,7 @@ pub mod recent;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use schemas::policy::JudgementPolicy;
+use schemas::policy::{JudgementPolicy, metric};
 use schemas::{DeploymentId, EffectId, StackId, StackName, Timestamp};
 
 use crate::traffic::{Histogram, Router};
@@ -39,8 +40,41 @@ pub trait Source: Send + Sync {
     /// [`Failure`]: nothing is known; ask again for the same span later.
     async fn read(&self, asked: &Asked, span: Span) -> Result<Reading, Failure>;
 
-    /// Returns how long ago a span must end for everything in it to have arrived.
-    fn lag(&self) -> Duration;
+    /// Tries it once: whether it answers, knows what it is asked for, and has something of the stacks that serve, which are
+    /// `serving`. Returns what it lacks, each as a sentence with the next step.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure`]: it cannot be asked.
+    async fn trial(&self, serving: &[Asked], now: Timestamp) -> Result<Vec<String>, Failure>;
+
+    /// Returns what it is called in messages: its address.
+    fn at(&self) -> &str;
+
+    /// Returns what it can do.
+    fn limits(&self) -> Limits;
+}
+
+/// What a source can do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// How long ago a span must end for everything in it to have arrived.
+    pub lag: Duration,
+    /// How long a span is at most that it is asked for.
+    pub span_max: Duration,
+}
+
+impl Limits {
+    /// Returns the longest span that ends now, as far as everything has arrived.
+    pub fn lately(&self, now: Timestamp) -> Span {
+        self.last(self.span_max, now)
+    }
+
+    /// Returns the last span of this length of which everything has arrived.
+    pub fn last(&self, length: Duration, now: Timestamp) -> Span {
+        let to = now.checked_sub(self.lag).unwrap_or(now);
+        Span { from: to.checked_sub(length).unwrap_or(to), to }
+    }
 }
 
 /// Whose requests are asked for.
@@ -97,7 +131,7 @@ pub enum Failure {
         cause: String,
     },
     /// No whole answer in time.
-    #[error("{at} gave no whole answer within {after:?}; see whether it is overloaded")]
+    #[error("{at} gave no complete answer within {after:?}; see whether it is overloaded")]
     TimedOut {
         /// The source.
         at: String,
@@ -161,10 +195,8 @@ pub struct NodeMeasured {
     pub node: Option<EffectId>,
     /// Requests that ended.
     pub requests: u64,
-    /// Those that failed, if that is known.
-    pub errors: Option<u64>,
-    /// Those that were answered with a 4xx status, if that is known.
-    pub status_4xx: Option<u64>,
+    /// Those that were hits of each metric that is a share of requests, by its name; one of which nobody knows is left out.
+    pub hits: BTreeMap<&'static str, u64>,
     /// How long they took, if that is known.
     pub latency: Option<Latency>,
     /// The ages of those that had not ended at the span's end, where the source knows them.
@@ -185,22 +217,13 @@ pub struct Latency {
     pub at_least: Histogram,
 }
 
-/// How long a policy's source is tried at most, when it is declared or relied on.
-const TRIAL_MAX: Duration = Duration::from_secs(2);
-
-/// Tries the source that `policy` names, if it names one, within 2 s. `serving` are the stacks that serve. Returns what is amiss,
-/// each as a sentence that names the source, the cause and the next step.
+/// Tries the source that `policy` names, if it names one, within 2 s: [`registry::Registry::trial`] of those that are supported.
 pub async fn trial(policy: &JudgementPolicy, serving: &[Asked], now: Timestamp) -> Vec<String> {
-    let Some(prometheus) = &policy.prometheus else { return vec![] };
-    let tried = async { prometheus::PrometheusSource::new(prometheus, policy)?.trial(serving, now).await };
-    match tokio::time::timeout(TRIAL_MAX, tried).await {
-        Ok(Ok(lacks)) => lacks,
-        Ok(Err(failure)) => vec![failure.to_string()],
-        Err(_) => vec![Failure::TimedOut { at: prometheus.address.clone(), after: TRIAL_MAX }.to_string()],
-    }
+    registry::SUPPORTED.trial(policy, serving, now).await
 }
 
-/// Returns what was measured lately: by the policy's Prometheus in the last hour, else by the router since its start.
+/// Returns what was measured lately: by the source that the policy names in the longest span that it is asked for, else by
+/// the router since its start.
 ///
 /// # Errors
 ///
@@ -211,16 +234,12 @@ pub async fn lately(
     router: &dyn Router,
     now: Timestamp,
 ) -> Result<Measured, String> {
-    let Some(prometheus) = &policy.prometheus else {
-        let measures = router.measures(&asked.deployment).await.map_err(|error| error.to_string())?;
-        let measures = measures.ok_or_else(|| format!("the router does not serve {}", asked.deployment))?;
-        return Ok(proxy::so_far(asked, &proxy::Look { at: now, measures }));
-    };
-    let source = prometheus::PrometheusSource::new(prometheus, policy).map_err(|failure| failure.to_string())?;
-    match source.read(asked, source.lately(now)).await.map_err(|failure| failure.to_string())? {
-        Reading::Complete(measured) | Reading::Partial { measured, .. } => Ok(measured),
-        Reading::Empty { reason } | Reading::Stale { reason } => Err(reason),
+    if let Some(measured) = registry::SUPPORTED.lately(policy, asked, now).await? {
+        return Ok(measured);
     }
+    let measures = router.measures(&asked.deployment).await.map_err(|error| error.to_string())?;
+    let measures = measures.ok_or_else(|| format!("the router does not serve {}", asked.deployment))?;
+    Ok(proxy::so_far(asked, &proxy::CounterReading { at: now, measures }))
 }
 
 impl Reading {
@@ -261,11 +280,17 @@ impl Measured {
 impl NodeMeasured {
     /// Returns what a version without requests did.
     pub fn nothing() -> Self {
-        Self { errors: Some(0), status_4xx: Some(0), latency: Some(Latency::default()), ..Self::default() }
+        let hits = metric::shares().map(|metric| (metric.name, 0)).collect();
+        Self { hits, latency: Some(Latency::default()), ..Self::default() }
+    }
+
+    /// Returns how many requests were hits of the metric of this name, if that is known.
+    pub fn hits(&self, metric: &str) -> Option<u64> {
+        self.hits.get(metric).copied()
     }
 
     fn and(self, other: &Self) -> Self {
-        let sum = |a: Option<u64>, b: Option<u64>| Some(a? + b?);
+        let both = |(name, own): (&&'static str, &u64)| Some((*name, own + other.hits.get(name)?));
         let latency = self.latency.zip(other.latency.as_ref()).map(|(mut latency, other)| {
             latency.at_most.merge(&other.at_most);
             latency.at_least.merge(&other.at_least);
@@ -276,8 +301,7 @@ impl NodeMeasured {
         Self {
             node: None,
             requests: self.requests + other.requests,
-            errors: sum(self.errors, other.errors),
-            status_4xx: sum(self.status_4xx, other.status_4xx),
+            hits: self.hits.iter().filter_map(both).collect(),
             latency,
             in_flight,
         }

@@ -62,7 +62,7 @@ pub struct Instance {
 
 /// What is seen outside of one effect.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Seen {
+pub enum Observed {
     /// A launch is under way, of this process or of another.
     Starting,
     /// It runs.
@@ -149,7 +149,7 @@ pub trait Nodes: Send + Sync {
     /// # Errors
     ///
     /// [`Fault`] if the place cannot be looked at as a whole; that says nothing about any node.
-    async fn look(&self) -> Result<BTreeMap<EffectId, Seen>, Fault>;
+    async fn look(&self) -> Result<BTreeMap<EffectId, Observed>, Fault>;
 
     /// Asks a node to end, and ends it after `grace`. Afterwards no launch of this effect succeeds any more, however
     /// late it arrives. Stopping again, or what never ran, changes nothing. To be called for ended nodes too: it ends what
@@ -167,10 +167,10 @@ pub trait Nodes: Send + Sync {
     /// [`Fault`]; permanent if it still runs.
     async fn cleanup(&self, effect: EffectId) -> Result<(), Fault>;
 
-    /// Returns `n` different ports on which a node could listen now.
+    /// Returns `n` different ports on which a node could listen now, or as many as there are.
     ///
     /// # Errors
     ///
-    /// [`Fault`] if there are not as many.
+    /// [`Fault`] if there is none.
     async fn free_ports(&self, n: u16) -> Result<Vec<u16>, Fault>;
 }

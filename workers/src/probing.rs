@@ -25,17 +25,35 @@ const OLD_MAX: u32 = 2;
 /// Makes checks and remembers their newest answers.
 pub struct Probing {
     checks: Arc<dyn Checks>,
-    newest: Mutex<HashMap<SocketAddr, (Instant, Probe)>>,
+    newest: Mutex<Newest>,
+}
+
+/// The newest answer of each node, and when it came.
+#[derive(Default)]
+struct Newest {
+    answers: HashMap<SocketAddr, (Instant, Probe)>,
+    /// When old answers were dropped last.
+    forgot_at: Option<Instant>,
+}
+
+impl Newest {
+    /// Keeps an answer. Old ones are dropped once in [`FORGOTTEN_AFTER`]: a walk over all nodes at each answer would cost the
+    /// square of their number.
+    fn keep(&mut self, address: SocketAddr, probe: Probe, now: Instant) {
+        let is_old = |at: &Instant| now.duration_since(*at) >= FORGOTTEN_AFTER;
+        if self.forgot_at.as_ref().is_none_or(is_old) {
+            self.answers.retain(|_, (at, _)| !is_old(at));
+            self.forgot_at = Some(now);
+        }
+        self.answers.insert(address, (now, probe));
+    }
 }
 
 #[async_trait::async_trait]
 impl Checks for Probing {
     async fn probe(&self, address: SocketAddr, check: &HttpCheck) -> Probe {
         let probe = self.checks.probe(address, check).await;
-        let now = Instant::now();
-        let mut newest = self.lock();
-        newest.retain(|_, (at, _)| now.duration_since(*at) < FORGOTTEN_AFTER);
-        newest.insert(address, (now, probe.clone()));
+        self.lock().keep(address, probe.clone(), Instant::now());
         probe
     }
 }
@@ -92,7 +110,7 @@ impl Probing {
     /// Asks a node; an answer that does not come in time is the one before it, unless that is old, and then a failure.
     async fn ask(self: &Arc<Self>, address: SocketAddr, check: HttpCheck) -> Probe {
         let interval = Duration::from_millis(check.interval_ms);
-        let before = self.lock().get(&address).cloned();
+        let before = self.lock().answers.get(&address).cloned();
         let asking = Arc::clone(self);
         // It goes on when it is not waited for any more, and is the newest then.
         let asked = tokio::spawn(async move { asking.probe(address, &check).await });
@@ -106,7 +124,7 @@ impl Probing {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<SocketAddr, (Instant, Probe)>> {
+    fn lock(&self) -> MutexGuard<'_, Newest> {
         self.newest.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -159,6 +177,22 @@ mod tests {
         // What was asked meanwhile is known 400 ms after it was asked.
         tokio::time::sleep(Duration::from_millis(2_500)).await;
         assert!(matches!(ask(&probing, 4).await, Probe::Failed { .. }), "that is more than two intervals ago");
+    }
+
+    #[test]
+    fn old_answers_are_dropped_together_and_not_looked_for_at_each_answer() {
+        let (mut newest, began) = (Newest::default(), Instant::now());
+        let mut keep = |port: u16, after_s: u64| {
+            newest.keep(address(port), Probe::Passed { latency_ms: 1 }, began + Duration::from_secs(after_s));
+            let mut kept: Vec<u16> = newest.answers.keys().map(SocketAddr::port).collect();
+            kept.sort_unstable();
+            kept
+        };
+        keep(1, 0);
+        keep(2, 1);
+        assert_eq!(keep(3, 120), [2, 3]);
+        assert_eq!(keep(4, 121), [2, 3, 4], "nothing is looked for so soon again");
+        assert_eq!(keep(5, 240), [4, 5]);
     }
 
     #[tokio::test]

@@ -4,13 +4,16 @@ use std::time::Duration;
 
 use ledger::State;
 use ledger::deployment::failure::{self, FAILED_STARTS_MAX};
-use ledger::deployment::{Node, NodePhase, Phase, Stack};
-use schemas::command::DeploymentOutcome;
+use ledger::deployment::retention;
+use ledger::deployment::{Deployment, Node, NodePhase, Phase, Stack};
+use schemas::outcome;
+use schemas::run::HttpCheck;
 use schemas::{DeploymentId, EffectId, LedgerId, StackId, Timestamp, text};
 
 use crate::effect::{Effect, Key, Reaction};
 use crate::facts::{Facts, Probes, RETRY_AFTER, later};
-use crate::nodes::{Fault, Launch, Seen};
+use crate::nodes::{Fault, Launch, Observed};
+use crate::poll::{Pace, PollInterval, PollTarget, is_live};
 
 /// For how many looks in a row, and for how long, a node must be missing before it is lost. One "not found" is not
 /// "gone".
@@ -30,61 +33,98 @@ const FAILING_LOOKS: u16 = 3;
 /// How far apart it is recorded that the check of such a node says something else.
 const FAILING_EVERY: Duration = Duration::from_secs(10);
 
-/// Reacts to the state and the facts.
-pub fn react(state: &State, facts: &Facts, now: Timestamp) -> Reaction {
+/// Reacts to one deployment. It reads that deployment and what was seen of its nodes, nothing of another one.
+pub fn react_deployment(
+    state: &State,
+    facts: &Facts,
+    id: &DeploymentId,
+    deployment: &Deployment,
+    now: Timestamp,
+) -> Reaction {
     let mut reaction = Reaction::default();
     let Some(ledger) = state.ledger else { return reaction };
-    let mut ports = facts.free_ports.iter().copied().filter(|port| !port_is_taken(state, *port));
-    for (id, deployment) in &state.deployments {
-        for (stack_id, stack) in &deployment.stacks {
-            let may_give_up = failure::may_give_up(deployment, *stack_id);
-            let mut place =
-                Place { ledger, id, stack_id: *stack_id, stack, may_give_up, facts, now, reaction: &mut reaction };
-            match stack.phase {
-                Phase::Starting | Phase::Ready | Phase::Unhealthy => {
-                    place.fill(&mut ports);
-                    place.follow_nodes();
-                    place.follow_stack();
-                }
-                Phase::Failed { .. } | Phase::Collecting { .. } => {}
-            }
+    for (stack_id, stack) in &deployment.stacks {
+        let may_give_up = failure::may_give_up(deployment, *stack_id);
+        let leaves = retention::leaves(deployment, *stack_id).is_some();
+        let mut place = StackView {
+            ledger,
+            id,
+            stack_id: *stack_id,
+            stack,
+            may_give_up,
+            leaves,
+            facts,
+            now,
+            reaction: &mut reaction,
+        };
+        if is_live(&stack.phase) {
+            place.fill();
+            place.follow_nodes();
+            place.follow_stack();
         }
     }
     reaction
 }
 
+/// Returns what the provisioner polls of a deployment: the check of every node that was launched.
+pub fn polls(deployment: &Deployment, pace: &Pace) -> Vec<PollInterval> {
+    let live = deployment.stacks.values().filter(|stack| is_live(&stack.phase));
+    let nodes = live.flat_map(|stack| stack.nodes.values().map(|node| (node, &stack.run.check)));
+    let launched = nodes.filter(|(node, _)| node.address().is_some());
+    let poll = |(node, check): (&Node, &HttpCheck)| {
+        // A node that is not yet ready is probed faster, so that a stack does not wait for its check's interval.
+        let interval = Duration::from_millis(check.interval_ms);
+        let starting = matches!(node.phase, NodePhase::Launched { .. });
+        let every = if starting { interval.min(pace.starting) } else { interval };
+        PollInterval { what: PollTarget::Probe(node.effect), every }
+    };
+    launched.map(poll).collect()
+}
+
+/// Returns when a place of a stack may be filled again: after each failed start it waits longer. Nothing if at once.
+pub(crate) fn fill_at(stack: &Stack, slot: u16) -> Option<Timestamp> {
+    let vacated_at = stack.vacated_at.get(&slot)?;
+    Some(later(*vacated_at, failure::EMPTY_FOR.after(stack.failed_starts(slot))))
+}
+
 /// One stack and everything its reaction looks at.
-struct Place<'a> {
+struct StackView<'a> {
     ledger: LedgerId,
     id: &'a DeploymentId,
     stack_id: StackId,
     stack: &'a Stack,
     /// Whether it is given up once it has failed too often: nothing needs it.
     may_give_up: bool,
+    /// Whether the collector is about to take it down: then no node of it is launched.
+    leaves: bool,
     facts: &'a Facts,
     now: Timestamp,
     reaction: &'a mut Reaction,
 }
 
-impl Place<'_> {
+impl StackView<'_> {
     /// Starts a launch for every place without a node.
-    fn fill(&mut self, ports: &mut impl Iterator<Item = u16>) {
+    fn fill(&mut self) {
+        if self.leaves {
+            return;
+        }
+        let allotted = self.facts.ports.get(&self.stack_id).map(Vec::as_slice).unwrap_or_default();
+        let is_used = |port: u16| self.stack.nodes.values().any(|node| node.port == port);
+        let unused: Vec<u16> = allotted.iter().copied().filter(|port| !is_used(*port)).collect();
+        let mut ports = unused.into_iter();
         for slot in (0..self.stack.capacity.nodes).filter(|slot| !self.stack.nodes.contains_key(slot)) {
             let attempt = self.stack.attempts.get(&slot).copied().unwrap_or(0);
             let failed = self.stack.failed_starts(slot);
             if self.may_give_up && failed >= FAILED_STARTS_MAX {
                 continue;
             }
-            if let Some(vacated_at) = self.stack.vacated_at.get(&slot) {
-                let due = later(*vacated_at, failure::EMPTY_FOR.after(failed));
-                if self.now < due {
-                    self.reaction.wake(due);
-                    continue;
-                }
+            if let Some(due) = fill_at(self.stack, slot).filter(|due| self.now < *due) {
+                self.reaction.wake(due);
+                continue;
             }
             let Some(port) = ports.next() else { continue };
             let (stack, effect) = (self.stack_id, EffectId::of_launch(self.ledger, self.stack_id, slot, attempt));
-            self.reaction.record(self.id, DeploymentOutcome::StartLaunch { stack, slot, attempt, effect, port });
+            self.reaction.record(self.id, outcome::StartLaunch { stack, slot, attempt, effect, port });
         }
     }
 
@@ -108,22 +148,23 @@ impl Place<'_> {
         }
         let seen = self.facts.nodes.as_ref().map(|nodes| nodes.get(&effect));
         match (self.facts.launches.get(&effect), seen) {
-            (Some((Ok(instance), _)), _) | (None | Some((Err(_), _)), Some(Some(Seen::Running(instance)))) => {
+            (Some((Ok(instance), _)), _) | (None | Some((Err(_), _)), Some(Some(Observed::Running(instance)))) => {
                 let (address, instance) = (instance.address, instance.name.clone());
-                self.reaction.record(self.id, DeploymentOutcome::Launched { effect, address, instance });
+                self.reaction.record(self.id, outcome::Launched { effect, address, instance });
             }
             (Some((Err(Fault::Permanent(reason)), _)), _) => {
-                self.reaction.record(self.id, DeploymentOutcome::LaunchFailed { effect, reason: reason.clone() });
+                self.reaction.record(self.id, outcome::LaunchFailed { effect, reason: reason.clone() });
             }
             (Some((Err(Fault::Hopeless(reason)), _)), _) => self.end_hopeless(effect, reason),
-            (_, Some(Some(Seen::Exited(exit)))) => {
-                self.reaction.record(self.id, DeploymentOutcome::LaunchFailed { effect, reason: exit.to_string() });
+            (_, Some(Some(Observed::Exited(exit)))) => {
+                self.reaction.record(self.id, outcome::LaunchFailed { effect, reason: exit.to_string() });
             }
             (Some((Err(Fault::Retryable(_) | Fault::Unknown(_)), at)), _) if !self.facts.may_retry(*at) => {
-                self.reaction.wake(later(self.now, RETRY_AFTER));
+                self.reaction.wake_steady(*at + RETRY_AFTER);
             }
             // Nobody has looked yet, or the look could not tell.
-            (_, None | Some(Some(Seen::Starting | Seen::Unknown { .. }))) => {}
+            (_, None | Some(Some(Observed::Starting | Observed::Unknown { .. }))) => {}
+            (_, Some(None)) if self.leaves => {}
             (_, Some(None)) => self.launch(slot, node),
         }
     }
@@ -131,9 +172,9 @@ impl Place<'_> {
     /// No launch of this release can succeed as things are: a stack that still starts has failed, without another try.
     fn end_hopeless(&mut self, effect: EffectId, reason: &str) {
         let stack = self.stack_id;
-        self.reaction.record(self.id, DeploymentOutcome::LaunchFailed { effect, reason: reason.to_owned() });
+        self.reaction.record(self.id, outcome::LaunchFailed { effect, reason: reason.to_owned() });
         if self.stack.phase == Phase::Starting && self.may_give_up {
-            self.reaction.record(self.id, DeploymentOutcome::StackFailed { stack, reason: reason.to_owned() });
+            self.reaction.record(self.id, outcome::StackFailed { stack, reason: reason.to_owned() });
         }
     }
 
@@ -158,34 +199,41 @@ impl Place<'_> {
     fn follow_node(&mut self, node: &Node) {
         let effect = node.effect;
         if let Some(reason) = self.loss(node).or_else(|| self.never_passed(node)) {
-            self.reaction.record(self.id, DeploymentOutcome::NodeLost { effect, reason });
+            self.reaction.record(self.id, outcome::NodeLost { effect, reason });
             return;
         }
         let Some(probes) = self.facts.probes.get(&effect) else { return };
         let needed = self.stack.run.check.healthy_after;
         if probes.passed >= needed && !node.is_ready() {
-            self.reaction.record(self.id, DeploymentOutcome::NodeReady { effect });
+            self.reaction.record(self.id, outcome::NodeReady { effect });
         } else if probes.failed >= needed && node.is_ready() {
             let reason = probes.reason.clone();
-            self.reaction.record(self.id, DeploymentOutcome::NodeUnhealthy { effect, reason });
+            self.reaction.record(self.id, outcome::NodeUnhealthy { effect, reason });
         } else if matches!(node.phase, NodePhase::Launched { .. }) && self.is_failing(node, probes) {
             let reason = probes.reason.clone();
-            self.reaction.record(self.id, DeploymentOutcome::NodeFailing { effect, reason });
+            self.reaction.record(self.id, outcome::NodeFailing { effect, reason });
         }
     }
 
     /// Says whether it is to be recorded what the check of a node says that is not ready yet.
     fn is_failing(&mut self, node: &Node, probes: &Probes) -> bool {
-        let for_long = self.facts.steady.saturating_sub(probes.failing_since) >= FAILING_AFTER;
-        if probes.failed < FAILING_LOOKS || !for_long {
+        if probes.failed < FAILING_LOOKS {
             return false;
         }
-        match &node.failing {
-            None => true,
-            Some(failing) => {
-                failing.reason != text::tidy(&probes.reason) && self.now >= later(failing.at, FAILING_EVERY)
-            }
+        let long_at = probes.failing_since + FAILING_AFTER;
+        if self.facts.steady < long_at {
+            self.reaction.wake_steady(long_at);
+            return false;
         }
+        let Some(failing) = &node.failing else { return true };
+        if failing.reason == text::tidy(&probes.reason) {
+            return false;
+        }
+        let due = later(failing.at, FAILING_EVERY);
+        if self.now < due {
+            self.reaction.wake(due);
+        }
+        self.now >= due
     }
 
     /// Says why a node that was launched in another's place is given up, if it is: it had its time and never passed its
@@ -205,14 +253,18 @@ impl Place<'_> {
     }
 
     /// Says why the node is lost, if it is.
-    fn loss(&self, node: &Node) -> Option<String> {
+    fn loss(&mut self, node: &Node) -> Option<String> {
         match self.facts.nodes.as_ref()?.get(&node.effect) {
-            Some(Seen::Exited(exit)) => Some(exit.to_string()),
-            Some(Seen::Running(_) | Seen::Starting | Seen::Unknown { .. }) => None,
+            Some(Observed::Exited(exit)) => Some(exit.to_string()),
+            Some(Observed::Running(_) | Observed::Starting | Observed::Unknown { .. }) => None,
             None => {
                 let missing = self.facts.missing.get(&node.effect)?;
-                let long = self.facts.steady.saturating_sub(missing.since) >= MISSING_FOR;
-                (missing.count >= MISSING_LOOKS && long).then(|| format!("it was not found on {} looks", missing.count))
+                let long_at = missing.since + MISSING_FOR;
+                if self.facts.steady < long_at {
+                    self.reaction.wake_steady(long_at);
+                    return None;
+                }
+                (missing.count >= MISSING_LOOKS).then(|| format!("it was not found on {} looks", missing.count))
             }
         }
     }
@@ -223,10 +275,10 @@ impl Place<'_> {
         match self.stack.phase {
             Phase::Starting if self.stack.retired => {
                 let reason = "the deployment was retired".to_owned();
-                self.reaction.record(self.id, DeploymentOutcome::StackFailed { stack, reason });
+                self.reaction.record(self.id, outcome::StackFailed { stack, reason });
             }
             Phase::Starting if ready == self.stack.capacity.nodes => {
-                self.reaction.record(self.id, DeploymentOutcome::StackReady { stack });
+                self.reaction.record(self.id, outcome::StackReady { stack });
             }
             // A rollback waits for it: it is tried for ever.
             Phase::Starting if !self.may_give_up => {}
@@ -237,11 +289,11 @@ impl Place<'_> {
             }
             Phase::Ready => {
                 if self.facts.under.get(&stack).is_some_and(|under| under.count >= UNDER_LOOKS) {
-                    self.reaction.record(self.id, DeploymentOutcome::StackUnhealthy { stack });
+                    self.reaction.record(self.id, outcome::StackUnhealthy { stack });
                 }
             }
             Phase::Unhealthy if ready >= self.stack.capacity.min_ready => {
-                self.reaction.record(self.id, DeploymentOutcome::StackRecovered { stack });
+                self.reaction.record(self.id, outcome::StackRecovered { stack });
             }
             Phase::Unhealthy | Phase::Failed { .. } | Phase::Collecting { .. } => {}
         }
@@ -263,7 +315,7 @@ impl Place<'_> {
         let (stack, nodes) = (self.stack_id, self.stack.capacity.nodes);
         let cause = self.first_trouble().map(|trouble| format!("; {trouble}")).unwrap_or_default();
         let reason = format!("{what}, {}{cause}", text::nodes_ready(ready, nodes));
-        self.reaction.record(self.id, DeploymentOutcome::StackFailed { stack, reason });
+        self.reaction.record(self.id, outcome::StackFailed { stack, reason });
     }
 
     /// Returns what went wrong with the stack's nodes first, for its reason to fail: what came later mostly follows from
@@ -279,11 +331,6 @@ impl Place<'_> {
             stack.nodes.values().find_map(said).map(|said| format!("check: {said}"))
         })
     }
-}
-
-fn port_is_taken(state: &State, port: u16) -> bool {
-    let stacks = state.deployments.values().flat_map(|deployment| deployment.stacks.values());
-    stacks.flat_map(|stack| stack.nodes.values()).any(|node| node.port == port)
 }
 
 #[cfg(test)]

@@ -4,37 +4,41 @@
 //! under way, and records the outcomes. It has no opinions of its own, and waits for none of it: while the ledger gives no
 //! verdict on one thing, a canary can still be sent back.
 
-mod lookout;
+mod poller;
 mod record;
 mod retries;
-mod turns;
+mod takeover;
 
+use std::any::Any;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt as _;
 use ledger::deployment::{Deployment, generation, stranded};
 use ledger::execute::Refusal;
 use ledger::{Ledger, State};
-use schemas::command::Outcome;
-use schemas::{DeploymentId, Offset, Role, StackId, StackName, Timestamp};
+use schemas::outcome::{self, Outcome};
+use schemas::{DeploymentId, Offset, Role, StackName, Timestamp};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::effect::{Done, Effect, Key, Reaction};
+use crate::break_glass::BreakGlass;
+use crate::effect::{Done, Effect, Key};
 use crate::facts::Facts;
-use crate::glass::Glass;
-use crate::looks::Sight;
 use crate::nodes::Nodes;
+use crate::poll::{Poll, PollResult};
 use crate::probing::Probing;
+use crate::reactor::{self, Reactor};
+use crate::routing;
 use crate::telemetry;
-use crate::traffic::{ApplyError, Entry, Held, Router};
-use crate::{collector, provisioner, traffic_shifter};
+use crate::traffic::{ApplyError, Entry, HeldRoutes, Router};
 
-use lookout::Lookout;
+use poller::Poller;
 use record::Records;
 
 pub use record::cause_of;
-pub use turns::{HANDOVER_MAX, take_turns};
+pub use takeover::{HANDOVER_MAX, run_with_takeover};
 
 /// The outside world's ports.
 #[derive(Clone)]
@@ -46,19 +50,7 @@ pub struct Adapters {
     /// What shares requests out over them.
     pub router: Arc<dyn Router>,
     /// What sends a canary back when the ledger gives no verdict; without it that waits for the ledger.
-    pub glass: Option<Arc<Glass>>,
-}
-
-/// A worker's pure centre.
-pub type React = fn(&State, &Facts, Timestamp) -> Reaction;
-
-/// Returns the react of `role`.
-pub fn react_of(role: Role) -> React {
-    match role {
-        Role::Provisioner => provisioner::react,
-        Role::TrafficShifter => traffic_shifter::react,
-        Role::Collector => collector::react,
-    }
+    pub break_glass: Option<Arc<BreakGlass>>,
 }
 
 /// Why a worker ended before it was told to.
@@ -86,8 +78,10 @@ pub enum WorkerError {
 enum News {
     /// An effect ended.
     Done(Key, Done),
-    /// A look showed something.
-    Seen(Sight),
+    /// A poll showed something.
+    Seen(PollResult),
+    /// A poll broke off.
+    Lost(Poll),
 }
 
 /// The longest time between two reactions.
@@ -131,9 +125,9 @@ struct Worker {
     holder: String,
     ledger: Ledger,
     adapters: Adapters,
-    react: React,
+    reactor: Reactor,
     facts: Facts,
-    lookout: Lookout,
+    poller: Poller,
     records: Records,
     news: mpsc::UnboundedReceiver<News>,
     send: mpsc::UnboundedSender<News>,
@@ -142,16 +136,16 @@ struct Worker {
 impl Worker {
     fn new(role: Role, holder: String, ledger: Ledger, adapters: Adapters) -> Self {
         let (send, news) = mpsc::unbounded_channel();
-        let lookout = Lookout::new(role, ledger.clone(), adapters.clone(), send.clone());
-        let (glass, probing) = (adapters.glass.clone(), Arc::clone(&adapters.checks));
-        let records = Records::new(role, holder.clone(), ledger.clone(), glass, probing);
-        let (react, facts) = (react_of(role), Facts { started: ledger.started(), ..Facts::default() });
-        Self { role, holder, ledger, adapters, react, facts, lookout, records, news, send }
+        let poller = Poller::new(role, ledger.clone(), adapters.clone(), send.clone());
+        let (break_glass, probing) = (adapters.break_glass.clone(), Arc::clone(&adapters.checks));
+        let records = Records::new(role, holder.clone(), ledger.clone(), break_glass, probing);
+        let (reactor, facts) = (Reactor::new(role), Facts { started: ledger.started(), ..Facts::default() });
+        Self { role, holder, ledger, adapters, reactor, facts, poller, records, news, send }
     }
 
     async fn take_lease(&self, from: Option<String>, reason: String) -> Result<(), Refusal> {
         let (role, holder) = (self.role, self.holder.clone());
-        let outcome = Outcome::TakeLease { role, holder, from, reason };
+        let outcome = Outcome::TakeLease(outcome::TakeLease { role, holder, from, reason });
         self.ledger.record(outcome, role, &self.holder, None).await.map(drop)
     }
 
@@ -170,6 +164,8 @@ impl Worker {
             let still = steady.saturating_sub(std::mem::replace(&mut acted, steady));
             if still > STILL_MAX {
                 self.catch_up(&mut folded).await;
+                // It did not stand still while it read.
+                acted = self.ledger.clock().steady();
             }
             if still > IDLE_MAX * 2 {
                 self.facts.woke_at = Some(self.ledger.clock().now());
@@ -181,15 +177,16 @@ impl Worker {
                 return self.end().await;
             }
             self.facts.clock = self.ledger.clock_trouble();
-            let next_look = self.lookout.look(&state, &self.facts);
+            let next_look = self.poller.poll(&state, &self.facts);
             let now = self.ledger.clock().now().max(self.ledger.view().time());
             self.facts.wall = now;
-            let reaction = (self.react)(&state, &self.facts, now);
+            let reaction = self.reactor.react(&state, &mut self.facts, now);
+            let woken = reaction.wake_steady_at.map_or(IDLE_MAX, |at| at.saturating_sub(steady));
             reaction.effects.into_iter().for_each(|effect| self.start(effect));
             self.records.start(&state, reaction.outcomes);
             let wake = reaction.wake_at.map_or(IDLE_MAX, |at| until(now, at));
             let again = self.records.due().saturating_sub(steady);
-            let idle = wake.min(next_look.saturating_sub(steady)).min(again).clamp(IDLE_MIN, IDLE_MAX);
+            let idle = wake.min(woken).min(next_look.saturating_sub(steady)).min(again).clamp(IDLE_MIN, IDLE_MAX);
             tokio::select! {
                 news = self.news.recv() => if let Some(news) = news { self.take_in(news) },
                 ended = self.records.next() => ended?,
@@ -223,7 +220,7 @@ impl Worker {
         let state = self.ledger.view().state().clone();
         self.check_lease(&state)?;
         let now = self.ledger.clock().now().max(self.ledger.view().time());
-        let reaction = (self.react)(&state, &self.facts, now);
+        let reaction = reactor::react(self.role, &state, &self.facts, now);
         self.records.start(&state, reaction.outcomes);
         self.records.all().await
     }
@@ -243,15 +240,21 @@ impl Worker {
 
     /// Starts an effect, unless one on the same thing is under way.
     fn start(&mut self, effect: Effect) {
-        let key = effect.key();
-        if !self.facts.in_flight.insert(key.clone()) {
+        if !self.facts.begin(&effect) {
             return;
         }
+        let key = effect.key();
         tracing::debug!(role = %self.role, effect = effect.kind(), ?key, "effect");
         let (adapters, send, role) = (self.adapters.clone(), self.send.clone(), self.role.as_str());
         tokio::spawn(async move {
             let began = std::time::Instant::now();
-            let done = carry_out(&adapters, &effect).await;
+            // A call that breaks off ends too: what is said of its deployment must not wait for it for ever.
+            let called = AssertUnwindSafe(carry_out(&adapters, &effect)).catch_unwind().await;
+            let done = called.unwrap_or_else(|panic| {
+                let why = format!("the call broke off: {}", said(&*panic));
+                tracing::error!(role, effect = effect.kind(), %why, "effect");
+                effect.unknown(why)
+            });
             let (kind, outcome) = (effect.kind(), if done.failed() { "failed" } else { "done" });
             telemetry::EFFECTS.with_label_values(&[role, kind, outcome]).inc();
             telemetry::EFFECT_SECONDS.with_label_values(&[kind]).observe(began.elapsed().as_secs_f64());
@@ -265,10 +268,11 @@ impl Worker {
         self.facts.wall = self.ledger.clock().now().max(self.ledger.view().time());
         match news {
             News::Done(key, done) => self.facts.take_in(key, done),
-            News::Seen(sight) => {
+            News::Seen(result) => {
                 let view = self.ledger.view();
-                self.lookout.take_in(&mut self.facts, view.state(), view.next(), sight);
+                self.poller.take_in(&mut self.facts, view.state(), view.next(), result);
             }
+            News::Lost(poll) => self.poller.lost(&poll),
         }
     }
 }
@@ -293,6 +297,12 @@ async fn carry_out(adapters: &Adapters, effect: &Effect) -> Done {
     }
 }
 
+/// Returns what a panic said.
+fn said(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("nobody knows why")
+}
+
 fn until(now: Timestamp, at: Timestamp) -> Duration {
     Duration::try_from(at.duration_since(now)).unwrap_or(Duration::ZERO)
 }
@@ -301,10 +311,10 @@ fn until(now: Timestamp, at: Timestamp) -> Duration {
 #[derive(Debug, thiserror::Error)]
 pub enum ApplyNowError {
     /// No weights are set, or other ones by now.
-    #[error("{0} has no weights that could be served now")]
+    #[error("{0} has no weights that can be served now")]
     Nothing(DeploymentId),
     /// A stack that is to have users has no node that could be called.
-    #[error("no node of {version} runs that could be called ({why}): {users}, until one does{next}")]
+    #[error("no node of {version} can be called ({why}): {users}, until one can{next}")]
     NoNode {
         /// Its name.
         version: StackName,
@@ -316,10 +326,10 @@ pub enum ApplyNowError {
         next: String,
     },
     /// The router serves what another rollback left there, of which the ledger does not know yet.
-    #[error("the router of {0} serves what a rollback left there that is not yet in the ledger")]
+    #[error("the router of {0} serves the weights of a rollback that is not in the ledger yet")]
     Unrecorded(DeploymentId),
     /// The router did not take it.
-    #[error("{}{}", if matches!(.0, ApplyError::NotRunning) { "" } else { "users are still where they were: " }, .0)]
+    #[error("{}{}", if matches!(.0, ApplyError::NotRunning(_)) { "" } else { "users are still where they were: " }, .0)]
     Router(#[from] ApplyError),
 }
 
@@ -329,19 +339,19 @@ pub enum ApplyNowError {
 /// # Errors
 ///
 /// [`ApplyNowError`]; the rollback stands all the same.
-pub async fn apply_now(ledger: &Ledger, router: &dyn Router, id: &DeploymentId) -> Result<Held, ApplyNowError> {
+pub async fn apply_now(ledger: &Ledger, router: &dyn Router, id: &DeploymentId) -> Result<HeldRoutes, ApplyNowError> {
     let (routes, deployment) = {
         let view = ledger.view();
         let state = view.state();
         let deployment = state.deployment(id).ok_or_else(|| ApplyNowError::Nothing(id.clone()))?;
-        (traffic_shifter::routes(state, id, deployment), deployment.clone())
+        (routing::routes(state, id, deployment), deployment.clone())
     };
     let Some(routes) = routes else { return Err(no_node(router, id, &deployment).await) };
     match router.apply(&routes).await {
         // Something younger is held: the weights of this rollback, or of what came after it.
         Err(ApplyError::Superseded { held: generation }) => match router.entry(id).await? {
             Some(Entry::Routed(held)) if held.routes.weights == routes.weights => Ok(held),
-            _ if generation::glass(generation) > generation::glass(routes.generation) => {
+            _ if generation::emergency_count(generation) > generation::emergency_count(routes.generation) => {
                 Err(ApplyNowError::Unrecorded(id.clone()))
             }
             Some(Entry::Routed(held)) => Ok(held),
@@ -354,8 +364,8 @@ pub async fn apply_now(ledger: &Ledger, router: &dyn Router, id: &DeploymentId) 
 /// Says which stack keeps the weights of `deployment` from being applied, and what its users get meanwhile.
 async fn no_node(router: &dyn Router, id: &DeploymentId, deployment: &Deployment) -> ApplyNowError {
     let set = deployment.traffic.set.iter().flat_map(|set| set.weights.iter());
-    let mut stacks = set.filter_map(|(stack, _)| deployment.stacks.get(&stack));
-    let Some(stack) = stacks.find(|stack| stack.nodes.values().all(|node| node.address().is_none())) else {
+    let mut stacks = set.filter(|(stack, _)| !deployment.can_be_called(*stack));
+    let Some(stack) = stacks.find_map(|(stack, _)| deployment.stacks.get(&stack)) else {
         return ApplyNowError::Nothing(id.clone());
     };
     let held = match router.entry(id).await {
@@ -372,10 +382,12 @@ async fn no_node(router: &dyn Router, id: &DeploymentId, deployment: &Deployment
         true => "nobody is served".to_owned(),
         false => format!("users still get {}", served.join(", ")),
     };
-    let passes = |id: StackId| deployment.stacks.get(&id).is_some_and(|stack| stack.ready_nodes() > 0);
-    let passing = held.iter().flat_map(|held| held.weights.iter()).filter(|(stack, _)| passes(*stack));
+    let passing = held.iter().flat_map(|held| held.weights.iter()).filter(|(stack, _)| deployment.passes(*stack));
     let passing = passing.max_by_key(|(_, weight)| *weight).map(|(stack, _)| stack);
     let next = passing.and_then(|passing| stranded::way_out(deployment, id, passing));
     let next = next.map(|next| format!("; `{next}` sends all of them to a version that passes")).unwrap_or_default();
     ApplyNowError::NoNode { version: stack.name(), why: stack.trouble(), users, next }
 }
+
+#[cfg(test)]
+mod tests;

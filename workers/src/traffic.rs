@@ -1,13 +1,90 @@
-//! Traffic: how a deployment's weights reach users, and what was seen of their requests.
+//! The port to routers: whatever shares a deployment's requests out over its nodes, and tells what was seen of them.
 //!
-//! `routes` and `measures` are plain values that every router adapter and the simulation's fake share.
+//! `routes` and `measures` are plain values that every router adapter and the simulation's fake share. They lie in the crate of our
+//! own proxy, which serves the first and counts the second.
 
-pub mod measures;
+pub mod heard;
 pub mod proxy;
-pub mod router;
-pub mod routes;
 
+use std::fmt;
+
+use schemas::{DeploymentId, StreamVersion};
+
+pub use self::proxy::{ProxyControl, ProxyProcess, StartError, ensure_running};
+pub use ::proxy::{measures, routes};
+pub use heard::{HeardRouter, Silence};
 pub use measures::{Counts, Histogram, Measures, NodeMeasures, StackMeasures};
-pub use proxy::{ApplyError, ProxyControl, StartError, ensure_running};
-pub use router::Router;
-pub use routes::{Backends, Entry, Held, Node, Routes, Status, Timeouts};
+pub use routes::{Backends, Entry, HeldRoutes, Node, Routes, Status, Timeouts};
+
+/// A router. Every call ends within a second or fails, so that a late one cannot undo what came after it.
+#[async_trait::async_trait]
+pub trait Router: Send + Sync {
+    /// Has a deployment served as `routes` say, and returns what it serves then.
+    ///
+    /// # Errors
+    ///
+    /// [`ApplyError`]: something younger is held, the routes are refused, or the router cannot be reached.
+    async fn apply(&self, routes: &Routes) -> Result<HeldRoutes, ApplyError>;
+
+    /// Has a deployment served no longer.
+    ///
+    /// # Errors
+    ///
+    /// [`ApplyError`], as [`Router::apply`].
+    async fn remove(&self, deployment: &DeploymentId, generation: StreamVersion) -> Result<(), ApplyError>;
+
+    /// Reads back what it holds for a deployment; `None` if it does not know it.
+    ///
+    /// # Errors
+    ///
+    /// [`ApplyError::Unreachable`].
+    async fn entry(&self, deployment: &DeploymentId) -> Result<Option<Entry>, ApplyError>;
+
+    /// Reads the counters of a deployment.
+    ///
+    /// # Errors
+    ///
+    /// [`ApplyError::Unreachable`].
+    async fn measures(&self, deployment: &DeploymentId) -> Result<Option<Measures>, ApplyError>;
+
+    /// Returns since when it has not answered, if that is some seconds by now. Only [`HeardRouter`] knows.
+    fn silence(&self) -> Option<Silence> {
+        None
+    }
+}
+
+/// Why a router did not do what it was asked.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ApplyError {
+    /// It holds a younger generation; nothing changed.
+    #[error("the router has the newer generation {held}; read the deployment again and decide again")]
+    Superseded {
+        /// The generation that is held.
+        held: StreamVersion,
+    },
+    /// It says no, for this reason; nothing changed.
+    #[error("the router refused: {0}")]
+    Refused(String),
+    /// It does not run; nothing changed, and nobody is served.
+    #[error("{0}")]
+    NotRunning(RouterTrouble),
+    /// No answer: it is unknown whether anything changed. Read back before acting on it.
+    #[error("{0}")]
+    Unreachable(RouterTrouble),
+}
+
+/// What the adapter of a router says, in its own words, about a call that failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RouterTrouble {
+    /// Which router it is, and what happened.
+    pub what: String,
+    /// What helps; empty if nothing is known to.
+    pub hint: String,
+}
+
+impl fmt::Display for RouterTrouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.what)?;
+        if self.hint.is_empty() { Ok(()) } else { write!(f, "; {}", self.hint) }
+    }
+}

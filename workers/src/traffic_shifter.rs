@@ -6,82 +6,60 @@ use std::time::Duration;
 
 use ledger::State;
 use ledger::deployment::step::{self, Gate, Hold};
-use ledger::deployment::{Deployment, Phase, Rollout, Stack, generation, waiting};
-use ledger::judgement::hearing::Hearing;
-use schemas::command::DeploymentOutcome;
-use schemas::judgement::{Judged, Verdict};
+use ledger::deployment::{Deployment, Phase, Rollout, generation, waiting};
+use ledger::judgement::analysis::Analysis;
+use schemas::judgement::Verdict;
+use schemas::outcome::{self, DeploymentOutcome};
 use schemas::rollout::HoldKind;
 use schemas::{DeploymentId, Probed, Role, StackId, Timestamp, Weight, Weights};
 
 use crate::effect::{Effect, Key, Reaction};
 use crate::facts::{FRESH_MAX, Facts, RETRY_AFTER, later};
-use crate::traffic::{Backends, Entry, Held, Node, Routes, Timeouts};
+use crate::poll::{Pace, PollInterval, PollTarget};
+use crate::routing;
+use crate::traffic::{Entry, HeldRoutes, Routes};
 use crate::watch::Watch;
 
-/// Reacts to the state and the facts.
-pub fn react(state: &State, facts: &Facts, now: Timestamp) -> Reaction {
-    let mut reaction = Reaction::default();
-    for (id, deployment) in &state.deployments {
-        follow_traffic(state, facts, id, deployment, now, &mut reaction);
-        // The ledger hears of a rollback that was carried out without it before anything goes on.
-        if is_of_unknown_glass(deployment, facts.routers.get(id).and_then(Option::as_ref)) {
-            continue;
-        }
-        follow_rollout(state, facts, id, deployment, now, &mut reaction);
-        end_holds(id, deployment, now, &mut reaction);
-        follow_request(state, id, deployment, &mut reaction);
-    }
-    reaction
-}
-
-/// Returns the routes that serve what is set, if anything is and a node of every version with weight can be called.
-pub fn routes(state: &State, id: &DeploymentId, deployment: &Deployment) -> Option<Routes> {
-    routes_by(&deployment.traffic.set.as_ref()?.weights, state, id, deployment)
-}
-
-/// Returns the routes that serve `weights` with the nodes of now, if a node of every version with weight can be called.
-pub(crate) fn routes_by(
-    weights: &Weights,
-    state: &State,
-    id: &DeploymentId,
-    deployment: &Deployment,
-) -> Option<Routes> {
-    let definition = state.service(&id.service)?.definition.as_ref()?;
-    let mut backends = BTreeMap::new();
-    for (stack_id, _) in weights.iter() {
-        let stack = deployment.stacks.get(&stack_id)?;
-        let nodes = nodes(stack);
-        if nodes.is_empty() {
-            return None;
-        }
-        backends.insert(stack_id, Backends { version: stack.name(), nodes });
-    }
-    Some(Routes {
-        deployment: id.clone(),
-        generation: deployment.generation(),
-        listen: definition.listen.get(&id.environment).copied(),
-        weights: weights.clone(),
-        backends,
-        timeouts: Timeouts::default(),
-        nodes_only: false,
-    })
-}
-
-/// Returns the nodes to call: the ready ones, or all that run while none is ready.
-fn nodes(stack: &Stack) -> Vec<Node> {
-    let call = |node: &ledger::deployment::Node| node.address().map(|address| Node { effect: node.effect, address });
-    let ready: Vec<Node> = stack.nodes.values().filter(|node| node.is_ready()).filter_map(call).collect();
-    if ready.is_empty() { stack.nodes.values().filter_map(call).collect() } else { ready }
-}
-
-fn follow_traffic(
+/// Reacts to one deployment. It reads that deployment, its service and judge, this worker's lease, and what was seen of the
+/// deployment, nothing of another one.
+pub fn react_deployment(
     state: &State,
     facts: &Facts,
     id: &DeploymentId,
     deployment: &Deployment,
     now: Timestamp,
-    reaction: &mut Reaction,
-) {
+) -> Reaction {
+    let mut reaction = Reaction::default();
+    follow_traffic(state, facts, id, deployment, &mut reaction);
+    // The ledger hears of a rollback that was carried out without it before anything goes on.
+    if is_of_unknown_glass(deployment, facts.routers.get(id).and_then(Option::as_ref)) {
+        return reaction;
+    }
+    follow_rollout(state, facts, id, deployment, now, &mut reaction);
+    end_holds(id, deployment, now, &mut reaction);
+    follow_request(state, id, deployment, &mut reaction);
+    reaction
+}
+
+/// Returns what the traffic shifter polls of a deployment: its router, the faster the more depends on it, and the source that
+/// its rollout's policy names.
+pub fn polls(deployment: &Deployment, pace: &Pace) -> Vec<PollInterval> {
+    let traffic = &deployment.traffic;
+    let rollout = deployment.rollout.as_ref().filter(|rollout| rollout.is_live());
+    let every = if rollout.is_some() {
+        Some(pace.judging)
+    } else if !traffic.is_applied() || traffic.drift.is_some() {
+        Some(pace.moving)
+    } else {
+        (traffic.set.is_some() || traffic.retired_at.is_some()).then_some(pace.quiet)
+    };
+    let router = every.map(|every| PollInterval { what: PollTarget::Router, every });
+    let interval = rollout.and_then(|rollout| rollout.policy.judgement.source().interval_ms);
+    let source = interval.map(|ms| PollInterval { what: PollTarget::Source, every: Duration::from_millis(ms) });
+    router.into_iter().chain(source).collect()
+}
+
+fn follow_traffic(state: &State, facts: &Facts, id: &DeploymentId, deployment: &Deployment, reaction: &mut Reaction) {
     // What cannot be read changes nothing.
     let Some(entry) = facts.routers.get(id) else { return };
     if facts.in_flight.contains(&Key::Route(id.clone())) {
@@ -89,12 +67,12 @@ fn follow_traffic(
     }
     let traffic = &deployment.traffic;
     let Some(set) = &traffic.set else {
-        // Retiring is the last word, also over a rollback that was carried out before it and that the ledger does not know.
-        if let (Some(_), Some(Entry::Routed(held))) = (traffic.retired_at, entry)
-            && generation::version(held.routes.generation) < deployment.version
-        {
-            let glass = generation::glass(held.routes.generation).max(deployment.glass);
-            let generation = generation::of(glass, deployment.version);
+        // Retiring is the last word: also over a rollback that was carried out before it and that the ledger does not know, and over
+        // a call that comes late, which a router without a mark of this generation would take.
+        let held = entry.as_ref().map(Entry::generation);
+        if traffic.retired_at.is_some() && held.is_none_or(|held| generation::version(held) < deployment.version) {
+            let emergency_count = held.map_or(0, generation::emergency_count).max(deployment.emergency_count);
+            let generation = generation::of(emergency_count, deployment.version);
             reaction.effects.push(Effect::Unroute { deployment: id.clone(), generation });
         }
         return;
@@ -108,18 +86,20 @@ fn follow_traffic(
         if !traffic.is_applied() || traffic.drift.is_some() || !known || is_of_unknown_glass(deployment, entry.as_ref())
         {
             let (generation, weights) = (held.routes.generation, set.weights.clone());
-            reaction.record(id, DeploymentOutcome::WeightsApplied { generation, weights, listening });
+            reaction.record(id, outcome::WeightsApplied { generation, weights, listening });
         }
     } else {
         let seen: BTreeMap<StackId, Weight> = held.map(|held| shares(&held.routes.weights)).unwrap_or_default();
         match traffic.drift.as_ref().filter(|drift| drift.seen == seen) {
             // Whoever sent the traffic back had a reason; a person or their intent explains it. Its weights are left alone,
             // the nodes behind them are kept up to date.
-            Some(drift) if drift.towards_target => left_alone = held.map(|held| held.routes.weights.clone()),
+            Some(_) if deployment.drift_left_alone().is_some() => {
+                left_alone = held.map(|held| held.routes.weights.clone());
+            }
             Some(_) => {}
             None if is_drift(deployment, entry.as_ref()) => {
                 let generation = entry.as_ref().map(Entry::generation);
-                reaction.record(id, DeploymentOutcome::DriftSeen { seen, generation });
+                reaction.record(id, outcome::DriftSeen { seen, generation });
                 return;
             }
             None => {}
@@ -127,22 +107,22 @@ fn follow_traffic(
     }
     let right = serves || left_alone.is_some();
     let weights = left_alone.as_ref().unwrap_or(&set.weights);
-    let Some(routes) = routes_by(weights, state, id, deployment) else { return };
+    let Some(routes) = routing::routes_by(weights, state, id, deployment) else { return };
     let routes = Routes { nodes_only: left_alone.is_some(), ..routes };
     if held.is_some_and(|held| right && same_but_for_generation(&held.routes, &routes)) || is_newer(held, deployment) {
         return;
     }
     match facts.route_failures.get(id) {
-        Some((_, at)) if !facts.may_retry(*at) => reaction.wake(later(now, RETRY_AFTER)),
+        Some((_, at)) if !facts.may_retry(*at) => reaction.wake_steady(*at + RETRY_AFTER),
         _ => reaction.effects.push(Effect::Route(Box::new(routes))),
     }
 }
 
-/// Says whether what the router holds, which is not what is set, is somebody else's doing.
+/// Says whether somebody else made the router hold other weights than those that are set.
 ///
-/// One generation has one content: what differs under the very generation of this worker's view always is, whether what is set was
-/// confirmed or not; once it was, so is what is older. A generation of broken glass that the ledger has not heard of always is,
-/// whatever is on its way.
+/// One generation has one content. So it was somebody else if the router holds other weights under the generation of this worker's
+/// view, whether or not those that are set were confirmed. Once they were confirmed, it was somebody else under an older generation
+/// too. It always was under the generation of a break-glass rollback that the ledger does not know.
 fn is_drift(deployment: &Deployment, entry: Option<&Entry>) -> bool {
     let applied = deployment.traffic.is_applied();
     let Some(entry) = entry else { return applied };
@@ -153,7 +133,7 @@ fn is_drift(deployment: &Deployment, entry: Option<&Entry>) -> bool {
 
 /// Says whether the router holds what a rollback left there that the ledger has not heard of.
 fn is_of_unknown_glass(deployment: &Deployment, entry: Option<&Entry>) -> bool {
-    entry.is_some_and(|entry| generation::glass(entry.generation()) > deployment.glass)
+    entry.is_some_and(|entry| generation::emergency_count(entry.generation()) > deployment.emergency_count)
 }
 
 fn shares(weights: &Weights) -> BTreeMap<StackId, Weight> {
@@ -162,7 +142,7 @@ fn shares(weights: &Weights) -> BTreeMap<StackId, Weight> {
 
 /// The router holds what was decided at least as late as this worker has read: it catches up before it acts, since a
 /// router takes only what is younger.
-fn is_newer(held: Option<&Held>, deployment: &Deployment) -> bool {
+fn is_newer(held: Option<&HeldRoutes>, deployment: &Deployment) -> bool {
     held.is_some_and(|held| held.routes.generation >= deployment.generation())
 }
 
@@ -184,73 +164,90 @@ fn follow_rollout(
     let recorded = state.judgements.get(id).and_then(|judgements| judgements.of(rollout.id));
     let watch = facts.watches.get(id);
     let heard = recorded.and_then(|recorded| watch?.heard(recorded));
-    let (hearing, counted) = heard.map_or((recorded, None), |(hearing, counted)| (Some(hearing), counted));
+    let analysis = heard.or(recorded);
+    // Both are long texts and lists, and most reactions need neither.
+    let counted = || recorded.zip(watch).and_then(|(recorded, watch)| watch.unrecorded(recorded));
+    let judged = || analysis.and_then(|analysis| step::judged_of(deployment, rollout, analysis));
     if let Some(reason) = canary_trouble(deployment, rollout) {
         reaction.record(
             id,
-            DeploymentOutcome::SendBack {
+            DeploymentOutcome::SendBack(outcome::SendBack {
                 rollout: rollout.id,
                 reason,
-                counted,
+                counted: counted(),
                 judged: None,
                 probed: Probed::default(),
-            },
+            }),
         );
         return;
     }
-    let judged = hearing.and_then(|hearing| step::judged_of(deployment, rollout, hearing));
-    if let Some(judged) = judged.as_ref().filter(|judged| judged.verdict == Verdict::Worse) {
-        let (reason, judged) = (judged.reason.clone(), Some(judged.clone()));
+    if analysis.is_some_and(|analysis| analysis.judge().verdict() == Verdict::Worse)
+        && let Some(judged) = judged()
+    {
+        let (reason, counted, judged) = (judged.reason.clone(), counted(), Some(judged));
         let probed = Probed::default();
-        reaction.record(id, DeploymentOutcome::SendBack { rollout: rollout.id, reason, counted, judged, probed });
+        reaction.record(id, outcome::SendBack { rollout: rollout.id, reason, counted, judged, probed });
         return;
     }
     if is_undriven(state, facts, id, rollout) {
-        reaction.record(id, DeploymentOutcome::DriveAgain { rollout: rollout.id });
+        reaction.record(id, outcome::DriveAgain { rollout: rollout.id });
         return;
     }
-    let fresh = watch.filter(|watch| is_fresh(facts, watch, rollout));
+    let fresh_until = watch.and_then(|watch| fresh_until(watch, rollout));
+    let fresh = watch.filter(|_| fresh_until.is_some_and(|until| facts.steady <= until));
+    if let (Some(_), Some(until)) = (fresh, fresh_until) {
+        reaction.wake_steady(until + Duration::from_nanos(1));
+    }
+    if now < rollout.ends_at() {
+        reaction.wake(rollout.ends_at());
+    }
     if let (None, false, Some(watch)) = (recorded, rollout.is_unjudged(), fresh)
         && let Some(begun) = watch.begun(rollout)
     {
-        reaction.record(id, DeploymentOutcome::BeginJudging { begun });
+        reaction.record(id, outcome::BeginJudging { begun });
         return;
     }
     let missing = watch.and_then(|watch| watch.missing(rollout));
-    let drive = Drive { deployment, rollout, hearing, is_read: fresh.is_some(), missing, now };
+    let drive = Drive { deployment, rollout, analysis, is_read: fresh.is_some(), missing, now };
     match drive.next() {
         Some(Next::Step(step)) => {
-            reaction.record(id, DeploymentOutcome::TakeStep { rollout: rollout.id, step, counted, judged });
+            let (counted, judged) = (counted(), judged());
+            reaction.record(id, outcome::TakeStep { rollout: rollout.id, step, counted, judged });
             return;
         }
         Some(Next::Hold(Hold { kind, reason })) if rollout.is_news(kind, now) => {
-            reaction.record(id, DeploymentOutcome::Hold { rollout: rollout.id, kind, reason, counted, judged });
+            let (counted, judged) = (counted(), judged());
+            reaction.record(id, outcome::Hold { rollout: rollout.id, kind, reason, counted, judged });
             return;
         }
         Some(Next::Wait(until)) => reaction.wake(until),
-        Some(Next::Hold(_)) | None => {}
+        Some(Next::Hold(Hold { kind, .. })) => {
+            rollout.news_at(kind).filter(|at| now < *at).into_iter().for_each(|at| reaction.wake(at));
+        }
+        None => {}
     }
-    let named = names_a_node(state, id, judged.as_ref());
-    if let (Some(counted), true) = (counted, named || watch.is_some_and(Watch::is_due)) {
-        reaction.record(id, DeploymentOutcome::Count { counted, judged: judged.filter(|_| named) });
+    let named = analysis.filter(|analysis| names_a_node(state, id, analysis)).and_then(|_| judged());
+    if (named.is_some() || watch.is_some_and(Watch::is_due))
+        && let Some(counted) = counted()
+    {
+        reaction.record(id, outcome::Count { counted, judged: named });
     }
 }
 
 /// Whether the judge has found a bad node that no recorded verdict names.
-fn names_a_node(state: &State, id: &DeploymentId, judged: Option<&Judged>) -> bool {
-    let nodes =
-        |judged: &'_ Judged| judged.evidence.as_ref().map(|evidence| evidence.bad_nodes.clone()).unwrap_or_default();
-    let named = judged.map(nodes).unwrap_or_default();
+fn names_a_node(state: &State, id: &DeploymentId, analysis: &Analysis) -> bool {
+    let named = analysis.bad_nodes();
     let last = state.judgements.get(id).and_then(|judgements| judgements.last.as_ref());
-    let before = last.filter(|last| judged.is_some_and(|judged| judged.rollout == last.rollout)).map(nodes);
-    !named.is_empty() && before != Some(named)
+    let last = last.filter(|last| last.rollout == analysis.rollout());
+    let before = last.and_then(|last| last.evidence.as_ref()).map(|evidence| &evidence.bad_nodes);
+    !named.is_empty() && before != Some(&named)
 }
 
 /// What decides on a rollout's next step.
 struct Drive<'a> {
     deployment: &'a Deployment,
     rollout: &'a Rollout,
-    hearing: Option<&'a Hearing>,
+    analysis: Option<&'a Analysis>,
     is_read: bool,
     missing: Option<&'a str>,
     now: Timestamp,
@@ -270,7 +267,7 @@ impl Drive<'_> {
             return None;
         }
         let Some(next) = self.rollout.next_step() else { return self.confirmation() };
-        let gate = step::gate(&self.deployment.traffic, self.rollout, self.hearing, self.now);
+        let gate = step::gate(&self.deployment.traffic, self.rollout, self.analysis, self.now);
         if let Gate::NotBefore(due) = gate {
             return Some(Next::Wait(due));
         }
@@ -320,11 +317,12 @@ fn is_undriven(state: &State, facts: &Facts, id: &DeploymentId, rollout: &Rollou
 /// How long after a step was due a router may be silent before the rollout is visibly held.
 const ROUTER_PATIENCE: Duration = Duration::from_secs(5);
 
-/// A source that is asked now and then has a few turns.
-fn is_fresh(facts: &Facts, watch: &Watch, rollout: &Rollout) -> bool {
-    let every = rollout.policy.judgement.prometheus.as_ref().map_or(0, |prometheus| prometheus.scrape_interval_ms);
+/// Until when, by the steady clock, what was last measured of a rollout still says something. A source that is asked now and
+/// then has a few turns.
+fn fresh_until(watch: &Watch, rollout: &Rollout) -> Option<Duration> {
+    let every = rollout.policy.judgement.source().interval_ms.unwrap_or(0);
     let fresh = FRESH_MAX.max(Duration::from_millis(4 * every));
-    watch.read_at(rollout).is_some_and(|at| facts.steady.saturating_sub(at) <= fresh)
+    Some(watch.read_at(rollout)?.saturating_add(fresh))
 }
 
 fn canary_trouble(deployment: &Deployment, rollout: &Rollout) -> Option<String> {
@@ -346,7 +344,7 @@ fn canary_trouble(deployment: &Deployment, rollout: &Rollout) -> Option<String> 
 fn end_holds(id: &DeploymentId, deployment: &Deployment, now: Timestamp, reaction: &mut Reaction) {
     for (cause, hold) in &deployment.holds {
         match hold.until {
-            Some(_) if hold.is_over(now) => reaction.record(id, DeploymentOutcome::EndHold { cause: *cause }),
+            Some(_) if hold.is_over(now) => reaction.record(id, outcome::EndHold { cause: *cause }),
             Some(until) => reaction.wake(until),
             None => {}
         }
@@ -358,8 +356,8 @@ fn follow_request(state: &State, id: &DeploymentId, deployment: &Deployment, rea
     let (Some(waiting), Some(service)) = (&deployment.waiting, state.service(&id.service)) else { return };
     let stack = waiting.stack;
     if waiting::pointless(deployment, service).is_some() {
-        reaction.record(id, DeploymentOutcome::DropRequest { stack });
+        reaction.record(id, outcome::DropRequest { stack });
     } else if waiting::obstacles(deployment, id).is_empty() {
-        reaction.record(id, DeploymentOutcome::StartRequestedRollout { stack });
+        reaction.record(id, outcome::StartRequestedRollout { stack });
     }
 }

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 
 use ledger::State;
 use ledger::deployment::Rollout;
-use ledger::judgement::hearing::Hearing;
+use ledger::judgement::analysis::Analysis;
 use schemas::judgement::{Begun, Counted};
 use schemas::{DeploymentId, EffectId, StackId, Timestamp, Weight, Weights};
 use std::time::Duration;
@@ -74,7 +74,7 @@ impl Watch {
         if let (None, Some(past)) = (&last, &mut self.past) {
             past.settle();
         }
-        let by_router = rollout.filter(|rollout| rollout.policy.judgement.prometheus.is_none());
+        let by_router = rollout.filter(|rollout| rollout.policy.judgement.source().is_router());
         let recorded = by_router.and_then(|rollout| state.judgements.get(id)?.of(rollout.id).zip(Some(rollout)));
         match recorded {
             // Another source counts this one.
@@ -146,15 +146,15 @@ impl Watch {
 
     /// Returns when the rollout's requests were measured last.
     pub fn read_at(&self, rollout: &Rollout) -> Option<Duration> {
-        match &rollout.policy.judgement.prometheus {
-            None => self.last.as_ref().map(|last| last.at),
-            Some(_) => self.sourced.as_ref().filter(|sourced| sourced.is_of(rollout)).and_then(Sourced::read_at),
+        if rollout.policy.judgement.source().is_router() {
+            return self.last.as_ref().map(|last| last.at);
         }
+        self.sourced.as_ref().filter(|sourced| sourced.is_of(rollout)).and_then(Sourced::read_at)
     }
 
     /// Returns what the judge is told of a rollout before its first tick; nothing while its source was not read.
     pub fn begun(&self, rollout: &Rollout) -> Option<Begun> {
-        if rollout.policy.judgement.prometheus.is_some() {
+        if !rollout.policy.judgement.source().is_router() {
             return self.sourced.as_ref().filter(|sourced| sourced.is_of(rollout))?.begun().cloned();
         }
         self.last.as_ref()?;
@@ -162,11 +162,19 @@ impl Watch {
         Some(past::begun(past, rollout))
     }
 
-    /// Returns what the judge knows after everything that was counted, with what of it is not recorded yet; `None` if
-    /// this watch does not go on from what is recorded.
-    pub fn heard(&self, recorded: &Hearing) -> Option<(&Hearing, Option<Counted>)> {
-        let ticks = self.ticks.as_ref().filter(|ticks| ticks.go_on_from(recorded))?;
-        Some((ticks.hearing(), ticks.unrecorded(recorded)))
+    /// Returns what the judge knows after everything that was counted; `None` if this watch does not go on from what is
+    /// recorded.
+    pub fn heard(&self, recorded: &Analysis) -> Option<&Analysis> {
+        self.ticks_after(recorded).map(Ticks::analysis)
+    }
+
+    /// Returns what was counted and is not recorded yet; `None` also if this watch does not go on from what is recorded.
+    pub fn unrecorded(&self, recorded: &Analysis) -> Option<Counted> {
+        self.ticks_after(recorded)?.unrecorded(recorded)
+    }
+
+    fn ticks_after(&self, recorded: &Analysis) -> Option<&Ticks> {
+        self.ticks.as_ref().filter(|ticks| ticks.go_on_from(recorded))
     }
 
     /// Says whether what was counted is to be recorded now.

@@ -12,12 +12,13 @@ use http_body_util::Full;
 use hyper::body::Body;
 use ledger::log::segments;
 use serde::de::DeserializeOwned;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
-use workers::http_client::{self, AnswerBody, Limits, Unanswered, is_absent};
+use workers::http_client::{self, AnswerBody, Limits, RequestError, is_absent};
 
-use super::Error;
+use super::{Error, Listener};
 use crate::problem::{self, Code, Problem};
-use crate::{server, wire};
+use crate::{json, server, wire};
 
 /// The longest answer that is read whole, in bytes.
 const ANSWER_BYTES_MAX: usize = 256 * 1024 * 1024;
@@ -46,7 +47,7 @@ pub type OnHalted = fn(&str);
 /// A server, and what to call when its ledger has halted.
 #[derive(Clone, Debug)]
 pub(super) struct Target {
-    pub(super) place: Place,
+    pub(super) place: ServerAddress,
     pub(super) on_halted: Option<OnHalted>,
     /// Whether a process that starts is waited for.
     pub(super) patient: bool,
@@ -54,7 +55,7 @@ pub(super) struct Target {
 
 /// Where the server is.
 #[derive(Clone, Debug)]
-pub(super) enum Place {
+pub(super) enum ServerAddress {
     /// Behind a data folder's socket.
     Unix {
         /// The folder.
@@ -92,7 +93,9 @@ pub(super) enum Fault {
     /// It may have got there.
     Lost(String),
     /// It got to a process that answers nothing.
-    Silent(Error),
+    Silent(Listener),
+    /// It did not get to a process that answers nothing: as many wait for it as the system lets wait.
+    Full(Listener),
     /// The answer is no.
     Refused(Problem),
 }
@@ -126,8 +129,8 @@ impl Target {
     pub(super) fn request(&self, method: Method, path: &str) -> http::request::Builder {
         let request = Request::builder().method(method).uri(path);
         match &self.place {
-            Place::Unix { .. } => request.header(HOST, "ionledger"),
-            Place::Tcp { address, token } => {
+            ServerAddress::Unix { .. } => request.header(HOST, "ionledger"),
+            ServerAddress::Tcp { address, token } => {
                 let bearer = http::HeaderValue::from_str(&format!("Bearer {}", token.0)).map(|mut value| {
                     value.set_sensitive(true);
                     value
@@ -156,8 +159,8 @@ impl Target {
         let limits = Limits { connect: CONNECT_TIMEOUT, answer: within };
         let exchange = async {
             match &self.place {
-                Place::Unix { data } => http_client::exchange(self.reach(data), request, limits).await,
-                Place::Tcp { address, .. } => http_client::exchange(reach(address), request, limits).await,
+                ServerAddress::Unix { data } => http_client::exchange(self.reach(data), request, limits).await,
+                ServerAddress::Tcp { address, .. } => http_client::exchange(reach(address), request, limits).await,
             }
         };
         let answer = tokio::select! {
@@ -165,7 +168,7 @@ impl Target {
             silent = self.silent() => return Err(Fault::Silent(silent)),
         };
         let response = answer.map_err(|cause| match cause {
-            Unanswered::NotSent(cause) => Fault::NotSent(self.not_reached(&cause)),
+            RequestError::NotSent(cause) => self.not_reached(&cause),
             cause => lost(cause),
         })?;
         if let (Some(heard), Some(why)) = (self.on_halted, response.headers().get(wire::HALTED)) {
@@ -187,31 +190,48 @@ impl Target {
         }
     }
 
-    /// Returns once the process behind a data folder's socket turned out to answer nothing. It is asked beside the question that
-    /// waits, so that a long question is told from a process that hangs.
-    async fn silent(&self) -> Error {
-        let Place::Unix { data } = &self.place else { return std::future::pending().await };
+    /// Returns once the process that listens turned out to answer nothing. It is asked something short beside the question that
+    /// waits: a process that answers that is busy with a long question, and does not hang.
+    async fn silent(&self) -> Listener {
         tokio::time::sleep(DOUBT_AFTER).await;
         loop {
             // A process that ends takes no new questions, and answers the open ones.
-            let Ok(socket) = server::reach_socket(data).await else { return std::future::pending().await };
-            let pid = socket.peer_cred().ok().and_then(|peer| peer.pid());
-            if !answers(socket).await {
-                return Error::Silent { data: data.clone(), pid };
+            let asked = match &self.place {
+                ServerAddress::Unix { data } => match server::reach_socket(data).await {
+                    Ok(socket) => {
+                        let pid = socket.peer_cred().ok().and_then(|peer| peer.pid());
+                        Some((answers(socket).await, Listener::Process { data: data.clone(), pid }))
+                    }
+                    Err(_) => None,
+                },
+                ServerAddress::Tcp { address, .. } => match tokio::time::timeout(HEALTH_MAX, reach(address)).await {
+                    Ok(Ok(stream)) => Some((answers(stream).await, Listener::Server { address: address.clone() })),
+                    Ok(Err(_)) | Err(_) => None,
+                },
+            };
+            match asked {
+                None => return std::future::pending().await,
+                Some((false, who)) => return who,
+                Some((true, _)) => tokio::time::sleep(DOUBT_AGAIN).await,
             }
-            tokio::time::sleep(DOUBT_AGAIN).await;
         }
     }
 
-    fn not_reached(&self, cause: &io::Error) -> Error {
-        match &self.place {
-            Place::Unix { data } => match cause.kind() {
+    fn not_reached(&self, cause: &io::Error) -> Fault {
+        Fault::NotSent(match &self.place {
+            ServerAddress::Unix { data } => match cause.kind() {
                 _ if is_absent(cause) => Error::NotRunning { data: data.clone() },
                 io::ErrorKind::PermissionDenied => Error::NotAllowed { socket: server::socket_path(data) },
+                io::ErrorKind::WouldBlock => {
+                    let pid = folder_user(data).and_then(|pid| i32::try_from(pid).ok());
+                    return Fault::Full(Listener::Process { data: data.clone(), pid });
+                }
                 _ => Error::Broken(format!("{}: {cause}", server::socket_path(data).display())),
             },
-            Place::Tcp { address, .. } => Error::Unreachable { address: address.clone(), why: cause.to_string() },
-        }
+            ServerAddress::Tcp { address, .. } => {
+                Error::Unreachable { address: address.clone(), why: cause.to_string() }
+            }
+        })
     }
 }
 
@@ -221,12 +241,12 @@ fn folder_user(data: &Path) -> Option<u32> {
 }
 
 /// Says whether a server answers within [`HEALTH_MAX`], whatever it says.
-async fn answers(socket: UnixStream) -> bool {
+async fn answers(socket: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) -> bool {
     let request = Request::get("/healthz").header(HOST, "ionledger").body(Full::<Bytes>::default());
     let Ok(request) = request else { return true };
     let limits = Limits { connect: HEALTH_MAX, answer: HEALTH_MAX };
     let answer = http_client::exchange(async { Ok(socket) }, request, limits).await;
-    !matches!(answer, Err(Unanswered::TimedOut(_)))
+    !matches!(answer, Err(RequestError::TimedOut(_)))
 }
 
 async fn reach(address: &str) -> io::Result<TcpStream> {
@@ -235,14 +255,17 @@ async fn reach(address: &str) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
-fn lost(cause: Unanswered) -> Fault {
+fn lost(cause: RequestError) -> Fault {
     Fault::Lost(cause.to_string())
 }
 
 /// Reads the JSON of the answer to `path`.
 pub(super) async fn read_json<T: DeserializeOwned>(response: Response<AnswerBody>, path: &str) -> Result<T, Fault> {
     let bytes = response.into_body().read(ANSWER_BYTES_MAX).await.map_err(lost)?;
-    serde_json::from_slice(&bytes).map_err(|error| Fault::Lost(format!("unexpected response to {path}: {error}")))
+    serde_json::from_slice(&bytes).map_err(|error| {
+        let why = json::describe::<T>(&bytes, &error);
+        Fault::Lost(format!("unexpected response to {path} ({why}); look whether ionledger listens there"))
+    })
 }
 
 async fn refusal(response: Response<AnswerBody>) -> Fault {

@@ -8,6 +8,7 @@ use serde::de::DeserializeOwned;
 use workers::http_client::AnswerBody;
 
 use super::Error;
+use crate::json;
 use crate::wire::Record;
 
 /// The longest line, in bytes: a commit and what stands around it.
@@ -40,9 +41,12 @@ impl<T: DeserializeOwned> Events<T> {
                     continue; // a heartbeat
                 }
                 let record = serde_json::from_slice(&line);
-                return record
-                    .map(Some)
-                    .map_err(|error| Error::Broken(format!("a record of the answer cannot be read: {error}")));
+                return record.map(Some).map_err(|error| {
+                    Error::Broken(format!(
+                        "a record of the answer cannot be read: {}",
+                        json::describe::<T>(&line, &error)
+                    ))
+                });
             }
             if self.read.len() > LINE_BYTES_MAX {
                 return Err(Error::Broken("a record has no end".to_owned()));

@@ -12,9 +12,10 @@ use tokio::fs::File;
 use tokio::io::AsyncReadExt as _;
 use tokio::sync::watch;
 
+use super::Error;
 use super::call::{self, Fault, Target};
-use super::{Error, escape};
 use crate::parts::{Part, Parts};
+use crate::question::address::escape;
 
 const PART_BYTES: usize = 256 * 1024;
 

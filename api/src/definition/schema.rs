@@ -1,89 +1,101 @@
-//! The JSON Schema of a service's file, for editors.
+//! The JSON Schema of a service's file, for editors: the rows of its table.
 
-use serde_json::{Value, json};
+use schemas::declaration::table::{Key, Kind, Table, tables};
+use schemas::policy::metric;
+use serde_json::{Map, Value, json};
+
+/// What a name of a service or an environment looks like.
+const NAME: &str = "^[a-z0-9][a-z0-9-]{0,62}$";
 
 /// Returns the schema of `SERVICE.toml`. Editors that know TOML check a file against it while it is written; the parser
 /// is stricter and says more.
 pub fn json_schema() -> Value {
-    let duration = json!({"type": "string", "description": "a length of time: `10 s`, `1h 30m`, `2 days`"});
-    let percent = json!({"type": ["number", "string"], "description": "a percentage: 5, 0.5 or \"0.5 %\""});
-    let reference = |key: &str| object(json!({key: {"type": "string"}}), &[key]);
-    let name = "^[a-z0-9][a-z0-9-]{0,62}$";
-    let mut schema = object(
-        json!({
-            "name": {"type": "string", "pattern": name, "description": "the service's name"},
-            "owner": {"type": "string", "minLength": 1, "maxLength": 200, "description": "the team that answers for it"},
-            "description": {"type": "string", "maxLength": 2_000},
-            "listen": {
-                "type": "object", "propertyNames": {"pattern": name}, "additionalProperties": {"type": "string"},
-                "description": "where users' traffic arrives, an address an environment"
-            },
-            "run": object(json!({
-                "args": {"type": "array", "items": {"type": "string"}, "description": "`{port}` stands for the node's port"},
-                "env": {
-                    "type": "object", "propertyNames": {"pattern": "^[A-Za-z_][A-Za-z0-9_]*$"},
-                    "additionalProperties": {"oneOf": [{"type": "string"}, reference("from_env"), reference("from_file")]}
-                },
-                "start_deadline": duration,
-                "user": {
-                    "type": "string", "pattern": "^[a-z_][a-z0-9_-]{0,31}$",
-                    "description": "as whom its nodes run where ionledger is root; else a user made for it"
-                }
-            }), &[]),
-            "check": object(json!({
-                "path": {"type": "string", "pattern": "^/"},
-                "status": {"type": "integer", "minimum": 100, "maximum": 599},
-                "timeout": duration, "interval": duration,
-                "healthy_after": {"type": "integer", "minimum": 1, "maximum": 100},
-                "latency_max": duration
-            }), &[]),
-            "capacity": object(json!({
-                "nodes": {"type": "integer", "minimum": 1, "maximum": 100},
-                "min_ready": {"type": "integer", "minimum": 1, "maximum": 100}
-            }), &[]),
-            "rollout": object(json!({
-                "steps": {"type": "array", "minItems": 1, "maxItems": 100, "items": percent},
-                "duration": duration, "on_release": {"type": "boolean"},
-                "early": {"type": "string", "pattern": "^(never|after .+)$", "description": "`never`, or `after 30 minutes`"},
-                "bake": duration, "control": percent,
-                "rollback_past_target": {"type": "boolean"},
-                "hold_after": {"enum": ["rollback", "any", "never"]}
-            }), &[]),
-            "judgement": judgement(&duration, &percent),
-            "retention": object(json!({
-                "serving_max": {"type": "integer", "minimum": 2, "maximum": 100},
-                "warm_for": duration, "warm_max": {"type": "integer", "minimum": 0}, "drain": duration
-            }), &[])
-        }),
-        &["name", "owner"],
-    );
+    let mut properties = Map::new();
+    let mut required = vec![];
+    for Table { name, help, keys } in tables() {
+        if name.is_empty() {
+            required.extend(keys.iter().filter(|key| key.required.is_some()).map(|key| key.name.clone()));
+            properties.extend(keys.iter().map(|key| (key.name.clone(), value(key))));
+        } else if let [Key { kind: Kind::Addresses, .. }] = &keys[..] {
+            let addresses = json!({
+                "type": "object", "propertyNames": {"pattern": NAME}, "additionalProperties": {"type": "string"},
+                "description": help
+            });
+            properties.insert(name.to_owned(), addresses);
+        } else {
+            let keys: Map<String, Value> = keys.iter().map(|key| (key.name.clone(), value(key))).collect();
+            let mut table = object(keys.into(), &[]);
+            table["description"] = help.into();
+            properties.insert(name.to_owned(), table);
+        }
+    }
+    let mut schema = object(properties.into(), &[]);
+    schema["required"] = required.into();
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema".into();
     schema["title"] = "ionledger: a service's file".into();
     schema
 }
 
-fn judgement(duration: &Value, percent: &Value) -> Value {
-    let ratio = json!({"type": ["number", "string"], "description": "how many times the old version's rate: 1.2"});
-    let query = json!({"type": "string", "pattern": "\\{version\\}", "description": "a selector of counters"});
-    let reference = |key: &str| object(json!({key: {"type": "string"}}), &[key]);
-    object(
-        json!({
-            "errors_tolerance": percent, "errors_ratio": ratio, "4xx_tolerance": percent, "4xx_ratio": ratio,
-            "p50_tolerance": percent, "p99_tolerance": percent,
-            "weights": object(json!({"errors": percent, "4xx": percent, "p50": percent, "p99": percent}), &[]),
-            "alpha": percent, "beta": percent,
-            "requests_min": {"type": "integer", "minimum": 1},
-            "soak": duration, "deadline": {"enum": ["go on", "hold"]}, "warm_up": duration,
-            "burst_cap": {"type": "boolean"}, "bad_requests_max": {"type": "integer", "minimum": 1},
-            "prometheus": object(json!({
-                "address": {"type": "string", "pattern": "^https?://"},
-                "token": {"oneOf": [reference("from_env"), reference("from_file")]},
-                "scrape_interval": duration,
-                "requests": query, "errors": query, "4xx": query, "latency": query
-            }), &["address"])
-        }),
-        &[],
-    )
+fn value(key: &Key) -> Value {
+    let (mut schema, form) = form(&key.kind);
+    let description: Vec<&str> = [key.help, form].into_iter().filter(|text| !text.is_empty()).collect();
+    if !description.is_empty() {
+        schema["description"] = description.join("; ").into();
+    }
+    schema
+}
+
+/// Returns what may be written for a row, and how in words.
+fn form(kind: &Kind) -> (Value, &'static str) {
+    const DURATION: &str = "a length of time: `10 s`, `1h 30m`, `2 days`";
+    const PERCENT: &str = "a percentage: 5, 0.5 or \"0.5 %\"";
+    let text = || json!({"type": "string"});
+    let percent = || json!({"type": ["number", "string"]});
+    let patterned = |pattern: &str| match pattern {
+        "" => text(),
+        pattern => json!({"type": "string", "pattern": pattern}),
+    };
+    match kind {
+        Kind::Name => (patterned(NAME), ""),
+        Kind::Text { pattern, .. } | Kind::TextIfAny { pattern, .. } => (patterned(pattern), ""),
+        Kind::Texts(_) => (json!({"type": "array", "items": text()}), ""),
+        Kind::Addresses => (json!({"type": "object"}), ""),
+        Kind::Variables => {
+            let variables = json!({
+                "type": "object", "propertyNames": {"pattern": "^[A-Za-z_][A-Za-z0-9_]*$"},
+                "additionalProperties": {"oneOf": [text(), reference("from_env"), reference("from_file")]}
+            });
+            (variables, "")
+        }
+        Kind::Whole { from, to: u64::MAX, .. } => (json!({"type": "integer", "minimum": from}), ""),
+        Kind::Whole { from, to, .. } => (json!({"type": "integer", "minimum": from, "maximum": to}), ""),
+        Kind::Flag(_) => (json!({"type": "boolean"}), ""),
+        Kind::Duration { .. } | Kind::DurationIfAny { .. } => (text(), DURATION),
+        Kind::Choice { words, .. } => (json!({"enum": words}), ""),
+        Kind::Shares(_) => (json!({"type": "array", "minItems": 1, "maxItems": 100, "items": percent()}), PERCENT),
+        Kind::After(_) => (patterned("^(never|after .+)$"), "`never`, or `after 30 minutes`"),
+        Kind::Share(_) | Kind::Percent(_) | Kind::Tolerance(_) => (percent(), PERCENT),
+        Kind::Ratio(_) => (percent(), "how many times the old version's rate: 1.2"),
+        Kind::Weights => {
+            let weights: Map<String, Value> =
+                metric::METRICS.iter().map(|metric| (metric.name.to_owned(), percent())).collect();
+            (object(weights.into(), &[]), "")
+        }
+        Kind::Server { keys, .. } => {
+            let keys = keys();
+            let required: Vec<&str> =
+                keys.iter().filter(|key| key.required.is_some()).map(|key| key.name.as_str()).collect();
+            let values: Map<String, Value> = keys.iter().map(|key| (key.name.clone(), value(key))).collect();
+            (object(values.into(), &required), "")
+        }
+        Kind::Url(_) => (patterned("^https?://"), ""),
+        Kind::Reference(_) => (json!({"oneOf": [reference("from_env"), reference("from_file")]}), ""),
+        Kind::Query(..) => (patterned("\\{version\\}"), "a selector of counters"),
+    }
+}
+
+fn reference(key: &str) -> Value {
+    object(json!({key: {"type": "string"}}), &[key])
 }
 
 fn object(properties: Value, required: &[&str]) -> Value {

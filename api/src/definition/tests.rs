@@ -1,7 +1,9 @@
 //! What a service's file says, and what is said of a wrong one.
 
 use super::*;
-use schemas::policy::{Deadline, JudgementPolicy, MetricWeights, Prometheus, Queries};
+use schemas::policy::RetentionPolicy;
+use schemas::policy::{Deadline, JudgementPolicy, Metrics, Prometheus, Queries, Tolerance};
+use schemas::run::{Capacity, HttpCheck};
 
 const WHOLE: &str = r#"
 name = "api"
@@ -101,26 +103,29 @@ fn a_whole_file_says_everything_there_is_to_say() {
     assert_eq!(definition.policy.rollout.duration_ms, 14 * 86_400_000);
     assert!(definition.policy.rollout.on_release);
     assert_eq!(definition.policy.rollout.early_after_ms, Some(1_800_000));
-    let query = |text: &str| Some(text.to_owned());
+    let mut queries = Queries::default();
+    for (name, text) in [
+        ("requests", "requests_total{app='{service}',version='{version}'}"),
+        ("errors", "requests_total{app='{service}', version='{version}',outcome='failed'}"),
+        ("4xx", "refused_total{version='{version}'}"),
+        ("latency", "request_seconds_bucket{version='{version}'}"),
+    ] {
+        queries.set(name, Some(text.to_owned()));
+    }
     let prometheus = Prometheus {
         token: Some(EnvValue::FromEnv("PROMETHEUS_TOKEN".into())),
         scrape_interval_ms: 5_000,
-        queries: Queries {
-            requests: query("requests_total{app='{service}',version='{version}'}"),
-            errors: query("requests_total{app='{service}', version='{version}',outcome='failed'}"),
-            status_4xx: query("refused_total{version='{version}'}"),
-            latency: query("request_seconds_bucket{version='{version}'}"),
-        },
+        queries,
         ..Prometheus::at("https://prometheus.example/shop")
     };
+    let mut metrics = Metrics::default();
+    for (name, weight_percent, tolerance_ppm, ratio_percent) in
+        [("errors", 40, 2_500, 150), ("4xx", 20, 20_000, 200), ("p50", 10, 51_000, 120), ("p99", 30, 1_500_000, 120)]
+    {
+        metrics[name] = Tolerance { weight_percent, tolerance_ppm, ratio_percent };
+    }
     let judgement = JudgementPolicy {
-        errors_tolerance_ppm: 2_500,
-        errors_ratio_percent: 150,
-        status_4xx_tolerance_ppm: 20_000,
-        status_4xx_ratio_percent: 200,
-        p50_tolerance_ppm: 51_000,
-        p99_tolerance_ppm: 1_500_000,
-        weights: MetricWeights { errors: 40, status_4xx: 20, p50: 10, p99: 30 },
+        metrics,
         alpha_ppm: 5_000,
         beta_ppm: 20_000,
         requests_min: 1_000,
@@ -159,18 +164,18 @@ fn said(from: &str, to: &str) -> String {
 #[test]
 fn every_error_is_one_line_with_its_place_and_reason() {
     for (from, to, expected) in [
-        ("name = \"api\"", "name = \"a/b\"", "api.toml:2:8: name: `a/b` is not a service name: use 1 to 63"),
+        ("name = \"api\"", "name = \"a/b\"", "api.toml:2:8: name: `a/b` is not a service name; use 1 to 63"),
         ("name = \"api\"", "", "api.toml:1:1: name: it is missing; name the service"),
         ("\"team-checkout\"", "\" \"", "api.toml:3:9: owner: it is empty"),
         ("\"team-checkout\"", "\"a\\nb\"", "api.toml:3:9: owner: it holds a line break"),
         (
             "\"Takes orders.\"",
             "\"ghp_16C7e42F292c6912E7710c838347Ae178B4a\"",
-            "api.toml:4:15: description: it looks as if a secret",
+            "api.toml:4:15: description: it seems to contain a secret",
         ),
         ("\"team-checkout\"", "7", "api.toml:3:9: owner: it is of type integer; write a text in quotes"),
-        ("127.0.0.1:8080", "localhost:8080", "api.toml:7:14: listen.production: `localhost:8080` is no address"),
-        ("127.0.0.1:8080", "127.0.0.1:0", "api.toml:7:14: listen.production: port 0 is no port"),
+        ("127.0.0.1:8080", "localhost:8080", "api.toml:7:14: listen.production: `localhost:8080` is not an address"),
+        ("127.0.0.1:8080", "127.0.0.1:0", "api.toml:7:14: listen.production: port 0 cannot be used"),
         ("[::1]:8081", "127.0.0.1:8080", "api.toml:8:8: listen.test: another environment listens on 127.0.0.1:8080"),
         ("test =", "Test =", "api.toml:8:1: listen.Test: `Test` is not an environment name"),
         ("\"--verbose\"", "7", "api.toml:11:26: run.args: it is of type integer"),
@@ -186,10 +191,10 @@ fn every_error_is_one_line_with_its_place_and_reason() {
         ("{ from_env = \"API_DB_PASSWORD\" }", "{}", "api.toml:16:15: run.env.DB_PASSWORD: write a text, `{ from_env"),
         ("from_env", "from_enw", "api.toml:16:17: run.env.DB_PASSWORD.from_enw: unknown key"),
         ("\"/ready\"", "\"ready\"", "api.toml:20:8: check.path: check path `ready` must begin with `/`"),
-        ("204", "99", "api.toml:21:10: check.status: check status 99 is no HTTP status"),
+        ("204", "99", "api.toml:21:10: check.status: check status 99 is not an HTTP status"),
         ("204", "70000", "api.toml:21:10: check.status: 70000 is out of range"),
         ("\"500 ms\"", "\"5 ms\"", "api.toml:22:11: check.timeout: check timeout and interval must be"),
-        ("\"500 ms\"", "\"soon\"", "api.toml:22:11: check.timeout: `soon` is no length of time"),
+        ("\"500 ms\"", "\"soon\"", "api.toml:22:11: check.timeout: `soon` is not a length of time"),
         (
             "min_ready = 2",
             "min_ready = 4",
@@ -205,20 +210,20 @@ fn every_error_is_one_line_with_its_place_and_reason() {
             "api.toml:34:14: rollout.on_release: it is of type string; write true or false",
         ),
         ("\"0.25 %\"", "\"101 %\"", "api.toml:38:20: judgement.errors_tolerance: it must be below 90 %"),
-        ("\"0.25 %\"", "\"much\"", "api.toml:38:20: judgement.errors_tolerance: `much` is no percentage"),
+        ("\"0.25 %\"", "\"much\"", "api.toml:38:20: judgement.errors_tolerance: `much` is not a percentage"),
         ("1.5", "0.99", "api.toml:38:20: judgement.errors_tolerance: its ratio is 0.99; it must be from 1 to 100"),
         (
             "\"0.25 %\"\nrequests_min = 1_000\nerrors_ratio = 1.5",
             "0\nerrors_ratio = 1.0",
-            "api.toml:38:20: judgement.errors_tolerance: it leaves no room between like and worse",
+            "api.toml:38:20: judgement.errors_tolerance: it leaves no room between equal and worse",
         ),
         ("\"150 %\"", "\"0.5 %\"", "api.toml:44:17: judgement.p99_tolerance: it must be from 1 %"),
         ("errors = 40", "errors = 90", "api.toml:45:11: judgement.weights: they sum to 150 %"),
         ("errors = 40", "error = 40", "api.toml:45:13: judgement.weights.error: unknown key"),
         ("alpha = 0.5", "alpha = 51", "api.toml:46:9: judgement.alpha: it must be above 0 and at most 50 %"),
         ("\"10 minutes\"", "\"3 weeks\"", "api.toml:1:1: policy judgement.soak: it must be at most the rollout's"),
-        ("\"hold\"", "\"pray\"", "api.toml:49:12: judgement.deadline: `pray` is none; write `go on` or `hold`"),
-        ("\"after 30 minutes\"", "\"soon\"", "api.toml:35:9: rollout.early: `soon` says not when; write `after 30"),
+        ("\"hold\"", "\"pray\"", "api.toml:49:12: judgement.deadline: `pray` is unknown; write `go on` or `hold`"),
+        ("\"after 30 minutes\"", "\"soon\"", "api.toml:35:9: rollout.early: `soon` names no time; write `after 30"),
         ("\"after 30 minutes\"", "\"after 1 minute\"", "api.toml:1:1: policy rollout.early: it must be at least the"),
         (
             "\"after 30 minutes\"",
@@ -245,12 +250,12 @@ fn every_error_is_one_line_with_its_place_and_reason() {
         (
             "refused_total{version='{version}'}",
             "refused_total{version='${VERSION}'}",
-            "api.toml:61:7: judgement.prometheus.4xx: `${VERSION}` was never replaced; write what it stands for",
+            "api.toml:61:7: judgement.prometheus.4xx: `${VERSION}` was not replaced; write its value",
         ),
         (
             "\"https://prometheus.example/shop\"",
             "\"https://me:hunter2@prometheus.example\"",
-            "api.toml:54:1: judgement.prometheus: it holds a user or a password",
+            "api.toml:54:1: judgement.prometheus: it contains a user name or a password",
         ),
         (
             "address = \"https://prometheus.example/shop\"",
@@ -265,7 +270,7 @@ fn every_error_is_one_line_with_its_place_and_reason() {
         (
             "refused_total{version='{version}'}",
             "refused_total",
-            "api.toml:61:7: judgement.prometheus.4xx: it must tell the versions apart: write `{version}`",
+            "api.toml:61:7: judgement.prometheus.4xx: it must tell the versions apart; write `{version}`",
         ),
         ("1_000", "0", "api.toml:39:16: judgement.requests_min: it must be at least 1: no data never promotes"),
         ("serving_max = 3", "serving_max = 1", "api.toml:65:15: retention.serving_max: it must be from 2 to 100"),
@@ -372,6 +377,39 @@ fn the_documented_file_holds_every_key_with_its_default() {
     }
 }
 
+#[test]
+fn the_reference_file_is_the_tables_rows() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/service.toml");
+    let now = schemas::declaration::reference();
+    if std::env::var_os("UPDATE_SCHEMAS").is_some_and(|value| value == "1") {
+        std::fs::write(path, &now).unwrap();
+    }
+    let kept = std::fs::read_to_string(path).unwrap_or_default();
+    assert_eq!(kept, now, "run `UPDATE_SCHEMAS=1 cargo test --workspace --lib -q -- definition::`");
+}
+
+/// What the server's table may hold is written by the reader, the schema and `show`: each knows every key of the others.
+#[test]
+fn the_servers_keys_are_the_same_for_the_reader_the_schema_and_show() {
+    let schema = json_schema();
+    let mut schema: Vec<&String> = schema["properties"]["judgement"]["properties"]["prometheus"]["properties"]
+        .as_object()
+        .unwrap()
+        .keys()
+        .collect();
+    let said = said("scrape_interval =", "zzz =");
+    let known = said.split_once("known are ").expect(&said).1.lines().next().unwrap();
+    let mut known: Vec<&str> = known.split(", ").collect();
+    known.sort_unstable();
+    schema.sort_unstable();
+    assert_eq!(schema, known);
+    let (name, definition) = parse("api.toml", WHOLE).unwrap();
+    let shown: toml::Table = schemas::declaration::file(&name, &definition).parse().unwrap();
+    let mut shown: Vec<&String> = shown["judgement"]["prometheus"].as_table().unwrap().keys().collect();
+    shown.sort_unstable();
+    assert_eq!(shown, known);
+}
+
 /// Returns a line with the setting that it holds as a comment.
 fn uncommented(line: &str) -> String {
     match line.strip_prefix("# ") {
@@ -388,7 +426,7 @@ fn the_schema_that_is_checked_in_is_this_one() {
         std::fs::write(path, &now).unwrap();
     }
     let kept = std::fs::read_to_string(path).unwrap_or_default();
-    assert_eq!(kept, now, "run `UPDATE_SCHEMAS=1 cargo test -p api`");
+    assert_eq!(kept, now, "run `UPDATE_SCHEMAS=1 cargo test --workspace --lib -q -- definition::`");
 }
 
 #[test]

@@ -20,49 +20,49 @@ use super::stall::Unstalled;
 
 /// Serves the Unix socket until the server closes and its connections have ended.
 pub(super) async fn unix(listener: UnixListener, api: Arc<Api>, router: Router) {
-    let door = Door::new(api, router);
+    let connections = Connections::new(api, router);
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
-            () = door.api.closing.cancelled() => break,
+            () = connections.api.closing.cancelled() => break,
         };
         match accepted.and_then(|(stream, _)| Ok((stream.peer_cred()?, stream))) {
             Ok((user, stream)) => {
-                door.open(stream, Peer::Unix { uid: user.uid(), gid: user.gid(), pid: user.pid() });
+                connections.open(stream, Peer::Unix { uid: user.uid(), gid: user.gid(), pid: user.pid() });
             }
             Err(error) => rest(&error).await,
         }
     }
-    door.close().await;
+    connections.close().await;
 }
 
 /// Serves TCP until the server closes and its connections have ended.
 pub(super) async fn tcp(listener: TcpListener, api: Arc<Api>, router: Router) {
-    let door = Door::new(api, router);
+    let connections = Connections::new(api, router);
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
-            () = door.api.closing.cancelled() => break,
+            () = connections.api.closing.cancelled() => break,
         };
         match accepted {
             Ok((stream, address)) => {
                 let _ = stream.set_nodelay(true); // only a matter of speed
-                door.open(stream, Peer::Tcp(address));
+                connections.open(stream, Peer::Tcp(address));
             }
             Err(error) => rest(&error).await,
         }
     }
-    door.close().await;
+    connections.close().await;
 }
 
-struct Door {
+struct Connections {
     api: Arc<Api>,
     service: TowerToHyperService<Router>,
     seats: Arc<Seats>,
     connections: TaskTracker,
 }
 
-impl Door {
+impl Connections {
     fn new(api: Arc<Api>, router: Router) -> Self {
         let seats = Seats::new(&api.limits);
         Self { api, service: TowerToHyperService::new(router), seats, connections: TaskTracker::new() }

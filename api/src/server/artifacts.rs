@@ -31,7 +31,7 @@ pub(super) const UPLOADS_MAX: usize = 8;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Options {
+pub(super) struct UploadOptions {
     /// The file's name, for people.
     name: String,
     /// The hash it must have, if the sender knows it.
@@ -41,7 +41,7 @@ pub(super) struct Options {
 pub(super) async fn put(
     State(api): State<Arc<Api>>,
     Caller(actor): Caller,
-    options: Result<Query<Options>, QueryRejection>,
+    options: Result<Query<UploadOptions>, QueryRejection>,
     body: Body,
 ) -> Result<Response, Problem> {
     let options = respond::query(options)?;
@@ -142,16 +142,13 @@ async fn receive(api: &Api, mut body: Body, draft: &Draft) -> Result<(), Problem
     let (max, idle) = (api.limits.artifact_bytes_max, api.limits.upload_idle);
     let waited = tokio::time::timeout(idle, api.uploads.acquire()).await;
     let _place = waited.map_err(|_| {
-        Problem::new(
-            Code::Busy,
-            format!("{UPLOADS_MAX} files are being sent, as many as are taken at a time; try again"),
-        )
+        Problem::new(Code::Busy, format!("{UPLOADS_MAX} files are being sent, the most at a time; try again"))
     })?;
     let mut file = File::create_new(&draft.path).await.map_err(at)?;
     let mut length = 0_u64;
     loop {
         let frame = tokio::time::timeout(idle, body.frame()).await;
-        let slow = |_| Problem::new(Code::Slow, format!("nothing came for {} s; send it again", idle.as_secs()));
+        let slow = |_| Problem::new(Code::Slow, format!("no data arrived for {} s; send it again", idle.as_secs()));
         let Some(frame) = frame.map_err(slow)? else { break };
         let frame = frame.map_err(|error| Problem::malformed(format!("the artifact ended early: {error}")))?;
         let Ok(data) = frame.into_data() else { continue };

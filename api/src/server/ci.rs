@@ -1,6 +1,6 @@
 //! `POST /v1/ci/releases`: a pipeline reports a release, signed; what the policy wants follows.
 //!
-//! This door is open to strangers: cap, authenticate, then parse, in this order. A delivery's id comes from
+//! Strangers can send requests here: limit their size, authenticate, then parse, in this order. A delivery's id comes from
 //! its signed parts ([`Delivery`]). So a captured delivery that is sent again gets the first answer and starts nothing.
 
 use std::collections::BTreeMap;
@@ -15,7 +15,7 @@ use http::HeaderMap;
 use http::header::CONTENT_TYPE;
 use ledger::Ledger;
 use ledger::view::Decoded;
-use schemas::command::{Command, PlanAsked, Request};
+use schemas::command::{self, Command, PlanAsked, Request};
 use schemas::run::{Artifact, EnvValue};
 use schemas::{
     Actor, ActorKind, CommandId, CommitId, DeploymentId, EnvironmentName, Hash, Offset, ServiceName, Stream, Version,
@@ -29,7 +29,7 @@ use super::peer::Peer;
 use super::{Api, artifacts, respond};
 use crate::ci::{Delivery, SIGNATURE, TOLERANCE_S, WEBHOOK, Webhook, command_id};
 use crate::problem::{Code, Problem};
-use crate::wire::{Answer, COMMAND_BYTES_MAX, Reported};
+use crate::wire::{COMMAND_BYTES_MAX, CommandAnswer, Reported};
 
 /// What a pipeline reports.
 #[derive(Deserialize)]
@@ -118,7 +118,10 @@ pub(super) async fn post(
 async fn believed(api: &Api, headers: &HeaderMap, body: Body) -> Result<Believed, Problem> {
     if api.ci.is_empty() {
         let next = "start `ionledger up` with one";
-        return Err(Problem::new(Code::NotConfigured, format!("no secret set: nothing from CI is believed; {next}")));
+        return Err(Problem::new(
+            Code::NotConfigured,
+            format!("no CI secret is set, so no report from CI is accepted; {next}"),
+        ));
     }
     if WEBHOOK.iter().any(|name| headers.contains_key(*name)) {
         return webhook(api, headers, body).await;
@@ -148,14 +151,14 @@ async fn webhook(api: &Api, headers: &HeaderMap, body: Body) -> Result<Believed,
     let body = respond::read(headers, body, COMMAND_BYTES_MAX, api.limits.body_timeout).await?;
     let signed = "sign `ID.TIMESTAMP.BODY` with the secret, as Standard Webhooks do";
     let Some(key) = api.ci.webhook_signed_by(webhook, &body) else {
-        return Err(refused(&format!("no `v1` signature is this webhook's; {signed}")));
+        return Err(refused(&format!("no `v1` signature matches this webhook; {signed}")));
     };
     let age = webhook.age_s(api.ledger.clock().now());
-    let age = age.ok_or_else(|| refused("webhook-timestamp is no time; write seconds since 1970"))?;
+    let age = age.ok_or_else(|| refused("webhook-timestamp is not a time; write seconds since 1970"))?;
     if age.abs() > TOLERANCE_S {
         let clock = if age > 0 { "behind" } else { "ahead of" };
         let why = format!("webhook-timestamp is {} s {clock} this server's clock, at most {TOLERANCE_S} s", age.abs());
-        return Err(refused(&format!("{why} are taken; sign each attempt anew, and set the clocks")));
+        return Err(refused(&format!("{why} are taken; sign each attempt again, and set the clocks")));
     }
     Ok(Believed { body, key, delivery: Delivery::Webhook(webhook.id.to_owned()) })
 }
@@ -178,7 +181,7 @@ fn actor(pipeline: &Pipeline, key: &str) -> Result<Actor, Problem> {
         text::check("pipeline.name", &pipeline.name, 200).and_then(|()| text::check("pipeline.run_id", &run_id, 200));
     checks.map_err(|error| Problem::malformed(error.to_string()))?;
     if pipeline.name.trim().is_empty() {
-        return Err(Problem::malformed("pipeline.name is empty; name what history shall call it"));
+        return Err(Problem::malformed("pipeline.name is empty; name the pipeline as history shall show it"));
     }
     Ok(Actor { kind: ActorKind::Pipeline, name: pipeline.name.clone(), proof: format!("hmac key={key}") })
 }
@@ -200,7 +203,15 @@ async fn take(api: &Api, report: Report, delivery: &Delivery, actor: Actor, peer
         effective_at: None,
     };
     let name = service.clone();
-    let command = Command::Release { service: name, version: version.clone(), artifact, args, env, source, fixes };
+    let command = Command::Release(command::Release {
+        service: name,
+        version: version.clone(),
+        artifact,
+        args,
+        env,
+        source,
+        fixes,
+    });
     let how = How { wait: api.limits.applied_wait, no_break_glass: false };
     let release = carry_out(api, actor.clone(), request(release_id, command), None, how).await?;
     let told_before = matches!(delivery, Delivery::Body(_))
@@ -211,22 +222,18 @@ async fn take(api: &Api, report: Report, delivery: &Delivery, actor: Actor, peer
     }
     let cause = release.commit.or_else(|| commit_of(api, &service, &version));
     let deployment = DeploymentId { environment, service: service.clone() };
-    let command =
-        Command::New { deployment, version: version.clone(), then_roll: Some(PlanAsked::default()), again: false };
+    let command = Command::New(command::New {
+        deployment,
+        version: version.clone(),
+        then_roll: Some(PlanAsked::default()),
+        again: false,
+    });
     match carry_out(api, actor, request(new_id, command), cause, how).await {
         Ok(rollout) => Ok(Reported { release, rollout: Some(rollout) }),
         // Of several merges the newest is rolled out; that another was overtaken is no fault of its pipeline.
         Err(problem) if problem.code == Code::Older => {
             let notes = vec![problem.message];
-            let answer = Answer {
-                commit: None,
-                offset: None,
-                events: vec![],
-                notes,
-                repeated: false,
-                applied: None,
-                unrecorded: None,
-            };
+            let answer = CommandAnswer { notes, ..CommandAnswer::default() };
             Ok(Reported { release, rollout: Some(answer) })
         }
         Err(problem) => {
@@ -279,7 +286,7 @@ fn reader(peer: Peer, path: &std::path::Path) -> Result<Option<Identity>, Proble
         return Err(Problem::new(Code::Forbidden, format!("artifact.path is for callers on the socket; {next}")));
     };
     if !path.is_absolute() {
-        return Err(Problem::malformed("artifact.path must begin with `/`: the server's folder is not yours"));
+        return Err(Problem::malformed("artifact.path must begin with `/`: the server does not run in your folder"));
     }
     let ours = rustix::process::geteuid().as_raw();
     match (uid == ours || uid == 0, identity::is_root()) {
@@ -287,7 +294,7 @@ fn reader(peer: Peer, path: &std::path::Path) -> Result<Option<Identity>, Proble
         (false, true) => Ok(Some(Identity::numbered(uid, gid))),
         (false, false) => {
             let why = "only root can look at a file with your rights, and this ledger does not run as root";
-            Err(Problem::new(Code::Forbidden, format!("artifact.path is not for you: {why}; {next}")))
+            Err(Problem::new(Code::Forbidden, format!("artifact.path cannot be used: {why}; {next}")))
         }
     }
 }
@@ -296,7 +303,7 @@ fn reader(peer: Peer, path: &std::path::Path) -> Result<Option<Identity>, Proble
 async fn wants_rollout(
     ledger: &Ledger,
     service: &ServiceName,
-    release: &Answer,
+    release: &CommandAnswer,
     new_id: CommandId,
 ) -> Result<bool, Problem> {
     let (known, wanted) = {

@@ -10,33 +10,37 @@ use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::response::Response;
 use http::HeaderMap;
+use ledger::deployment::rollback;
 use ledger::service::Service;
 use ledger::{Deployment, decide, execute};
 use replay::Moment;
 use replay::answer::{Names, asked_for};
-use schemas::command::{Command, Request};
+use schemas::command::{self, Command, Request};
 use schemas::policy::JudgementPolicy;
 use schemas::run::{EnvValue, RunSpec};
-use schemas::{Actor, ActorKind, CommitId, DeploymentId, EnvironmentName, Event, Offset, Probed, ServiceName, Weight};
+use schemas::{
+    Actor, ActorKind, CommitId, DeploymentId, EnvironmentName, Event, Offset, Probed, ServiceName, StackId, Stream,
+    Weight,
+};
 use schemas::{run, traffic};
 use serde::Deserialize;
-use workers::glass::Rolled;
+use workers::break_glass::Rolled;
 use workers::measures::Asked;
 
 use super::peer::Caller;
 use super::seat::Room;
-use super::{Api, artifacts, glass, holds, respond};
+use super::{Api, artifacts, break_glass, holds, respond};
 use crate::authorize::{Act, authorize};
 use crate::problem::{Code, Problem};
 use crate::telemetry;
-use crate::wire::{Answer, COMMAND_BYTES_MAX, Happened};
+use crate::wire::{COMMAND_BYTES_MAX, CommandAnswer, Happened};
 
 /// The longest time an answer may wait for the router.
 const WAIT_MAX: Duration = Duration::from_secs(60);
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Options {
+pub(super) struct CommandOptions {
     #[serde(default)]
     dry_run: bool,
     wait_ms: Option<u64>,
@@ -48,7 +52,7 @@ pub(super) async fn post(
     State(api): State<Arc<Api>>,
     Caller(actor): Caller,
     room: Room,
-    options: Result<Query<Options>, QueryRejection>,
+    options: Result<Query<CommandOptions>, QueryRejection>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
@@ -66,7 +70,7 @@ pub(super) async fn post(
 }
 
 /// Says what `request` would do.
-async fn dry_run(api: &Api, actor: &Actor, request: &Request) -> Result<Answer, Problem> {
+async fn dry_run(api: &Api, actor: &Actor, request: &Request) -> Result<CommandAnswer, Problem> {
     authorize(actor, Act::Command(&request.command))?;
     check_references(api, actor, &request.command)?;
     let mut notes = check_outside(api, &request.command, true).await?;
@@ -79,7 +83,8 @@ async fn dry_run(api: &Api, actor: &Actor, request: &Request) -> Result<Answer, 
     notes.extend(holds::beside(api, &holds::of(api, &request.command), &decision.events).await);
     notes.extend(lacks(api, &request.command).await);
     notes.extend(source_trouble(api, &request.command).await);
-    Ok(Answer { commit: None, offset: None, events, notes, repeated: false, applied: None, unrecorded: None })
+    let (not_yet, stack) = (decision.not_yet, decision.stack);
+    Ok(CommandAnswer { events, notes, not_yet, stack, ..CommandAnswer::default() })
 }
 
 /// How a command is carried out.
@@ -98,7 +103,7 @@ pub(super) async fn carry_out(
     request: Request,
     cause: Option<CommitId>,
     how: How,
-) -> Result<Answer, Problem> {
+) -> Result<CommandAnswer, Problem> {
     authorize(&actor, Act::Command(&request.command))?;
     check_references(api, &actor, &request.command)?;
     let repeated = api.ledger.view().command(request.id).is_some();
@@ -106,12 +111,19 @@ pub(super) async fn carry_out(
     let (id, command, who, began) = (request.id, request.command.clone(), actor.to_string(), Instant::now());
     let (before, held) = (service_of(api, &command), holds::of(api, &command));
     let deployment = names(api, &command).after;
+    // What was sent before a rollback without the ledger is decided after it.
+    if let (Some(break_glass), Some(deployment)) = (&api.break_glass, command.deployment())
+        && !decide::is_rollback(&command)
+    {
+        break_glass.settle_first(deployment).await;
+    }
     let probed = probed(api, &command).await;
-    let done = match glass::glass_for(api, &command, how.no_break_glass) {
+    let seen = probed.clone();
+    let done = match break_glass::break_glass_for(api, &command, how.no_break_glass) {
         None => api.ledger.execute_seeing(request, actor, cause, probed).await,
-        Some(glass) => match glass.execute(request, actor, cause, probed).await {
+        Some(break_glass) => match break_glass.execute(request, actor, cause, probed).await {
             Rolled::Settled(done) => done,
-            Rolled::Broken(broken) => return glass::answer_of(broken),
+            Rolled::Broken(broken) => return break_glass::answer_of(*broken),
         },
     };
     let what = Act::Command(&command).name();
@@ -124,7 +136,7 @@ pub(super) async fn carry_out(
     // What changed nothing says only what is amiss.
     let applied = applied.filter(|(confirmed, _)| !confirmed || done.commit.is_some());
     let before = if done.repeated { service_before(api, &command, done.offset).await } else { before };
-    let mut answer = Answer::of(&done, &Names { service: before, before: deployment, ..names(api, &command) });
+    let mut answer = CommandAnswer::of(&done, &Names { service: before, before: deployment, ..names(api, &command) });
     answer.notes.extend(warnings);
     answer.notes.extend(holds::beside(api, &held, &done.events).await);
     answer.notes.extend(lacks(api, &command).await);
@@ -133,6 +145,7 @@ pub(super) async fn carry_out(
         answer.applied = Some(confirmed);
         answer.notes.extend(note);
     }
+    answer.not_yet = not_yet(api, &command, &done.events, &seen);
     if decide::is_rollback(&command) {
         let outcome = if answer.applied == Some(true) { "applied" } else { "answered" };
         telemetry::ROLLBACK_SECONDS.with_label_values(&[outcome]).observe(began.elapsed().as_secs_f64());
@@ -143,14 +156,14 @@ pub(super) async fn carry_out(
 /// The service of a command that is about one, as it stands now.
 fn service_of(api: &Api, command: &Command) -> Option<Arc<Service>> {
     match command {
-        Command::Apply { service, .. } => api.ledger.view().state().services.get(service).cloned(),
+        Command::Apply(command::Apply { service, .. }) => api.ledger.view().state().services.get(service).cloned(),
         _ => None,
     }
 }
 
 /// The service of a command that was carried out before, as it stood then: its first answer is given again.
 async fn service_before(api: &Api, command: &Command, offset: Option<Offset>) -> Option<Arc<Service>> {
-    let Command::Apply { service, .. } = command else { return None };
+    let Command::Apply(command::Apply { service, .. }) = command else { return None };
     let before = Moment::Offset(Offset(offset?.0.checked_sub(1)?));
     api.reader.state_at(before).await.ok()?.state.services.get(service).cloned()
 }
@@ -158,7 +171,7 @@ async fn service_before(api: &Api, command: &Command, offset: Option<Offset>) ->
 /// What the newest probes say of the stacks that `command` is about, where it asks.
 async fn probed(api: &Api, command: &Command) -> Probed {
     match command.deployment().filter(|_| decide::asks_probes(command)) {
-        Some(deployment) => api.hooks.probed(deployment).await,
+        Some(deployment) => api.outside.probed(&api.ledger, deployment).await,
         None => Probed::default(),
     }
 }
@@ -173,8 +186,8 @@ fn names(api: &Api, command: &Command) -> Names {
 /// Returns what nodes would lack of what a declaration or a release takes for granted.
 async fn lacks(api: &Api, command: &Command) -> Vec<String> {
     let run = match command {
-        Command::Apply { definition, .. } => definition.run.clone(),
-        Command::Release { service, env, .. } => {
+        Command::Apply(command::Apply { definition, .. }) => definition.run.clone(),
+        Command::Release(command::Release { service, env, .. }) => {
             let view = api.ledger.view();
             let declared = view.state().service(service).and_then(|service| service.definition.as_ref());
             let mut run = declared.map(|definition| definition.run.clone()).unwrap_or_default();
@@ -183,15 +196,15 @@ async fn lacks(api: &Api, command: &Command) -> Vec<String> {
         }
         _ => return Vec::new(),
     };
-    api.hooks.lacks(&run).await
+    api.outside.lacks(&run).await
 }
 
 /// Says what keeps the source that a policy names from measuring, where a command declares it or will rely on it. It is no reason
 /// to refuse: the source may come back, and a rollout holds until then.
 async fn source_trouble(api: &Api, command: &Command) -> Vec<String> {
     let Some((policy, serving)) = source(api, command) else { return vec![] };
-    let trouble = api.hooks.try_source(&serving, &policy).await;
-    let then = format!("rollouts of {} hold until it is mended", command.service());
+    let trouble = api.outside.try_source(&api.ledger, &serving, &policy).await;
+    let then = format!("rollouts of {} hold until it is fixed", command.service());
     trouble.into_iter().map(|why| format!("{why}; {then}")).collect()
 }
 
@@ -202,11 +215,13 @@ fn source(api: &Api, command: &Command) -> Option<(JudgementPolicy, Vec<Asked>)>
     let state = view.state();
     let declared = || Some(&state.service(service)?.definition.as_ref()?.policy);
     let policy = match command {
-        Command::Apply { definition, .. } => Some(&definition.policy),
-        Command::Roll { .. } | Command::New { then_roll: Some(_), .. } => declared(),
+        Command::Apply(command::Apply { definition, .. }) => Some(&definition.policy),
+        Command::Roll(_)
+        | Command::New(command::New { then_roll: Some(_), .. })
+        | Command::Renew(command::Renew { then_roll: Some(_), .. }) => declared(),
         _ => None,
     };
-    let policy = policy.map(|policy| policy.judgement.clone()).filter(|policy| policy.prometheus.is_some())?;
+    let policy = policy.map(|policy| policy.judgement.clone()).filter(|policy| !policy.source().is_router())?;
     let about = |id: &DeploymentId| command.deployment().map_or(id.service == *service, |wanted| wanted == id);
     let of_service = state.deployments.iter().filter(|(id, _)| about(id));
     Some((policy, of_service.filter_map(|(id, deployment)| serving(id, deployment)).collect()))
@@ -223,7 +238,9 @@ fn serving(id: &DeploymentId, deployment: &Deployment) -> Option<Asked> {
 /// Refuses a pipeline's release that refers to a secret which the service's declaration does not name. ionledger reads the
 /// secret with its own rights, so a pipeline could else read any of ionledger's files.
 fn check_references(api: &Api, actor: &Actor, command: &Command) -> Result<(), Problem> {
-    let (ActorKind::Pipeline, Command::Release { service, env, .. }) = (actor.kind, command) else { return Ok(()) };
+    let (ActorKind::Pipeline, Command::Release(command::Release { service, env, .. })) = (actor.kind, command) else {
+        return Ok(());
+    };
     let view = api.ledger.view();
     let definition = view.state().service(service).and_then(|service| service.definition.as_ref());
     let is_declared = |value: &EnvValue| definition.is_some_and(|found| found.run.env.values().any(|one| one == value));
@@ -242,30 +259,30 @@ fn check_references(api: &Api, actor: &Actor, command: &Command) -> Result<(), P
 /// have been uploaded.
 async fn check_outside(api: &Api, command: &Command, dry: bool) -> Result<Vec<String>, Problem> {
     match command {
-        Command::Apply { service, definition } => {
+        Command::Apply(command::Apply { service, definition }) => {
             check_listen(api, service, &definition.listen).await?;
             Ok(placeholders(&definition.run))
         }
-        Command::Release { service, artifact, args, env, .. } => {
+        Command::Release(command::Release { service, artifact, args, env, .. }) => {
             let lacks = if dry { None } else { artifacts::check(api, artifact).await? };
             let args = args.clone().unwrap_or_else(|| declared_args(api, service));
             let mut warnings = placeholders(&RunSpec { args, env: env.clone(), ..RunSpec::default() });
             warnings.extend(lacks);
             Ok(warnings)
         }
-        Command::New { .. }
-        | Command::Renew { .. }
-        | Command::Traffic { .. }
-        | Command::Roll { .. }
-        | Command::Rollback { .. }
-        | Command::Pause { .. }
-        | Command::Resume { .. }
-        | Command::Abort { .. }
-        | Command::Promote { .. }
-        | Command::Hold { .. }
-        | Command::LiftHold { .. }
-        | Command::Retire { .. }
-        | Command::Dismiss { .. } => Ok(vec![]),
+        Command::New(_)
+        | Command::Renew(_)
+        | Command::Traffic(_)
+        | Command::Roll(_)
+        | Command::Rollback(_)
+        | Command::Pause(_)
+        | Command::Resume(_)
+        | Command::Abort(_)
+        | Command::Promote(_)
+        | Command::Hold(_)
+        | Command::LiftHold(_)
+        | Command::Retire(_)
+        | Command::Dismiss(_) => Ok(vec![]),
     }
 }
 
@@ -280,8 +297,8 @@ fn placeholders(spec: &RunSpec) -> Vec<String> {
     let of_arg = |(n, arg): (usize, &String)| {
         let unknown = run::unknown_placeholders(arg).map(|name| {
             format!(
-                "argument {} holds `{{{name}}}`, which stands for nothing and is passed as it is; `{{port}}` stands for the \
-                 node's port",
+                "argument {} holds `{{{name}}}`, which is not a placeholder and is passed as it is; `{{port}}` stands \
+                 for the node's port",
                 n + 1
             )
         });
@@ -313,7 +330,7 @@ async fn check_listen(
         match listener_on(api, *address) {
             Some(other) if other == deployment => {}
             Some(other) => return in_use(format!("port in use: {other} listens on {address}")),
-            None => match api.hooks.check_listen(&deployment, *address).await {
+            None => match api.outside.check_listen(&deployment, *address).await {
                 Ok(()) => {}
                 Err(why) => return in_use(why),
             },
@@ -336,21 +353,21 @@ fn listener_on(api: &Api, address: SocketAddr) -> Option<DeploymentId> {
 async fn confirm(
     api: &Api,
     command: &Command,
-    done: &execute::Answer,
+    done: &execute::Executed,
     wait: Duration,
 ) -> Option<(bool, Option<String>)> {
     let deployment = command.deployment()?;
     let sets = |event: &Event| matches!(event, Event::Traffic(traffic::Event::WeightsSet(_)));
     let commit = match done.events.iter().any(|(_, event)| sets(event)) {
         true => done.commit?,
-        false => rolled_back_by(api, command)?,
+        false => rolled_back_by(api, command, done.stack)?,
     };
     let deadline = tokio::time::Instant::now() + wait;
     let mut trouble = None;
     let mut folded = api.ledger.folded();
     if decide::is_rollback(command) && matches!(standing(api, deployment, commit), Standing::Waiting) {
         // A rollback waits for no takeover: whoever commits it also applies it.
-        match tokio::time::timeout_at(deadline, api.hooks.apply_now(deployment)).await {
+        match tokio::time::timeout_at(deadline, api.outside.apply_now(&api.ledger, deployment)).await {
             Ok(Ok(())) => return Some((true, None)),
             Ok(Err(why)) => trouble = Some(format!("the weights are set, and not applied yet: {why}")),
             Err(_) => trouble = Some("the router has not confirmed the weights yet".to_owned()),
@@ -372,12 +389,24 @@ async fn confirm(
 
 /// Returns the commit whose weights a rollback that sets none finds: those of the one before it, which the router may not have
 /// confirmed either.
-fn rolled_back_by(api: &Api, command: &Command) -> Option<CommitId> {
-    let Command::Rollback { deployment, .. } = command else { return None };
+fn rolled_back_by(api: &Api, command: &Command, target: Option<StackId>) -> Option<CommitId> {
+    let Command::Rollback(command::Rollback { deployment, .. }) = command else { return None };
     let view = api.ledger.view();
     let traffic = &view.state().deployment(deployment)?.traffic;
     let set = traffic.set.as_ref().filter(|set| set.purpose == traffic::Purpose::Rollback)?;
+    // Another rollback may have come since.
+    let set = Some(set).filter(|set| target.is_none_or(|target| set.weights.sole() == Some(target)))?;
     traffic.awaited.is_none().then_some(set.commit)
+}
+
+/// Returns why a rollback has not moved users; `None` if it has. It appended `events`, and was decided on what `probed` says.
+fn not_yet(api: &Api, command: &Command, events: &[(Stream, Event)], probed: &Probed) -> Option<String> {
+    let Command::Rollback(command::Rollback { deployment: id, .. }) = command else { return None };
+    let view = api.ledger.view();
+    let deployment = view.state().deployment(id)?;
+    let moves = |(_, event): &(Stream, Event)| matches!(event, Event::Traffic(traffic::Event::RolledBack(_)));
+    let unhelped = || rollback::unhelped(deployment, id, probed);
+    rollback::not_yet(deployment).or_else(|| if events.iter().any(moves) { None } else { unhelped() })
 }
 
 enum Standing {

@@ -4,8 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::extract::rejection::QueryRejection;
-use axum::extract::{Query, State};
+use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 use http::HeaderMap;
@@ -13,15 +12,16 @@ use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE};
 use ledger::Ledger;
 use ledger::view::Decoded;
 use schemas::Offset;
-use serde::Deserialize;
 use serde_json::value::RawValue;
 use tokio::sync::mpsc::Sender;
 use tokio_util::sync::CancellationToken;
 
+use super::Api;
 use super::peer::Caller;
-use super::{Api, respond};
+use super::questions::FromAddress;
 use crate::parts::{Part, Parts};
 use crate::problem::Problem;
+use crate::question::EventsQuestion;
 
 /// How often a listener that gets nothing is told that somebody is still there.
 const HEARTBEAT: Duration = Duration::from_secs(15);
@@ -31,19 +31,6 @@ const STALLED_MAX: Duration = Duration::from_secs(60);
 
 /// How many records are read at once.
 const BATCH: usize = 256;
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Options {
-    #[serde(default)]
-    from: u64,
-    #[serde(default = "yes")]
-    follow: bool,
-}
-
-fn yes() -> bool {
-    true
-}
 
 /// Server-sent events if they are asked for, else a line of JSON a record; an empty line or comment is a heartbeat.
 #[derive(Clone, Copy)]
@@ -55,24 +42,22 @@ enum Form {
 pub(super) async fn get(
     State(api): State<Arc<Api>>,
     _: Caller,
-    options: Result<Query<Options>, QueryRejection>,
+    FromAddress(question): FromAddress<EventsQuestion>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let options = respond::query(options)?;
     let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-    let from = match header("last-event-id") {
-        Some(last) => last
-            .trim()
-            .parse::<u64>()
-            .map(|last| Offset(last.saturating_add(1)))
-            .map_err(|_| Problem::malformed("Last-Event-ID is no offset; send the id of the last event you got"))?,
-        None => Offset(options.from),
-    };
+    let from =
+        match header("last-event-id") {
+            Some(last) => last.trim().parse::<u64>().map(|last| Offset(last.saturating_add(1))).map_err(|_| {
+                Problem::malformed("Last-Event-ID is not an offset; send the id of the last event you got")
+            })?,
+            None => question.from,
+        };
     let server_sent = header(ACCEPT.as_str()).is_some_and(|accept| accept.contains("text/event-stream"));
     let (form, content_type) =
         if server_sent { (Form::ServerSent, "text/event-stream") } else { (Form::Lines, "application/x-ndjson") };
     let (parts, body) = Parts::channel();
-    tokio::spawn(tell(api.ledger.clone(), api.closing.clone(), from, options.follow, form, parts));
+    tokio::spawn(tell(api.ledger.clone(), api.closing.clone(), from, question.follow, form, parts));
     let headers = [(CONTENT_TYPE, content_type), (CACHE_CONTROL, "no-store")];
     Ok((headers, Body::new(body)).into_response())
 }

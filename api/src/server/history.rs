@@ -4,17 +4,21 @@ use std::io;
 use std::sync::Arc;
 
 use axum::body::Body;
+use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use replay::HistoryQuery;
-use replay::answer::History;
-use serde_json::{Value, json};
+use replay::answer::HistoryAnswer;
+use serde_json::json;
 use tokio::sync::mpsc::Sender;
 
-use super::{Api, glass, reads};
+use super::Api;
+use super::peer::Caller;
+use super::questions::{self, FromAddress};
 use crate::parts::{Part, Parts};
 use crate::problem::Problem;
+use crate::question::Question as _;
 
 /// How many commits one answer holds at most. More are asked for with `before`.
 pub const LIMIT_MAX: usize = 10_000;
@@ -34,11 +38,11 @@ struct Telling {
 }
 
 impl Telling {
-    async fn page(&mut self) -> Result<History, Problem> {
+    async fn page(&mut self) -> Result<HistoryAnswer, Problem> {
         let query = HistoryQuery { limit: Some(self.left.min(PAGE)), ..self.query.clone() };
         let page = {
-            let _place = reads::place(&self.api).await?;
-            self.api.reader.history(&query).await?
+            let _place = questions::place(&self.api).await?;
+            query.answer(&*self.api).await?
         };
         self.left = self.left.saturating_sub(page.entries.len());
         self.query.before = page.entries.last().map(|entry| entry.offset).or(self.query.before);
@@ -46,8 +50,9 @@ impl Telling {
     }
 
     /// Sends the body, as long as somebody takes it.
-    async fn tell(mut self, mut page: History, before: Vec<u8>, unrecorded: Value, parts: Sender<Part>) {
+    async fn tell(mut self, mut page: HistoryAnswer, before: Vec<u8>, parts: Sender<Part>) {
         let mut part = before;
+        let unrecorded = json!(page.unrecorded);
         let mut first = true;
         loop {
             for entry in &page.entries {
@@ -56,7 +61,7 @@ impl Telling {
                 }
                 first = false;
                 if serde_json::to_writer(&mut part, entry).is_err() {
-                    return broken(&parts, "an entry is no JSON").await;
+                    return broken(&parts, "an entry is not valid JSON").await;
                 }
                 if part.len() >= PART_BYTES && parts.send(Ok(std::mem::take(&mut part).into())).await.is_err() {
                     return;
@@ -81,16 +86,23 @@ async fn broken(parts: &Sender<Part>, why: &str) {
     let _ = parts.send(Err(io::Error::other(why.to_owned()))).await;
 }
 
-/// Answers `query`, of which the limit is at most [`LIMIT_MAX`].
-pub(super) async fn tell(api: Arc<Api>, query: HistoryQuery) -> Result<Response, Problem> {
+/// Answers a history of at most [`LIMIT_MAX`] commits.
+pub(super) async fn get(
+    State(api): State<Arc<Api>>,
+    _: Caller,
+    FromAddress(query): FromAddress<HistoryQuery>,
+) -> Result<Response, Problem> {
     let left = query.limit.unwrap_or(LIMIT_MAX);
-    let unrecorded = json!(glass::unrecorded(&api, query.service.as_ref(), query.environment.as_ref()));
+    if !(1..=LIMIT_MAX).contains(&left) {
+        let next = "go on with `before` and the last offset of the answer";
+        return Err(Problem::malformed(format!("limit must be 1 to {LIMIT_MAX}; for more {next}")));
+    }
     let mut telling = Telling { api, query, left };
     let page = telling.page().await?;
     let head = json!([page.schema_version, page.service, page.environment]);
     let before =
         format!("{{\"schema_version\":{},\"service\":{},\"environment\":{},\"entries\":[", head[0], head[1], head[2]);
     let (parts, body) = Parts::channel_of(2);
-    tokio::spawn(telling.tell(page, before.into_bytes(), unrecorded, parts));
+    tokio::spawn(telling.tell(page, before.into_bytes(), parts));
     Ok(([(CONTENT_TYPE, "application/json")], Body::new(body)).into_response())
 }

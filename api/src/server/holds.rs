@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use ledger::deployment::hold::{self, Holds};
 use schemas::command::Command;
-use schemas::hold::{Event as Hold, Set};
+use schemas::hold::{Event as Hold, HoldSet};
 use schemas::{CommitId, Event, Stream};
 
 use super::Api;
@@ -29,16 +29,16 @@ pub(super) async fn beside(api: &Api, before: &Holds, events: &[(Stream, Event)]
             who.insert(hold.commit, made.actor.to_string());
         }
     }
-    let told = |(stream, set): (&Stream, &Set)| match stream {
+    let notes = |(stream, set): (&Stream, &HoldSet)| match stream {
         Stream::Deployment(id) => hold::beside(id, before, set, |hold| who.get(&hold.commit).cloned()),
         _ => vec![],
     };
-    set.into_iter().flat_map(told).collect()
+    set.into_iter().flat_map(notes).collect()
 }
 
-fn set((stream, event): &(Stream, Event)) -> Option<(&Stream, &Set)> {
+fn set((stream, event): &(Stream, Event)) -> Option<(&Stream, &HoldSet)> {
     match event {
-        Event::Hold(Hold::Set(set)) => Some((stream, set)),
+        Event::Hold(Hold::HoldSet(set)) => Some((stream, set)),
         _ => None,
     }
 }

@@ -5,21 +5,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::extract::rejection::QueryRejection;
-use axum::extract::{Path, Query, State};
+use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
-use schemas::{DeploymentId, EnvironmentName, ServiceName, StackName};
-use serde::Deserialize;
 use tokio::sync::mpsc::Sender;
 use tokio_util::sync::CancellationToken;
 use workers::nodes::process::logs::{Line, Logs, Wanted};
 
+use super::Api;
 use super::peer::Caller;
-use super::{Api, respond};
+use super::questions::FromAddress;
 use crate::parts::{Part, Parts};
 use crate::problem::{Code, Problem};
+use crate::question::open_logs;
 
 /// How often logs are looked at for more.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
@@ -30,37 +29,17 @@ const QUIET_LOOKS: u32 = 60;
 /// How long a listener may take nothing before it is let go.
 const STALLED_MAX: Duration = Duration::from_secs(60);
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Options {
-    version: Option<StackName>,
-    node: Option<String>,
-    since: Option<String>,
-    #[serde(default)]
-    follow: bool,
-}
-
 pub(super) async fn get(
     State(api): State<Arc<Api>>,
     _: Caller,
-    Path((environment, service)): Path<(EnvironmentName, ServiceName)>,
-    options: Result<Query<Options>, QueryRejection>,
+    FromAddress(wanted): FromAddress<Wanted>,
 ) -> Result<Response, Problem> {
-    let Options { version, node, since, follow } = respond::query(options)?;
-    let since = since.map(|text| super::reads::time(&api, &text)).transpose()?;
-    let deployment = DeploymentId { environment, service };
-    let wanted = Wanted { deployment: deployment.clone(), version, node, since, follow };
-    let (data, told) = (api.data.clone(), wanted.told());
-    let logs = tokio::task::spawn_blocking(move || Logs::open(&data, wanted)).await;
-    let logs = logs.map_err(|error| Problem::new(Code::Internal, error.to_string()))?;
-    let logs =
-        logs.map_err(|error| Problem::new(Code::Internal, format!("the nodes' logs cannot be read: {error}")))?;
+    let follow = wanted.follow;
     // Of a service that is known, nodes may yet come.
-    let may_come = follow && api.ledger.view().state().service(&deployment.service).is_some();
-    if logs.is_empty() && !may_come {
-        let next = "`ionledger status` shows what runs; of ended nodes the last 100 are kept";
-        return Err(Problem::new(Code::Unknown, format!("no {told} has a log here; {next}")));
-    }
+    let may_come = follow && api.ledger.view().state().service(&wanted.deployment.service).is_some();
+    let data = api.data.clone();
+    let logs = tokio::task::spawn_blocking(move || open_logs(&data, wanted, may_come)).await;
+    let logs = logs.map_err(|error| Problem::new(Code::Internal, error.to_string()))??;
     let (parts, body) = Parts::channel();
     tokio::spawn(tell(logs, follow, api.closing.clone(), parts));
     let headers = [(CONTENT_TYPE, "application/x-ndjson"), (CACHE_CONTROL, "no-store")];

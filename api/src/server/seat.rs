@@ -27,7 +27,7 @@ use crate::telemetry;
 const COMMANDS: &str = "/v1/commands";
 const HEALTH: [&str; 2] = ["/healthz", "/readyz"];
 
-/// The seats of a door.
+/// The seats of a server.
 #[derive(Debug)]
 pub(super) struct Seats {
     ordinary: Arc<Semaphore>,
@@ -58,7 +58,7 @@ struct Reserved {
 /// Why a connection has no ordinary seat.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Why {
-    Door(usize),
+    Listener(usize),
     Address(usize),
     Token(usize),
 }
@@ -75,7 +75,7 @@ pub(super) struct Seat {
 }
 
 impl Seats {
-    /// Returns the seats of a door.
+    /// Returns the seats of a server.
     pub(super) fn new(limits: &Limits) -> Arc<Self> {
         Arc::new(Self {
             ordinary: Arc::new(Semaphore::new(limits.connections_max)),
@@ -96,7 +96,7 @@ impl Seats {
         let (place, why) = match (too_many, Arc::clone(&self.ordinary).try_acquire_owned()) {
             (Some(max), _) => (None, Some(Why::Address(max))),
             (None, Ok(place)) => (Some(place), None),
-            (None, Err(_)) => (None, Some(Why::Door(self.limits.connections_max))),
+            (None, Err(_)) => (None, Some(Why::Listener(self.limits.connections_max))),
         };
         let reserved = why.map(|why| self.reserve(why));
         let seats = Arc::clone(self);
@@ -230,7 +230,7 @@ pub(super) async fn reserved_only(request: Request, next: Next) -> Response {
 
 fn busy(why: Why) -> Problem {
     let (label, used) = match why {
-        Why::Door(max) => ("door", format!("all {max} connections of this door are in use")),
+        Why::Listener(max) => ("door", format!("all {max} connections of this socket or port are in use")),
         Why::Address(max) => {
             ("address", format!("{max} connections from this address are open, as many as one may have"))
         }

@@ -20,7 +20,7 @@ pub enum SocketError {
     #[error("something answers on {0} already; stop that `ionledger up`, or use another data folder")]
     Answers(PathBuf),
     /// There is something else of that name.
-    #[error("{0} is no socket; move it away")]
+    #[error("{0} is not a socket; move it away")]
     NoSocket(PathBuf),
     /// The operating system refuses.
     #[error("cannot listen on {path}: {cause}")]

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use hdrhistogram::Histogram;
 use ledger::log::contract::Commit;
-use ledger::log::segments::{DataFolder, Options, Segments};
+use ledger::log::segments::{DataFolder, Segments, SegmentsOptions};
 use ledger::log::{Log as _, Urgency};
 use ledger::rule::NO_HEAD;
 use tokio::sync::{mpsc, oneshot};
@@ -50,7 +50,7 @@ async fn main() -> Result<(), Error> {
         let (mut segments, mut bare) = (Vec::new(), Vec::new());
         for _ in 0..rounds {
             let folder = tempfile::tempdir_in(&dir)?;
-            let log = Segments::open(DataFolder::hold(&folder.path().join("data"))?, Options::default())?;
+            let log = Segments::open(DataFolder::hold(&folder.path().join("data"))?, SegmentsOptions::default())?;
             segments.push(measure(Target::Segments(log), writers, time, &commits).await?);
             bare.push(
                 measure(Target::Bare(BareFile::create(&folder.path().join("bare"))?), writers, time, &commits).await?,

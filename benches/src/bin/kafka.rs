@@ -12,28 +12,24 @@
 
 #[path = "../bare_producer.rs"]
 mod bare_producer;
-#[path = "../../../replay/tests/busy/mod.rs"]
-mod busy;
-#[path = "../../../tests/support/kafka.rs"]
-mod cluster;
 
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bare_producer::Bare;
-use busy::Busy;
 use bytes::Bytes;
-use cluster::Cluster;
 use hdrhistogram::Histogram;
 use ledger::log::contract::Commit;
-use ledger::log::kafka::{Kafka, Options};
+use ledger::log::kafka::{Kafka, KafkaOptions};
 use ledger::log::memory::MemoryLog;
 use ledger::log::{Log, Urgency};
 use ledger::rule::NO_HEAD;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::{ClientConfig, Offset as At, TopicPartitionList};
 use schemas::Offset;
+use support::busy::Busy;
+use support::cluster::Cluster;
 
 /// The one that `ionledger` has.
 #[global_allocator]
@@ -106,7 +102,7 @@ async fn main() -> Result<(), Error> {
 }
 
 async fn open(place: &str) -> Result<Kafka, Error> {
-    Ok(Kafka::open(place.parse()?, Options { dev: true, ..Options::default() }).await?)
+    Ok(Kafka::open(place.parse()?, KafkaOptions { dev: true, ..KafkaOptions::default() }).await?)
 }
 
 /// Returns a commit as a worker's outcome is, on a stream of its writer's own.

@@ -6,11 +6,6 @@
 
 #![allow(clippy::print_stdout)] // its results
 
-#[path = "../../../replay/tests/busy/mod.rs"]
-mod busy;
-#[path = "../../../tests/support/kafka.rs"]
-mod cluster;
-
 use std::fs::File;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -18,12 +13,13 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use api::client::Client;
-use busy::Busy;
-use cluster::Cluster;
-use ledger::log::kafka::{Kafka, Options};
+use api::question::ProductionQuestion;
+use ledger::log::kafka::{Kafka, KafkaOptions};
 use ledger::log::{Log, Urgency};
 use replay::{HistoryQuery, Moment};
 use schemas::Offset;
+use support::busy::Busy;
+use support::cluster::Cluster;
 
 type Error = Box<dyn std::error::Error + Send + Sync>;
 
@@ -62,8 +58,8 @@ async fn main() -> Result<(), Error> {
     }
     let made = api.memory()?;
     row("api, its cache made from nothing", made);
-    client.production(Moment::Offset(Offset(records as u64 / 2))).await?;
-    client.history(&HistoryQuery { limit: Some(10_000), ..HistoryQuery::default() }).await?;
+    client.ask(&ProductionQuestion { moment: Moment::Offset(Offset(records as u64 / 2)) }).await?;
+    client.ask(&HistoryQuery { limit: Some(10_000), ..HistoryQuery::default() }).await?;
     let asked = api.memory()?;
     row("api, after all of production at half of history and 10,000 commits", asked);
     drop(api);
@@ -87,7 +83,7 @@ async fn main() -> Result<(), Error> {
 
 /// Writes a made-up production of so many records.
 async fn write_history(place: &str, records: usize) -> Result<(), Error> {
-    let options = Options { dev: true, ..Options::default() };
+    let options = KafkaOptions { dev: true, ..KafkaOptions::default() };
     let log = Kafka::open(place.parse()?, options).await?;
     let mut busy = Busy::new(1, 300);
     let mut written = 0;

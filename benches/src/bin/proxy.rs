@@ -18,11 +18,11 @@ use http::Response;
 use http_body_util::Full;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use proxy::{Config, Proxy};
 use schemas::{EffectId, StackId, StreamVersion, Weight, Weights};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use uuid::Uuid;
-use workers::proxy::{Config, Proxy};
 use workers::traffic::{Backends, Node, ProxyControl, Routes, Timeouts};
 
 const WARM_UP: Duration = Duration::from_secs(1);

@@ -6,20 +6,17 @@
 
 #![allow(clippy::print_stdout)] // its results
 
-#[path = "../../../replay/tests/busy/mod.rs"]
-mod busy;
-
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use busy::Busy;
 use futures::future::join_all;
-use ledger::log::segments::{DataFolder, Options, Segments, SegmentsReader};
+use ledger::log::segments::{DataFolder, Segments, SegmentsOptions, SegmentsReader};
 use ledger::log::{Log, Urgency};
 use ledger::view::Decoded;
 use replay::{Moment, Projection, Reader};
 use schemas::Offset;
+use support::busy::Busy;
 
 /// The one that `ionledger` has.
 #[global_allocator]
@@ -56,7 +53,7 @@ async fn main() -> Result<(), Error> {
 /// Writes a history and returns its root.
 async fn write_history(data: &Path, events: usize, services: usize) -> Result<String, Error> {
     let started = Instant::now();
-    let log = Segments::open(DataFolder::hold(data)?, Options::default())?;
+    let log = Segments::open(DataFolder::hold(data)?, SegmentsOptions::default())?;
     let mut busy = Busy::new(1, services);
     let (mut written, mut bytes) = (0, 0);
     while written < events {

@@ -5,15 +5,17 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use api::ci::Secrets;
+use api::server::Listeners;
 use clap::Args;
 use miette::miette;
 use tokio_util::sync::CancellationToken;
 use workers::artifacts::Artifacts;
 
 use super::up::ci_secrets;
-use crate::failure::Outcome;
-use crate::house::{self, ApiServer, Need, Opened, Way};
-use crate::journal;
+use crate::bootstrap::{self, ApiServer, Need, Opened, Way};
+use crate::failure::CommandResult;
+use crate::logging;
+use crate::not_allowed::refuse_strangers;
 use crate::serving::{self, Signals};
 use crate::session::Session;
 use crate::settings::{ServerArgs, ServerSettings};
@@ -40,19 +42,22 @@ pub(crate) struct ApiArgs {
 
 impl ApiArgs {
     /// Answers until told to end by SIGTERM or SIGINT.
-    pub(crate) fn run(self, session: &Session) -> Outcome<ExitCode> {
+    pub(crate) fn run(self, session: &Session) -> CommandResult<ExitCode> {
         let settings = self.server.settings()?;
         settings.need_kafka("an API of its own", "the API")?;
         let data = settings.data(&session.globals)?;
-        journal::begin("info");
+        refuse_strangers(&data)?;
+        logging::init("info");
         serving::block_on(self.serve(&data, &settings))
     }
 
     async fn serve(self, data: &Path, settings: &ServerSettings) -> miette::Result<()> {
         let mut signals = Signals::catch()?;
         let ci = ci_secrets(&self.ci_secret_file, settings)?;
-        // An API that comes up while the brokers are down serves what its cache knows, and begins anew once they answer.
-        while answer(data, settings, ci.clone(), &mut signals).await? == Ended::Reached {
+        // An API that starts while the brokers are down serves what its cache knows, and starts again once they answer. Its
+        // listeners stay open meanwhile: a client waits for its answer.
+        let mut listeners = None;
+        while answer(data, settings, ci.clone(), &mut signals, &mut listeners).await? == Ended::Reached {
             eprintln!("the brokers answer again");
         }
         Ok(())
@@ -69,14 +74,28 @@ enum Ended {
 }
 
 /// Answers until told to end, or, if the brokers are down, until they answer.
-async fn answer(data: &Path, settings: &ServerSettings, ci: Secrets, signals: &mut Signals) -> miette::Result<Ended> {
+async fn answer(
+    data: &Path,
+    settings: &ServerSettings,
+    ci: Secrets,
+    signals: &mut Signals,
+    listeners: &mut Option<Listeners>,
+) -> miette::Result<Ended> {
     let opened = tokio::select! {
         opened = Opened::open(data, settings, Need::Answers) => opened?,
         () = signals.ended() => return Ok(Ended::Told),
     };
     let artifacts = Arc::new(Artifacts::open(&opened.data).map_err(|error| miette!("{error}"))?);
-    let adapters = house::adapters(&opened, &artifacts)?;
-    let way = settings.listen.map_or(Way::Socket(None), Way::Tcp);
+    let adapters = bootstrap::adapters(&opened, &artifacts)?;
+    // Another process that had the socket may have ended since.
+    let listeners = match listeners.take_if(|listeners| listeners.has_socket()) {
+        Some(open) => listeners.insert(open),
+        None => {
+            drop(listeners.take());
+            listeners.insert(open_listeners(&opened.data, settings).await?)
+        }
+    };
+    let way = Way::Listeners(listeners);
     let mut api = ApiServer::open(&opened, &adapters, artifacts, ci, settings, way, false).await?;
     match api.has_socket() {
         true => eprintln!("the API answers on {}", opened.data.display()),
@@ -86,13 +105,16 @@ async fn answer(data: &Path, settings: &ServerSettings, ci: Secrets, signals: &m
         eprintln!("the API answers on http://{address}");
     }
     if let Some(why) = opened.ledger.halted() {
-        eprintln!("error: the ledger has halted; the API answers what is known before that, and rolls back: {why}");
+        eprintln!(
+            "error: the ledger has halted; the API answers from the records before that, and rollbacks still \
+                   work: {why}"
+        );
     }
     if let Some(why) = &opened.absent {
-        eprintln!("error: the brokers do not answer; the API answers what its cache knows, and rolls back: {why}");
+        eprintln!("error: the brokers do not answer; the API answers from its cache, and rollbacks still work: {why}");
     }
     let stop = CancellationToken::new();
-    let keeping = tokio::spawn(house::keep_glass(&adapters, stop.clone()));
+    let keeping = tokio::spawn(bootstrap::keep_break_glass(&adapters, stop.clone()));
     // A ledger that cannot be followed any more is not ready, and still rolls back.
     let ended = tokio::select! {
         () = signals.ended() => Ended::Told,
@@ -102,4 +124,12 @@ async fn answer(data: &Path, settings: &ServerSettings, ci: Secrets, signals: &m
     stop.cancel();
     let _ = keeping.await;
     Ok(ended)
+}
+
+async fn open_listeners(data: &Path, settings: &ServerSettings) -> miette::Result<Listeners> {
+    let opened = match settings.listen {
+        Some(tcp) => Listeners::open_beside(data, settings.socket_group, tcp).await,
+        None => Listeners::open(data, settings.socket_group, None).await,
+    };
+    opened.map_err(|error| miette!("{error}"))
 }

@@ -3,12 +3,12 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use schemas::command::Command;
+use schemas::command::{self, Command};
 
 use super::change::change;
 use crate::args::Asking;
 use crate::exit::Exit;
-use crate::failure::{Failure, Outcome};
+use crate::failure::{CommandResult, Failure};
 use crate::session::Session;
 
 /// Declare a service: who owns it, how it is run, and its policy.
@@ -41,14 +41,14 @@ pub(crate) struct Apply {
 }
 
 impl Apply {
-    pub(crate) fn run(self, session: &Session) -> Outcome {
+    pub(crate) fn run(self, session: &Session) -> CommandResult {
         let name = self.file.display().to_string();
         let text = std::fs::read_to_string(&self.file)
             .map_err(|error| Failure::error(format!("cannot read {name}: {error}; name the service's file")))?;
         let (service, definition) = api::definition::parse(&name, &text).map_err(|error| Failure::file(&error))?;
-        let command = Command::Apply { service, definition: Box::new(definition) };
+        let command = Command::Apply(command::Apply { service, definition: Box::new(definition) });
         session.wait_for(async {
-            change(session, &session.door()?, &self.asking, command).await?;
+            change(session, &session.ledger()?, &self.asking, command).await?;
             Ok(Exit::Done)
         })
     }

@@ -2,17 +2,18 @@
 
 use std::time::Duration;
 
-use api::client::Options;
-use api::wire::Answer;
+use api::client::SendOptions;
+use api::question::DeclarationQuestion;
+use api::wire::CommandAnswer;
 use replay::Moment;
-use schemas::CommandId;
-use schemas::command::{Command, Request};
+use schemas::command::{self, Command, Request};
+use schemas::{CommandId, Timestamp};
 
-use super::after::{Before, after};
+use super::after::{After, Before, after};
 use crate::args::Asking;
-use crate::door::Door;
+use crate::client::LedgerClient;
 use crate::exit::Exit;
-use crate::failure::Outcome;
+use crate::failure::CommandResult;
 use crate::halted;
 use crate::progress::Progress;
 use crate::render::written;
@@ -22,8 +23,13 @@ use crate::session::Session;
 const BEFORE_MAX: Duration = Duration::from_millis(500);
 
 /// Sends a command to the running ledger and says what it made happen, and how it is taken back.
-pub(crate) async fn change(session: &Session, door: &Door, asking: &Asking, command: Command) -> Outcome<Answer> {
-    let (answer, next) = change_then(session, door, asking, command).await?;
+pub(crate) async fn change(
+    session: &Session,
+    ledger: &LedgerClient,
+    asking: &Asking,
+    command: Command,
+) -> CommandResult<CommandAnswer> {
+    let (answer, next) = change_then(session, ledger, asking, command).await?;
     next.say(session);
     Ok(answer)
 }
@@ -44,60 +50,77 @@ impl Next {
 /// As [`change`], but what to do next is left to say for who waits for the end.
 pub(crate) async fn change_then(
     session: &Session,
-    door: &Door,
+    ledger: &LedgerClient,
     asking: &Asking,
     command: Command,
-) -> Outcome<(Answer, Next)> {
+) -> CommandResult<(CommandAnswer, Next)> {
     // Only for the hint at the end: what cannot be read here is told by the command's own answer.
-    let before = tokio::time::timeout(BEFORE_MAX, before(door, &command)).await.unwrap_or_default();
-    let answer = send(session, door, asking, &command).await?;
-    let shown = written::Written { schema_version: 1, answer: &answer };
-    session.out.answer(&shown, |_| written::eyes(&answer, asking.dry_run), |_| written::lines(&answer))?;
+    let before = tokio::time::timeout(BEFORE_MAX, before(ledger, &command)).await.unwrap_or_default();
+    let answer = send(session, ledger, asking, &command).await?;
+    session.show(&written::Written { schema_version: 1, answer: &answer, dry_run: asking.dry_run })?;
     if answer.unrecorded.is_some() {
         session.out.say(&written::loudly(&answer.notes));
         halted::carried_out();
         return Ok((answer, Next(vec![])));
     }
-    if matches!(command, Command::Rollback { .. }) && rolled_back(&answer) != Exit::Done {
-        session.out.say(&written::loudly(&[
-            "set, not applied: the router does not serve it yet; it is applied as soon as the router can be told"
-                .to_owned(),
-        ]));
+    if let Some(why) = &answer.not_yet {
+        let said = if asking.dry_run { "would not move users yet" } else { "not yet" };
+        session.out.say(&written::loudly(&[format!("{said}: {why}")]));
+    } else if matches!(command, Command::Rollback(_)) && rolled_back(&answer) != Exit::Done {
+        session.out.say(&written::loudly(&["set, not applied: the router has not confirmed it".to_owned()]));
     }
     Next(written::talk(&answer, asking.dry_run)).say(session);
-    let next =
-        if asking.dry_run || answer.events.is_empty() { vec![] } else { after(&command, &before, &answer.events) };
-    Ok((answer, Next(next)))
+    if asking.dry_run || answer.events.is_empty() {
+        return Ok((answer, Next(vec![])));
+    }
+    let After { undo, next } = after(&command, &before, &answer.events);
+    Next(vec![undo]).say(session);
+    Ok((answer, Next(next.into_iter().collect())))
 }
 
-async fn before(door: &Door, command: &Command) -> Before {
+async fn before(ledger: &LedgerClient, command: &Command) -> Before {
     let mut before = Before::default();
     match command {
-        Command::Apply { service, .. } => {
-            let declared = door.declaration(service, Moment::Now).await.ok();
+        Command::Apply(command::Apply { service, .. }) => {
+            let question = DeclarationQuestion { service: service.clone(), moment: Moment::Now };
+            let declared = ledger.ask(&question).await.ok();
+            before.read_at = declared.is_some().then(Timestamp::now);
             before.declared_at = declared.filter(|found| found.definition.is_some()).and_then(|found| found.at.offset);
         }
         other => {
             if let Some(deployment) = other.deployment() {
-                before.deployment = door.deployment(deployment).await.ok().flatten();
+                let read = ledger.deployment(deployment).await;
+                before.read_at = read.is_ok().then(Timestamp::now);
+                before.deployment = read.ok().flatten();
             }
         }
     }
     before
 }
 
-/// Returns how a rollback ends. One whose weights the router does not serve has sent nobody back yet.
-pub(crate) fn rolled_back(answer: &Answer) -> Exit {
-    if answer.applied == Some(false) { Exit::StillGoing } else { Exit::Done }
+/// Returns how a rollback ends. One that waits for its target, or whose weights the router does not serve, has sent nobody back
+/// yet.
+pub(crate) fn rolled_back(answer: &CommandAnswer) -> Exit {
+    if answer.applied == Some(false) || answer.not_yet.is_some() { Exit::StillGoing } else { Exit::Done }
 }
 
 /// Makes sure that a command would not be refused, and changes nothing.
-pub(crate) async fn would(session: &Session, door: &Door, asking: &Asking, command: &Command) -> Outcome<()> {
+pub(crate) async fn would(
+    session: &Session,
+    ledger: &LedgerClient,
+    asking: &Asking,
+    command: &Command,
+) -> CommandResult<()> {
     let asking = Asking { dry_run: true, ..asking.clone() };
-    send(session, door, &asking, command).await.map(drop)
+    send(session, ledger, &asking, command).await.map(drop)
 }
 
-async fn send(session: &Session, door: &Door, asking: &Asking, command: &Command) -> Outcome<Answer> {
+async fn send(
+    session: &Session,
+    ledger: &LedgerClient,
+    asking: &Asking,
+    command: &Command,
+) -> CommandResult<CommandAnswer> {
     let request = Request {
         id: asking.command_id.unwrap_or_else(|| CommandId(uuid::Uuid::now_v7())),
         command: command.clone(),
@@ -106,6 +129,7 @@ async fn send(session: &Session, door: &Door, asking: &Asking, command: &Command
         effective_at: None,
     };
     let _progress = Progress::begin(session.out, "waiting for the ledger");
-    let options = Options { dry_run: asking.dry_run, wait: None::<Duration>, no_break_glass: asking.no_break_glass };
-    Ok(door.client().execute(&request, options).await?)
+    let options =
+        SendOptions { dry_run: asking.dry_run, wait: None::<Duration>, no_break_glass: asking.no_break_glass };
+    Ok(ledger.client().execute(&request, options).await?)
 }

@@ -6,12 +6,12 @@ use clap_complete::env::Shells;
 
 use crate::complete::VARIABLE;
 use crate::exit::Exit;
-use crate::failure::{Failure, Outcome};
+use crate::failure::{CommandResult, Failure};
 use crate::session::Session;
 
 /// Print what a shell runs to complete command lines, with the ledger's services and versions.
 ///
-/// The shell then asks this program, so the script must be of the same version: print it anew after an upgrade, or have the
+/// The shell then asks this program, so the script must be of the same version: print it again after an upgrade, or have the
 /// shell read it at each start, as `source <(ionledger completions bash)` does in ~/.bashrc.
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -25,7 +25,7 @@ pub(crate) struct Completions {
 }
 
 impl Completions {
-    pub(crate) fn run(self, session: &Session) -> Outcome {
+    pub(crate) fn run(self, session: &Session) -> CommandResult {
         let mut script = Vec::new();
         let shell = self.shell.to_possible_value();
         let shells = Shells::builtins();

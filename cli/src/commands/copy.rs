@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use clap::Args;
+use jiff::Zoned;
 use ledger::execute::SystemClock;
 use ledger::log::Log;
 use ledger::log::copy::{self, CopyError};
@@ -12,13 +13,14 @@ use ledger::{Ledger, View, execute};
 use schemas::{Actor, ActorKind, Offset};
 use serde::Serialize;
 
+use crate::bootstrap::settle;
 use crate::exit::Exit;
-use crate::failure::{Failure, Outcome};
-use crate::house::settle;
-use crate::place::Place;
+use crate::failure::{CommandResult, Failure};
+use crate::not_allowed::refuse_strangers;
+use crate::place::LedgerLocation;
 use crate::progress::Progress;
-use crate::render::table;
 use crate::render::words::{GOOD, column, faint, grouped, line, style_of};
+use crate::render::{Render, table};
 use crate::session::Session;
 use crate::settings::KafkaArgs;
 
@@ -59,10 +61,10 @@ pub(crate) struct Move {
 struct Way {
     /// Where the ledger lies: a data folder, or `kafka://HOST:PORT[,HOST:PORT...][/TOPIC]`
     #[arg(long, value_name = "PLACE")]
-    from: Place,
+    from: LedgerLocation,
     /// Where it shall lie: a data folder, or `kafka://HOST:PORT[,HOST:PORT...][/TOPIC]`
     #[arg(long, value_name = "PLACE")]
-    to: Place,
+    to: LedgerLocation,
     #[command(flatten)]
     kafka: KafkaArgs,
 }
@@ -80,15 +82,16 @@ struct Carried {
 }
 
 impl Copy {
-    pub(crate) fn run(self, session: &Session) -> Outcome {
+    pub(crate) fn run(self, session: &Session) -> CommandResult {
         session.wait_for(async {
             let Way { from, to, kafka } = &self.way;
             let kafka = kafka.options()?;
             apart(from, to)?;
+            [from, to].into_iter().try_for_each(may_use)?;
             let source = read(from, &kafka).await?;
             let until = source.latest().await.map_err(Failure::error)?;
             if until == Offset(0) {
-                return Err(Failure::error(format!("no ledger is at {from}; nothing was copied")));
+                return Err(Failure::error(format!("there is no ledger at {from}; nothing was copied")));
             }
             let target = Target::open(to, from, &kafka).await?;
             let copied = carry(session, &*source, until, &target.log).await.map_err(Failure::error)?;
@@ -98,11 +101,12 @@ impl Copy {
 }
 
 impl Move {
-    pub(crate) fn run(self, session: &Session) -> Outcome {
+    pub(crate) fn run(self, session: &Session) -> CommandResult {
         session.wait_for(async {
             let Way { from, to, kafka } = &self.way;
             let kafka = kafka.options()?;
             apart(from, to)?;
+            [from, to].into_iter().try_for_each(may_use)?;
             let source = Source::open(from, &kafka).await?;
             let ledger = follow(Arc::clone(&source.log), from).await?;
             let target = Target::open(to, from, &kafka).await?;
@@ -143,7 +147,13 @@ async fn carry(
     copy::copy(source, until, target, &mut said).await
 }
 
-fn answer(session: &Session, from: &Place, to: &Place, copied: copy::Copied, sealed_at: Option<Offset>) -> Outcome {
+fn answer(
+    session: &Session,
+    from: &LedgerLocation,
+    to: &LedgerLocation,
+    copied: copy::Copied,
+    sealed_at: Option<Offset>,
+) -> CommandResult {
     let carried = Carried {
         schema_version: 1,
         from: from.to_string(),
@@ -153,9 +163,9 @@ fn answer(session: &Session, from: &Place, to: &Place, copied: copy::Copied, sea
         root: copied.root.to_string(),
         sealed_at,
     };
-    session.out.answer(&carried, eyes, lines)?;
+    session.show(&carried)?;
     if sealed_at.is_some() {
-        session.out.say(&format!("{from} takes nothing more; the ledger goes on at {to}"));
+        session.out.say(&format!("{from} accepts nothing more; the ledger goes on at {to}"));
     }
     Ok(Exit::Done)
 }
@@ -171,6 +181,16 @@ fn facts(carried: &Carried) -> [(&'static str, String); 6] {
     ]
 }
 
+impl Render for Carried {
+    fn eyes(&self, _: &Zoned, _: usize) -> String {
+        eyes(self)
+    }
+
+    fn lines(&self) -> String {
+        facts(self).map(|(name, value)| line(&[name.to_owned(), value])).concat()
+    }
+}
+
 fn eyes(carried: &Carried) -> String {
     let rows = facts(carried).map(|(name, value)| vec![table::Cell::styled(name, faint()), table::Cell::new(value)]);
     let mut text = table::paint(&format!("{GOOD} both have the same records"), style_of(GOOD));
@@ -180,21 +200,25 @@ fn eyes(carried: &Carried) -> String {
     text + "\n"
 }
 
-fn lines(carried: &Carried) -> String {
-    facts(carried).map(|(name, value)| line(&[name.to_owned(), value])).concat()
+/// Refuses a data folder that is closed to this user.
+fn may_use(place: &LedgerLocation) -> CommandResult<()> {
+    match place {
+        LedgerLocation::Folder(data) => refuse_strangers(data),
+        LedgerLocation::Kafka(_) => Ok(()),
+    }
 }
 
 /// Refuses a ledger's own place as its target.
-fn apart(from: &Place, to: &Place) -> Outcome<()> {
+fn apart(from: &LedgerLocation, to: &LedgerLocation) -> CommandResult<()> {
     if from == to { Err(Failure::usage("--from and --to are the same place; name another")) } else { Ok(()) }
 }
 
 /// Opens a source that is only read.
-async fn read(place: &Place, kafka: &kafka::Options) -> Outcome<Arc<dyn Log>> {
+async fn read(place: &LedgerLocation, kafka: &kafka::KafkaOptions) -> CommandResult<Arc<dyn Log>> {
     Ok(match place {
-        Place::Folder(path) => Arc::new(SegmentsReader::open(path, None).map_err(Failure::error)?),
-        Place::Kafka(place) => {
-            let options = kafka::Options { must_exist: true, copying: true, ..kafka.clone() };
+        LedgerLocation::Folder(path) => Arc::new(SegmentsReader::open(path, None).map_err(Failure::error)?),
+        LedgerLocation::Kafka(place) => {
+            let options = kafka::KafkaOptions { must_exist: true, copying: true, ..kafka.clone() };
             Arc::new(Kafka::open(place.clone(), options).await.map_err(Failure::error)?)
         }
     })
@@ -207,17 +231,17 @@ struct Source {
 }
 
 impl Source {
-    async fn open(place: &Place, kafka: &kafka::Options) -> Outcome<Self> {
+    async fn open(place: &LedgerLocation, kafka: &kafka::KafkaOptions) -> CommandResult<Self> {
         match place {
-            Place::Folder(path) => {
+            LedgerLocation::Folder(path) => {
                 // Holding a folder would make one.
                 SegmentsReader::open(path, None).map_err(Failure::error)?;
                 let folder = DataFolder::hold(path).map_err(Failure::error)?;
-                let log = Segments::open(folder, segments::Options::default()).map_err(Failure::error)?;
+                let log = Segments::open(folder, segments::SegmentsOptions::default()).map_err(Failure::error)?;
                 Ok(Self { log: Arc::new(log), kafka: None })
             }
-            Place::Kafka(place) => {
-                let options = kafka::Options { must_exist: true, ..kafka.clone() };
+            LedgerLocation::Kafka(place) => {
+                let options = kafka::KafkaOptions { must_exist: true, ..kafka.clone() };
                 let log = Arc::new(Kafka::open(place.clone(), options).await.map_err(Failure::error)?);
                 Ok(Self { log: Arc::<Kafka>::clone(&log), kafka: Some(log) })
             }
@@ -225,7 +249,7 @@ impl Source {
     }
 
     /// Makes sure that it can be sealed. A folder that is held can.
-    async fn may_end(&self) -> Outcome<()> {
+    async fn may_end(&self) -> CommandResult<()> {
         match &self.kafka {
             Some(kafka) => kafka.may_end().await.map_err(Failure::error),
             None => Ok(()),
@@ -234,9 +258,9 @@ impl Source {
 }
 
 /// Folds the source, which is a ledger already.
-async fn follow(source: Arc<dyn Log>, place: &Place) -> Outcome<Ledger> {
+async fn follow(source: Arc<dyn Log>, place: &LedgerLocation) -> CommandResult<Ledger> {
     if source.latest().await.map_err(Failure::error)? == Offset(0) {
-        return Err(Failure::error(format!("no ledger is at {place}; nothing was moved")));
+        return Err(Failure::error(format!("there is no ledger at {place}; nothing was moved")));
     }
     let mut view = View::default();
     execute::catch_up(&*source, &mut view)
@@ -259,20 +283,20 @@ enum Mark {
 
 impl Target {
     /// Opens the target; an empty one is marked as a copy of `source` first.
-    async fn open(place: &Place, source: &Place, kafka: &kafka::Options) -> Outcome<Self> {
+    async fn open(place: &LedgerLocation, source: &LedgerLocation, kafka: &kafka::KafkaOptions) -> CommandResult<Self> {
         match place {
-            Place::Folder(path) => {
+            LedgerLocation::Folder(path) => {
                 settle(path, false)?;
                 let folder = DataFolder::hold(path).map_err(Failure::error)?;
-                let options = segments::Options { copying: true, ..segments::Options::default() };
+                let options = segments::SegmentsOptions { copying: true, ..segments::SegmentsOptions::default() };
                 let log = Arc::new(Segments::open(folder, options).map_err(Failure::error)?);
                 if log.latest().await.map_err(Failure::error)? == Offset(0) {
                     log.folder().mark_copy(Some(&source.to_string())).map_err(Failure::error)?;
                 }
                 Ok(Self { log: Arc::<Segments>::clone(&log), mark: Mark::Folder(log) })
             }
-            Place::Kafka(place) => {
-                let options = kafka::Options { copying: true, ..kafka.clone() };
+            LedgerLocation::Kafka(place) => {
+                let options = kafka::KafkaOptions { copying: true, ..kafka.clone() };
                 let log = Arc::new(Kafka::open(place.clone(), options).await.map_err(Failure::error)?);
                 if log.latest().await.map_err(Failure::error)? == Offset(0) {
                     log.mark_copy(true).await.map_err(Failure::error)?;
@@ -283,7 +307,7 @@ impl Target {
     }
 
     /// Makes sure that it can go on as the ledger. A folder that is held can.
-    async fn may_go_on(&self, options: &kafka::Options) -> Outcome<()> {
+    async fn may_go_on(&self, options: &kafka::KafkaOptions) -> CommandResult<()> {
         match &self.mark {
             Mark::Folder(_) => Ok(()),
             Mark::Kafka(log) => log.may_go_on(options).await.map_err(Failure::error),
@@ -291,7 +315,7 @@ impl Target {
     }
 
     /// Lets it go on as the ledger.
-    async fn goes_on(&self) -> Outcome<()> {
+    async fn goes_on(&self) -> CommandResult<()> {
         match &self.mark {
             Mark::Folder(log) => {
                 log.folder().mark_copy(None).map_err(Failure::error)?;

@@ -12,10 +12,11 @@ use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::Duration;
 
 use api::client::Client;
+use api::question::StatusQuestion;
 use clap::Args;
 use jiff::Timestamp;
 use miette::{IntoDiagnostic, bail, miette};
-use replay::answer::{DeploymentStatus, Status};
+use replay::answer::DeploymentStatus;
 use tokio::time::{Instant, sleep};
 
 use show::Show;
@@ -224,7 +225,8 @@ impl Stage {
     }
 
     async fn deployment(&self) -> miette::Result<DeploymentStatus> {
-        let status: Status = self.client.get("/v1/status?service=api").await.map_err(|error| miette!("{error}"))?;
+        let question = StatusQuestion::now(Some(&"api".parse().into_diagnostic()?), None);
+        let status = self.client.ask(&question).await.map_err(|error| miette!("{error}"))?;
         let service = status.services.into_iter().next();
         service.and_then(|service| service.deployments.into_iter().next()).ok_or_else(|| miette!("api is not deployed"))
     }

@@ -2,12 +2,12 @@
 
 use clap::Args;
 use schemas::StackName;
-use schemas::command::Command;
+use schemas::command::{self, Command};
 
 use super::change::change;
 use crate::args::{Asking, Where};
 use crate::exit::Exit;
-use crate::failure::Outcome;
+use crate::failure::CommandResult;
 use crate::session::Session;
 
 /// Show a version's failed stack no longer; history keeps why it failed.
@@ -17,7 +17,7 @@ use crate::session::Session;
 #[command(after_help = "\
 Examples:
   ionledger dismiss api 1.2.3
-  ionledger dismiss api 1.2.3 --reason 'mended in 1.2.4'")]
+  ionledger dismiss api 1.2.3 --reason 'fixed in 1.2.4'")]
 pub(crate) struct Dismiss {
     #[command(flatten)]
     place: Where,
@@ -29,10 +29,10 @@ pub(crate) struct Dismiss {
 }
 
 impl Dismiss {
-    pub(crate) fn run(self, session: &Session) -> Outcome {
-        let command = Command::Dismiss { deployment: self.place.deployment(), version: self.version };
+    pub(crate) fn run(self, session: &Session) -> CommandResult {
+        let command = Command::Dismiss(command::Dismiss { deployment: self.place.deployment(), version: self.version });
         session.wait_for(async {
-            change(session, &session.door()?, &self.asking, command).await?;
+            change(session, &session.ledger()?, &self.asking, command).await?;
             Ok(Exit::Done)
         })
     }

@@ -1,20 +1,23 @@
 //! `ionledger doctor`: what is wrong with this machine and this data folder, if something is.
 
 mod folder;
-mod glass;
+mod break_glass;
 mod running;
+mod source;
 
 use clap::Args;
+use jiff::Zoned;
 use serde::Serialize;
 
 use crate::exit::Exit;
-use crate::failure::{Failure, Outcome};
+use crate::failure::{CommandResult, Failure};
 use crate::not_allowed::is_closed;
 use crate::progress::Progress;
-use crate::render::doctor;
+use crate::render::{Render, doctor};
 use crate::session::Session;
 
-/// Look at the data folder, the disk, the clock, what runs and its ports, and say what to do about each.
+/// Look at the data folder, the disk, the clock, what runs and its ports, and say what to do about each. Each Prometheus that a
+/// policy names is asked from here, as this user.
 ///
 /// It changes nothing of the ledger (a damaged cache is set aside), and ends with 1 if something fails.
 #[derive(Debug, Args)]
@@ -69,7 +72,7 @@ impl Finding {
 }
 
 impl Doctor {
-    pub(crate) fn run(self, session: &Session) -> Outcome {
+    pub(crate) fn run(self, session: &Session) -> CommandResult {
         if session.globals.server.is_some() {
             return Err(Failure::usage("doctor looks at this machine's data folder; leave --server out"));
         }
@@ -79,8 +82,10 @@ impl Doctor {
             let mut findings = folder::findings(&data).await;
             // What a user may not look at is not guessed.
             if data.is_dir() && !is_closed(&data) {
-                findings.extend(glass::findings(&data));
-                findings.extend(running::findings(&data, session.door()?.client()).await);
+                findings.extend(break_glass::findings(&data));
+                let ledger = session.ledger()?;
+                findings.extend(running::findings(&data, ledger.client()).await);
+                findings.extend(source::findings(&ledger).await);
             }
             // The process that runs and the folder may say the same of a stream.
             let mut said = Vec::new();
@@ -93,11 +98,7 @@ impl Doctor {
             findings.sort_by_key(|finding| (finding.level, finding.thing) != (Level::Fail, running::HALTED));
             drop(progress);
             let report = Report { schema_version: 1, data: data.display().to_string(), findings };
-            session.out.answer(
-                &report,
-                |report| doctor::eyes(&report.findings),
-                |report| doctor::lines(&report.findings),
-            )?;
+            session.show(&report)?;
             let failed = report.findings.iter().any(|finding| finding.level == Level::Fail);
             Ok(if failed { Exit::Error } else { Exit::Done })
         })
@@ -110,4 +111,14 @@ struct Report {
     schema_version: u16,
     data: String,
     findings: Vec<Finding>,
+}
+
+impl Render for Report {
+    fn eyes(&self, _: &Zoned, _: usize) -> String {
+        doctor::eyes(&self.findings)
+    }
+
+    fn lines(&self) -> String {
+        doctor::lines(&self.findings)
+    }
 }

@@ -3,7 +3,7 @@
 use clap::Args;
 
 use crate::exit::{Exit, TABLE};
-use crate::failure::Outcome;
+use crate::failure::CommandResult;
 use crate::session::Session;
 
 /// Explain the exit codes.
@@ -12,7 +12,7 @@ use crate::session::Session;
 pub(crate) struct ExitCodes;
 
 impl ExitCodes {
-    pub(crate) fn run(self, session: &Session) -> Outcome {
+    pub(crate) fn run(self, session: &Session) -> CommandResult {
         session.out.data(&format!("{TABLE}\n"))?;
         Ok(Exit::Done)
     }

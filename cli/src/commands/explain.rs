@@ -1,13 +1,13 @@
 //! `ionledger explain`: why a rollout went as it did, or what led to a commit.
 
+use api::question::ExplainNamedQuestion;
 use clap::Args;
 use schemas::{EnvironmentName, ServiceName};
 
 use crate::args::When;
 use crate::exit::Exit;
-use crate::failure::{Failure, Outcome};
-use crate::progress::Progress;
-use crate::render::explain;
+use crate::failure::{CommandResult, Failure};
+use crate::known::refuse_unknown;
 use crate::session::Session;
 
 /// Show in words and numbers why a service's rollout went on, held or came back; or what led to a commit.
@@ -40,19 +40,20 @@ pub(crate) struct Explain {
 }
 
 impl Explain {
-    pub(crate) fn run(self, session: &Session) -> Outcome {
-        let now = session.now();
-        let moment = self.when.moment(&now)?;
+    pub(crate) fn run(self, session: &Session) -> CommandResult {
+        let moment = self.when.moment(&session.now())?;
+        let (service, what) = match self.version {
+            Some(version) => (Some(self.what.parse::<ServiceName>().map_err(Failure::usage)?), version),
+            None => (None, self.what),
+        };
+        let question = ExplainNamedQuestion { what, service, environment: Some(self.env), moment };
         session.wait_for(async {
-            let door = session.door()?;
-            let progress = Progress::begin(session.out, "reading the ledger");
-            let (service, what) = match &self.version {
-                Some(version) => (Some(self.what.parse::<ServiceName>().map_err(Failure::usage)?), version.as_str()),
-                None => (None, self.what.as_str()),
-            };
-            let answer = door.explain_named(what, service.as_ref(), &self.env, moment).await?;
-            drop(progress);
-            session.out.answer(&answer, |answer| explain::eyes(answer, &now), explain::lines)?;
+            let ledger = session.ledger()?;
+            let answer = session.ask(&ledger, &question).await?;
+            if let (Some(deployment), None) = (&answer.deployment, &answer.rollout) {
+                refuse_unknown(&ledger, Some(&deployment.service), &deployment.environment).await?;
+            }
+            session.show(&answer)?;
             Ok(Exit::Done)
         })
     }

@@ -1,12 +1,14 @@
 //! `ionledger forecast`: what a rollout will be able to tell, before it begins.
 
-use api::forecast::Question;
+use api::forecast::PlannedRollout;
+use api::question::ForecastQuestion;
 use clap::Args;
 use schemas::Weight;
 
 use crate::args::Where;
 use crate::exit::Exit;
-use crate::failure::{Failure, Outcome};
+use crate::failure::{CommandResult, Failure};
+use crate::known::refuse_unknown;
 use crate::progress::Progress;
 use crate::render::forecast;
 use crate::sentence::{self, Steps};
@@ -35,28 +37,34 @@ pub(crate) struct Forecast {
     #[arg(long, value_name = "PERCENT")]
     share: Option<Weight>,
     /// Assume so many requests a minute for both versions together [default: as measured]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = sentence::number)]
     requests_per_minute: Option<f64>,
 }
 
 impl Forecast {
-    pub(crate) fn run(self, session: &Session) -> Outcome {
+    pub(crate) fn run(self, session: &Session) -> CommandResult {
         let duration_ms = sentence::duration_ms(&self.duration)
             .map_err(|why| Failure::usage(format!("forecast {}: {why}", self.place.service)))?;
         let (share, requests_per_minute) = (self.share, self.requests_per_minute);
-        let question = Question { requests_per_minute, share, duration_ms, steps: self.steps.as_ref().map(points) };
+        let planned =
+            PlannedRollout { requests_per_minute, share, duration_ms, steps: self.steps.as_ref().map(points) };
+        let question = ForecastQuestion { deployment: self.place.deployment(), planned };
         session.wait_for(async {
-            let door = session.door()?;
+            let ledger = session.ledger()?;
             let progress = Progress::begin(session.out, "reading the ledger and the traffic");
-            let answer = door.forecast(&self.place.deployment(), &question).await?;
+            let asked = ledger.ask(&question).await;
+            if asked.is_err() {
+                refuse_unknown(&ledger, Some(&self.place.service), &self.place.env).await?;
+            }
+            let answer = asked?;
             drop(progress);
-            session.out.answer(&answer, forecast::eyes, forecast::lines)?;
+            session.show(&answer)?;
             Ok(Exit::Done)
         })
     }
 }
 
-/// Returns steps as the door is asked about them.
+/// Returns steps as the ledger is asked about them.
 pub(crate) fn points(steps: &Steps) -> String {
     let points: Vec<String> = steps.0.iter().map(|step| step.basis_points().to_string()).collect();
     points.join(",")

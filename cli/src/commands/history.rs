@@ -4,9 +4,10 @@ use clap::Args;
 use replay::{HistoryQuery, answer};
 use schemas::{EnvironmentName, ServiceName};
 
-use crate::door::Pages;
+use crate::client::Pages;
 use crate::exit::Exit;
-use crate::failure::Outcome;
+use crate::failure::CommandResult;
+use crate::known::refuse_unknown;
 use crate::out::Form;
 use crate::progress::Progress;
 use crate::render::history;
@@ -36,13 +37,14 @@ pub(crate) struct History {
     /// Also records that do not count, and why they do not
     #[arg(long)]
     voids: bool,
-    /// Also what the judge was told, about a commit a minute of a rollout
+    /// Also what the judge was told, about one commit per minute of a rollout
     #[arg(long)]
     counts: bool,
 }
 
 impl History {
-    pub(crate) fn run(self, session: &Session) -> Outcome {
+    pub(crate) fn run(self, session: &Session) -> CommandResult {
+        let env = self.env.clone();
         let query = HistoryQuery {
             service: self.service.clone(),
             environment: self.env,
@@ -53,19 +55,21 @@ impl History {
             counts: self.counts,
         };
         session.wait_for(async {
-            let door = session.door()?;
+            let ledger = session.ledger()?;
             let progress = Progress::begin(session.out, "reading the ledger");
-            let mut pages = door.history(query);
+            let mut pages = ledger.history(query);
             let first = pages.next().await?.unwrap_or_else(|| unreachable!("there is a first page"));
             if let (Some(service), true) = (&self.service, first.entries.is_empty())
-                && door.status(Some(service), None).await?.services.is_empty()
+                && ledger.status(Some(service), None).await?.services.is_empty()
             {
-                return Err(door.unknown(service).await);
+                return Err(ledger.unknown(service).await);
+            }
+            if let Some(env) = &env {
+                refuse_unknown(&ledger, self.service.as_ref(), env).await?;
             }
             drop(progress);
-            let (empty, unrecorded) = (first.entries.is_empty(), first.unrecorded.clone());
+            let unrecorded = first.unrecorded.clone();
             tell(session, pages, first).await?;
-            session.say_empty(empty, history::NOTHING);
             session.warn_of(&unrecorded);
             Ok(Exit::Done)
         })
@@ -73,10 +77,10 @@ impl History {
 }
 
 /// Shows history page by page as it comes, so that a long one takes no more room than a short one.
-async fn tell(session: &Session, mut pages: Pages<'_>, first: answer::History) -> Outcome<()> {
+async fn tell(session: &Session, mut pages: Pages<'_>, first: answer::HistoryAnswer) -> CommandResult<()> {
     let (out, now) = (session.out, session.now());
     if !pages.go_on() {
-        return out.answer(&first, |answer| history::eyes(answer, &now), history::lines);
+        return session.show(&first);
     }
     let json = out.form == Form::Json;
     if json {

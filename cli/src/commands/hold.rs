@@ -1,13 +1,13 @@
 //! `ionledger hold`: what pipelines release is prepared and waits.
 
 use clap::{Args, ValueEnum};
-use schemas::command::Command;
+use schemas::command::{self, Command};
 use schemas::hold::Cause;
 
 use super::change::change;
 use crate::args::{Asking, Where};
 use crate::exit::Exit;
-use crate::failure::Outcome;
+use crate::failure::CommandResult;
 use crate::sentence;
 use crate::session::Session;
 
@@ -60,14 +60,14 @@ impl Which {
 }
 
 impl Hold {
-    pub(crate) fn run(self, session: &Session) -> Outcome {
+    pub(crate) fn run(self, session: &Session) -> CommandResult {
         let deployment = self.place.deployment();
         let command = match self.lift {
-            Some(which) => Command::LiftHold { deployment, only: which.only() },
-            None => Command::Hold { deployment, for_ms: self.for_ms },
+            Some(which) => Command::LiftHold(command::LiftHold { deployment, only: which.only() }),
+            None => Command::Hold(command::Hold { deployment, for_ms: self.for_ms }),
         };
         session.wait_for(async {
-            change(session, &session.door()?, &self.asking, command).await?;
+            change(session, &session.ledger()?, &self.asking, command).await?;
             Ok(Exit::Done)
         })
     }

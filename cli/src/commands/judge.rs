@@ -1,7 +1,7 @@
 //! `ionledger judge`: the judge on anyone's own counts, outside a rollout.
 
 mod input;
-mod told;
+mod verdict_row;
 
 use std::io::{BufRead, BufReader};
 
@@ -10,7 +10,7 @@ use ledger::judgement::judge::Judge as Fold;
 use schemas::judgement::Verdict;
 
 use crate::exit::Exit;
-use crate::failure::{Failure, Outcome};
+use crate::failure::{CommandResult, Failure};
 use crate::session::Session;
 use input::Input;
 
@@ -44,7 +44,7 @@ pub(crate) struct Judge {
 }
 
 impl Judge {
-    pub(crate) fn run(self, session: &Session) -> Outcome {
+    pub(crate) fn run(self, session: &Session) -> CommandResult {
         let mut input = Input::new(self.file.clone(), self.open()?);
         let plan = input.plan()?;
         let mut fold = Fold::new(plan).map_err(|error| input.wrong(&error.to_string()))?;
@@ -54,12 +54,12 @@ impl Judge {
             fold.tick(&tick);
             seconds += tick.seconds;
             if self.trace {
-                session.out.data(&told::line(&told::Row::of(&fold, seconds))?)?;
+                session.out.data(&verdict_row::line(&verdict_row::Row::of(&fold, seconds))?)?;
             }
         }
-        let told = told::Told::of(&fold, seconds);
+        let told = verdict_row::VerdictRow::of(&fold, seconds);
         if self.trace {
-            session.out.data(&told::line(&told)?)?
+            session.out.data(&verdict_row::line(&told)?)?
         } else {
             session.out.json(&told)?
         }
@@ -70,7 +70,7 @@ impl Judge {
         })
     }
 
-    fn open(&self) -> Outcome<Box<dyn BufRead>> {
+    fn open(&self) -> CommandResult<Box<dyn BufRead>> {
         if self.file == "-" {
             return Ok(Box::new(std::io::stdin().lock()));
         }

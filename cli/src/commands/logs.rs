@@ -6,9 +6,10 @@ use clap::Args;
 use schemas::{EnvironmentName, ServiceName, StackName};
 use workers::nodes::process::logs::{Line, Logs as Folder, Wanted};
 
-use crate::door::Lines;
+use crate::client::Lines;
 use crate::exit::Exit;
-use crate::failure::{Failure, Outcome};
+use crate::failure::{CommandResult, Failure};
+use crate::known::refuse_unknown;
 use crate::out::Form;
 use crate::render::logs;
 use crate::session::Session;
@@ -48,7 +49,7 @@ pub(crate) struct Logs {
 }
 
 impl Logs {
-    pub(crate) fn run(self, session: &Session) -> Outcome {
+    pub(crate) fn run(self, session: &Session) -> CommandResult {
         let since = self.since.as_deref().map(|text| match api::moment::duration_ms(text) {
             Ok(ms) => before_now(ms),
             Err(_) => session.moment(text),
@@ -62,37 +63,54 @@ impl Logs {
             follow: self.follow,
         };
         session.wait_for(async {
-            match session.door()?.logs(&wanted).await? {
+            let ledger = session.ledger()?;
+            let asked = ledger.logs(&wanted).await;
+            if asked.is_err() {
+                refuse_unknown(&ledger, Some(&wanted.deployment.service), &wanted.deployment.environment).await?;
+            }
+            let shown = match asked? {
                 Lines::Answered(mut lines) => {
+                    let mut shown = 0;
                     while let Some(line) = lines.next().await? {
                         show(session, &line)?;
+                        shown += 1;
                     }
+                    shown
                 }
                 Lines::Folder(folder) => read(session, folder, &wanted).await?,
+            };
+            if shown == 0 {
+                session.out.say(NOTHING);
             }
             Ok(Exit::Done)
         })
     }
 }
 
-fn before_now(ms: u64) -> Outcome<schemas::Timestamp> {
+fn before_now(ms: u64) -> CommandResult<schemas::Timestamp> {
     let length = Duration::from_millis(ms);
     schemas::Timestamp::now().checked_sub(length).map_err(|_| Failure::usage("--since: that is too long ago"))
 }
 
-async fn read(session: &Session, mut folder: Folder, wanted: &Wanted) -> Outcome<()> {
+/// What is said where no line is shown.
+const NOTHING: &str = "no line matches: its nodes wrote nothing, or their logs are no longer kept";
+
+/// Shows the lines of a folder's logs, and returns how many there were.
+async fn read(session: &Session, mut folder: Folder, wanted: &Wanted) -> CommandResult<usize> {
+    let mut shown = 0;
     loop {
         let lines = folder.next_lines().map_err(|error| Failure::error(format!("the nodes' logs: {error}")))?;
         lines.iter().try_for_each(|line| show(session, line))?;
+        shown += lines.len();
         match (lines.is_empty(), wanted.follow) {
-            (true, false) => return Ok(()),
+            (true, false) => return Ok(shown),
             (true, true) => tokio::time::sleep(LOOK_EVERY).await,
             (false, _) => {}
         }
     }
 }
 
-fn show(session: &Session, line: &Line) -> Outcome<()> {
+fn show(session: &Session, line: &Line) -> CommandResult<()> {
     match session.out.form {
         Form::Json => {
             let json = serde_json::to_string(line).map_err(Failure::error)?;

@@ -27,7 +27,7 @@ mod replay;
 mod roll;
 mod show;
 mod status;
-mod steer;
+mod rollout_control;
 mod token;
 mod traffic;
 mod up;
@@ -41,7 +41,7 @@ use std::process::ExitCode;
 
 use clap::Subcommand;
 
-use crate::failure::Outcome;
+use crate::failure::CommandResult;
 use crate::session::Session;
 
 /// What `ionledger` can do.
@@ -58,18 +58,18 @@ pub(crate) enum Command {
     Traffic(traffic::Traffic),
     Forecast(forecast::Forecast),
     Roll(roll::Roll),
-    Rollback(steer::Rollback),
-    Pause(steer::Pause),
-    Resume(steer::Resume),
-    Abort(steer::Abort),
-    Promote(steer::Promote),
+    Rollback(rollout_control::Rollback),
+    Pause(rollout_control::Pause),
+    Resume(rollout_control::Resume),
+    Abort(rollout_control::Abort),
+    Promote(rollout_control::Promote),
     Hold(hold::Hold),
-    Retire(steer::Retire),
+    Retire(rollout_control::Retire),
     Dismiss(dismiss::Dismiss),
     Status(status::Status),
     History(history::History),
     Logs(logs::Logs),
-    WhoShipped(who_shipped::WhoShipped),
+    WhoShipped(who_shipped::WhoShippedArgs),
     Show(show::Show),
     Explain(explain::Explain),
     Replay(replay::Replay),
@@ -90,7 +90,7 @@ pub(crate) enum Command {
 
 impl Command {
     /// Runs the command and returns the process's exit code.
-    pub(crate) fn run(self, session: &Session) -> Outcome<ExitCode> {
+    pub(crate) fn run(self, session: &Session) -> CommandResult<ExitCode> {
         let exit = match self {
             Command::Up(up) => return up.run(session),
             Command::Worker(worker) => return worker.run(session),

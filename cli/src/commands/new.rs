@@ -1,16 +1,18 @@
 //! `ionledger new`: a stack of a release.
 
+use api::wire::CommandAnswer;
 use clap::Args;
-use schemas::command::{Command, PlanAsked};
+use replay::answer::VersionStatus;
+use schemas::command::{self, Command, PlanAsked};
 use schemas::{DeploymentId, StackName, Version};
 
-use super::after::made;
+use super::after::{made, to_roll};
 use super::change::{Next, change_then};
 use super::wait::{Patience, Wait, requested_rollout_ended, stack_ready};
 use crate::args::{Asking, Where};
-use crate::door::Door;
+use crate::client::LedgerClient;
 use crate::exit::Exit;
-use crate::failure::Outcome;
+use crate::failure::{CommandResult, Failure};
 use crate::sentence::{self, Steps};
 use crate::session::Session;
 
@@ -21,7 +23,7 @@ Examples:
   ionledger new api 1.2.3
   ionledger new api 1.2.3 --wait --timeout 90s
   ionledger new api 1.2.3 --roll \"24 hours\"        # begins once it is ready and no other rollout is under way
-  ionledger new api 1.2.3 --roll 1h --wait           # 0 complete, 5 came back, or dropped for a newer one")]
+  ionledger new api 1.2.3 --roll 1h --wait           # 0 complete, 5 came back, or dropped before it began")]
 pub(crate) struct New {
     #[command(flatten)]
     place: Where,
@@ -44,42 +46,84 @@ pub(crate) struct New {
 }
 
 impl New {
-    pub(crate) fn run(self, session: &Session) -> Outcome {
+    pub(crate) fn run(self, session: &Session) -> CommandResult {
         let deployment = self.place.deployment();
         let then_roll = self
             .roll
             .map(|duration_ms| PlanAsked { duration_ms: Some(duration_ms), steps: self.steps.map(|steps| steps.0) });
         let rolls = then_roll.is_some();
         let (version, again) = (self.version.clone(), self.again);
-        let command = Command::New { deployment: deployment.clone(), version, then_roll, again };
+        let command = Command::New(command::New { deployment: deployment.clone(), version, then_roll, again });
         session.wait_for(async {
-            let door = session.door()?;
-            let wait = self.patience.begin()?;
-            let (answer, next) = change_then(session, &door, &self.asking, command).await?;
-            let Some(mut wait) = wait.filter(|_| !self.asking.dry_run) else {
-                next.say(session);
-                return Ok(Exit::Done);
-            };
-            let stack = made(&answer.events).unwrap_or_else(|| self.version.into());
-            wait_for(session, &door, &deployment, &stack, rolls, next, &mut wait).await
+            let ledger = session.ledger()?;
+            let (answer, next) = change_then(session, &ledger, &self.asking, command).await?;
+            let ending = Ending { rolls, patience: &self.patience, dry_run: self.asking.dry_run };
+            ending.wait(session, &ledger, &deployment, &answer, next).await
         })
     }
 }
 
-/// Waits for a new stack, or for the end of its rollout.
-pub(super) async fn wait_for(
+/// How a command that asks for a stack ends.
+pub(super) struct Ending<'a> {
+    /// Whether the stack is rolled out.
+    pub(super) rolls: bool,
+    /// Whether its end is waited for.
+    pub(super) patience: &'a Patience,
+    /// Whether nothing was asked for.
+    pub(super) dry_run: bool,
+}
+
+impl Ending<'_> {
+    /// Waits, if that is wanted, for the stack that was made or is there already, or for the end of its rollout.
+    pub(super) async fn wait(
+        &self,
+        session: &Session,
+        ledger: &LedgerClient,
+        deployment: &DeploymentId,
+        answer: &CommandAnswer,
+        next: Next,
+    ) -> CommandResult {
+        let Some(mut wait) = self.patience.begin()?.filter(|_| !self.dry_run) else {
+            next.say(session);
+            return Ok(Exit::Done);
+        };
+        let stack = stack_of(ledger, deployment, answer).await?;
+        wait_for(session, ledger, deployment, &stack, self.rolls, next, &mut wait).await
+    }
+}
+
+/// Returns the name of the stack that a command made or found.
+async fn stack_of(
+    ledger: &LedgerClient,
+    deployment: &DeploymentId,
+    answer: &CommandAnswer,
+) -> CommandResult<StackName> {
+    if let Some(made) = made(&answer.events) {
+        return Ok(made);
+    }
+    let status = ledger.deployment(deployment).await?;
+    let stacks = status.iter().flat_map(|status| &status.versions);
+    let stack = answer.stack.or_else(|| to_roll(&answer.events));
+    let found = stacks.filter(|found| stack == Some(found.stack)).map(VersionStatus::name).next();
+    found.ok_or_else(|| {
+        let look = format!("look at `ionledger status {}`", deployment.arguments());
+        Failure::error(format!("cannot wait: the stack of {deployment} that was asked for before is not found; {look}"))
+    })
+}
+
+async fn wait_for(
     session: &Session,
-    door: &Door,
+    ledger: &LedgerClient,
     deployment: &DeploymentId,
     stack: &StackName,
     rolls: bool,
     next: Next,
     wait: &mut Wait,
-) -> Outcome {
+) -> CommandResult {
     if rolls {
-        return requested_rollout_ended(session, door, deployment, stack, wait).await;
+        return requested_rollout_ended(session, ledger, deployment, stack, wait).await;
     }
-    match stack_ready(session, door, deployment, stack, wait).await? {
+    match stack_ready(session, ledger, deployment, stack, wait).await? {
         Exit::Done => {
             next.say(session);
             Ok(Exit::Done)

@@ -10,14 +10,15 @@ use api::ops::Ops;
 
 use clap::Args;
 use miette::{IntoDiagnostic, miette};
+use proxy::{Config, Proxy, TakeOver, TrustedProxies};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
-use workers::proxy::{Config, Proxy, TakeOver, TrustedProxies};
 use workers::traffic::ProxyControl;
 
-use crate::failure::Outcome;
-use crate::house::settle;
-use crate::{journal, sentence, settings};
+use crate::bootstrap::settle;
+use crate::failure::CommandResult;
+use crate::not_allowed::refuse_strangers;
+use crate::{logging, sentence, settings};
 
 /// Run the proxy that shares users' requests out over stacks (`up` starts one by itself).
 #[derive(Debug, Args)]
@@ -54,17 +55,18 @@ impl ProxyArgs {
     /// # Errors
     ///
     /// A usage error for settings that are wrong; else why the proxy cannot serve, or whom it cut off in the end.
-    pub(crate) fn run(self) -> Outcome<ExitCode> {
+    pub(crate) fn run(self) -> CommandResult<ExitCode> {
         if self.own_session {
             rustix::process::setsid().into_diagnostic()?;
         }
-        journal::begin("info");
+        refuse_strangers(&self.data)?;
+        logging::init("info");
         let trusted = self.trusted()?;
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().into_diagnostic()?;
         Ok(runtime.block_on(self.serve(trusted))?)
     }
 
-    fn trusted(&self) -> Outcome<TrustedProxies> {
+    fn trusted(&self) -> CommandResult<TrustedProxies> {
         match (&self.trusted_proxies, &self.config) {
             (Some(trusted), _) => Ok(trusted.clone()),
             (None, Some(path)) => settings::trusted_from_file(path),

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use api::server::ARTIFACT_BYTES_MAX;
 use clap::Args;
-use schemas::command::Command;
+use schemas::command::{self, Command};
 use schemas::release::Source;
 use schemas::run::{Artifact, EnvValue};
 use schemas::{Hash, ServiceName, Version};
@@ -17,9 +17,9 @@ use workers::artifacts::program::Program;
 
 use super::change::{change, would};
 use crate::args::Asking;
-use crate::door::Door;
+use crate::client::LedgerClient;
 use crate::exit::Exit;
-use crate::failure::{Failure, Outcome};
+use crate::failure::{CommandResult, Failure};
 use crate::progress::Progress;
 use crate::render::words::grouped;
 use crate::sentence;
@@ -67,20 +67,20 @@ pub(crate) struct Release {
 }
 
 impl Release {
-    pub(crate) fn run(self, session: &Session) -> Outcome {
+    pub(crate) fn run(self, session: &Session) -> CommandResult {
         session.wait_for(async {
-            let door = session.door()?;
+            let ledger = session.ledger()?;
             let artifact = hashed(session, &self.artifact)?;
             let (path, asking) = (self.artifact.clone(), self.asking.clone());
             let command = self.command(artifact.clone());
             if !asking.dry_run {
                 // What is refused anyway need not be sent first, nor what is there already.
-                would(session, &door, &asking, &command).await?;
-                if !door.client().has_artifact(artifact.sha256).await? {
-                    upload(session, &door, &path, &artifact).await?;
+                would(session, &ledger, &asking, &command).await?;
+                if !ledger.client().has_artifact(artifact.sha256).await? {
+                    upload(session, &ledger, &path, &artifact).await?;
                 }
             }
-            change(session, &door, &asking, command).await?;
+            change(session, &ledger, &asking, command).await?;
             Ok(Exit::Done)
         })
     }
@@ -89,7 +89,7 @@ impl Release {
         let env: BTreeMap<String, EnvValue> = self.variables.into_iter().collect();
         let args = (!self.args.is_empty()).then_some(self.args);
         let source = Source { commit: self.commit, run_url: self.run_url };
-        Command::Release {
+        Command::Release(command::Release {
             service: self.service,
             version: self.version,
             artifact,
@@ -97,23 +97,23 @@ impl Release {
             env,
             source,
             fixes: self.fixes,
-        }
+        })
     }
 }
 
 /// Reads a file for its hash and length.
-fn hashed(session: &Session, path: &Path) -> Outcome<Artifact> {
+fn hashed(session: &Session, path: &Path) -> CommandResult<Artifact> {
     let shown = path.display();
     let unread = |error| Failure::error(format!("cannot read artifact {shown}: {error}; name the program"));
     // Opening a FIFO would wait for somebody to write to it.
     let found = fs::metadata(path).map_err(unread)?;
     if !found.is_file() {
-        return Err(Failure::error(format!("artifact {shown} is no regular file; name the program itself")));
+        return Err(Failure::error(format!("artifact {shown} is not a regular file; name the program itself")));
     }
     if found.len() > ARTIFACT_BYTES_MAX {
         let (length, max) = (grouped(found.len()), grouped(ARTIFACT_BYTES_MAX));
         let next = "release a smaller program, and let it fetch its data";
-        return Err(Failure::error(format!("artifact {shown} has {length} bytes, at most {max} are taken; {next}")));
+        return Err(Failure::error(format!("artifact {shown} has {length} bytes, at most {max} are allowed; {next}")));
     }
     Program::at(path).map_err(|why| Failure::error(format!("artifact {shown} cannot be run: {why}")))?;
     let mut file = File::open(path).map_err(unread)?;
@@ -132,10 +132,10 @@ fn hashed(session: &Session, path: &Path) -> Outcome<Artifact> {
     Ok(Artifact { sha256: Hash(hash.finalize().into()), name, size_bytes })
 }
 
-async fn upload(session: &Session, door: &Door, path: &Path, artifact: &Artifact) -> Outcome<()> {
+async fn upload(session: &Session, ledger: &LedgerClient, path: &Path, artifact: &Artifact) -> CommandResult<()> {
     let progress = Progress::begin(session.out, &format!("sending {}", artifact.name));
     let (sent, mut gone) = watch::channel(0);
-    let upload = door.client().upload(path, Some(artifact.sha256), sent);
+    let upload = ledger.client().upload(path, Some(artifact.sha256), sent);
     let told = async {
         while gone.changed().await.is_ok() {
             let bytes = *gone.borrow_and_update();

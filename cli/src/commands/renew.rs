@@ -2,19 +2,17 @@
 
 use clap::Args;
 use schemas::Version;
-use schemas::command::{Command, PlanAsked};
+use schemas::command::{self, Command, PlanAsked};
 
-use super::after::made;
 use super::change::change_then;
-use super::new::wait_for;
+use super::new::Ending;
 use super::wait::Patience;
 use crate::args::{Asking, Where};
-use crate::exit::Exit;
-use crate::failure::{Failure, Outcome};
+use crate::failure::{CommandResult, Failure};
 use crate::sentence::{self, Steps};
 use crate::session::Session;
 
-/// Start another stack of a release: with the number of nodes that is declared now, secrets read anew, and a fresh start.
+/// Start another stack of a release: with the number of nodes that is declared now, secrets read again, and a fresh start.
 ///
 /// The new stack of 1.2.3 is called 1.2.3~2, the one after it 1.2.3~3; every command that takes a version takes these names. It is
 /// rolled out like any release, and rolling it back returns to the stack before it.
@@ -46,7 +44,7 @@ pub(crate) struct Renew {
 }
 
 impl Renew {
-    pub(crate) fn run(self, session: &Session) -> Outcome {
+    pub(crate) fn run(self, session: &Session) -> CommandResult {
         let deployment = self.place.deployment();
         let then_roll = match self.roll {
             Some(length) => {
@@ -58,20 +56,12 @@ impl Renew {
         };
         let rolls = then_roll.is_some();
         let (version, again) = (self.version, self.again);
-        let command = Command::Renew { deployment: deployment.clone(), version, then_roll, again };
+        let command = Command::Renew(command::Renew { deployment: deployment.clone(), version, then_roll, again });
         session.wait_for(async {
-            let door = session.door()?;
-            let wait = self.patience.begin()?;
-            let (answer, next) = change_then(session, &door, &self.asking, command).await?;
-            match (wait.filter(|_| !self.asking.dry_run), made(&answer.events)) {
-                (Some(mut wait), Some(stack)) => {
-                    wait_for(session, &door, &deployment, &stack, rolls, next, &mut wait).await
-                }
-                _ => {
-                    next.say(session);
-                    Ok(Exit::Done)
-                }
-            }
+            let ledger = session.ledger()?;
+            let (answer, next) = change_then(session, &ledger, &self.asking, command).await?;
+            let ending = Ending { rolls, patience: &self.patience, dry_run: self.asking.dry_run };
+            ending.wait(session, &ledger, &deployment, &answer, next).await
         })
     }
 }

@@ -1,12 +1,13 @@
 //! `ionledger replay`: all of production as it was.
 
+use api::question::ProductionQuestion;
 use clap::Args;
 
 use crate::args::When;
 use crate::exit::Exit;
-use crate::failure::Outcome;
+use crate::failure::CommandResult;
 use crate::progress::Progress;
-use crate::render::{production, status};
+use crate::render::status;
 use crate::session::Session;
 
 /// Show all of production as it was at a moment.
@@ -25,19 +26,18 @@ pub(crate) struct Replay {
 }
 
 impl Replay {
-    pub(crate) fn run(self, session: &Session) -> Outcome {
-        let now = session.now();
-        let moment = self.when.moment(&now)?;
+    pub(crate) fn run(self, session: &Session) -> CommandResult {
+        let question = ProductionQuestion { moment: self.when.moment(&session.now())? };
         session.wait_for(async {
-            let door = session.door()?;
+            let ledger = session.ledger()?;
             let progress = Progress::begin(session.out, "reading the ledger");
             let answer = match self.from_genesis {
-                true => door.reader().await?.without_cache().production(moment).await?,
-                false => door.production(moment).await?,
+                true => ledger.ask_log(&question).await?,
+                false => ledger.ask(&question).await?,
             };
             drop(progress);
-            session.out.answer(&answer, |answer| production::eyes(answer, &now), production::lines)?;
-            session.say_empty(production::lines(&answer).is_empty(), production::nothing(&answer, &now));
+            session.show(&answer)?;
+            session.warn_of(&answer.unrecorded);
             Ok(Exit::Done)
         })
     }

@@ -1,17 +1,18 @@
 //! `ionledger roll`: from one version to another, little by little.
 
-use api::forecast::Question;
+use api::forecast::PlannedRollout;
+use api::question::ForecastQuestion;
 use clap::Args;
-use schemas::command::{Command, PlanAsked};
+use schemas::command::{self, Command, PlanAsked};
 use schemas::{DeploymentId, EnvironmentName, ServiceName, StackName};
 
 use super::change::change;
 use super::forecast::points;
 use super::wait::{Patience, rollout_ended};
 use crate::args::Asking;
-use crate::door::Door;
+use crate::client::LedgerClient;
 use crate::exit::Exit;
-use crate::failure::{Failure, Outcome};
+use crate::failure::{CommandResult, Failure};
 use crate::render::written::faintly;
 use crate::sentence::{self, Steps};
 use crate::session::Session;
@@ -56,37 +57,39 @@ pub(crate) struct Roll {
 }
 
 impl Roll {
-    pub(crate) fn run(self, session: &Session) -> Outcome {
+    pub(crate) fn run(self, session: &Session) -> CommandResult {
         let duration_ms = sentence::duration_ms(&self.duration)
             .map_err(|why| Failure::usage(format!("roll {}: {why}", self.service)))?;
         let deployment = DeploymentId { environment: self.env, service: self.service };
-        let question = Question { duration_ms, steps: self.steps.as_ref().map(points), ..Question::default() };
+        let planned =
+            PlannedRollout { duration_ms, steps: self.steps.as_ref().map(points), ..PlannedRollout::default() };
+        let question = ForecastQuestion { deployment: deployment.clone(), planned };
         let plan = PlanAsked { duration_ms, steps: self.steps.map(|steps| steps.0) };
         let (from, to) = (self.from, self.to.clone());
         let (supersede, again) = (self.supersede, self.again);
-        let command = Command::Roll { deployment: deployment.clone(), from, to, plan, supersede, again };
+        let command = Command::Roll(command::Roll { deployment: deployment.clone(), from, to, plan, supersede, again });
         session.wait_for(async {
-            let door = session.door()?;
-            let wait = self.patience.begin()?;
-            let answer = change(session, &door, &self.asking, command).await?;
+            let ledger = session.ledger()?;
+            let answer = change(session, &ledger, &self.asking, command).await?;
             if !answer.events.is_empty() {
-                warn_of_a_poor_sight(session, &door, &deployment, &question).await;
+                warn_of_a_poor_sight(session, &ledger, &question).await;
             }
-            match wait {
-                Some(mut wait) if !self.asking.dry_run => {
-                    rollout_ended(session, &door, &deployment, &self.to, &mut wait).await
-                }
-                _ => Ok(Exit::Done),
+            if self.asking.dry_run {
+                return Ok(Exit::Done);
+            }
+            match self.patience.begin()? {
+                Some(mut wait) => rollout_ended(session, &ledger, &deployment, &self.to, &mut wait).await,
+                None => Ok(Exit::Done),
             }
         })
     }
 }
 
 /// Says so if the rollout that begins will see little. The rollout does not depend on it: what cannot be forecast is not.
-async fn warn_of_a_poor_sight(session: &Session, door: &Door, deployment: &DeploymentId, question: &Question) {
-    let Ok(forecast) = door.client().forecast(deployment, question).await else { return };
+async fn warn_of_a_poor_sight(session: &Session, ledger: &LedgerClient, question: &ForecastQuestion) {
+    let Ok(forecast) = ledger.client().ask(question).await else { return };
     if forecast.is_poor() {
-        let (sentence, service) = (&forecast.sentence, &deployment.service);
+        let (sentence, service) = (&forecast.sentence, &question.deployment.service);
         session.out.say(&faintly(&[format!("note: {sentence}; `ionledger forecast {service}` says more")]));
     }
 }

@@ -1,13 +1,13 @@
 //! `ionledger show`: a service's declaration as the file that `apply` takes.
 
+use api::question::DeclarationQuestion;
 use clap::Args;
 use schemas::ServiceName;
 
 use crate::args::When;
 use crate::exit::Exit;
-use crate::failure::{Failure, Outcome};
+use crate::failure::{CommandResult, Failure};
 use crate::out::Form;
-use crate::progress::Progress;
 use crate::session::Session;
 
 /// Show how a service is or was declared, as the file that `apply` takes.
@@ -25,18 +25,17 @@ pub(crate) struct Show {
 }
 
 impl Show {
-    pub(crate) fn run(self, session: &Session) -> Outcome {
+    pub(crate) fn run(self, session: &Session) -> CommandResult {
         let moment = self.when.moment(&session.now())?;
+        let question = DeclarationQuestion { service: self.service.clone(), moment };
         session.wait_for(async {
-            let door = session.door()?;
-            let progress = Progress::begin(session.out, "reading the ledger");
-            let answer = door.declaration(&self.service, moment).await?;
+            let ledger = session.ledger()?;
+            let answer = session.ask(&ledger, &question).await?;
             if answer.definition.is_none() {
-                let known = door.status(Some(&self.service), None).await?.services;
+                let known = ledger.status(Some(&self.service), None).await?.services;
                 let declared = known.iter().any(|service| service.owner.is_some());
-                return Err(if declared { not_yet(&self.service) } else { door.unknown(&self.service).await });
+                return Err(if declared { not_yet(&self.service) } else { ledger.unknown(&self.service).await });
             }
-            drop(progress);
             // A file, which no terminal may wrap.
             match session.out.form {
                 Form::Json => session.out.json(&answer)?,

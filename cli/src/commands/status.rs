@@ -1,18 +1,18 @@
 //! `ionledger status`: what runs and what serves.
 
-use std::collections::BTreeSet;
-
 use clap::Args;
 use replay::answer;
 use schemas::{EnvironmentName, ServiceName};
 
 use super::watch::watch;
-use crate::door::Door;
+use crate::client::LedgerClient;
 use crate::exit::Exit;
-use crate::failure::{Failure, Outcome};
-use crate::out::{Form, columns};
+use crate::failure::CommandResult;
+use crate::known::nothing_in;
+use crate::out::Form;
 use crate::progress::Progress;
-use crate::render::{fleet, status};
+use crate::render::fleet::Fleet;
+use crate::render::{Render as _, status};
 use crate::session::Session;
 
 /// Show what runs and what serves.
@@ -42,65 +42,51 @@ pub(crate) struct Status {
 }
 
 impl Status {
-    pub(crate) fn run(self, session: &Session) -> Outcome {
+    pub(crate) fn run(self, session: &Session) -> CommandResult {
         session.wait_for(async {
-            let door = session.door()?;
+            let ledger = session.ledger()?;
             if self.watch {
-                let eyes = |status: &answer::Status, columns| self.eyes(status, session, columns);
-                return watch(session, &door, || self.look(&door), eyes).await;
+                let eyes = |status: &answer::StatusAnswer, columns| self.eyes(status, session, columns);
+                return watch(session, &ledger, || self.look(&ledger), eyes).await;
             }
             let progress = Progress::begin(session.out, "reading the ledger");
-            let status = self.look(&door).await?;
+            let status = self.look(&ledger).await?;
             drop(progress);
-            let columns = columns(std::io::stdout());
-            session.out.answer(&status, |answer| self.eyes(answer, session, columns), status::lines)?;
-            session
-                .say_empty(status::lines(&status).is_empty(), "no stack of any version; the services are in `--json`");
+            match self.service {
+                Some(_) => session.show(&status)?,
+                None => session.show(&Fleet(&status))?,
+            }
             session.warn_of(&status.unrecorded);
             if session.out.form != Form::Eyes {
                 let unattended = status.unattended.iter().map(status::told_unattended);
-                unattended.chain(status::warnings(&status)).for_each(|line| session.out.say(&line));
+                let silent = status.router_silent.iter().map(|silent| status::silent_router(silent, &session.now()));
+                unattended.chain(silent).chain(status::warnings(&status)).for_each(|line| session.out.say(&line));
             }
             Ok(Exit::Done)
         })
     }
 
-    /// One service as a tree, the fleet a line a deployment.
-    fn eyes(&self, status: &answer::Status, session: &Session, columns: usize) -> String {
+    /// One service as a tree, or the fleet with one line per deployment.
+    fn eyes(&self, status: &answer::StatusAnswer, session: &Session, columns: usize) -> String {
         match self.service {
-            Some(_) => status::eyes(status, &session.now()),
-            None => fleet::eyes(status, &session.now(), columns),
+            Some(_) => status.eyes(&session.now(), columns),
+            None => Fleet(status).eyes(&session.now(), columns),
         }
     }
 
-    async fn look(&self, door: &Door) -> Outcome<answer::Status> {
-        let mut status = door.status(self.service.as_ref(), self.env.as_ref()).await?;
+    async fn look(&self, ledger: &LedgerClient) -> CommandResult<answer::StatusAnswer> {
+        let status = ledger.status(self.service.as_ref(), self.env.as_ref()).await?;
         if let (Some(service), true) = (&self.service, status.services.is_empty()) {
-            return Err(door.unknown(service).await);
+            return Err(ledger.unknown(service).await);
         }
-        if let Some(env) = &self.env {
-            for service in &mut status.services {
-                service.deployments.retain(|deployment| deployment.environment == *env);
-            }
-            if status.services.iter().all(|service| service.deployments.is_empty()) {
-                return Err(self.nothing_in(door, env).await?);
-            }
+        if let Some(env) = &self.env
+            && status.services.iter().all(|service| service.deployments.is_empty())
+        {
+            let all = ledger.status(self.service.as_ref(), None).await?;
+            let deployments = all.services.iter().flat_map(|service| &service.deployments);
+            let known = deployments.map(|deployment| &deployment.environment).collect();
+            return Err(nothing_in(self.service.as_ref(), env, &known));
         }
         Ok(status)
-    }
-}
-
-impl Status {
-    /// Says that nothing runs in an environment, and where something does.
-    async fn nothing_in(&self, door: &Door, env: &EnvironmentName) -> Outcome<Failure> {
-        let all = door.status(self.service.as_ref(), None).await?;
-        let deployments = all.services.iter().flat_map(|service| &service.deployments);
-        let known: BTreeSet<String> = deployments.map(|deployment| deployment.environment.to_string()).collect();
-        let what = self.service.as_ref().map_or("nothing runs".to_owned(), |service| format!("{service} does not run"));
-        let known = match known.len() {
-            0 => "in no other environment either; `ionledger new SERVICE VERSION` makes a first stack".to_owned(),
-            _ => format!("but in {}", known.into_iter().collect::<Vec<_>>().join(", ")),
-        };
-        Ok(Failure::error(format!("{what} in environment {env}, {known}")))
     }
 }

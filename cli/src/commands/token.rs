@@ -1,21 +1,23 @@
-//! `ionledger token`: who may come through the TCP door.
+//! `ionledger token`: who may use the API over TCP.
 
 use std::time::Duration;
 
 use api::tokens::{self, Tokens};
 use clap::{Args, Subcommand};
 use jiff::Timestamp;
+use ledger::log::segments::SegmentsOpenError;
 use schemas::ActorKind;
 
 use crate::exit::Exit;
-use crate::failure::{Failure, Outcome};
+use crate::failure::{CommandResult, Failure};
+use crate::not_allowed::refuse_strangers;
 use crate::out::Form;
 use crate::render::table::{self, Cell};
 use crate::render::words::{age, column, faint, line, moment_in_full, strong};
 use crate::sentence;
 use crate::session::Session;
 
-/// Make, list and revoke the tokens for the TCP door (`up --listen`).
+/// Make, list and revoke the tokens for the API over TCP (`up --listen`).
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -54,13 +56,14 @@ enum Act {
 }
 
 impl Token {
-    pub(crate) fn run(self, session: &Session) -> Outcome {
+    pub(crate) fn run(self, session: &Session) -> CommandResult {
         if session.globals.server.is_some() {
             return Err(Failure::usage("tokens are made on the machine of the data folder; leave --server out"));
         }
         let data = session.globals.data()?;
+        refuse_strangers(&data)?;
         if !data.is_dir() {
-            return Err(Failure::error(format!("no data folder at {}; start `ionledger up`", data.display())));
+            return Err(Failure::error(SegmentsOpenError::NoLog(data)));
         }
         let tokens = Tokens::of(&data);
         match self.act {
@@ -75,7 +78,7 @@ impl Token {
     }
 }
 
-fn create(session: &Session, tokens: &Tokens, name: &str, pipeline: bool, expires_ms: Option<u64>) -> Outcome {
+fn create(session: &Session, tokens: &Tokens, name: &str, pipeline: bool, expires_ms: Option<u64>) -> CommandResult {
     let now = Timestamp::now();
     let kind = if pipeline { ActorKind::Pipeline } else { ActorKind::Person };
     let expires = expires_ms.map(|ms| now.checked_add(Duration::from_millis(ms))).transpose();
@@ -87,7 +90,7 @@ fn create(session: &Session, tokens: &Tokens, name: &str, pipeline: bool, expire
     Ok(Exit::Done)
 }
 
-fn list(session: &Session, tokens: &Tokens) -> Outcome {
+fn list(session: &Session, tokens: &Tokens) -> CommandResult {
     let tokens = tokens.list()?;
     match session.out.form {
         // The hashes are nobody's business.

@@ -2,13 +2,13 @@
 
 use clap::Args;
 use schemas::ServiceName;
-use schemas::command::Command;
+use schemas::command::{self, Command};
 use schemas::{DeploymentId, EnvironmentName};
 
 use super::change::change;
 use crate::args::Asking;
 use crate::exit::Exit;
-use crate::failure::{Failure, Outcome};
+use crate::failure::{CommandResult, Failure};
 use crate::sentence;
 use crate::session::Session;
 
@@ -40,13 +40,14 @@ pub(crate) struct Traffic {
 }
 
 impl Traffic {
-    pub(crate) fn run(self, session: &Session) -> Outcome {
+    pub(crate) fn run(self, session: &Session) -> CommandResult {
         let shares =
             sentence::shares(&self.shares).map_err(|why| Failure::usage(format!("traffic {}: {why}", self.service)))?;
         let deployment = DeploymentId { environment: self.env, service: self.service };
-        let command = Command::Traffic { deployment, shares, supersede: self.supersede, again: self.again };
+        let command =
+            Command::Traffic(command::Traffic { deployment, shares, supersede: self.supersede, again: self.again });
         session.wait_for(async {
-            change(session, &session.door()?, &self.asking, command).await?;
+            change(session, &session.ledger()?, &self.asking, command).await?;
             Ok(Exit::Done)
         })
     }

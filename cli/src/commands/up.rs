@@ -7,9 +7,10 @@ use api::ci::Secrets;
 use clap::Args;
 use miette::miette;
 
-use crate::failure::Outcome;
-use crate::house::{House, name_open_secrets};
-use crate::journal;
+use crate::bootstrap::{LocalServer, name_open_secrets};
+use crate::failure::CommandResult;
+use crate::logging;
+use crate::not_allowed::refuse_strangers;
 use crate::serving::{self, Signals};
 use crate::session::Session;
 use crate::settings::{ServerArgs, ServerSettings};
@@ -39,29 +40,30 @@ pub(crate) struct UpArgs {
 
 impl UpArgs {
     /// Runs until told to end by SIGTERM or SIGINT.
-    pub(crate) fn run(self, session: &Session) -> Outcome<ExitCode> {
+    pub(crate) fn run(self, session: &Session) -> CommandResult<ExitCode> {
         let settings = self.server.settings()?;
         let data = settings.data(&session.globals)?;
-        journal::begin("warn");
+        refuse_strangers(&data)?;
+        logging::init("warn");
         serving::block_on(self.serve(&data, &settings))
     }
 
     async fn serve(self, data: &Path, settings: &ServerSettings) -> miette::Result<()> {
         let mut signals = Signals::catch()?;
         let ci = ci_secrets(&self.ci_secret_file, settings)?;
-        let mut house = House::open(data, settings, ci).await?;
-        eprintln!("ionledger is up on {}", house.data().display());
-        if let Some(address) = house.tcp() {
+        let mut server = LocalServer::open(data, settings, ci).await?;
+        eprintln!("ionledger is up on {}", server.data().display());
+        if let Some(address) = server.tcp() {
             eprintln!("the HTTP API also answers on http://{address}");
         }
         let failed = tokio::select! {
-            report = house.failed() => Some(report),
+            report = server.failed() => Some(report),
             () = signals.ended() => None,
         };
-        house.close().await;
+        server.close().await;
         match (failed, self.down) {
             (Some(report), _) => return Err(report),
-            (None, true) => house.take_down().await?,
+            (None, true) => server.take_down().await?,
             (None, false) => eprintln!("ionledger ended; nodes and the proxy go on, `ionledger up` takes them over"),
         }
         Ok(())

@@ -3,14 +3,13 @@
 use clap::Args;
 
 use crate::exit::Exit;
-use crate::failure::Outcome;
+use crate::failure::CommandResult;
 use crate::progress::Progress;
-use crate::render::verified;
 use crate::session::Session;
 
 /// Compute every hash and the root again from the first record, and compare the cache with them.
 ///
-/// It ends with 0 if all of it holds, else with 1. Write the root down elsewhere: a ledger with the same root has the
+/// It ends with 0 if everything is intact, else with 1. Write the root down elsewhere: a ledger with the same root has the
 /// same history.
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -20,15 +19,18 @@ Examples:
 pub(crate) struct Verify;
 
 impl Verify {
-    pub(crate) fn run(self, session: &Session) -> Outcome {
+    pub(crate) fn run(self, session: &Session) -> CommandResult {
         session.wait_for(async {
-            let door = session.door()?;
+            let ledger = session.ledger()?;
             let progress = Progress::begin(session.out, "computing every hash again");
-            let answer = door.verify().await?;
+            let answer = ledger.verify().await?;
             drop(progress);
-            session.out.answer(&answer, verified::eyes, verified::lines)?;
+            session.show(&answer)?;
             if !answer.ok {
-                session.out.say("the ledger does not hold; keep the folder as it is and restore it from a copy");
+                session.out.say(match answer.bad {
+                    Some(_) => "the log is damaged; keep the folder as it is and restore it from a copy",
+                    None => "the cache differs from the log; if a copy of the log has the same root, stop ionledger and remove the folder `replay` of the data folder",
+                });
             }
             Ok(if answer.ok { Exit::Done } else { Exit::Error })
         })

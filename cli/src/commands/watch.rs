@@ -4,15 +4,14 @@ mod keys;
 mod screen;
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
-use replay::answer::Status;
+use replay::answer::StatusAnswer;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::changes::Changes;
-use crate::door::Door;
+use crate::client::LedgerClient;
 use crate::exit::Exit;
-use crate::failure::{Failure, Outcome};
+use crate::failure::{CommandResult, Failure};
 use crate::out::Form;
 use crate::render::status;
 use crate::render::words::plain;
@@ -20,26 +19,23 @@ use crate::session::Session;
 use keys::{Key, Keys};
 use screen::Screen;
 
-/// How long to wait before looking again where nobody runs who tells of changes.
-const LOOK_AGAIN: Duration = Duration::from_secs(1);
-
 /// Shows the status until the person has seen enough (Ctrl-C, or `q` on a terminal). A ledger that goes away is waited for:
 /// it may be started again. `eyes` makes the frame for a terminal of so many columns.
 pub(crate) async fn watch(
     session: &Session,
-    door: &Door,
-    look: impl AsyncFn() -> Outcome<Status>,
-    eyes: impl Fn(&Status, usize) -> String,
-) -> Outcome {
+    ledger: &LedgerClient,
+    look: impl AsyncFn() -> CommandResult<StatusAnswer>,
+    eyes: impl Fn(&StatusAnswer, usize) -> String,
+) -> CommandResult {
     // Heard from here on, so that none is lost while it is looked.
     let (mut interrupt, mut terminate) = (hear(SignalKind::interrupt())?, hear(SignalKind::terminate())?);
     let mut resize = hear(SignalKind::window_change())?;
-    let mut changes = Changes::of(door.client()).await.ok();
+    let mut changes = Changes::once_it_answers(ledger.client()).await;
     let mut shown = Shown::new(session, look().await?, eyes)?;
     let mut keys = Keys::of_terminal(session.out.form == Form::Eyes);
     loop {
         tokio::select! {
-            () = changed(&mut changes, door) => match look().await {
+            () = changes.next() => match look().await {
                 Ok(status) => shown.show(status)?,
                 Err(failure) => shown.miss(&failure)?,
             },
@@ -57,23 +53,8 @@ pub(crate) async fn watch(
     Ok(Exit::Done)
 }
 
-fn hear(kind: SignalKind) -> Outcome<Signal> {
-    signal(kind).map_err(|error| Failure::error(format!("signals cannot be heard: {error}; leave -w out")))
-}
-
-/// Waits for a change, for a second at most; where nobody tells of changes, tries to follow them again.
-async fn changed<'c>(changes: &mut Option<Changes<'c>>, door: &'c Door) {
-    match changes {
-        Some(following) => {
-            if !following.next_or_gone().await {
-                *changes = None;
-            }
-        }
-        None => {
-            tokio::time::sleep(LOOK_AGAIN).await;
-            *changes = Changes::of(door.client()).await.ok();
-        }
-    }
+fn hear(kind: SignalKind) -> CommandResult<Signal> {
+    signal(kind).map_err(|error| Failure::error(format!("cannot wait for signals: {error}; leave -w out")))
 }
 
 /// What is shown already.
@@ -81,7 +62,7 @@ struct Shown<'s, E> {
     session: &'s Session,
     eyes: E,
     /// What was seen last.
-    status: Status,
+    status: StatusAnswer,
     /// Why there is nothing newer, if there is not.
     missed: Option<String>,
     /// The terminal.
@@ -90,32 +71,32 @@ struct Shown<'s, E> {
     lines: BTreeSet<String>,
 }
 
-impl<'s, E: Fn(&Status, usize) -> String> Shown<'s, E> {
-    fn new(session: &'s Session, status: Status, eyes: E) -> Outcome<Self> {
+impl<'s, E: Fn(&StatusAnswer, usize) -> String> Shown<'s, E> {
+    fn new(session: &'s Session, status: StatusAnswer, eyes: E) -> CommandResult<Self> {
         let (screen, lines) = (Screen::default(), BTreeSet::new());
         let mut shown = Self { session, eyes, status, missed: None, screen, lines };
         shown.tell()?;
         Ok(shown)
     }
 
-    fn show(&mut self, status: Status) -> Outcome<()> {
+    fn show(&mut self, status: StatusAnswer) -> CommandResult<()> {
         (self.status, self.missed) = (status, None);
         self.tell()
     }
 
     /// Says that there is nothing newer: on a terminal above what was seen last, elsewhere once.
-    fn miss(&mut self, failure: &Failure) -> Outcome<()> {
+    fn miss(&mut self, failure: &Failure) -> CommandResult<()> {
         let first = self.missed.is_none();
-        self.missed = Some(failure.message().to_owned());
+        self.missed = Some(failure.whole());
         match self.session.out.form {
             Form::Eyes => self.draw()?,
-            Form::Lines | Form::Json if first => self.session.out.say(&missing(failure.message())),
+            Form::Lines | Form::Json if first => self.session.out.say(&missing(&failure.whole())),
             Form::Lines | Form::Json => {}
         }
         Ok(())
     }
 
-    fn tell(&mut self) -> Outcome<()> {
+    fn tell(&mut self) -> CommandResult<()> {
         match self.session.out.form {
             Form::Eyes => self.draw(),
             Form::Lines => {
@@ -129,7 +110,7 @@ impl<'s, E: Fn(&Status, usize) -> String> Shown<'s, E> {
     }
 
     /// Writes the status unless nothing has changed but what is measured, which always does.
-    fn tell_json(&mut self) -> Outcome<()> {
+    fn tell_json(&mut self) -> CommandResult<()> {
         let mut services = self.status.services.clone();
         let deployments = services.iter_mut().flat_map(|service| &mut service.deployments);
         deployments.flat_map(|deployment| &mut deployment.versions).for_each(|version| version.measured = None);
@@ -141,13 +122,13 @@ impl<'s, E: Fn(&Status, usize) -> String> Shown<'s, E> {
         self.session.out.data(&format!("{}\n", serde_json::to_string(&self.status).unwrap_or_default()))
     }
 
-    fn scroll(&mut self, scroll: keys::Scroll) -> Outcome<()> {
+    fn scroll(&mut self, scroll: keys::Scroll) -> CommandResult<()> {
         self.screen.scroll(scroll);
         self.draw()
     }
 
     /// Draws the terminal anew, if there is one.
-    fn draw(&mut self) -> Outcome<()> {
+    fn draw(&mut self) -> CommandResult<()> {
         if self.session.out.form != Form::Eyes {
             return Ok(());
         }
@@ -162,7 +143,7 @@ impl<'s, E: Fn(&Status, usize) -> String> Shown<'s, E> {
     }
 
     /// Gives the terminal back and leaves the last frame on it.
-    fn leave(&mut self) -> Outcome<()> {
+    fn leave(&mut self) -> CommandResult<()> {
         if self.session.out.form != Form::Eyes {
             return Ok(());
         }

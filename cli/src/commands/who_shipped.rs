@@ -1,11 +1,12 @@
 //! `ionledger who-shipped`: which version served then, and who put it there.
 
+use api::question::WhoShippedQuestion;
 use clap::Args;
 
 use crate::args::{When, Where};
 use crate::exit::Exit;
-use crate::failure::Outcome;
-use crate::progress::Progress;
+use crate::failure::CommandResult;
+use crate::known::refuse_unknown;
 use crate::render::shipped;
 use crate::session::Session;
 
@@ -16,27 +17,25 @@ Examples:
   ionledger who-shipped api
   ionledger who-shipped api --at 2026-11-01T12:00Z
   ionledger who-shipped api --at \"2 hours ago\" --json", shipped::COLUMNS))]
-pub(crate) struct WhoShipped {
+pub(crate) struct WhoShippedArgs {
     #[command(flatten)]
     place: Where,
     #[command(flatten)]
     when: When,
 }
 
-impl WhoShipped {
-    pub(crate) fn run(self, session: &Session) -> Outcome {
-        let now = session.now();
-        let moment = self.when.moment(&now)?;
+impl WhoShippedArgs {
+    pub(crate) fn run(self, session: &Session) -> CommandResult {
+        let moment = self.when.moment(&session.now())?;
+        let question = WhoShippedQuestion { deployment: self.place.deployment(), moment };
         session.wait_for(async {
-            let door = session.door()?;
-            let progress = Progress::begin(session.out, "reading the ledger");
-            let answer = door.who_shipped(&self.place.deployment(), moment).await?;
-            if !answer.known && door.status(Some(&self.place.service), None).await?.services.is_empty() {
-                return Err(door.unknown(&self.place.service).await);
+            let ledger = session.ledger()?;
+            let answer = session.ask(&ledger, &question).await?;
+            if answer.shipped.is_empty() {
+                refuse_unknown(&ledger, Some(&self.place.service), &self.place.env).await?;
             }
-            drop(progress);
-            session.out.answer(&answer, |answer| shipped::eyes(answer, &now), shipped::lines)?;
-            session.say_empty(answer.shipped.is_empty(), shipped::nothing(&answer, &now));
+            session.show(&answer)?;
+            session.warn_of(&answer.unrecorded);
             Ok(Exit::Done)
         })
     }

@@ -12,9 +12,10 @@ use schemas::Role;
 use tokio_util::sync::CancellationToken;
 use workers::artifacts::Artifacts;
 
-use crate::failure::Outcome;
-use crate::house::{self, Need, Opened, work};
-use crate::journal;
+use crate::bootstrap::{self, Need, Opened, work};
+use crate::failure::CommandResult;
+use crate::logging;
+use crate::not_allowed::refuse_strangers;
 use crate::serving::{self, Signals};
 use crate::session::Session;
 use crate::settings::{ServerArgs, ServerSettings};
@@ -47,11 +48,12 @@ fn role() -> impl clap::builder::TypedValueParser<Value = Role> {
 
 impl Worker {
     /// Works until told to end by SIGTERM or SIGINT.
-    pub(crate) fn run(self, session: &Session) -> Outcome<ExitCode> {
+    pub(crate) fn run(self, session: &Session) -> CommandResult<ExitCode> {
         let settings = self.server.settings()?;
         settings.need_kafka("a worker of its own", "the workers")?;
         let data = settings.data(&session.globals)?;
-        journal::begin("info");
+        refuse_strangers(&data)?;
+        logging::init("info");
         serving::block_on(self.serve(&data, &settings))
     }
 
@@ -72,11 +74,11 @@ impl Worker {
             tokio::spawn(ops.run(Arc::new(opened.ledger.clone()), closing.clone()));
         }
         let artifacts = Arc::new(Artifacts::open(&opened.data).map_err(|error| miette!("{error}"))?);
-        let adapters = house::adapters(&opened, &artifacts)?;
+        let adapters = bootstrap::adapters(&opened, &artifacts)?;
         eprintln!("{} {} follows the ledger", self.role, opened.instance);
         let stop = CancellationToken::new();
         if self.role == Role::TrafficShifter {
-            tokio::spawn(house::keep_glass(&adapters, stop.clone()));
+            tokio::spawn(bootstrap::keep_break_glass(&adapters, stop.clone()));
         }
         let working = work(self.role, &opened, adapters, stop.clone());
         let mut working = std::pin::pin!(working);

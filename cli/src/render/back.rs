@@ -1,9 +1,9 @@
 //! The way back for eyes: where a rollback would go, what one waits for, and users on a stack that does not pass.
 
-use replay::answer::{DeploymentStatus, RollbackTarget, StrandedStatus};
+use replay::answer::{DeploymentStatus, RollbackTarget, StrandedStatus, UsersGetStatus};
 use schemas::StackName;
 
-use super::status::name;
+use super::rollout::name;
 use super::words::{BAD, WARN};
 
 /// How a deployment stands whose rollback waits for its target, above all for the users.
@@ -31,6 +31,13 @@ pub(super) fn rolling_back(deployment: &DeploymentStatus) -> Option<String> {
 pub(super) fn stranded(deployment: &DeploymentStatus) -> impl Iterator<Item = String> {
     let followed = deployment.seen.is_none();
     deployment.stranded.iter().filter(move |_| followed).map(told_stranded)
+}
+
+/// What users get that nobody meant them to, as far as somebody follows the ledger who would know, and what moves them.
+pub(super) fn users_get(deployment: &DeploymentStatus) -> Option<String> {
+    let UsersGetStatus { why, next } = deployment.users_get.as_ref().filter(|_| deployment.seen.is_none())?;
+    let next = next.as_ref().map(|next| format!("; `{next}` keeps them there")).unwrap_or_default();
+    Some(format!("{why}{next}"))
 }
 
 /// Where users are stranded, and what moves them: `50 % of users are on 1.0, which does not pass (exited with code 1); ..`.

@@ -1,7 +1,7 @@
 //! Answers to render in tests: a rollout in the middle, and what came of it.
 
 use jiff::Zoned;
-use replay::answer::{History, Production, Status, Verified, WhoShipped};
+use replay::answer::{HistoryAnswer, Production, StatusAnswer, Verified, WhoShipped};
 use serde_json::{Value, json};
 
 /// When the examples are looked at.
@@ -59,7 +59,7 @@ fn deployment() -> Value {
 }
 
 /// A rollout at its third step, with a `change` made to its deployment.
-pub(crate) fn status(change: impl FnOnce(&mut Value)) -> Status {
+pub(crate) fn status(change: impl FnOnce(&mut Value)) -> StatusAnswer {
     let mut deployment = deployment();
     change(&mut deployment);
     serde_json::from_value(json!({"schema_version": 1, "at": at(), "services": [service(json!([deployment]))]}))
@@ -67,7 +67,7 @@ pub(crate) fn status(change: impl FnOnce(&mut Value)) -> Status {
 }
 
 /// A service that was only declared.
-pub(super) fn declared() -> Status {
+pub(super) fn declared() -> StatusAnswer {
     let service = service(json!([]));
     serde_json::from_value(json!({"schema_version": 1, "at": at(), "services": [service]})).unwrap()
 }
@@ -103,7 +103,7 @@ pub(super) fn who_shipped() -> WhoShipped {
 }
 
 /// A commit with two events, one that does not count, and a record that is none.
-pub(super) fn history() -> History {
+pub(super) fn history() -> HistoryAnswer {
     let event = |kind: &str, summary: &str| json!({"stream": "deployment/production/api", "type": kind, "summary": summary, "data": {}});
     let entry = |offset: u64, commit: Value, actor: Value, more: Value, events: Value| {
         let mut entry = json!({"offset": offset, "time": "2026-11-22T13:30:00Z", "written_at": null, "effective_at": null,

@@ -1,24 +1,35 @@
 //! Explanations for eyes and pipes.
 
 use jiff::Zoned;
-use ledger::judgement::hearing::{hits, odds, percent};
+use ledger::judgement::analysis::{hits, odds, percent};
 use replay::answer::{
-    EvidenceStatus, Explanation, History, HistoryEntry, MeasuredStatus, RolloutMeasured, RolloutStatus,
+    EvidenceStatus, Explanation, HistoryAnswer, HistoryEntry, MeasuredStatus, RolloutMeasured, RolloutStatus,
 };
 use schemas::judgement::{Evidence, MetricEvidence};
 
+use super::Render;
 use super::table::{self, Cell};
 use super::words::{BAD, GOOD, WARN, faint, grouped, milliseconds, strong, style_of};
-use super::{history, status};
+use super::{history, rollout};
+
+impl Render for Explanation {
+    fn eyes(&self, now: &Zoned, _: usize) -> String {
+        eyes(self, now)
+    }
+
+    fn lines(&self) -> String {
+        lines(self)
+    }
+}
 
 /// Returns an explanation for eyes: how the rollout stands, what it rests on, and what happened.
-pub(crate) fn eyes(explanation: &Explanation, now: &Zoned) -> String {
+fn eyes(explanation: &Explanation, now: &Zoned) -> String {
     let mut text = String::new();
     if let (Some(deployment), None) = (&explanation.deployment, &explanation.rollout) {
         return format!("{deployment} has had no rollout; start one with `ionledger roll`\n");
     }
     if let (Some(deployment), Some(rollout)) = (&explanation.deployment, &explanation.rollout) {
-        text.push_str(&format!("{deployment}  {}\n", status::rollout_in_words(rollout)));
+        text.push_str(&format!("{deployment}  {}\n", rollout::in_words(rollout)));
         if let Some(held) = rollout.held.as_ref().filter(|_| rollout.live) {
             text.push_str(&format!("  holds: {held}\n"));
         }
@@ -34,7 +45,7 @@ pub(crate) fn eyes(explanation: &Explanation, now: &Zoned) -> String {
 fn evidence_in_full(status: &EvidenceStatus, rollout: &RolloutStatus) -> String {
     let said = match status.evidence.metrics.is_empty() {
         true => status.reason.clone(),
-        false => status::said(status.verdict),
+        false => rollout::said(status.verdict),
     };
     let held = rollout.held.as_deref().filter(|_| rollout.live);
     let remarks = remarks(status, held, rollout.live);
@@ -46,7 +57,7 @@ fn evidence_in_full(status: &EvidenceStatus, rollout: &RolloutStatus) -> String 
 }
 
 /// History below a rollout: why that is held, and what it rests on, stands above already.
-fn without_told(mut history: History, rollout: Option<&RolloutStatus>) -> History {
+fn without_told(mut history: HistoryAnswer, rollout: Option<&RolloutStatus>) -> HistoryAnswer {
     let Some(rollout) = rollout else { return history };
     let held = rollout.held.as_deref().filter(|_| rollout.live);
     let judged = rollout.evidence.as_ref().filter(|known| !known.evidence.metrics.is_empty());
@@ -62,14 +73,14 @@ fn without_told(mut history: History, rollout: Option<&RolloutStatus>) -> Histor
 }
 
 /// Returns what happened as lines, as history has them.
-pub(crate) fn lines(explanation: &Explanation) -> String {
+fn lines(explanation: &Explanation) -> String {
     history::lines(&as_history(explanation))
 }
 
-fn as_history(explanation: &Explanation) -> History {
+fn as_history(explanation: &Explanation) -> HistoryAnswer {
     let entries: Vec<HistoryEntry> = explanation.entries.clone();
     let (service, environment) = (None, None);
-    History {
+    HistoryAnswer {
         schema_version: explanation.schema_version,
         service,
         environment,
@@ -144,13 +155,21 @@ fn metrics(evidence: &Evidence, measured: Option<&RolloutMeasured>) -> Vec<Vec<C
             Cell::styled(&metric.name, strong()),
             Cell::new(with_ms(metric, hits(metric.canary), measured.map(|both| &both.canary))),
             Cell::new(with_ms(metric, hits(metric.baseline), measured.map(|both| &both.baseline))),
-            Cell::new(percent(metric.tolerated_ppm)),
+            Cell::new(tolerance(metric)),
             Cell::new(odds(metric.worse_milli)),
             Cell::new(odds(metric.not_worse_milli)),
             accepted,
         ]
     };
     std::iter::once(head).chain(evidence.metrics.iter().map(row)).collect()
+}
+
+/// What is tolerated, once both versions had a request: before that it is only what services usually do.
+fn tolerance(metric: &MetricEvidence) -> String {
+    match metric.canary.requests.min(metric.baseline.requests) {
+        0 => "nothing yet".to_owned(),
+        _ => percent(metric.tolerated_ppm),
+    }
 }
 
 /// What was counted of a metric, after what was measured of it in milliseconds: `212 ms, 3 of 500 slow`.
@@ -169,6 +188,7 @@ mod tests {
     use serde_json::json;
 
     use super::super::examples::bare;
+    use super::super::status;
     use super::*;
 
     fn evidence(change: impl FnOnce(&mut serde_json::Value)) -> EvidenceStatus {
@@ -223,6 +243,11 @@ evidence 3.3 to 1 that it is worse, 100 needed; 2.0 to 1 that it is not, 20 need
             true,
         );
         assert!(unseen[1].starts_with("how many requests it takes to accept it can be told once"), "{unseen:?}");
+        let none_yet = evidence(|evidence| {
+            evidence["metrics"].as_array_mut().unwrap().iter_mut().for_each(|one| one["canary"] = json!([0, 0, 0]));
+        });
+        let known = bare(&table::lines(&metrics(&none_yet.evidence, None)).join("\n"));
+        assert_eq!((known.matches("nothing yet").count(), known.contains("0.15 %")), (2, false), "{known}");
         let ended = remarks(&evidence(|_| ()), None, false).join("\n");
         assert!(!ended.contains("more requests of it until it is accepted"), "{ended}");
         let table = table::lines(&metrics(&evidence(|_| ()).evidence, None)).join("\n");
@@ -235,7 +260,7 @@ p99     3 of 500  44 of 4,500  0.98 %     0.5 to 1  22 to 1    ✔ accepted
 
     #[test]
     fn why_a_rollout_is_held_and_what_it_rests_on_is_said_once() {
-        let held = "the baseline itself is in an incident; nothing is learnt of the canary meanwhile";
+        let held = "the baseline itself has an incident; nothing can be learned about the canary until it is over";
         let judged =
             "inconclusive: canary 1.2.4: 2 of 500 requests failed, baseline 5 of 4,500; evidence 6.6 to 1, 100 needed";
         let mut status = super::super::examples::status(|deployment| {

@@ -3,10 +3,12 @@
 
 use jiff::Zoned;
 use ledger::deployment::hold;
-use replay::answer::{DeploymentStatus, RolloutPhase, ServiceStatus, StackPhase, Status, VersionStatus};
+use replay::answer::{DeploymentStatus, RolloutPhase, ServiceStatus, StackPhase, StatusAnswer, VersionStatus};
 use schemas::Weight;
 use schemas::text::{given, nodes_ready};
+use serde::Serialize;
 
+use super::Render;
 use super::back::where_stranded;
 use super::status::{head, headline, nowhere};
 use super::table::paint;
@@ -30,8 +32,27 @@ struct Line {
     words: String,
 }
 
+/// The status of all services; for people, one line per deployment.
+#[derive(Serialize)]
+#[serde(transparent)]
+pub(crate) struct Fleet<'a>(pub(crate) &'a StatusAnswer);
+
+impl Render for Fleet<'_> {
+    fn eyes(&self, now: &Zoned, columns: usize) -> String {
+        eyes(self.0, now, columns)
+    }
+
+    fn lines(&self) -> String {
+        self.0.lines()
+    }
+
+    fn nothing(&self, now: &Zoned) -> Option<String> {
+        self.0.nothing(now)
+    }
+}
+
 /// Returns the fleet, each line at most so many columns wide.
-pub(crate) fn eyes(status: &Status, now: &Zoned, columns: usize) -> String {
+pub(crate) fn eyes(status: &StatusAnswer, now: &Zoned, columns: usize) -> String {
     let first = head(status, now);
     if status.services.is_empty() {
         return first + "no services yet; declare one with `ionledger apply SERVICE.toml`\n";
@@ -60,19 +81,22 @@ fn summary(lines: &[Line]) -> String {
 
 fn shown(line: &Line, width: usize, columns: usize) -> String {
     let style = if line.glyph == IDLE { faint() } else { style_of(line.glyph) };
-    let room = columns.saturating_sub(width + 4);
+    // Where names leave no room beside them, the words stand below.
+    let is_below = columns < width + 4 + ROOM_MIN;
+    let indent = if is_below { 4 } else { width + 4 };
+    let room = columns.saturating_sub(indent);
     let words: Vec<String> = match line.rank {
         Rank::NeedsAttention => broken(&line.words, room).iter().map(|part| paint(part, style)).collect(),
         Rank::Moves => vec![paint(&cut(&line.words, room), style)],
         Rank::Rests if line.glyph == IDLE => vec![paint(&cut(&line.words, room), faint())],
         Rank::Rests => vec![cut(&line.words, room)],
     };
-    let blanks = " ".repeat(width - line.name.chars().count());
-    let below = format!("\n{}", " ".repeat(width + 4));
-    format!("{} {}{blanks}  {}\n", paint(line.glyph, style), paint(&line.name, strong()), words.join(&below))
+    let below = format!("\n{}", " ".repeat(indent));
+    let first = if is_below { below.clone() } else { " ".repeat(width - line.name.chars().count() + 2) };
+    format!("{} {}{first}{}\n", paint(line.glyph, style), paint(&line.name, strong()), words.join(&below))
 }
 
-/// How many columns of words there are at least on a line, however narrow the terminal is.
+/// How many columns of words there are at least beside a name, and on a line however narrow the terminal is.
 const ROOM_MIN: usize = 20;
 
 /// Returns all words, on as many lines as they take.
@@ -155,6 +179,9 @@ fn first_trouble(deployment: &DeploymentStatus, now: &Zoned) -> Option<String> {
     if let (Some(stranded), None) = (deployment.stranded.first(), &deployment.rolling_back_to) {
         return Some(where_stranded(stranded));
     }
+    if let Some(told) = &deployment.users_get {
+        return Some(format!("users get {}", told.why));
+    }
     if deployment.rolling_back_to.is_some() {
         return deployment.rolling_back.as_ref().map(|waits| waits.why.clone());
     }
@@ -227,7 +254,7 @@ mod tests {
     type Named<'n> = (&'n str, fn(&mut Value));
 
     /// A fleet of what `changes` make of a deployment.
-    fn fleet(changes: &[Named<'_>]) -> Status {
+    fn fleet(changes: &[Named<'_>]) -> StatusAnswer {
         let of = |(name, change): &Named<'_>| {
             let mut one = status(|deployment| {
                 deployment["deployment"] = json!(format!("production/{name}"));
@@ -235,7 +262,7 @@ mod tests {
             });
             one.services.remove(0)
         };
-        Status { services: changes.iter().map(of).collect(), ..status(|_| {}) }
+        StatusAnswer { services: changes.iter().map(of).collect(), ..status(|_| {}) }
     }
 
     fn serves(deployment: &mut Value) {
@@ -310,6 +337,32 @@ one in full: `ionledger status SERVICE`
         }
         let narrower = bare(&eyes(&status, &now(), 44));
         assert!(narrower.contains(" …"), "what needs nobody is cut: {narrower}");
+    }
+
+    #[test]
+    fn beside_long_names_on_a_narrow_terminal_the_words_stand_below() {
+        let long: Named<'_> = ("payment-provider-notifications", serves);
+        let failing: Named<'_> = ("checkout-and-invoices", |deployment| {
+            serves(deployment);
+            deployment["versions"][0]["phase"] = json!("unhealthy");
+            deployment["versions"][0]["last_failure"] = json!("its check answered 503 after 2 s");
+        });
+        assert_snapshot!(bare(&eyes(&fleet(&[long, failing]), &now(), 50)), @r"
+2 deployments: 1 needs attention, none is moving
+✖ production/checkout-and-invoices
+    1.2.3 serves and is unhealthy; 2 of 2 nodes
+    ready: its check answered 503 after 2 s
+✔ production/payment-provider-notifications
+    1.2.3 serves; 2/2 nodes for 2 min
+one in full: `ionledger status SERVICE`
+");
+        for columns in 24..100 {
+            let shown = bare(&eyes(&fleet(&[long, failing]), &now(), columns));
+            let too_wide = |line: &&str| line.chars().count() > columns && line.split_whitespace().count() > 2;
+            let of_fleet = shown.lines().skip(1).filter(|line| !line.contains("one in full"));
+            assert_eq!(of_fleet.filter(too_wide).collect::<Vec<_>>(), Vec::<&str>::new(), "{columns}: {shown}");
+            assert!(shown.contains("503") && shown.contains("unhealthy;"), "{columns}: {shown}");
+        }
     }
 
     #[test]

@@ -1,9 +1,11 @@
 //! Forecasts, for eyes and pipes: what a rollout will be able to tell.
 
-use api::forecast::Answer;
+use api::forecast::ForecastAnswer;
 use api::forecast::words::percent;
+use jiff::Zoned;
 use ledger::judgement::forecast::rollout::MetricForecast;
 
+use super::Render;
 use super::table::{self, Cell, paint};
 use super::words::{BUSY, column, count, faint, grouped, length, line, strong, style_of};
 
@@ -11,8 +13,24 @@ use super::words::{BUSY, column, count, faint, grouped, length, line, strong, st
 pub(crate) const COLUMNS: &str = "deployment, metric, baseline rate, tolerated rate, tolerated slowdown, smallest rate, smallest \
      slowdown, requests to accept, seconds to accept, requests expected, requests a minute, measured";
 
-/// Returns a forecast as a table with its warnings.
-pub(crate) fn eyes(answer: &Answer) -> String {
+impl Render for ForecastAnswer {
+    fn eyes(&self, _: &Zoned, columns: usize) -> String {
+        eyes(self, columns)
+    }
+
+    fn lines(&self) -> String {
+        lines(self)
+    }
+}
+
+/// The table's columns: where they do not all fit the terminal, those that come first here are left out first.
+const LEFT_OUT_FIRST: [&str; 3] = [THE_OLD_VERSION, TOLERATED, SMALLEST];
+const THE_OLD_VERSION: &str = "the old version";
+const TOLERATED: &str = "tolerated";
+const SMALLEST: &str = "smallest regression seen";
+
+/// Returns a forecast as a table with its warnings, the table at most so many columns wide.
+fn eyes(answer: &ForecastAnswer, columns: usize) -> String {
     let known = if answer.requests_measured { "measured" } else { "assumed" };
     let mut text = format!(
         "{}  {}\n{}\n",
@@ -27,12 +45,7 @@ pub(crate) fn eyes(answer: &Answer) -> String {
         ),
         answer.sentence
     );
-    let head = ["metric", "the old version", "tolerated", "smallest regression seen", "accepted after"];
-    let mut rows = vec![head.iter().map(|name| Cell::styled(name, faint())).collect::<Vec<Cell>>()];
-    rows.extend(answer.forecast.metrics.iter().map(row));
-    for line in table::lines(&rows) {
-        text.push_str(&format!("  {line}\n"));
-    }
+    text.push_str(&table_of(&answer.forecast.metrics, columns));
     if let Some(end) = answer.end_seconds.filter(|_| answer.forecast.seconds > 0.0 && !answer.is_late()) {
         text.push_str(&format!("a good canary has all traffic after about {}\n", time(end)));
     }
@@ -42,10 +55,36 @@ pub(crate) fn eyes(answer: &Answer) -> String {
         let canary = canary.unwrap_or_else(|| "a gone stack".to_owned());
         let next = live.next_at.strftime("%Y-%m-%d %H:%M:%S");
         let end = live.expected_end_at.strftime("%Y-%m-%d %H:%M:%S");
-        text.push_str(&format!("the rollout of {canary} under way: next step at {next} UTC, ends about {end} UTC\n"));
+        let goes = match live.remaining_ms {
+            Some(ms) => format!("stands still, {} of steps remain once it goes on", time(ms as f64 / 1_000.0)),
+            None => format!("next step at {next} UTC, ends about {end} UTC"),
+        };
+        text.push_str(&format!("the rollout of {canary} under way: {goes}\n"));
     }
     for warning in &answer.warnings {
         text.push_str(&format!("{} {warning}\n", paint(BUSY, style_of(BUSY))));
+    }
+    text
+}
+
+/// The table, indented, and below it what there was no room for.
+fn table_of(metrics: &[MetricForecast], columns: usize) -> String {
+    let head = ["metric", THE_OLD_VERSION, TOLERATED, SMALLEST, "accepted after"];
+    let rows: Vec<Vec<Cell>> = metrics.iter().map(row).collect();
+    let without = |left_out: &[&str]| {
+        let is_shown = |n: &usize| !left_out.contains(&head[*n]);
+        let heads = (0..head.len()).filter(is_shown).map(|n| Cell::styled(head[n], faint())).collect();
+        let shown = rows.iter().map(|row| (0..head.len()).filter(is_shown).map(|n| row[n].clone()).collect());
+        table::lines(&[heads].into_iter().chain(shown).collect::<Vec<Vec<Cell>>>())
+    };
+    let width = |line: &String| anstream::adapter::strip_str(line).to_string().chars().count();
+    let fits = |lines: &Vec<String>| lines.iter().all(|line| width(line) + 2 <= columns);
+    let left_out = (0..LEFT_OUT_FIRST.len()).find(|n| fits(&without(&LEFT_OUT_FIRST[..*n])));
+    let left_out = &LEFT_OUT_FIRST[..left_out.unwrap_or(LEFT_OUT_FIRST.len())];
+    let mut text: String = without(left_out).iter().map(|line| format!("  {line}\n")).collect();
+    if !left_out.is_empty() {
+        let missing = format!("no room here for: {}; --json has all of it", left_out.join(", "));
+        text.push_str(&format!("  {}\n", paint(&missing, faint())));
     }
     text
 }
@@ -86,7 +125,7 @@ fn baseline(metric: &MetricForecast) -> String {
 }
 
 /// Returns a forecast as lines, one a metric.
-pub(crate) fn lines(answer: &Answer) -> String {
+fn lines(answer: &ForecastAnswer) -> String {
     let line_of = |metric: &MetricForecast| {
         line(&[
             answer.deployment.to_string(),
@@ -131,7 +170,7 @@ mod tests {
             "metrics": [], "end_seconds": 7200.0, "sentence": "it sees much", "warnings": [],
             "under_way": {"canary": "1.2.4", "next_at": "2026-11-22T13:42:05Z", "expected_end_at": "2026-11-22T14:42:05Z"}
         }));
-        assert_snapshot!(bare(&eyes(&answer.unwrap())), @r"
+        assert_snapshot!(bare(&eyes(&answer.unwrap(), 120)), @r"
 production/api  the canary is expected to get 3,600 requests in 60 min (traffic measured)
 it sees much
   metric  the old version  tolerated  smallest regression seen  accepted after
@@ -149,14 +188,20 @@ the rollout of 1.2.4 under way: next step at 2026-11-22 13:42:05 UTC, ends about
                 "smallest_slowdown": null, "requests_to_accept": null, "seconds_to_accept": null})
         };
         let late = "a good canary has all traffic after about 2 hours, not 1 hour: late steps delay the later ones";
-        let answer = serde_json::from_value(json!({
+        let answer: ForecastAnswer = serde_json::from_value(json!({
             "schema_version": 1, "deployment": "production/api", "requests_per_minute": 0.1, "requests_measured": true,
             "plan": {"steps": [1000, 10_000], "duration_ms": 3_600_000}, "unmeasured": null, "share": 0.1,
             "seconds": 3600.0, "requests_canary": 1.0, "requests_baseline": 9.0, "end_seconds": 7200.0,
             "metrics": [metric("errors", Some(0), 1, false), metric("4xx", Some(12), 4000, true), metric("p99", None, 1, false)],
             "sentence": "it sees little", "warnings": [late]
-        }));
-        assert_snapshot!(bare(&eyes(&answer.unwrap())), @r"
+        }))
+        .unwrap();
+        let narrow = bare(&eyes(&answer, 80));
+        assert!(narrow.contains("  metric  tolerated    smallest regression seen  accepted after\n"), "{narrow}");
+        assert!(narrow.contains("\n  no room here for: the old version; --json has all of it\n"), "{narrow}");
+        let narrower = bare(&eyes(&answer, 40));
+        assert!(narrower.contains("  metric  accepted after\n  errors  never\n"), "{narrower}");
+        assert_snapshot!(bare(&eyes(&answer, 120)), @r"
 production/api  the canary is expected to get 1 request in 60 min (traffic measured)
 it sees little
   metric  the old version        tolerated    smallest regression seen  accepted after

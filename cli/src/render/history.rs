@@ -1,24 +1,39 @@
 //! History for eyes and pipes: what happened, commit by commit, and who was behind it.
 
 use jiff::Zoned;
-use replay::answer::{Happened, History, HistoryEntry};
+use replay::answer::{Happened, HistoryAnswer, HistoryEntry};
 use schemas::{Actor, ActorKind};
 use serde::Serialize;
 
+use super::Render;
 use super::table::{self, Cell, paint};
 use super::words::{BAD, WARN, column, faint, late_words, line, moment_and_day, plain, strong, style_of};
 use super::{once, unrecorded};
-use crate::failure::{Failure, Outcome};
+use crate::failure::{CommandResult, Failure};
 
 /// The columns of [`lines`], for help texts.
 pub(crate) const COLUMNS: &str =
-    "offset, time, commit, actor, proof, on behalf of, void, stream, type, summary, reason; a line an event";
+    "offset, time, commit, actor, proof, on behalf of, void, stream, type, summary, reason; one line per event";
 
 /// What an empty history is.
 pub(crate) const NOTHING: &str = "no commit matches";
 
+impl Render for HistoryAnswer {
+    fn eyes(&self, now: &Zoned, _: usize) -> String {
+        eyes(self, now)
+    }
+
+    fn lines(&self) -> String {
+        lines(self)
+    }
+
+    fn nothing(&self, _: &Zoned) -> Option<String> {
+        Some(NOTHING.to_owned())
+    }
+}
+
 /// Returns the history as a table, the newest commit first.
-pub(crate) fn eyes(history: &History, now: &Zoned) -> String {
+pub(crate) fn eyes(history: &HistoryAnswer, now: &Zoned) -> String {
     let unrecorded = unrecorded::eyes(&history.unrecorded, now);
     if history.entries.is_empty() {
         return format!("{unrecorded}{NOTHING}\n");
@@ -76,7 +91,7 @@ fn short(actor: &Actor) -> String {
 }
 
 /// Returns the history as lines, one an event; a record without events has one line.
-pub(crate) fn lines(history: &History) -> String {
+pub(crate) fn lines(history: &HistoryAnswer) -> String {
     let of_entry = |entry: &HistoryEntry| match entry.events.is_empty() {
         true => event_line(entry, None),
         false => entry.events.iter().map(|event| event_line(entry, Some(event))).collect(),
@@ -85,20 +100,20 @@ pub(crate) fn lines(history: &History) -> String {
 }
 
 /// Returns the beginning of a history that is written page by page as JSON; [`json_entries`] and [`json_end`] follow.
-pub(crate) fn json_head(first: &History) -> Outcome<String> {
+pub(crate) fn json_head(first: &HistoryAnswer) -> CommandResult<String> {
     let (service, environment) = (json(&first.service)?, json(&first.environment)?);
     let version = first.schema_version;
     Ok(format!("{{\"schema_version\":{version},\"service\":{service},\"environment\":{environment},\"entries\":["))
 }
 
 /// Returns a page's entries, with commas between them.
-pub(crate) fn json_entries(page: &History) -> Outcome<String> {
-    let entries: Outcome<Vec<String>> = page.entries.iter().map(json).collect();
+pub(crate) fn json_entries(page: &HistoryAnswer) -> CommandResult<String> {
+    let entries: CommandResult<Vec<String>> = page.entries.iter().map(json).collect();
     Ok(entries?.join(","))
 }
 
 /// Returns the end, as the last page has it.
-pub(crate) fn json_end(last: &History) -> Outcome<String> {
+pub(crate) fn json_end(last: &HistoryAnswer) -> CommandResult<String> {
     let unrecorded = match last.unrecorded.is_empty() {
         true => String::new(),
         false => format!(",\"unrecorded\":{}", json(&last.unrecorded)?),
@@ -106,8 +121,8 @@ pub(crate) fn json_end(last: &History) -> Outcome<String> {
     Ok(format!("],\"more\":{}{unrecorded}}}\n", last.more))
 }
 
-fn json(value: &impl Serialize) -> Outcome<String> {
-    serde_json::to_string(value).map_err(|error| Failure::error(format!("the answer is no JSON: {error}")))
+fn json(value: &impl Serialize) -> CommandResult<String> {
+    serde_json::to_string(value).map_err(|error| Failure::error(format!("the answer is not valid JSON: {error}")))
 }
 
 fn event_line(entry: &HistoryEntry, event: Option<&Happened>) -> String {
@@ -167,7 +182,7 @@ there is more; see --limit and --since
     fn json_page_by_page_is_the_json_of_the_whole() {
         let whole = history();
         let entries = &whole.entries;
-        let page = |from: usize, to: usize| History { entries: entries[from..to].to_vec(), ..whole.clone() };
+        let page = |from: usize, to: usize| HistoryAnswer { entries: entries[from..to].to_vec(), ..whole.clone() };
         let text = [
             json_head(&page(0, 1)).unwrap(),
             json_entries(&page(0, 1)).unwrap(),

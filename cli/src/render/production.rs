@@ -3,15 +3,30 @@
 use std::collections::BTreeMap;
 
 use jiff::Zoned;
-use replay::answer::{Production, Status};
+use replay::answer::{Production, StatusAnswer};
 
+use super::Render;
 use super::shipped::moment_of;
 use super::status;
 use super::table::paint;
 use super::words::{count, faint, strong};
 
+impl Render for Production {
+    fn eyes(&self, now: &Zoned, _: usize) -> String {
+        eyes(self, now)
+    }
+
+    fn lines(&self) -> String {
+        lines(self)
+    }
+
+    fn nothing(&self, now: &Zoned) -> Option<String> {
+        Some(nothing(self, now))
+    }
+}
+
 /// Returns production as trees, one a deployment, as `status` shows the present.
-pub(crate) fn eyes(production: &Production, now: &Zoned) -> String {
+fn eyes(production: &Production, now: &Zoned) -> String {
     // Ages are told as they were then.
     let then = production.at.time.map_or_else(|| now.clone(), |time| time.to_zoned(now.time_zone().clone()));
     let releases = production.services.iter().map(|service| service.recorded.len() as u64).sum();
@@ -41,28 +56,30 @@ pub(crate) fn eyes(production: &Production, now: &Zoned) -> String {
 }
 
 /// What an answer without a version says.
-pub(crate) fn nothing(production: &Production, now: &Zoned) -> String {
+fn nothing(production: &Production, now: &Zoned) -> String {
     format!("production {}: no stack of any version", moment_of(production.at, now))
 }
 
 /// Returns production as lines, one a version, with the columns of `status`.
-pub(crate) fn lines(production: &Production) -> String {
+fn lines(production: &Production) -> String {
     status::lines(&status_of(production))
 }
 
-fn status_of(production: &Production) -> Status {
+fn status_of(production: &Production) -> StatusAnswer {
     let services = production.services.iter().map(|service| service.status.clone()).collect();
-    Status {
+    StatusAnswer {
         schema_version: production.schema_version,
         at: production.at,
         halted: None,
         unattended: None,
         moved_to: None,
+        copy_of: None,
         read_only: BTreeMap::new(),
         ahead: vec![],
         services,
-        unrecorded: vec![],
+        unrecorded: production.unrecorded.clone(),
         clock: None,
+        router_silent: None,
     }
 }
 

@@ -7,15 +7,31 @@ use super::table::{self, Cell, paint};
 use super::words::{
     BUSY, GOOD, actor_proved, column, faint, late_words, line, moment_in_full, percent, strong, style_of,
 };
+use super::{Render, unrecorded};
 
 /// The columns of [`lines`], for help texts.
 pub(crate) const COLUMNS: &str = "deployment, version, weight set, weight applied, serves since, by, proof, \
      on behalf of, offset, commit, artifact, built from, run, recorded by";
 
+impl Render for WhoShipped {
+    fn eyes(&self, now: &Zoned, _: usize) -> String {
+        eyes(self, now)
+    }
+
+    fn lines(&self) -> String {
+        lines(self)
+    }
+
+    fn nothing(&self, now: &Zoned) -> Option<String> {
+        Some(nothing(self, now))
+    }
+}
+
 /// Returns who shipped what as a tree.
-pub(crate) fn eyes(answer: &WhoShipped, now: &Zoned) -> String {
+fn eyes(answer: &WhoShipped, now: &Zoned) -> String {
     let mut text = format!(
-        "{}  {}\n",
+        "{}{}  {}\n",
+        unrecorded::eyes(&answer.unrecorded, now),
         paint(&answer.deployment.to_string(), strong()),
         paint(&moment_of(answer.at, now), faint())
     );
@@ -25,7 +41,8 @@ pub(crate) fn eyes(answer: &WhoShipped, now: &Zoned) -> String {
     }
     for (n, shipped) in answer.shipped.iter().enumerate() {
         let last = n + 1 == answer.shipped.len();
-        text.push_str(&shipped_tree(shipped, if last { ("└─", "   ") } else { ("├─", "│  ") }, now));
+        let lines = if last { ("└─", "   ") } else { ("├─", "│  ") };
+        text.push_str(&shipped_tree(shipped, answer.applied_unknown, lines, now));
     }
     text
 }
@@ -39,13 +56,14 @@ fn why_nothing(answer: &WhoShipped, now: &Zoned) -> String {
 }
 
 /// What an answer in which nothing served says: where, when and why.
-pub(crate) fn nothing(answer: &WhoShipped, now: &Zoned) -> String {
+fn nothing(answer: &WhoShipped, now: &Zoned) -> String {
     format!("{} {}: {}", answer.deployment, moment_of(answer.at, now), why_nothing(answer, now))
 }
 
-fn shipped_tree(shipped: &Shipped, (branch, below): (&str, &str), now: &Zoned) -> String {
+fn shipped_tree(shipped: &Shipped, unknown: bool, (branch, below): (&str, &str), now: &Zoned) -> String {
     let version = shipped.name().map_or_else(|| format!("stack {}", shipped.stack), |name| name.to_string());
     let confirmed = match shipped.weight_applied == shipped.weight_set {
+        _ if unknown => paint(&format!("{BUSY} not known whether the router served it yet"), style_of(BUSY)),
         true => paint(&format!("{GOOD} confirmed by the router"), style_of(GOOD)),
         false => paint(&format!("{BUSY} the router confirmed {}", shipped.weight_applied), style_of(BUSY)),
     };
@@ -113,7 +131,7 @@ pub(super) fn moment_of(at: At, now: &Zoned) -> String {
 }
 
 /// Returns who shipped what as lines, one a version.
-pub(crate) fn lines(answer: &WhoShipped) -> String {
+fn lines(answer: &WhoShipped) -> String {
     let of_version = |shipped: &Shipped| {
         let since = shipped.since.as_ref();
         let release = shipped.release.as_ref();
@@ -121,7 +139,7 @@ pub(crate) fn lines(answer: &WhoShipped) -> String {
             answer.deployment.to_string(),
             column(shipped.name()),
             percent(shipped.weight_set),
-            percent(shipped.weight_applied),
+            column((!answer.applied_unknown).then(|| percent(shipped.weight_applied))),
             column(since.map(Origin::counts_from)),
             column(since.map(|origin| &origin.actor)),
             column(since.map(|origin| &origin.actor.proof)),
@@ -161,6 +179,22 @@ production/api  at offset 48211, 2026-11-22 14:31:00 +01:00
    artifact   api sha256:9a1c5b3e7d2f, built from 4f2a91c
    pipeline   https://ci/8812
 ");
+    }
+
+    #[test]
+    fn what_nobody_knew_of_the_router_is_not_shown_as_nothing() {
+        let mut answer = who_shipped();
+        let unrecorded = serde_json::json!([{"deployment": "production/api", "version": "1.2.3",
+            "command": "01900000-0000-7000-8000-000000000009", "actor": {"kind": "person", "name": "ana", "proof": "x"},
+            "reason": null, "at": "2026-11-22T13:31:00Z", "file": null, "moved": true}]);
+        answer.name_unrecorded(serde_json::from_value(unrecorded).unwrap());
+        let told = bare(&eyes(&answer, &now()));
+        assert!(
+            told.starts_with("✖ rolled back without the ledger (break-glass): person:ana sent all traffic"),
+            "{told}"
+        );
+        assert!(told.contains("1.2.4  5 %  ◌ not known whether the router served it yet"), "{told}");
+        assert_eq!(lines(&answer).lines().next().and_then(|line| line.split('\t').nth(3)), Some("-"));
     }
 
     #[test]

@@ -1,33 +1,49 @@
 //! Status for eyes, a tree for each deployment, and for pipes, a line for each version.
 
+mod lines;
+
 use jiff::{SignedDuration, Zoned};
 use ledger::deployment::hold;
 use ledger::log::Ahead;
 use owo_colors::Style;
 use replay::answer::{
-    DeploymentStatus, HoldStatus, MeasuredStatus, NodePhase, NodeStatus, ObstacleKind, ObstacleStatus, RolloutPhase,
-    RolloutStatus, SeenStatus, ServiceStatus, StackPhase, Status, Unattended, VerdictStatus, VersionStatus,
-    WaitingStatus,
+    DeploymentStatus, HoldStatus, MeasuredStatus, NodePhase, NodeStatus, RolloutPhase, RolloutStatus,
+    RouterSilentStatus, SeenStatus, ServiceStatus, StackPhase, StatusAnswer, Unattended, VerdictStatus, VersionStatus,
 };
 use schemas::judgement::{Counts, Verdict};
-use schemas::{StackName, Timestamp, Weight, text};
+use schemas::{Timestamp, Weight, text};
 
+pub(crate) use self::lines::{COLUMNS, lines};
+use super::Render;
 use super::back;
+use super::rollout::{comes_back, headline as rollout_headline, name, rolling, said};
+use super::shares::{shares, should_be_applied};
 use super::table::{self, Cell, paint};
 use super::unrecorded;
+use super::waiting;
 use super::words::{
-    BAD, BUSY, GOOD, IDLE, STILL, WARN, age, column, count, faint, length, line, milliseconds, moment, moment_in_full,
-    percent, plain, strong, style_of,
+    BAD, BUSY, GOOD, IDLE, WARN, age, column, count, faint, length, milliseconds, moment, moment_in_full, plain,
+    strong, style_of,
 };
 use crate::halted::sentence;
 use crate::unattended::DOES_NOT_RUN;
 
-/// The columns of [`lines`], for help texts.
-pub(crate) const COLUMNS: &str = "deployment, version, role, weight set, weight applied, phase, nodes ready, nodes wanted, requested at, stack, why the \
-     deployment is on hold, version whose rollout waits, version that a rollback waits for";
+impl Render for StatusAnswer {
+    fn eyes(&self, now: &Zoned, _: usize) -> String {
+        eyes(self, now)
+    }
+
+    fn lines(&self) -> String {
+        lines(self)
+    }
+
+    fn nothing(&self, _: &Zoned) -> Option<String> {
+        Some("no stack of any version; the services are in `--json`".to_owned())
+    }
+}
 
 /// Returns the status as trees.
-pub(crate) fn eyes(status: &Status, now: &Zoned) -> String {
+pub(crate) fn eyes(status: &StatusAnswer, now: &Zoned) -> String {
     let first = head(status, now);
     if status.services.is_empty() {
         return first + "no services yet; declare one with `ionledger apply SERVICE.toml`\n";
@@ -37,7 +53,7 @@ pub(crate) fn eyes(status: &Status, now: &Zoned) -> String {
 }
 
 /// Returns what comes before all else: what concerns the ledger as a whole.
-pub(super) fn head(status: &Status, now: &Zoned) -> String {
+pub(super) fn head(status: &StatusAnswer, now: &Zoned) -> String {
     let halted =
         status.halted.as_ref().map(|why| paint(&format!("{BAD} {}\n\n", plain(&sentence(why))), style_of(BAD)));
     let unattended = status.unattended.iter();
@@ -45,17 +61,22 @@ pub(super) fn head(status: &Status, now: &Zoned) -> String {
     let warnings = warnings(status).into_iter();
     let warnings = warnings.map(|line| paint(&format!("{WARN} {}\n", plain(&line)), style_of(WARN)));
     let clock = status.clock.iter().map(|trouble| paint(&format!("{WARN} {}\n", plain(trouble)), style_of(WARN)));
-    let first = halted.into_iter().chain(unattended).chain(clock).chain(warnings).collect::<String>();
+    let silent = status.router_silent.iter();
+    let silent = silent.map(|silent| paint(&format!("{BAD} {}\n", plain(&silent_router(silent, now))), style_of(BAD)));
+    let first = halted.into_iter().chain(unattended).chain(silent).chain(clock).chain(warnings).collect::<String>();
     first + &unrecorded::eyes(&status.unrecorded, now)
 }
 
-/// Returns a line for each thing that concerns the ledger as a whole: where it went, streams that are read-only for the program
-/// that answers, and commits whose time cannot be true.
-pub(crate) fn warnings(status: &Status) -> Vec<String> {
+/// Returns a line for each thing that concerns the ledger as a whole: where it went, what it is a copy of, streams that are
+/// read-only for the program that answers, and commits whose time cannot be true.
+pub(crate) fn warnings(status: &StatusAnswer) -> Vec<String> {
     let moved = status.moved_to.iter().map(|to| format!("the ledger was moved to {to}: this is how it stood then"));
+    let copy = status.copy_of.iter().map(|of| {
+        format!("a read-only copy of {of}: this is how it stood when it was copied, and no process runs from it")
+    });
     let streams = status.read_only.iter();
-    let streams = streams.map(|(stream, why)| format!("{stream} takes nothing here but a rollback: {why}"));
-    moved.chain(streams).chain(status.ahead.iter().map(ahead)).collect()
+    let streams = streams.map(|(stream, why)| format!("{stream} accepts nothing here but a rollback: {why}"));
+    moved.chain(copy).chain(streams).chain(status.ahead.iter().map(ahead)).collect()
 }
 
 /// Returns the line that comes first where nobody runs who follows the ledger.
@@ -67,10 +88,19 @@ pub(crate) fn told_unattended(seen: &Unattended) -> String {
     let nodes = format!("{} of {} run", seen.nodes_running, count(seen.nodes, "node", "nodes"));
     let why = match &seen.silent {
         Some(silent) => format!("{silent}. This is what its folder holds; no rollout goes on and no node is replaced."),
-        None => "nothing that follows the ledger runs: no rollout goes on and no node is replaced until `ionledger up` runs."
+        None => "no process follows the ledger: no rollout goes on and no node is replaced until `ionledger up` runs."
             .to_owned(),
     };
     format!("{why} Seen just now: {proxy}; {nodes}")
+}
+
+/// Returns the line about a router that does not answer.
+pub(crate) fn silent_router(RouterSilentStatus { since, why, next }: &RouterSilentStatus, now: &Zoned) -> String {
+    let next = match next {
+        Some(next) => format!("`{next}` ends its process, and a running `ionledger up` starts another within seconds"),
+        None => "`ionledger doctor` says what helps".to_owned(),
+    };
+    format!("the router has not answered since {} ({why}): users may wait or get errors; {next}", moment(*since, now))
 }
 
 /// Returns the line about a commit whose time cannot be true.
@@ -79,32 +109,6 @@ pub(crate) fn ahead(Ahead { offset, time, taken }: &Ahead) -> String {
         "the commit at offset {offset} says it was made at {time}, its broker took it in at {taken}: its writer's clock is \
          wrong, or it was forged"
     )
-}
-
-/// Returns the status as lines, one a version.
-pub(crate) fn lines(status: &Status) -> String {
-    let deployments = status.services.iter().flat_map(|service| &service.deployments);
-    deployments
-        .flat_map(|deployment| deployment.versions.iter().map(|version| version_line(deployment, version)))
-        .collect()
-}
-
-fn version_line(deployment: &DeploymentStatus, version: &VersionStatus) -> String {
-    line(&[
-        deployment.deployment.to_string(),
-        version.name().to_string(),
-        role(deployment, version).to_owned(),
-        percent(version.weight_set),
-        percent(version.weight_applied),
-        phase(version.phase).1.to_owned(),
-        version.nodes_ready.to_string(),
-        version.nodes_wanted.to_string(),
-        version.requested_at.to_string(),
-        version.stack.to_string(),
-        deployment.holds.first().map(|hold| hold.reason.clone()).unwrap_or_default(),
-        deployment.waiting.as_ref().map(|waiting| name(waiting.name())).unwrap_or_default(),
-        column(deployment.rolling_back_to_name().as_ref()),
-    ])
 }
 
 fn service_tree(service: &ServiceStatus, now: &Zoned) -> String {
@@ -153,6 +157,9 @@ pub(super) fn headline(deployment: &DeploymentStatus, now: &Zoned) -> (&'static 
         return (IDLE, format!("retired {} ago{because}", age(retired, now)));
     }
     let rollout = deployment.rollout.as_ref().filter(|rollout| rollout.live);
+    if let Some(silent) = &deployment.router_silent {
+        return silent_headline(deployment, silent, rollout, now);
+    }
     if let Some(seen) = &deployment.seen {
         return seen_headline(deployment, seen, rollout);
     }
@@ -166,14 +173,42 @@ pub(super) fn headline(deployment: &DeploymentStatus, now: &Zoned) -> (&'static 
         deployment.versions.iter().filter(|version| version.weight_set > Weight::ZERO).collect();
     let unwell = serving.iter().find(|version| version.phase == StackPhase::Unhealthy);
     match (&serving[..], unwell) {
+        (_, Some(version)) if version.weight_applied == Weight::ZERO && deployment.users_get.is_some() => {
+            (BAD, format!("{} is set and cannot be served yet", version.name()))
+        }
         (_, Some(version)) => (BAD, format!("{} serves and is unhealthy", version.name())),
         ([], _) if deployment.versions.iter().any(|version| version.phase == StackPhase::Starting) => {
             (BUSY, "starting".to_owned())
         }
         ([], _) => (WARN, "serves nothing".to_owned()),
+        ([only], _) if only.weight_applied != only.weight_set && !deployment.applied_unknown => {
+            unapplied_headline(deployment, only, now)
+        }
         ([only], _) => (GOOD, format!("{} serves", only.name())),
         (several, _) => (GOOD, format!("{} versions serve", several.len())),
     }
+}
+
+/// How a deployment stands whose router has not confirmed what is set.
+fn unapplied_headline(deployment: &DeploymentStatus, set: &VersionStatus, now: &Zoned) -> (&'static str, String) {
+    let served = shares(deployment, |version| version.weight_applied).unwrap_or_else(|| "nothing".to_owned());
+    (
+        if should_be_applied(deployment, now.timestamp()) { BAD } else { BUSY },
+        format!("{} is set, and the router serves {served}", set.name()),
+    )
+}
+
+/// How a deployment stands whose router does not answer: what its users get is not known.
+fn silent_headline(
+    deployment: &DeploymentStatus,
+    silent: &RouterSilentStatus,
+    rollout: Option<&RolloutStatus>,
+    now: &Zoned,
+) -> (&'static str, String) {
+    let confirmed = shares(deployment, |version| version.weight_applied).filter(|_| !deployment.applied_unknown);
+    let last = confirmed.map(|shares| format!("; it last served {shares}")).unwrap_or_default();
+    let stands = rollout.map(|rollout| format!("; {} waits for it", rolling(rollout))).unwrap_or_default();
+    (BAD, format!("the router has not answered since {}{last}{stands}", moment(silent.since, now)))
 }
 
 /// How a deployment stands that nobody drives: what its users were seen to get.
@@ -184,7 +219,11 @@ fn seen_headline(
 ) -> (&'static str, String) {
     let stands = rollout.map(|rollout| {
         let step = format!("step {} of {}", rollout.steps_taken, rollout.steps);
-        format!("; {} stands still at {step}: nobody drives it", rolling(rollout))
+        let rolling = rolling(rollout);
+        match &rollout.comes_back_to {
+            Some(to) => format!("; {rolling} {}", comes_back(to, rollout.came_back)),
+            None => format!("; {rolling} stands still at {step}: nobody drives it"),
+        }
     });
     let stands = stands.unwrap_or_default();
     let shares: Vec<String> =
@@ -199,28 +238,6 @@ fn seen_headline(
     }
 }
 
-fn rollout_headline(rollout: &RolloutStatus) -> (&'static str, String) {
-    let step = format!("step {} of {}", rollout.steps_taken, rollout.steps);
-    let rolling = rolling(rollout);
-    match (rollout.phase, &rollout.held) {
-        (RolloutPhase::Paused, _) => (STILL, format!("{rolling} is paused at {step}, {}", rollout.weight)),
-        (_, Some(_)) => (WARN, format!("{rolling} holds at {step}, {}", rollout.weight)),
-        (_, None) if rollout.baking => (BUSY, format!("{rolling} bakes at {}, {step}", rollout.weight)),
-        (_, None) if rollout.next.is_none() => {
-            (BUSY, format!("rolling {rolling}, {step}, {}; the router has yet to confirm it", rollout.weight))
-        }
-        _ => (BUSY, format!("rolling {rolling}, {step}, {}", rollout.weight)),
-    }
-}
-
-fn rolling(rollout: &RolloutStatus) -> String {
-    format!("{} -> {}", name(rollout.baseline_name()), name(rollout.canary_name()))
-}
-
-pub(super) fn name(name: Option<StackName>) -> String {
-    name.map_or("a gone stack".to_owned(), |name| name.to_string())
-}
-
 /// What there is to know besides the versions, by its short name.
 fn facts(deployment: &DeploymentStatus, now: &Zoned) -> Vec<(&'static str, String)> {
     let mut facts = Vec::new();
@@ -228,6 +245,7 @@ fn facts(deployment: &DeploymentStatus, now: &Zoned) -> Vec<(&'static str, Strin
         facts.push(("users at", format!("http://{listen}")));
     }
     facts.extend(back::rolling_back(deployment).map(|told| ("rolls back", told)));
+    facts.extend(back::users_get(deployment).map(|told| ("users get", told)));
     facts.extend(back::stranded(deployment).map(|told| ("stranded", told)));
     if let Some((set, recorded)) = deployment.weights_set_at.zip(deployment.weights_recorded_at) {
         let [set, recorded] = [set, recorded].map(|at| moment_in_full(at, now));
@@ -243,7 +261,7 @@ fn facts(deployment: &DeploymentStatus, now: &Zoned) -> Vec<(&'static str, Strin
     }
     facts.extend(deployment.holds.iter().map(|hold| hold_fact(deployment, hold, now)));
     if let Some(waiting) = &deployment.waiting {
-        facts.extend(waiting_facts(waiting, &deployment.holds));
+        facts.extend(waiting::facts(waiting, &deployment.holds));
     }
     match &deployment.rollback_target {
         Some(target) if deployment.retired_at.is_none() && deployment.rolling_back_to.is_none() => {
@@ -262,7 +280,8 @@ fn hold_fact(deployment: &DeploymentStatus, hold: &HoldStatus, now: &Zoned) -> (
         _ => hold::lift_one(&deployment.deployment, hold.cause),
     };
     let reason = without_the_rollouts(&hold.reason, deployment);
-    let text = format!("since {}{until}: {reason}; pipelines' releases wait; `{lift}`", moment(hold.since, now));
+    let by = hold.actor.as_ref().map(|actor| format!(" by {actor}")).unwrap_or_default();
+    let text = format!("since {}{until}{by}: {reason}; pipelines' releases wait; `{lift}`", moment(hold.since, now));
     ("on hold", text)
 }
 
@@ -270,24 +289,6 @@ fn hold_fact(deployment: &DeploymentStatus, hold: &HoldStatus, now: &Zoned) -> (
 fn without_the_rollouts<'h>(reason: &'h str, deployment: &DeploymentStatus) -> &'h str {
     let shown = deployment.rollout.as_ref().and_then(|rollout| text::given(rollout.reason.as_deref()?));
     shown.and_then(|shown| reason.strip_suffix(shown)?.strip_suffix(": ")).unwrap_or(reason)
-}
-
-/// Which rollout waits, for what, and what to do about it. Of `holds` a line of their own says more.
-fn waiting_facts(waiting: &WaitingStatus, holds: &[HoldStatus]) -> Vec<(&'static str, String)> {
-    let version = name(waiting.name());
-    if waiting.waits_for.is_empty() {
-        return vec![("waits", format!("{version}, its rollout is about to begin"))];
-    }
-    let fact = |(n, obstacle): (usize, &ObstacleStatus)| {
-        let next = obstacle.next.as_ref().map(|next| format!("; `{next}`")).unwrap_or_default();
-        let of = if n == 0 { format!("{version} is to be rolled out: ") } else { String::new() };
-        let what = match obstacle.kind == Some(ObstacleKind::Hold) && !holds.is_empty() {
-            true => "the deployment is on hold".to_owned(),
-            false => format!("{}{next}", obstacle.why),
-        };
-        (if n == 0 { "waits" } else { "" }, format!("{of}{what}"))
-    };
-    waiting.waits_for.iter().enumerate().map(fact).collect()
 }
 
 /// What there is to know of a rollout; `driven` says whether somebody drives it, so that its times will come.
@@ -322,6 +323,11 @@ fn rollout_facts(facts: &mut Vec<(&'static str, String)>, rollout: &RolloutStatu
     if let Some(end) = expected_end(rollout, now).filter(|_| driven && rollout.paused_since.is_none()) {
         let left = length(end.duration_since(now.timestamp()));
         facts.push(("ends", format!("about {} (in {left})", moment(end, now))));
+    }
+    if let Some(remaining) = rollout.remaining_ms.filter(|_| driven && rollout.live) {
+        let once = if rollout.paused_since.is_some() { "it is resumed" } else { "it goes on" };
+        let left = length(SignedDuration::from_millis(i64::try_from(remaining).unwrap_or(i64::MAX)));
+        facts.push(("ends", format!("{left} of steps remain once {once}")));
     }
     // What was said of a rollout that has ended well says nothing of how it stands.
     let told = |verdict: &&VerdictStatus| rollout.live || verdict.verdict == Verdict::Worse;
@@ -371,28 +377,6 @@ fn expected_end(rollout: &RolloutStatus, now: &Zoned) -> Option<Timestamp> {
     let due = next.due_at.checked_add(paused).ok()?.max(now.timestamp());
     let then = SignedDuration::from_millis(i64::try_from(next.then_ms).ok()?);
     due.checked_add(then).ok().map(|soonest| soonest.max(end))
-}
-
-/// Returns a verdict, with its glyph.
-pub(super) fn said(verdict: Verdict) -> String {
-    match verdict {
-        Verdict::NotWorse => format!("{GOOD} not worse"),
-        Verdict::Worse => format!("{BAD} worse"),
-        Verdict::Inconclusive => "? inconclusive".to_owned(),
-    }
-}
-
-/// Returns how a rollout stands, in some words.
-pub(super) fn rollout_in_words(rollout: &RolloutStatus) -> String {
-    let (glyph, words) = match rollout.phase {
-        RolloutPhase::Running | RolloutPhase::Paused => rollout_headline(rollout),
-        RolloutPhase::Completed => (GOOD, format!("{} complete", rolling(rollout))),
-        RolloutPhase::CameBack => (BAD, format!("{} came back", rolling(rollout))),
-        RolloutPhase::Aborted => (BAD, format!("{} aborted", rolling(rollout))),
-        RolloutPhase::Promoted => (GOOD, format!("{} promoted", rolling(rollout))),
-        RolloutPhase::Superseded => (IDLE, format!("{} superseded", rolling(rollout))),
-    };
-    format!("{glyph} {words}")
 }
 
 /// Errors of requests, with their share: `3 of 1,204 failed (0.25 %)`.
@@ -465,6 +449,9 @@ fn version_row(deployment: &DeploymentStatus, version: &VersionStatus, now: &Zon
     let (glyph, word) = phase(version.phase);
     let role = role(deployment, version);
     let weight = match version.weight_set == version.weight_applied {
+        _ if deployment.applied_unknown => {
+            Cell::styled(format!("{} (now unknown)", version.weight_set), style_of(BUSY))
+        }
         true => Cell::styled(
             version.weight_set.to_string(),
             if version.weight_set == Weight::ZERO { faint() } else { strong() },
@@ -495,6 +482,9 @@ fn style_of_phase(deployment: &DeploymentStatus, version: &VersionStatus) -> Sty
 
 /// What else there is to say about a version.
 fn remark(deployment: &DeploymentStatus, version: &VersionStatus, now: &Zoned) -> String {
+    if let Some(why) = &version.leaves_because {
+        return format!("is taken down: {why}");
+    }
     match version.phase {
         StackPhase::Failed => {
             let ago = version.failed_at.map(|at| format!("{} ago: ", age(at, now))).unwrap_or_default();

@@ -32,7 +32,7 @@ impl Cell {
     }
 }
 
-/// Returns a line a row, each column as wide as its widest cell, without blanks at the end.
+/// Returns one line per row, each column as wide as its widest cell, without blanks at the end.
 pub(crate) fn lines(rows: &[Vec<Cell>]) -> Vec<String> {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |column| rows.iter().filter_map(|row| row.get(column)).map(Cell::width).max().unwrap_or(0);

@@ -1,16 +1,28 @@
 //! What `verify` found, for eyes and pipes.
 
+use jiff::Zoned;
 use replay::answer::{Compared, Verified};
 
+use super::Render;
 use super::table::{self, Cell, paint};
 use super::words::{BAD, GOOD, WARN, column, count, faint, grouped, line, plain, style_of};
 
+impl Render for Verified {
+    fn eyes(&self, _: &Zoned, _: usize) -> String {
+        eyes(self)
+    }
+
+    fn lines(&self) -> String {
+        lines(self)
+    }
+}
+
 /// Returns what was found in a few lines, the verdict first.
-pub(crate) fn eyes(verified: &Verified) -> String {
+fn eyes(verified: &Verified) -> String {
     let (glyph, verdict) = match (&verified.bad, verified.ok) {
         (Some(bad), _) => (BAD, format!("damaged at offset {}: {}", bad.offset, plain(&bad.what))),
-        (None, false) => (BAD, "the log does not hold".to_owned()),
-        (None, true) => (GOOD, "every record holds".to_owned()),
+        (None, false) => (BAD, "the cache differs from the log".to_owned()),
+        (None, true) => (GOOD, "every record is intact".to_owned()),
     };
     let mut facts = vec![
         ("ledger", column(verified.ledger)),
@@ -54,7 +66,7 @@ fn cache(compared: &Compared) -> (&'static str, String) {
 }
 
 /// Returns what was found as lines, a name and a value each.
-pub(crate) fn lines(verified: &Verified) -> String {
+fn lines(verified: &Verified) -> String {
     let mut text = String::new();
     let mut fact = |name: &str, value: String| text.push_str(&line(&[name.to_owned(), value]));
     fact("ok", verified.ok.to_string());
@@ -92,7 +104,7 @@ mod tests {
     #[test]
     fn a_ledger_that_holds_says_so_first() {
         assert_snapshot!(bare(&eyes(&verified(|_| {}))), @r"
-✔ every record holds
+✔ every record is intact
   ledger        01900000-0000-7000-8000-000000000001
   records       48,212, of which 48,210 count
   do not count  1 duplicate, 1 stale

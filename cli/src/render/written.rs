@@ -1,14 +1,16 @@
 //! What a command made happen, or would in a dry run, for eyes and pipes.
 
-use api::wire::Answer;
+use api::wire::CommandAnswer;
+use jiff::Zoned;
 use serde::Serialize;
 
+use super::Render;
 use super::once;
 use super::table::{self, Cell, paint};
 use super::words::{BAD, BUSY, GOOD, column, faint, line, plain, style_of};
 
 /// The columns of [`lines`], for help texts.
-pub(crate) const COLUMNS: &str = "offset, commit, stream, type, summary, data; a line an event";
+pub(crate) const COLUMNS: &str = "offset, commit, stream, type, summary, data; one line per event";
 
 /// What happened, as JSON.
 #[derive(Serialize)]
@@ -17,15 +19,28 @@ pub(crate) struct Written<'a> {
     pub(crate) schema_version: u16,
     /// What happened.
     #[serde(flatten)]
-    pub(crate) answer: &'a Answer,
+    pub(crate) answer: &'a CommandAnswer,
+    /// Whether it would only happen.
+    #[serde(skip)]
+    pub(crate) dry_run: bool,
+}
+
+impl Render for Written<'_> {
+    fn eyes(&self, _: &Zoned, _: usize) -> String {
+        eyes(self.answer, self.dry_run)
+    }
+
+    fn lines(&self) -> String {
+        lines(self.answer)
+    }
 }
 
 /// Returns what happened, an event a line.
-pub(crate) fn eyes(answer: &Answer, dry_run: bool) -> String {
+fn eyes(answer: &CommandAnswer, dry_run: bool) -> String {
     if answer.events.is_empty() {
         return String::new();
     }
-    let glyph = if dry_run { BUSY } else { GOOD };
+    let glyph = if dry_run || answer.not_yet.is_some() { BUSY } else { GOOD };
     let rows: Vec<Vec<Cell>> = answer
         .events
         .iter()
@@ -42,7 +57,7 @@ pub(crate) fn eyes(answer: &Answer, dry_run: bool) -> String {
 }
 
 /// Returns what happened as lines, one an event.
-pub(crate) fn lines(answer: &Answer) -> String {
+fn lines(answer: &CommandAnswer) -> String {
     let of_event = |event: &api::wire::Happened| {
         line(&[
             column(answer.offset),
@@ -57,9 +72,12 @@ pub(crate) fn lines(answer: &Answer) -> String {
 }
 
 /// Returns what is said beside it: where it stands in the ledger, and what to know besides.
-pub(crate) fn talk(answer: &Answer, dry_run: bool) -> Vec<String> {
+pub(crate) fn talk(answer: &CommandAnswer, dry_run: bool) -> Vec<String> {
     let mut lines = Vec::new();
     match (answer.commit, answer.offset) {
+        _ if answer.events.is_empty() && answer.not_yet.is_some() => {
+            lines.push("asked for already: nothing was appended".to_owned());
+        }
         _ if answer.events.is_empty() => lines.push("already so: nothing was appended".to_owned()),
         _ if dry_run => lines.push("dry run: nothing was appended".to_owned()),
         (Some(commit), Some(offset)) => {
@@ -75,7 +93,7 @@ pub(crate) fn talk(answer: &Answer, dry_run: bool) -> Vec<String> {
     lines
 }
 
-/// Returns what nobody may miss, a line a note.
+/// Returns notes that must not be overlooked, one line each.
 pub(crate) fn loudly(notes: &[String]) -> String {
     notes.iter().map(|note| paint(&format!("{BAD} {}", plain(note)), style_of(BAD))).collect::<Vec<_>>().join("\n")
 }
@@ -93,7 +111,7 @@ mod tests {
     use super::super::examples::bare;
     use super::*;
 
-    fn answer(dry_run: bool) -> Answer {
+    fn answer(dry_run: bool) -> CommandAnswer {
         let id = "01900000-0000-7000-8000-000000000001";
         let place = |value| if dry_run { json!(null) } else { value };
         serde_json::from_value(json!({"commit": place(json!(id)), "offset": place(json!(31)), "events": [
@@ -120,8 +138,17 @@ note: the router has not confirmed the weights yet
     }
 
     #[test]
+    fn a_rollback_that_waits_for_its_target_is_shown_as_under_way() {
+        let answer =
+            CommandAnswer { not_yet: Some("1.0.0~2 gets all traffic once it is ready".to_owned()), ..answer(false) };
+        assert!(bare(&eyes(&answer, false)).starts_with(BUSY));
+        let again = CommandAnswer { events: vec![], notes: vec![], ..answer };
+        assert_eq!(talk(&again, false), ["asked for already: nothing was appended"]);
+    }
+
+    #[test]
     fn a_change_that_was_already_so_says_so() {
-        let answer = Answer { events: vec![], notes: vec![], ..answer(true) };
+        let answer = CommandAnswer { events: vec![], notes: vec![], ..answer(true) };
         assert_eq!(
             (eyes(&answer, false), talk(&answer, false)),
             (String::new(), vec!["already so: nothing was appended".into()])

@@ -5,18 +5,18 @@ use std::path::{Path, PathBuf};
 
 use api::document::{Document, Error, Item, Section};
 use ledger::log::kafka::reserved;
-use workers::proxy::TrustedProxies;
+use proxy::TrustedProxies;
 
 use super::kafka::{KEYS, Kafka, SECRETS, is_path};
 use super::{address, below, group};
-use crate::failure::{Failure, Outcome};
-use crate::place::Place;
+use crate::failure::{CommandResult, Failure};
+use crate::place::LedgerLocation;
 
 /// What a settings file says.
 #[derive(Clone, Debug, Default)]
 pub(super) struct File {
     pub(super) data: Option<PathBuf>,
-    pub(super) ledger: Option<Place>,
+    pub(super) ledger: Option<LedgerLocation>,
     pub(super) dev: Option<bool>,
     pub(super) listen: Option<SocketAddr>,
     pub(super) ci_secret_files: Vec<PathBuf>,
@@ -30,7 +30,7 @@ pub(super) struct File {
 
 impl File {
     /// Reads a settings file. What it names is named from its own folder.
-    pub(super) fn read(path: &Path) -> Outcome<Self> {
+    pub(super) fn read(path: &Path) -> CommandResult<Self> {
         let name = path.display().to_string();
         let text = std::fs::read_to_string(path)
             .map_err(|error| Failure::usage(format!("cannot read {name}: {error}; name the settings file")))?;
@@ -45,7 +45,7 @@ impl File {
         let path = |item: &Item<'_>| item.checked(|text| below(base, text));
         let file = Self {
             data: root.get("data").as_ref().and_then(path),
-            ledger: root.get("ledger").and_then(|item| item.checked(|text| Place::read(text, base))),
+            ledger: root.get("ledger").and_then(|item| item.checked(|text| LedgerLocation::read(text, base))),
             dev: root.get("dev").and_then(|item| item.boolean()),
             listen: root.get("listen").and_then(|item| item.checked(address)),
             ci_secret_files: (root.get("ci_secret_files").and_then(|item| item.list()))
@@ -66,7 +66,11 @@ impl File {
 }
 
 fn at_least_one(number: &usize) -> Result<(), String> {
-    if *number > 0 { Ok(()) } else { Err("with 0 nobody could come in; write at least 1, or leave it out".to_owned()) }
+    if *number > 0 {
+        Ok(())
+    } else {
+        Err("with 0 no connection would be accepted; write at least 1, or leave it out".to_owned())
+    }
 }
 
 fn kafka(mut section: Section<'_>, base: &Path) -> Kafka {
@@ -83,7 +87,7 @@ fn kafka(mut section: Section<'_>, base: &Path) -> Kafka {
     }
     for secret in SECRETS {
         let variable = secret.to_uppercase();
-        let next = format!("a secret is not written here; write {secret}_file, or set IONLEDGER_KAFKA_{variable}");
+        let next = format!("a secret may not be in this file; write {secret}_file, or set IONLEDGER_KAFKA_{variable}");
         section.refuse(secret, &next);
     }
     section.end();
@@ -99,7 +103,7 @@ fn choices(section: Section<'_>, before: &str, kafka: &mut Kafka) {
                 choices(inner, &format!("{name}."), kafka);
             }
         } else if let Some(why) = reserved(&name) {
-            let _ = item.wrong::<()>(format!("this is not to be chosen: {why}"));
+            let _ = item.wrong::<()>(format!("this cannot be set: {why}"));
         } else {
             kafka.client.extend(item.plain().map(|value| (name, value)));
         }

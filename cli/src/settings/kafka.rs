@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use api::document::nearest;
-use ledger::log::kafka::{Identity, Options, Sasl, Secret, Security, Tls};
+use ledger::log::kafka::{Identity, KafkaOptions, Sasl, Secret, Security, Tls};
 
 use super::called;
 
@@ -59,7 +59,7 @@ pub(super) fn from_environment(variables: impl Iterator<Item = (OsString, OsStri
         if value.is_empty() || is_of_kubernetes(name) {
             continue;
         }
-        let value = value.into_string().map_err(|_| format!("{PREFIX}{name} is no text; write it in UTF-8"))?;
+        let value = value.into_string().map_err(|_| format!("{PREFIX}{name} is not text; write it in UTF-8"))?;
         let lower = name.to_lowercase();
         if let Some(key) = KEYS.into_iter().chain(SECRETS).find(|key| *key == lower) {
             kafka.values.insert(key, value);
@@ -96,7 +96,7 @@ impl Kafka {
     }
 
     /// Returns what the log is opened with.
-    pub(super) fn options(self) -> Result<Options, String> {
+    pub(super) fn options(self) -> Result<KafkaOptions, String> {
         let protocol = self.get("protocol").unwrap_or("plaintext");
         let (is_tls, is_sasl) = match &*protocol.to_lowercase() {
             "plaintext" => (false, false),
@@ -114,7 +114,7 @@ impl Kafka {
         self.only_if(is_sasl, &of_sasl, "sasl_ssl or sasl_plaintext")?;
         let tls = if is_tls { Some(self.tls()?) } else { None };
         let sasl = if is_sasl { Some(self.sasl()?) } else { None };
-        Ok(Options { security: Security { tls, sasl }, client: self.client, ..Options::default() })
+        Ok(KafkaOptions { security: Security { tls, sasl }, client: self.client, ..KafkaOptions::default() })
     }
 
     /// Returns the files that hold secrets.
@@ -136,7 +136,7 @@ impl Kafka {
             None => Ok(()),
             Some(key) => {
                 let (key, protocol) = (called(key), called("protocol"));
-                Err(format!("{key} has no use with this protocol; set {protocol} to {protocols}, or leave it out"))
+                Err(format!("{key} is not used with this protocol; set {protocol} to {protocols}, or leave it out"))
             }
         }
     }

@@ -20,7 +20,7 @@ fn environment(variables: &[(&str, &str)]) -> Result<Kafka, String> {
     from_environment(variables.iter().map(|(name, value)| (OsString::from(name), OsString::from(value))))
 }
 
-fn options(text: &str, variables: &[(&str, &str)]) -> Result<Options, String> {
+fn options(text: &str, variables: &[(&str, &str)]) -> Result<KafkaOptions, String> {
     parse(text)?.kafka.overridden_by(environment(variables)?).options()
 }
 
@@ -81,14 +81,14 @@ fn what_means_nothing_is_refused_with_what_was_meant() {
     for (text, expected) in [
         ("ledgr = \"a\"", "ionledger.toml:1:1: ledgr: unknown key, did you mean `ledger`? known are"),
         ("[kafka]\nuser_name = \"a\"", "ionledger.toml:2:1: kafka.user_name: unknown key, did you mean"),
-        ("[kafka]\npassword = \"a\"", "kafka.password: a secret is not written here; write password_file, or set"),
-        ("[kafka.client]\nacks = 1", "kafka.client.acks: this is not to be chosen: what is acknowledged must lie"),
-        ("[kafka]\nclient.isolation.level = \"x\"", "kafka.client.isolation.level: this is not to be chosen: readers"),
-        ("[kafka.client]\n\"ssl.ca.location\" = \"x\"", "this is not to be chosen: write `ca_file`"),
-        ("ledger = \"redis://a:1\"", "ionledger.toml:1:10: ledger: `redis://a:1` names no ledger in Kafka"),
+        ("[kafka]\npassword = \"a\"", "kafka.password: a secret may not be in this file; write password_file, or set"),
+        ("[kafka.client]\nacks = 1", "kafka.client.acks: this cannot be set: what is acknowledged must lie"),
+        ("[kafka]\nclient.isolation.level = \"x\"", "kafka.client.isolation.level: this cannot be set: readers"),
+        ("[kafka.client]\n\"ssl.ca.location\" = \"x\"", "this cannot be set: write `ca_file`"),
+        ("ledger = \"redis://a:1\"", "ionledger.toml:1:10: ledger: `redis://a:1` does not name a ledger in Kafka"),
         ("listen = 7070", "ionledger.toml:1:10: listen: it is of type integer; write a text in quotes"),
         ("data = \"\"", "data: it is empty"),
-        ("dev = 1\nlisten = \"x\"", "ionledger.toml:2:10: listen: it is no address"),
+        ("dev = 1\nlisten = \"x\"", "ionledger.toml:2:10: listen: it is not an address"),
     ] {
         let refused = parse(text).unwrap_err();
         assert!(refused.contains(expected), "{text}: {refused}");
@@ -105,15 +105,18 @@ fn what_does_not_fit_together_is_refused_with_the_next_step() {
     let missing = "/nowhere/at/all.pem";
     for (values, expected) in [
         (&[("PROTOCOL", "tls")][..], "kafka.protocol (IONLEDGER_KAFKA_PROTOCOL): write plaintext, ssl,"),
-        (&[("CA_FILE", missing)], "kafka.ca_file (IONLEDGER_KAFKA_CA_FILE) has no use with this protocol; set"),
-        (&[("PROTOCOL", "ssl"), ("PASSWORD", "hush")], "kafka.password (IONLEDGER_KAFKA_PASSWORD) has no use"),
+        (&[("CA_FILE", missing)], "kafka.ca_file (IONLEDGER_KAFKA_CA_FILE) is not used with this protocol; set"),
+        (&[("PROTOCOL", "ssl"), ("PASSWORD", "hush")], "kafka.password (IONLEDGER_KAFKA_PASSWORD) is not used"),
         (&[("PROTOCOL", "ssl"), ("CA_FILE", missing)], "cannot read /nowhere/at/all.pem"),
         (
             &[("PROTOCOL", "ssl"), ("KEY_FILE", "/dev/null")],
             "kafka.certificate_file (IONLEDGER_KAFKA_CERTIFICATE_FILE)",
         ),
         (&[("PROTOCOL", "sasl_ssl")], "kafka.sasl_mechanism (IONLEDGER_KAFKA_SASL_MECHANISM) is missing"),
-        (&[("PROTOCOL", "sasl_ssl"), ("SASL_MECHANISM", "GSSAPI")], "`GSSAPI` is no mechanism that ionledger logs in"),
+        (
+            &[("PROTOCOL", "sasl_ssl"), ("SASL_MECHANISM", "GSSAPI")],
+            "`GSSAPI` is not a mechanism that ionledger logs in",
+        ),
         (
             &[("PROTOCOL", "sasl_ssl"), ("SASL_MECHANISM", "PLAIN"), ("USERNAME", "a")],
             "kafka.password_file (IONLEDGER_KAFKA_PASSWORD_FILE) is missing",

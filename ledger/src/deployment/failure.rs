@@ -2,14 +2,12 @@
 
 use std::time::Duration;
 
-use schemas::command::DeploymentOutcome;
-use schemas::{StackId, StackName, Timestamp, Version, stack};
+use schemas::{Backoff, StackId, StackName, Timestamp, Version, stack};
 use serde::{Deserialize, Serialize};
 
 use super::{Case, Deployment, Phase, Stack, retention};
-use crate::backoff::Backoff;
-use crate::decide::{Decision, Rejection};
-use crate::state::At;
+use crate::at::At;
+use crate::decision::{Decision, Rejection};
 
 /// A stack that nothing needs is given up when one of its places has failed to start this many times in a row.
 pub const FAILED_STARTS_MAX: u32 = 5;
@@ -57,6 +55,18 @@ pub fn may_give_up(deployment: &Deployment, stack: StackId) -> bool {
     retired || retention::needed(deployment, stack).is_none()
 }
 
+impl Deployment {
+    /// Returns the stack of `version` that failed last, as far as that is remembered, and why.
+    pub(super) fn last_failure_of(&self, version: &Version) -> Option<(StackName, &str)> {
+        let there =
+            self.stacks.values().filter_map(|stack| Some((&stack.version, stack.number, stack.failure.as_ref()?)));
+        let gone = self.failed.values().map(|failed| (&failed.version, failed.number, &failed.failure));
+        let of_version = there.chain(gone).filter(|(of, ..)| *of == version);
+        let (_, number, failure) = of_version.max_by_key(|(_, number, failure)| (failure.at, *number))?;
+        Some((StackName::new(version.clone(), number), &failure.reason))
+    }
+}
+
 impl Stack {
     /// Returns how often in a row the place `slot` lost its node, or got none, since a node was ready there for
     /// [`STEADY_AFTER`].
@@ -79,10 +89,13 @@ impl Stack {
         }
     }
 
-    /// Counts a failed start of a place, and keeps the first reason beside the last.
-    pub(super) fn count_failure(&mut self, slot: u16, reason: &str) {
+    /// Counts a failed start of a place, and keeps the first reason beside the last. How a node ended that `had_started`, and passed its
+    /// check, is not why the next ones do not start.
+    pub(super) fn count_failure(&mut self, slot: u16, reason: &str, had_started: bool) {
         *self.failed_starts.entry(slot).or_default() += 1;
-        self.first_failure.get_or_insert_with(|| reason.to_owned());
+        if !had_started {
+            self.first_failure.get_or_insert_with(|| reason.to_owned());
+        }
         self.last_failure = Some(reason.to_owned());
     }
 }
@@ -130,7 +143,7 @@ pub(super) fn forget(deployment: &mut Deployment, stack: StackId) {
 ///
 /// # Errors
 ///
-/// [`Rejection::Unknown`] without the release.
+/// [`Rejection::Unknown`] without the release, or for a stack that never was.
 pub(super) fn decide_dismiss(case: &Case<'_>, name: &StackName) -> Result<Decision, Rejection> {
     let Case { id, deployment, service, .. } = case;
     let version = &name.version;
@@ -143,21 +156,36 @@ pub(super) fn decide_dismiss(case: &Case<'_>, name: &StackName) -> Result<Decisi
     let here = deployment.stacks.iter().filter(|(_, stack)| failed(stack));
     let events: Vec<_> =
         gone.chain(here.map(|(stack, _)| *stack)).map(|stack| stack::Dismissed { stack }.into()).collect();
-    if events.is_empty() {
-        return Ok(Decision::nothing(format!("no stack of {id} {name} is shown as failed")));
+    if !events.is_empty() {
+        return Ok(Decision::on(case.stream(), events));
     }
-    Ok(Decision::on(case.stream(), events))
+    let known = known_failed(deployment);
+    let ever = deployment.numbers.get(version).copied().unwrap_or(1);
+    if name.number > ever && !deployment.stacks.values().any(|stack| stack.name() == *name) {
+        let next = known.unwrap_or_else(|| "no stack is shown as failed".to_owned());
+        return Err(Rejection::Unknown { what: format!("stack {id} {name}"), next });
+    }
+    let known = known.map(|known| format!("; {known}")).unwrap_or_default();
+    Ok(Decision::nothing(format!("no stack of {id} {name} is shown as failed{known}")))
+}
+
+/// Names the stacks that are shown as failed, if some are.
+fn known_failed(deployment: &Deployment) -> Option<String> {
+    let gone = deployment.failed.values().map(|failed| StackName::new(failed.version.clone(), failed.number));
+    let here = deployment.stacks.values().filter(|stack| stack.failure.is_some()).map(Stack::name);
+    let mut names: Vec<StackName> = gone.chain(here).collect();
+    names.sort();
+    let names: Vec<String> = names.iter().map(ToString::to_string).collect();
+    (!names.is_empty()).then(|| format!("shown as failed: {}", names.join(", ")))
 }
 
 /// Says whether the provisioner may call the stack failed: it did not start, or has failed too often and nothing needs
 /// it. One that a rollback waits for, or that has users, is tried for ever.
-pub(super) fn fits(case: &Case<'_>, id: StackId, stack: &Stack, outcome: &DeploymentOutcome) -> bool {
-    if !matches!(outcome, DeploymentOutcome::StackFailed { .. }) || !may_give_up(case.deployment, id) {
-        return false;
-    }
-    match stack.phase {
-        Phase::Starting => true,
-        Phase::Ready | Phase::Unhealthy => stack.is_spent(),
-        Phase::Failed { .. } | Phase::Collecting { .. } => false,
-    }
+pub(super) fn fits(case: &Case<'_>, id: StackId, stack: &Stack) -> bool {
+    may_give_up(case.deployment, id)
+        && match stack.phase {
+            Phase::Starting => true,
+            Phase::Ready | Phase::Unhealthy => stack.is_spent(),
+            Phase::Failed { .. } | Phase::Collecting { .. } => false,
+        }
 }

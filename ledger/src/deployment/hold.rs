@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use jiff::SignedDuration;
+use schemas::command;
 use schemas::hold::{self, Cause};
 use schemas::policy::HoldAfter;
 use schemas::{CommitId, DeploymentId, Event, StackId, StackName, Stream, Timestamp, Version, rollout, text, traffic};
@@ -13,8 +14,8 @@ use serde::{Deserialize, Serialize};
 
 use super::rejected::How;
 use super::{Case, Deployment, Waiting};
-use crate::decide::{Decision, Rejection};
-use crate::state::At;
+use crate::at::At;
+use crate::decision::{Decision, Rejection};
 
 /// How long a hold with an end lasts at most, in milliseconds: 52 weeks.
 pub const FOR_MS_MAX: u64 = 52 * 7 * 24 * 3_600_000;
@@ -56,11 +57,11 @@ impl Hold {
 /// Changes the deployment as an event of its hold says.
 pub(super) fn evolve(deployment: &mut Deployment, event: &hold::Event, at: &At) {
     match event {
-        hold::Event::Set(set) => {
-            let hold::Set { cause, reason, versions, until } = set.clone();
+        hold::Event::HoldSet(set) => {
+            let hold::HoldSet { cause, reason, versions, until } = set.clone();
             deployment.holds.insert(cause, Hold { reason, versions, since: at.time, commit: at.commit, until });
         }
-        hold::Event::Lifted(lifted) => drop(deployment.holds.remove(&lifted.cause)),
+        hold::Event::HoldLifted(lifted) => drop(deployment.holds.remove(&lifted.cause)),
     }
 }
 
@@ -77,10 +78,11 @@ pub fn against<'a>(deployment: &'a Deployment, waiting: &Waiting) -> impl Iterat
 /// # Errors
 ///
 /// [`Rejection::Invalid`] without a reason, or for a time that is too long.
-pub(super) fn decide_hold(case: &Case<'_>, for_ms: Option<u64>) -> Result<Decision, Rejection> {
+pub(super) fn decide_hold(case: &Case<'_>, asked: &command::Hold) -> Result<Decision, Rejection> {
+    let for_ms = asked.for_ms;
     let reason = case.by.reason.map(str::trim).filter(|reason| !reason.is_empty());
     let Some(reason) = reason else {
-        let why = "a hold needs a reason, which those who wait for it will read: add `--reason WHY`".to_owned();
+        let why = "a hold needs a reason, which those who wait for it will read; add `--reason WHY`".to_owned();
         return Err(Rejection::Invalid(why));
     };
     if for_ms.is_some_and(|ms| ms == 0 || ms > FOR_MS_MAX) {
@@ -93,7 +95,7 @@ pub(super) fn decide_hold(case: &Case<'_>, for_ms: Option<u64>) -> Result<Decisi
     if known.is_some_and(|known| known.reason == reason && known.until == until) {
         return Ok(Decision::nothing(format!("{} is {}", case.id, known.map(Hold::told).unwrap_or_default())));
     }
-    let set = hold::Set { cause: Cause::Asked, reason: reason.to_owned(), versions: vec![], until };
+    let set = hold::HoldSet { cause: Cause::Asked, reason: reason.to_owned(), versions: vec![], until };
     Ok(Decision::on(case.stream(), vec![set.into()]))
 }
 
@@ -102,7 +104,7 @@ pub(super) fn decide_hold(case: &Case<'_>, for_ms: Option<u64>) -> Result<Decisi
 pub fn beside(
     id: &DeploymentId,
     before: &Holds,
-    set: &hold::Set,
+    set: &hold::HoldSet,
     who: impl Fn(&Hold) -> Option<String>,
 ) -> Vec<String> {
     let by = |hold: &Hold| who(hold).map(|who| format!(", set by {who}")).unwrap_or_default();
@@ -131,7 +133,7 @@ pub(super) fn decide_lift(case: &Case<'_>, only: Option<Cause>) -> Result<Decisi
     }
     let reason = case.by.because(text::UNSAID);
     let lifted = holds.keys().filter(|cause| ends(cause));
-    let lifted = lifted.map(|cause| hold::Lifted { cause: *cause, reason: reason.clone() }.into()).collect();
+    let lifted = lifted.map(|cause| hold::HoldLifted { cause: *cause, reason: reason.clone() }.into()).collect();
     let mut decision = Decision::on(case.stream(), lifted);
     if !stay.is_empty() {
         decision.notes.extend(stays);
@@ -151,14 +153,14 @@ pub(super) fn decide_lift(case: &Case<'_>, only: Option<Cause>) -> Result<Decisi
 pub(super) fn decide_end(case: &Case<'_>, cause: Cause) -> Result<Decision, Rejection> {
     let hold = case.deployment.holds.get(&cause).filter(|hold| hold.is_over(case.now.time));
     hold.ok_or_else(|| Rejection::Outdated(format!("{} has no hold whose time is over", case.id)))?;
-    let lifted = hold::Lifted { cause, reason: "its time was over".to_owned() };
+    let lifted = hold::HoldLifted { cause, reason: "its time was over".to_owned() };
     Ok(Decision::on(case.stream(), vec![lifted.into()]))
 }
 
 /// The events that end every hold.
 pub(super) fn lifted(deployment: &Deployment, reason: &str) -> Vec<Event> {
     let causes = deployment.holds.keys();
-    causes.map(|cause| hold::Lifted { cause: *cause, reason: reason.to_owned() }.into()).collect()
+    causes.map(|cause| hold::HoldLifted { cause: *cause, reason: reason.to_owned() }.into()).collect()
 }
 
 /// The event that ends a rollback's hold because `version` fixes what was rolled back, if it does.
@@ -166,7 +168,7 @@ pub(super) fn lifted_by_fix(case: &Case<'_>, version: &Version) -> Option<Event>
     let fixed = case.service.releases.get(version)?.recorded.fixes.as_ref()?;
     let hold = case.deployment.holds.get(&Cause::Rollback)?;
     let reason = format!("{version} fixes {fixed}");
-    hold.versions.contains(fixed).then(|| hold::Lifted { cause: Cause::Rollback, reason }.into())
+    hold.versions.contains(fixed).then(|| hold::HoldLifted { cause: Cause::Rollback, reason }.into())
 }
 
 /// Checks that a pipeline may give `version` traffic at once: not while there is a hold that the release does not end.
@@ -209,7 +211,21 @@ pub fn lift(id: &DeploymentId) -> String {
 
 /// Adds to a decision that takes users back the hold that follows from it: a person's by default, by the policy that of every
 /// other, or of none.
-pub(super) fn after_going_back(case: &Case<'_>, mut decision: Decision) -> Decision {
+pub(super) fn after_going_back(case: &Case<'_>, decision: Decision) -> Decision {
+    after(case, decision, None)
+}
+
+/// Adds to a person's or the judge's rollback the hold that follows from it. Whoever rolls back what the judge has rolled back
+/// already wants it held all the same.
+pub(super) fn after_rollback(case: &Case<'_>, decision: Decision) -> Decision {
+    let again = went_back_before(case.deployment).filter(|_| decision.events.is_empty());
+    after(case, decision, again)
+}
+
+/// What a decision goes back from, and what happened to it, in words.
+type Left = (Vec<StackName>, &'static str);
+
+fn after(case: &Case<'_>, mut decision: Decision, again: Option<Left>) -> Decision {
     let definition = case.service.definition.as_ref();
     let wanted = match definition.map(|definition| definition.policy.rollout.hold_after).unwrap_or_default() {
         HoldAfter::Never => false,
@@ -217,22 +233,21 @@ pub(super) fn after_going_back(case: &Case<'_>, mut decision: Decision) -> Decis
         HoldAfter::Rollback => case.by.is_person(),
     };
     let back = decision.events.iter().find_map(|(_, event)| went_back(case, event));
-    // Whoever rolls back what the judge has rolled back already wants it held all the same.
-    let again = || went_back_before(case.deployment).filter(|_| decision.events.is_empty());
-    if let Some((left, what)) = back.or_else(again).filter(|_| wanted) {
+    if let Some((left, what)) = back.or(again).filter(|_| wanted) {
         let names: Vec<String> = left.iter().map(ToString::to_string).collect();
         let mut versions: Vec<Version> = left.into_iter().map(|name| name.version).collect();
         versions.dedup();
+        let what = if names.len() > 1 { what.replacen("was ", "were ", 1) } else { what.to_owned() };
         let names = if names.is_empty() { "it".to_owned() } else { names.join(" and ") };
         let reason = text::tidy(&case.by.and_because(&format!("{names} {what}")));
-        let set = hold::Set { cause: Cause::Rollback, reason, versions, until: None };
+        let set = hold::HoldSet { cause: Cause::Rollback, reason, versions, until: None };
         decision.events.push((case.stream(), set.into()));
     }
     decision
 }
 
 /// Returns what the last rollback went back from, if no hold follows from it yet.
-fn went_back_before(deployment: &Deployment) -> Option<(Vec<StackName>, &'static str)> {
+fn went_back_before(deployment: &Deployment) -> Option<Left> {
     let last = deployment.traffic.rejected.iter().rev().find(|rejected| rejected.how == How::RolledBack)?;
     let is_held = deployment.holds.contains_key(&Cause::Rollback);
     (!is_held).then(|| (vec![StackName::new(last.version.clone(), last.number)], ROLLED_BACK))
@@ -241,7 +256,7 @@ fn went_back_before(deployment: &Deployment) -> Option<(Vec<StackName>, &'static
 const ROLLED_BACK: &str = "was rolled back";
 
 /// Returns the stacks that an event takes users back from, and what happened to them, in words.
-fn went_back(case: &Case<'_>, event: &Event) -> Option<(Vec<StackName>, &'static str)> {
+fn went_back(case: &Case<'_>, event: &Event) -> Option<Left> {
     let names = |stacks: &[StackId]| {
         let mut names: Vec<StackName> = stacks.iter().filter_map(|stack| case.deployment.name_of(*stack)).collect();
         names.dedup();
@@ -259,6 +274,6 @@ fn went_back(case: &Case<'_>, event: &Event) -> Option<(Vec<StackName>, &'static
 
 /// Says whether a decision puts the deployment on hold, or it is.
 pub(super) fn holds_after(case: &Case<'_>, decision: &Decision) -> bool {
-    let sets = |(_, event): &(Stream, Event)| matches!(event, Event::Hold(hold::Event::Set(_)));
+    let sets = |(_, event): &(Stream, Event)| matches!(event, Event::Hold(hold::Event::HoldSet(_)));
     !case.deployment.holds.is_empty() || decision.events.iter().any(sets)
 }

@@ -6,8 +6,8 @@ use schemas::run::Capacity;
 use schemas::service::Definition;
 use schemas::{StackId, StackName, Stream, Version, Weight, stack};
 
-use super::{Case, Deployment, Phase, Stack, hold, waiting};
-use crate::decide::{self, Decision, Rejection};
+use super::{Case, Deployment, Phase, Stack, hold, plan, rejected, waiting};
+use crate::decision::{Decision, Rejection};
 use crate::service::Release;
 
 /// Decides `new`: none if the version has a stack that is starting or was ready, and the rollout asked for is that
@@ -34,21 +34,20 @@ pub(super) fn decide_new(
     });
     if let Some((standing, stack)) = standing {
         let Some((asked, plan)) = asked.zip(making.then_roll) else {
-            return Ok(Decision::nothing(format!("{id} {version} already has a stack")));
+            return Ok(Decision::nothing_for(*standing, format!("{id} {version} already has a stack")));
         };
         return match stacks.find(|(stack, _)| rolls(deployment, **stack, &plan)) {
             None => roll_standing(case, (*standing, stack), making.definition, (asked, plan), again),
-            Some((_, stack)) => {
-                let nothing =
-                    Decision::nothing(format!("{id} {} is rolled out, or waits to be, as asked", stack.name()));
-                Ok(waiting::noted(case, nothing))
+            Some((rolled, stack)) => {
+                let note = format!("{id} {} is rolled out, or waits to be, as asked", stack.name());
+                Ok(waiting::noted(case, Decision::nothing_for(*rolled, note)))
             }
         };
     }
     case.make(making, version, asked, again)
 }
 
-/// Decides that a stack which is there is rolled out, as one that is made for it would be.
+/// Decides that a stack which is there is rolled out, in the same way as a stack that is made for the rollout.
 fn roll_standing(
     case: &Case<'_>,
     (stack, standing): (StackId, &Stack),
@@ -64,24 +63,25 @@ fn roll_standing(
     let weight = deployment.traffic.set_weight(stack);
     if weight > Weight::ZERO {
         return Err(Rejection::Invalid(format!(
-            "{id} {name} has {weight} of the traffic already, and a rollout begins from none; `ionledger traffic {} {name} 100{}` \
-             gives it all",
+            "{id} {name} has {weight} of the traffic already, and a rollout begins at 0 %; `ionledger traffic {} \
+             {name} 100{}` gives it all",
             id.service,
             id.env_flag()
         )));
     }
     case.check_again(name.clone(), stack, again)?;
-    let baked = decide::bake_note(asked, &plan, &definition.policy);
+    let baked = plan::bake_note(asked, &plan, &definition.policy);
     let fixed = hold::lifted_by_fix(case, &name.version);
     let events = waiting::request(case, stack, &name, plan)?.into_iter().chain(fixed);
     let mut decision = Decision::on(case.stream(), events.collect()).requiring(Stream::Service(id.service.clone()));
+    decision.stack = Some(stack);
     decision.notes.push(format!("{name} already has a stack, and that one is rolled out"));
     decision.notes.extend(baked);
     Ok(waiting::noted(case, decision))
 }
 
-/// Decides `renew`: another stack of a release that has one; none if such a one is starting, to be rolled out the same way.
-/// Without a version it is the one that users are on.
+/// Decides `renew`: another stack of a release that has one. If one is starting already and will be rolled out in the same way,
+/// nothing is decided. Without a version, the release is the one that users are on.
 ///
 /// # Errors
 ///
@@ -104,8 +104,8 @@ pub(super) fn decide_renew(
         let wanted = stack.version == *version && stack.capacity == making.definition.capacity;
         fresh && wanted && plan_of(**id).map(|waiting| &waiting.plan) == making.then_roll.as_ref()
     };
-    if let Some((_, stack)) = case.deployment.stacks.iter().find(is_it) {
-        return Ok(Decision::nothing(format!("{} {} is starting already", case.id, stack.name())));
+    if let Some((renewed, stack)) = case.deployment.stacks.iter().find(is_it) {
+        return Ok(Decision::nothing_for(*renewed, format!("{} {} is starting already", case.id, stack.name())));
     }
     case.make(making, version, asked, again)
 }
@@ -119,13 +119,27 @@ fn serving_version<'a>(case: &Case<'a>) -> Result<&'a Version, Rejection> {
     versions.dedup();
     match versions[..] {
         [only] => Ok(only),
-        [] => Err(Rejection::Invalid(format!("{} has no users; name the version to renew", case.id))),
+        [] if deployment.stacks.values().any(|stack| !stack.retired) => {
+            Err(Rejection::Invalid(format!("{} has no users; name the version to renew", case.id)))
+        }
+        [] => {
+            let version = to_start(case).map_or("VERSION", Version::as_str);
+            let new = format!("ionledger new {} {version}{}", case.id.service, case.id.env_flag());
+            Err(Rejection::Invalid(format!("{} has no running version to renew; start it with `{new}`", case.id)))
+        }
         _ => {
             let versions: Vec<&str> = versions.into_iter().map(Version::as_str).collect();
             let versions = versions.join(" and ");
             Err(Rejection::Invalid(format!("users of {} are on {versions}; name the version to renew", case.id)))
         }
     }
+}
+
+/// Returns the version to start with where nothing runs: the last that had all traffic, else the newest; none that is rejected.
+fn to_start<'a>(case: &Case<'a>) -> Option<&'a Version> {
+    let stands = |version: &&Version| rejected::of_version(case.deployment, version).is_none();
+    let held = case.deployment.traffic.holders.iter().rev().map(|holder| &holder.version).find(stands);
+    held.or_else(|| case.service.newest().filter(stands))
 }
 
 /// What a new stack is made of.
@@ -148,7 +162,7 @@ impl<'a> Case<'a> {
             release.ok_or_else(|| Rejection::unknown_release(&id.service, version, service.releases.keys()))?;
         let definition = service.definition.as_ref();
         let definition = definition.ok_or_else(|| Rejection::unknown_service(&id.service, []))?;
-        let then_roll = asked.map(|asked| decide::plan(asked, &definition.policy)).transpose()?;
+        let then_roll = asked.map(|asked| plan::plan(asked, &definition.policy)).transpose()?;
         Ok(Making { release, definition, then_roll })
     }
 
@@ -170,7 +184,7 @@ impl<'a> Case<'a> {
             self.check_version_again(version, again)?;
         }
         let baked = asked.zip(then_roll.as_ref());
-        let baked = baked.and_then(|(asked, plan)| decide::bake_note(asked, plan, &definition.policy));
+        let baked = baked.and_then(|(asked, plan)| plan::bake_note(asked, plan, &definition.policy));
         let stack: StackId = self.now.commit.into();
         let requested = self.requested(release, definition.capacity);
         let name = StackName::new(version.clone(), requested.number);

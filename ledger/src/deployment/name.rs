@@ -8,7 +8,7 @@ use std::cmp::Reverse;
 use schemas::{StackId, StackName, Version, Weight};
 
 use super::{Case, Deployment, Phase, Stack};
-use crate::decide::Rejection;
+use crate::decision::Rejection;
 
 impl Stack {
     /// Returns its name.
@@ -26,6 +26,31 @@ impl Deployment {
     /// Returns the name of `stack`, of as many as [`Deployment::version_of`] knows.
     pub fn name_of(&self, stack: StackId) -> Option<StackName> {
         self.known(stack).map(|(version, number)| StackName::new(version.clone(), number))
+    }
+
+    /// Returns the name of `stack` for people to read: also of one that is gone and was rolled out last, is held against
+    /// something, or whose rollout was dropped. No decision rests on it.
+    pub fn remembered_name(&self, stack: StackId) -> Option<StackName> {
+        let rollout = || {
+            let rollout = self.rollout.as_ref()?;
+            let names = rollout.names.as_ref()?;
+            let canary = (stack == rollout.canary).then(|| names.canary.clone());
+            canary.or_else(|| (stack == rollout.baseline).then(|| names.baseline.clone()))
+        };
+        let rejected = || {
+            let found = self.traffic.rejected.iter().find(|rejected| rejected.stack == stack)?;
+            Some(StackName::new(found.version.clone(), found.number))
+        };
+        let dropped = || {
+            let found = self.dropped.iter().find(|dropped| dropped.stack == stack)?;
+            Some(StackName::new(found.version.clone(), found.number))
+        };
+        self.name_of(stack).or_else(rollout).or_else(rejected).or_else(dropped)
+    }
+
+    /// Returns the same in words: of a stack that nobody remembers, that it is gone.
+    pub fn told_name(&self, stack: StackId) -> String {
+        self.remembered_name(stack).map_or("a gone stack".to_owned(), |name| name.to_string())
     }
 
     fn known(&self, stack: StackId) -> Option<(&Version, u32)> {
@@ -115,24 +140,25 @@ impl Case<'_> {
         if !self.service.releases.contains_key(version) {
             return Err(Rejection::unknown_release(service, version, self.service.releases.keys()));
         }
-        let why = self.no_stack(name);
-        Err(Rejection::NotReady { deployment: deployment(), version: name.clone(), why })
+        let (why, next) = self.no_stack(name);
+        Err(Rejection::NotReady { deployment: deployment(), version: name.clone(), why: why.into(), next: next.into() })
     }
 
     /// Says why there is no stack of a name, and what to do.
-    fn no_stack(&self, name: &StackName) -> String {
+    fn no_stack(&self, name: &StackName) -> (&'static str, String) {
         let (version, arguments) = (&name.version, &self.id.service);
         let env = self.id.env_flag();
         let collecting = self.deployment.stacks.values().any(|stack| name.means(&stack.version, stack.number));
         let what = if collecting { "its stack is being taken down" } else { "it has no stack" };
         let mut others: Vec<StackName> = self.deployment.live_of(version).map(|(_, stack)| stack.name()).collect();
         others.sort();
-        match others.is_empty() {
-            true => format!("{what}; make one with `ionledger new {arguments} {version}{env}`"),
+        let next = match others.is_empty() {
+            true => format!("make one with `ionledger new {arguments} {version}{env}`"),
             false => {
                 let others: Vec<String> = others.iter().map(ToString::to_string).collect();
-                format!("{what}; the stacks of that version are {}", others.join(", "))
+                format!("the stacks of that version are {}", others.join(", "))
             }
-        }
+        };
+        (what, next)
     }
 }

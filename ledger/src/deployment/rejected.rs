@@ -10,7 +10,7 @@ use schemas::{Event, StackId, StackName, Timestamp, Version, Weight, Weights, te
 use serde::{Deserialize, Serialize};
 
 use super::{Case, Deployment};
-use crate::decide::Rejection;
+use crate::decision::Rejection;
 
 /// How many marks of stacks that are gone are kept; beyond it the oldest is forgotten.
 const GONE_MAX: usize = 100;
@@ -44,7 +44,7 @@ pub enum How {
     RolledBack,
     /// Somebody gave its traffic to an older release.
     Left,
-    /// Its rollout was aborted. People abort because a plan was wrong, so it may be tried again without a word.
+    /// Its rollout was aborted. People abort because a plan was wrong, so it may be tried again without a warning.
     Aborted,
 }
 

@@ -4,9 +4,9 @@ use jiff::SignedDuration;
 use schemas::policy::RetentionPolicy;
 use schemas::{StackId, Stream, Timestamp, Weight, retention};
 
-use super::{Case, Deployment, Phase, failure};
-use crate::decide::{Decision, Rejection};
-use crate::state::At;
+use super::{Case, Deployment, Phase, Stack, failure, waiting};
+use crate::at::At;
+use crate::decision::{Decision, Rejection};
 
 /// The reason to take a stack down that rests on the clock alone: it was unused for the policy's time.
 pub const BY_AGE: &str = "it was unused for the policy's time";
@@ -29,12 +29,12 @@ pub(super) fn evolve(deployment: &mut Deployment, event: &retention::Event, at: 
 
 /// Says why `stack` may not be taken down, if it may not.
 ///
-/// It is needed, starts, or its rollout waits.
+/// It is needed, its rollout waits, or it starts and no rollout of it was dropped.
 pub fn in_use(deployment: &Deployment, stack: StackId) -> Option<&'static str> {
     let found = deployment.stacks.get(&stack)?;
     if let Some(why) = needed(deployment, stack) {
         Some(why)
-    } else if found.phase == Phase::Starting {
+    } else if found.phase == Phase::Starting && !found.dropped {
         Some("it is starting")
     } else if deployment.waiting.as_ref().is_some_and(|waiting| waiting.stack == stack) {
         Some("its rollout waits")
@@ -67,10 +67,39 @@ pub fn needed(deployment: &Deployment, stack: StackId) -> Option<&'static str> {
     }
 }
 
+/// Says why `stack`, which is not being taken down yet, goes at once and not for its age: its rollout was dropped, and nothing
+/// else needs it.
+pub fn leaves(deployment: &Deployment, stack: StackId) -> Option<&'static str> {
+    let found = deployment.stacks.get(&stack).filter(|found| found.dropped && found.may_serve())?;
+    (!found.retired && in_use(deployment, stack).is_none()).then_some(DROPPED)
+}
+
+/// Why a stack goes whose rollout was dropped.
+const DROPPED: &str = "its rollout was dropped";
+
+/// Adds to a decision which stacks go because it drops their rollout, and how there is another one.
+pub(super) fn noted(case: &Case<'_>, mut decision: Decision) -> Decision {
+    if decision.events.is_empty() {
+        return decision;
+    }
+    let after = waiting::after(case, &decision);
+    let leaving = after.stacks.iter().filter(|(id, _)| leaves(&after, **id).is_some());
+    for (id, stack) in leaving.filter(|(id, _)| leaves(case.deployment, **id).is_none()) {
+        // `new` makes none where another stack of the version stays.
+        let stays = |(other, found): (&StackId, &Stack)| {
+            other != id && found.version == stack.version && found.may_serve() && leaves(&after, *other).is_none()
+        };
+        let make = if after.stacks.iter().any(stays) { "renew" } else { "new" };
+        let new = format!("ionledger {make} {} {}{}", case.id.service, stack.version, case.id.env_flag());
+        decision.notes.push(format!("{} is taken down: {DROPPED}; `{new}` makes another", stack.name()));
+    }
+    decision
+}
+
 /// Returns when `stack` is to be taken down, and why: `None` while it is in use or being taken down already.
 ///
-/// A failed stack, one whose rollout was dropped, and every stack that was retired go at once. An unused one goes after the
-/// policy's time, or earlier if more than the policy's number are kept warm and it is the longest unused.
+/// A failed stack, one whose rollout was dropped, also while it starts, and every stack that was retired go at once. An unused
+/// one goes after the policy's time, or earlier if more than the policy's number are kept warm and it is the longest unused.
 pub fn due(deployment: &Deployment, stack: StackId, policy: &RetentionPolicy) -> Option<(Timestamp, &'static str)> {
     let found = deployment.stacks.get(&stack)?;
     if in_use(deployment, stack).is_some() {
@@ -84,9 +113,10 @@ pub fn due(deployment: &Deployment, stack: StackId, policy: &RetentionPolicy) ->
         };
     }
     match found.phase {
-        Phase::Collecting { .. } | Phase::Starting => None,
+        Phase::Collecting { .. } => None,
         Phase::Failed { .. } => Some((since, "it failed")),
-        Phase::Ready | Phase::Unhealthy if found.dropped => Some((since, "its rollout was dropped")),
+        Phase::Starting | Phase::Ready | Phase::Unhealthy if found.dropped => Some((since, DROPPED)),
+        Phase::Starting => None,
         Phase::Ready | Phase::Unhealthy => {
             let later =
                 |id: StackId, other: &super::Stack| other.unused_since.is_some_and(|at| (at, id) > (since, stack));

@@ -7,8 +7,8 @@ use schemas::judgement::{Counted, Judged, Verdict};
 use schemas::traffic::{self, Purpose};
 use schemas::{DeploymentId, Event, Probed, RolloutId, StackId, Stream, Version, Weights, rollout, text};
 
-use super::{Case, Deployment, Phase, Rollout, Stack, rejected, stranded, waiting};
-use crate::decide::{Decision, Rejection};
+use super::{Case, Deployment, Phase, Rollout, Stack, rejected, served, stranded, waiting};
+use crate::decision::{Decision, Rejection};
 
 /// Where a rollback goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,7 +70,7 @@ pub fn target_by(deployment: &Deployment, probed: &Probed, past: bool) -> Option
             gone = gone.or(Some(version));
             continue;
         };
-        let failure = failure(deployment, probed, stack);
+        let failure = probed.failure(stack).map(str::to_owned);
         if *phase == Phase::Ready && failure.is_none() {
             return Some(Target::Warm { stack, passed_over: stacks(&unfit) });
         }
@@ -81,17 +81,29 @@ pub fn target_by(deployment: &Deployment, probed: &Probed, past: bool) -> Option
     }
     let (stack, failure) = unfit.first()?.clone();
     let passing = unfit.iter().position(|(stack, failure)| failure.is_none() && probed.has_passed(*stack));
+    let users_pass = self::failure(deployment, probed, stack).is_some();
     Some(match (failure, passing, gone) {
         // Fewer nodes than must be are better than none.
         (Some(_), Some(n), _) => Target::Warm { stack: unfit[n].0, passed_over: stacks(&unfit[..n]) },
-        (Some(why), None, _) => Target::Failing { stack, why },
-        (None, _, Some(version)) if live(deployment).is_none() => Target::Gone { version, passed_over: stacks(&unfit) },
-        (None, ..) => Target::Warm { stack, passed_over: vec![] },
+        (Some(why), None, _) if users_pass => Target::Failing { stack, why },
+        (_, _, Some(version)) if live(deployment).is_none() => Target::Gone { version, passed_over: stacks(&unfit) },
+        _ => Target::Warm { stack, passed_over: vec![] },
     })
 }
 
 fn stacks(unfit: &[(StackId, Option<String>)]) -> Vec<StackId> {
     unfit.iter().map(|(stack, _)| *stack).collect()
+}
+
+/// Says which stacks a rollback goes past, and why, by what `probed` and the ledger know of them: none if it goes past none.
+pub fn told_passed_over(deployment: &Deployment, passed_over: &[StackId], probed: &Probed) -> Option<String> {
+    let one = |stack: &StackId| {
+        let known = || deployment.stacks.get(stack).map_or("its stack is gone".to_owned(), Stack::trouble);
+        let said = probed.failure(*stack).map_or_else(known, str::to_owned);
+        format!("{}, which does not pass ({})", deployment.told_name(*stack), stranded::why(deployment, *stack, &said))
+    };
+    let told: Vec<String> = passed_over.iter().map(one).collect();
+    (!told.is_empty()).then(|| format!("it goes past {}", told.join(", and past ")))
 }
 
 /// Returns why users must not be moved to `to`: none of its nodes passes, and one of a stack they would be moved from does.
@@ -125,10 +137,19 @@ pub(super) fn live(deployment: &Deployment) -> Option<&Rollout> {
     deployment.rollout.as_ref().filter(|rollout| rollout.is_live())
 }
 
-/// Returns the stacks that a rollback leaves: the one with all traffic, and the canary.
+/// Returns the stacks that a rollback leaves: the one with all traffic, or of several that share it by hand the youngest, where
+/// another of them may be gone back to; and the canary.
 fn left(deployment: &Deployment) -> Vec<StackId> {
-    let present = deployment.traffic.set.as_ref().and_then(|set| set.weights.sole());
-    present.into_iter().chain(live(deployment).map(|rollout| rollout.canary)).collect()
+    let live = live(deployment);
+    let serving = deployment.traffic.set.iter().flat_map(|set| set.weights.iter()).map(|(stack, _)| stack);
+    let asked_at = |stack: &StackId| deployment.stacks.get(stack).map(|stack| stack.requested_at);
+    let serving: Vec<StackId> = serving.collect();
+    let youngest = serving.iter().copied().max_by_key(|stack| (asked_at(stack), *stack));
+    let held_all = |stack: &StackId| deployment.traffic.holders.iter().any(|holder| holder.stack == *stack);
+    let may_be = |stack: &StackId| held_all(stack) && rejected::own(deployment, *stack).is_none();
+    let others: Vec<StackId> = serving.into_iter().filter(|stack| Some(*stack) != youngest).collect();
+    let leaves = others.is_empty() || (live.is_none() && others.iter().any(may_be));
+    youngest.filter(|_| leaves).into_iter().chain(live.map(|rollout| rollout.canary)).collect()
 }
 
 /// A stack that held all traffic, and its version: where the stack is gone, that is deployed again.
@@ -179,8 +200,8 @@ pub(super) fn decide(case: &Case<'_>, unready: bool) -> Result<Decision, Rejecti
         false => target_by(deployment, case.probed, case.goes_past()),
     };
     let overrules = unready && matches!(target, Some(Target::Warm { .. }));
-    if let Some(note) = done_already(case, overrules) {
-        return Ok(told_of_stranded(case, Decision::nothing(note)));
+    if let Some(decision) = done_already(case, target.as_ref(), overrules) {
+        return Ok(decision);
     }
     let reason = &case.by.because(text::UNSAID);
     let decision = match target {
@@ -198,21 +219,32 @@ pub(super) fn decide(case: &Case<'_>, unready: bool) -> Result<Decision, Rejecti
         Some(Target::Failing { stack, why }) => start_again(case, stack, &why, reason),
         Some(Target::Gone { version, passed_over }) => {
             let mut decision = deploy_again(case, &version, None, passed_over, reason)?;
-            decision.notes.push(format!(
-                "the rollback target {version} is gone; it is deployed again and gets all traffic once it is ready. \
-                 A longer retention.warm_for in the policy of {} would have kept it",
-                case.id.service
-            ));
+            decision.notes.push(told_gone(case, &version));
             Ok(decision)
         }
     };
     decision.map(|decision| told_of_stranded(case, decision))
 }
 
+/// Says that a rollback deploys its target again, and what would have spared that: a longer time that it is kept warm for, unless
+/// a stack of it is known to have failed.
+fn told_gone(case: &Case<'_>, version: &Version) -> String {
+    let again = "it is deployed again and gets all traffic once it is ready";
+    if let Some((name, why)) = case.deployment.last_failure_of(version) {
+        return format!("the rollback target {version} is gone: {name} failed ({why}); {again}");
+    }
+    let service = &case.id.service;
+    format!(
+        "the rollback target {version} is gone; {again}. A longer retention.warm_for in the policy of {service} would have \
+         kept it"
+    )
+}
+
 /// Adds to the answer of a rollback whose target is yet to be ready which users it leaves on a stack that does not pass, and
 /// the command that moves them: it does not move them to what it goes back from.
 fn told_of_stranded(case: &Case<'_>, mut decision: Decision) -> Decision {
     let after = waiting::after(case, &decision);
+    decision.not_yet = not_yet(&after);
     if after.traffic.awaited.is_some() {
         let stranded = stranded::stranded(&after, case.id, case.probed);
         decision.notes.extend(stranded.iter().map(|stranded| stranded::told(&after, stranded)));
@@ -220,31 +252,89 @@ fn told_of_stranded(case: &Case<'_>, mut decision: Decision) -> Decision {
     decision
 }
 
-/// Says that a rollback was the last thing that happened to the weights, or that one waits for its target and this one does
-/// not overrule that.
-fn done_already(case: &Case<'_>, overrules: bool) -> Option<String> {
+/// Says why a rollback has not moved users yet, and where they are: none if no rollback waits for its target.
+pub fn not_yet(deployment: &Deployment) -> Option<String> {
+    let target = deployment.stacks.get(&deployment.traffic.awaited?)?;
+    let (name, so_far, users) = (target.name(), target.progress(), served::named(deployment));
+    Some(format!("{name} gets all traffic once it is ready, by now {so_far}; users stay on {users}"))
+}
+
+/// Decides nothing where a rollback was the last thing that happened to the weights and another to `target` would not help, or
+/// where one waits for its target and this one does not overrule that.
+fn done_already(case: &Case<'_>, target: Option<&Target>, overrules: bool) -> Option<Decision> {
     let (deployment, id) = (case.deployment, case.id);
-    let back = deployment.traffic.set.as_ref().is_some_and(|set| set.purpose == Purpose::Rollback);
-    let awaited = deployment.traffic.awaited.and_then(|stack| deployment.stacks.get(&stack));
-    match awaited {
+    let back = deployment.traffic.set.as_ref().filter(|set| set.purpose == Purpose::Rollback);
+    let back = back.and_then(|set| set.weights.sole());
+    let awaited = deployment.traffic.awaited.and_then(|stack| Some((stack, deployment.stacks.get(&stack)?)));
+    let helps = |back| overrules && fails(deployment, case.probed, back);
+    match (awaited, back) {
         _ if live(deployment).is_some() => None,
-        Some(stack) if !overrules => {
+        (Some((to, stack)), _) if !overrules => {
             let (name, so_far) = (stack.name(), stack.progress());
             let unready = unready(deployment, id);
             let unready = unready.map(|next| format!("; `{next}` sends all traffic there now")).unwrap_or_default();
-            Some(format!(
+            let note = format!(
                 "{id} is being rolled back already: {name} gets all traffic once it is ready; by now {so_far}{unready}"
-            ))
+            );
+            Some(told_of_stranded(case, Decision::nothing_for(to, note)))
         }
-        None if back => Some(format!("{id} is rolled back already; `ionledger traffic` goes further back")),
+        (None, Some(to)) if is_settled(deployment, case.probed, target) && !helps(to) => {
+            let mut decision = Decision::nothing_for(to, further_back(case, target));
+            decision.not_yet = unhelped(deployment, id, case.probed);
+            Some(decision)
+        }
         _ => None,
     }
 }
 
-/// Returns the command that overrules a rollback which waits for its target, where there is a stack that it would go to.
+/// Says whether a rollback was the last thing that happened to the weights and another one to `target` changes nothing: users are
+/// on a stack that has a passing node, or would get no better one.
+pub fn is_settled(deployment: &Deployment, probed: &Probed, target: Option<&Target>) -> bool {
+    let set = deployment.traffic.set.as_ref().filter(|set| set.purpose == Purpose::Rollback);
+    let Some(set) = set.filter(|_| live(deployment).is_none()) else { return false };
+    let users_fail = set.weights.iter().all(|(stack, _)| fails(deployment, probed, stack));
+    let helps = match target {
+        Some(Target::Warm { stack, .. }) => !fails(deployment, probed, *stack),
+        Some(Target::Gone { .. }) => true,
+        Some(Target::Failing { .. }) | None => false,
+    };
+    !(users_fail && helps)
+}
+
+/// Says whether no node of a stack passes its check, or, where it cannot be asked, none can be called.
+fn fails(deployment: &Deployment, probed: &Probed, stack: StackId) -> bool {
+    probed.failure(stack).is_some() || (!probed.has_passed(stack) && !deployment.can_be_called(stack))
+}
+
+fn further_back(case: &Case<'_>, target: Option<&Target>) -> String {
+    let id = case.id;
+    let ready = |stack: &StackId| case.deployment.stacks.get(stack).is_some_and(|found| found.phase == Phase::Ready);
+    let stack = target.and_then(Target::stack).filter(ready);
+    let stack = stack.filter(|stack| !fails(case.deployment, case.probed, *stack));
+    let name = stack.and_then(|stack| case.deployment.name_of(stack));
+    let further =
+        name.map(|name| format!("; `ionledger traffic {} {name} 100{}` goes further back", id.service, id.env_flag()));
+    format!("{id} is rolled back already{}", further.unwrap_or_default())
+}
+
+/// Says that users are on a stack that does not pass, where a rollback that changed nothing could not help: it was rolled back
+/// before, and no earlier version passes.
+pub fn unhelped(deployment: &Deployment, id: &DeploymentId, probed: &Probed) -> Option<String> {
+    let set = deployment.traffic.set.as_ref().filter(|set| set.purpose == Purpose::Rollback)?;
+    let (stack, _) = set.weights.iter().find(|(stack, _)| fails(deployment, probed, *stack))?;
+    let said = probed.failure(stack).unwrap_or("no node of it can be called");
+    let (name, why) = (deployment.told_name(stack), stranded::why(deployment, stack, said));
+    Some(format!(
+        "{id} is rolled back already and users stay on {name}, which does not pass ({why}): no earlier version passes that a rollback may go to"
+    ))
+}
+
+/// Returns the command that overrules a rollback which waits for its target, where there is a stack that it would go to and the
+/// router can send users there.
 pub fn unready(deployment: &Deployment, id: &DeploymentId) -> Option<String> {
     let target = target_by(deployment, &Probed::default(), false);
-    matches!(target, Some(Target::Warm { .. })).then(|| format!("ionledger rollback {} --unready", id.arguments()))
+    let warm = matches!(target, Some(Target::Warm { stack, .. }) if deployment.can_be_called(stack));
+    warm.then(|| format!("ionledger rollback {} --unready", id.arguments()))
 }
 
 impl Case<'_> {
@@ -333,10 +423,11 @@ fn start_again(case: &Case<'_>, stack: StackId, why: &str, reason: &str) -> Resu
     let name = case.deployment.name_of(stack).ok_or_else(unknown)?;
     let mut decision = deploy_again(case, &name.version, Some(stack), vec![], reason)?;
     let why = stranded::why(case.deployment, stack, why);
+    let unready = unready(case.deployment, case.id).map(|next| format!("; `{next}` sends all traffic there now"));
     decision.notes.push(format!(
         "users stay where they are: no node of the rollback target {name} passes its check ({why}). It is started again \
-         and gets all traffic once it is ready; `ionledger rollback {} --unready` sends all traffic there now",
-        case.id.arguments()
+         and gets all traffic once it is ready{}",
+        unready.unwrap_or_default()
     ));
     Ok(decision)
 }

@@ -14,14 +14,14 @@ use schemas::{Event, RolloutId, StackId, StackName, Stream, Timestamp, Version, 
 use serde::{Deserialize, Serialize};
 
 use super::rejected::{self, How};
-use super::{Case, Deployment, hold};
-use crate::decide::{self, Decision, Rejection};
-use crate::state::At;
+use super::{Case, Deployment, hold, plan};
+use crate::at::At;
+use crate::decision::{By, Decision, Rejection};
 
 pub(super) use control::{decide_abort, decide_pause, decide_promote, decide_resume};
 
 /// A rollout after its events.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rollout {
     /// The rollout.
     pub id: RolloutId,
@@ -29,6 +29,9 @@ pub struct Rollout {
     pub baseline: StackId,
     /// The canary's stack.
     pub canary: StackId,
+    /// What the two are called, also once they are gone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub names: Option<Names>,
     /// How it shall go.
     pub plan: Plan,
     /// What it is judged by.
@@ -53,10 +56,19 @@ pub struct Rollout {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resumed_at: Option<Timestamp>,
     /// Why a due step is not taken, if it is not.
-    pub held: Option<Held>,
+    pub held: Option<HeldStep>,
     /// When each kind of reason was last recorded since the last step.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub held_for: BTreeMap<HoldKind, Timestamp>,
+}
+
+/// What a rollout's stacks are called.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Names {
+    /// The stack that serves.
+    pub baseline: StackName,
+    /// The canary's.
+    pub canary: StackName,
 }
 
 /// A step that was taken.
@@ -92,7 +104,7 @@ pub struct Still {
 
 /// Why a due step is not taken.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Held {
+pub struct HeldStep {
     /// What kind of thing it waits for.
     pub kind: HoldKind,
     /// In words.
@@ -175,6 +187,11 @@ impl Rollout {
         self.phase == Phase::Running
     }
 
+    /// Says whether it ended with all traffic on its canary.
+    fn had_all(&self) -> bool {
+        matches!(self.phase, Phase::Promoted | Phase::Completed)
+    }
+
     /// Returns the number of the step to take next, if one is left.
     pub fn next_step(&self) -> Option<u16> {
         let next = self.step.as_ref().map_or(0, |step| step.number.saturating_add(1));
@@ -239,6 +256,11 @@ impl Rollout {
         !same && !lately
     }
 
+    /// Returns from when on it may be news again that a due step waits for `kind`, if it ever waited for that.
+    pub fn news_at(&self, kind: HoldKind) -> Option<Timestamp> {
+        self.held_for.get(&kind).map(|at| *at + HELD_AGAIN_AFTER)
+    }
+
     /// Ends it as somebody said, and keeps why.
     fn end(&mut self, phase: Phase, because: &str) {
         (self.phase, self.ended_because) = (phase, Some(because.to_owned()));
@@ -254,7 +276,9 @@ impl Rollout {
 /// Changes the deployment as an event of its rollout says.
 pub(super) fn evolve(deployment: &mut Deployment, event: &rollout::Event, at: &At) {
     if let rollout::Event::Started(started) = event {
+        let names = deployment.name_of(started.baseline).zip(deployment.name_of(started.canary));
         deployment.rollout = Some(Rollout {
+            names: names.map(|(baseline, canary)| Names { baseline, canary }),
             id: started.rollout,
             baseline: started.baseline,
             canary: started.canary,
@@ -292,7 +316,7 @@ pub(super) fn evolve(deployment: &mut Deployment, event: &rollout::Event, at: &A
         }
         rollout::Event::Held(held) => {
             rollout.driven_at = at.time;
-            rollout.held = Some(Held { kind: held.kind, reason: held.reason.clone(), at: at.time });
+            rollout.held = Some(HeldStep { kind: held.kind, reason: held.reason.clone(), at: at.time });
             rollout.held_for.insert(held.kind, at.time);
         }
         rollout::Event::DrivenAgain(again) => {
@@ -386,8 +410,13 @@ pub(super) fn decide_roll(
     from: &StackName,
     to: &StackName,
     asked: &PlanAsked,
-    Roll { supersede, again }: Roll,
+    may: Roll,
 ) -> Result<Decision, Rejection> {
+    let Roll { supersede, again } = may;
+    let older = |from: &StackName, to: &StackName| {
+        let person = Case { by: By::PERSON, ..*case };
+        older(case, from, to, decide_roll(&person, from, to, asked, may).is_ok())
+    };
     let definition =
         case.service.definition.as_ref().ok_or_else(|| Rejection::unknown_service(&case.id.service, []))?;
     if case.deployment.traffic.awaited.is_some() {
@@ -397,7 +426,7 @@ pub(super) fn decide_roll(
         )));
     }
     if !case.by.is_person() && case.service.is_older(&to.version, &from.version) {
-        return Err(older(case, from, to));
+        return Err(older(from, to));
     }
     let (baseline, serving) = case.stack_of(from)?;
     let (canary, to_stack) = case.ready_stack_of(to)?;
@@ -406,9 +435,9 @@ pub(super) fn decide_roll(
         return Err(Rejection::Invalid(format!("a rollout needs two stacks, both are {from}")));
     }
     if !case.by.is_person() && case.is_older(canary, baseline) {
-        return Err(older(case, from, to));
+        return Err(older(from, to));
     }
-    let plan = decide::plan(asked, &definition.policy)?;
+    let plan = plan::plan(asked, &definition.policy)?;
     let mut events: Vec<Event> = Vec::new();
     if let Some(live) = case.deployment.rollout.as_ref().filter(|rollout| rollout.is_live()) {
         if live.baseline == baseline && live.canary == canary && live.plan == plan {
@@ -429,7 +458,7 @@ pub(super) fn decide_roll(
     check_baseline(case, from, baseline)?;
     events.extend(ended_holds(case, to));
     let rollout: RolloutId = case.now.commit.into();
-    let (unjudged, baked) = (plan.steps.len() == 1, decide::bake_note(asked, &plan, &definition.policy));
+    let (unjudged, baked) = (plan.steps.len() == 1, plan::bake_note(asked, &plan, &definition.policy));
     events.push(rollout::Started { rollout, baseline, canary, plan, policy: definition.policy.clone() }.into());
     let mut decision = Decision::on(case.stream(), events).requiring(Stream::Service(case.id.service.clone()));
     if unjudged {
@@ -439,8 +468,14 @@ pub(super) fn decide_roll(
     Ok(decision)
 }
 
-fn older(case: &Case<'_>, from: &StackName, to: &StackName) -> Rejection {
-    Rejection::Older { deployment: case.id.clone(), version: to.clone(), newer: from.clone().into(), does: "serves" }
+/// Says no to a pipeline that would go back. `may_person` says whether a person may do the same now.
+fn older(case: &Case<'_>, from: &StackName, to: &StackName, may_person: bool) -> Rejection {
+    let (deployment, version, newer) = (case.id.clone(), to.clone().into(), from.clone().into());
+    let next = match may_person {
+        true => format!("`ionledger roll {} {from} {to}{}`", case.id.service, case.id.env_flag()),
+        false => "`ionledger roll`".to_owned(),
+    };
+    Rejection::Older { deployment, version, newer, does: "serves", next: next.into() }
 }
 
 /// The events that end the holds that a rollout to `to` ends: all of them if a person begins it.
@@ -473,7 +508,7 @@ fn check_baseline(case: &Case<'_>, from: &StackName, baseline: StackId) -> Resul
     if has == Weight::FULL || of_live {
         return check_serves(case, from, baseline);
     }
-    let service = &case.id.service;
+    let (service, env) = (&case.id.service, case.id.env_flag());
     let whole = case.deployment.traffic.set.as_ref().and_then(|set| case.deployment.name_of(set.weights.sole()?));
     if let Some(other) = whole.filter(|other| other.version == from.version) {
         return Err(Rejection::Invalid(format!(
@@ -482,7 +517,7 @@ fn check_baseline(case: &Case<'_>, from: &StackName, baseline: StackId) -> Resul
         )));
     }
     Err(Rejection::Invalid(format!(
-        "{from} has {has} of the traffic of {}, not all of it; give it all with `ionledger traffic {service} {from} 100`",
+        "{from} has {has} of the traffic of {}, not all of it; give it all with `ionledger traffic {service} {from} 100{env}`",
         case.id
     )))
 }
@@ -495,11 +530,12 @@ fn check_serves(case: &Case<'_>, from: &StackName, baseline: StackId) -> Result<
         return Ok(());
     }
     let env = case.id.env_flag();
+    let supersede = if super::rollback::live(case.deployment).is_some() { " --supersede" } else { "" };
     let because = stack.last_failure.as_ref().map(|why| format!(" (the last one: {why})"));
     let because = because.or_else(|| failure.map(|why| format!(" ({why})"))).unwrap_or_default();
-    Err(Rejection::Invalid(format!(
-        "none of the nodes of {from} passes its check{because}, and a rollout would leave its users there step by step; move \
-         all of them to a version that is ready with `ionledger traffic {} VERSION 100{env}`",
+    let next = format!(
+        "move all of them to a version that is ready with `ionledger traffic {} VERSION 100{env}{supersede}`",
         case.id.service
-    )))
+    );
+    Err(Rejection::BaselineFails { version: from.clone(), because, next })
 }

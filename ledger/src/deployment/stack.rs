@@ -1,21 +1,20 @@
 //! Stacks and their nodes: from being asked for to being ready, and their health.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::SocketAddr;
 
-use schemas::command::DeploymentOutcome;
 use schemas::run::{Artifact, Capacity, RunSpec};
-use schemas::traffic::{Purpose, WeightsSet};
-use schemas::{EffectId, StackId, Timestamp, Version, Weights, node, stack, text};
+use schemas::{DeploymentId, EffectId, StackId, StackName, Timestamp, Version, node, stack, text};
 use serde::{Deserialize, Serialize};
 
 use super::failure::{self, Failure};
-use super::{Case, Deployment, Waiting, waiting};
-use crate::decide::{Decision, Rejection};
-use crate::state::At;
+use super::{Deployment, Waiting, waiting};
+use crate::at::At;
+use crate::decision::Rejection;
 
 /// The nodes that run one release.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stack {
     /// The release's version.
     pub version: Version,
@@ -51,6 +50,9 @@ pub struct Stack {
     pub failure: Option<Failure>,
     /// Since when it has had no weight set; nothing while it has some.
     pub unused_since: Option<Timestamp>,
+    /// When it first had some weight set; nothing before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub used_since: Option<Timestamp>,
     /// Whether the rollout that it was made for was dropped, and it has had no traffic since; then it goes at once.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub dropped: bool,
@@ -157,12 +159,24 @@ impl Node {
     pub fn is_ready(&self) -> bool {
         matches!(self.phase, NodePhase::Ready { .. })
     }
+
+    /// Returns where to call it, if it has run for long enough that its check said something of it: one that has just been started
+    /// may end at once.
+    pub fn callable(&self) -> Option<SocketAddr> {
+        let unknown = matches!(self.phase, NodePhase::Launched { .. }) && self.failing.is_none();
+        self.address().filter(|_| !unknown)
+    }
 }
 
 impl Stack {
     /// Returns how many nodes pass their check.
     pub fn ready_nodes(&self) -> u16 {
         u16::try_from(self.nodes.values().filter(|node| node.is_ready()).count()).unwrap_or(u16::MAX)
+    }
+
+    /// Says whether as many of them do as must.
+    pub(super) fn has_enough_ready(&self) -> bool {
+        self.ready_nodes() >= self.capacity.min_ready
     }
 
     /// Says whether it is known to be unfit for traffic now.
@@ -176,24 +190,45 @@ impl Stack {
     }
 
     /// Says why it cannot be given traffic, if it cannot.
-    pub fn not_ready(&self) -> Option<String> {
-        let (ready, nodes) = (self.ready_nodes(), self.capacity.nodes);
-        match &self.phase {
-            Phase::Ready => None,
-            Phase::Starting => {
-                Some(format!("{}; wait for the rest with `ionledger status -w`", text::nodes_ready(ready, nodes)))
-            }
+    pub fn not_ready(&self) -> Option<NotReady> {
+        let nodes_ready = || text::nodes_ready(self.ready_nodes(), self.capacity.nodes);
+        let (why, next) = match &self.phase {
+            Phase::Ready => return None,
+            Phase::Starting => (nodes_ready(), "wait for the rest with `ionledger status -w`"),
             Phase::Unhealthy => {
-                let min = self.capacity.min_ready;
-                Some(format!("it is unhealthy, {} and {min} must be", text::nodes_ready(ready, nodes)))
+                let why = format!("it is unhealthy, {} and {} must be", nodes_ready(), self.capacity.min_ready);
+                (why, "look at its nodes with `ionledger status`")
             }
             Phase::Failed { reason } => {
-                Some(format!("its stack failed ({reason}); mend the release and ship a new version"))
+                (format!("its stack failed ({reason})"), "fix the release and ship a new version")
             }
             Phase::Collecting { .. } => {
-                Some("its stack is being taken down; make another with `ionledger new`".to_owned())
+                ("its stack is being taken down".to_owned(), "make another with `ionledger new`")
             }
-        }
+        };
+        Some(NotReady { why, next })
+    }
+}
+
+/// Why a stack cannot be given traffic.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NotReady {
+    /// What it is instead.
+    pub why: String,
+    /// The next step.
+    pub next: &'static str,
+}
+
+impl NotReady {
+    /// Says no to what would give traffic to the stack of this name.
+    pub(super) fn refused(self, deployment: &DeploymentId, version: StackName) -> Rejection {
+        Rejection::NotReady { deployment: deployment.clone(), version, why: self.why.into(), next: self.next.into() }
+    }
+}
+
+impl fmt::Display for NotReady {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}; {}", self.why, self.next)
     }
 }
 
@@ -213,10 +248,18 @@ pub(super) fn evolve(deployment: &mut Deployment, event: &stack::Event, at: &At)
                 *last = requested.number.max(*last);
             }
             if let Some(plan) = requested.then_roll.clone() {
-                let (stack, at) = (requested.stack, at.time);
+                let (stack, commit, at) = (requested.stack, at.commit, at.time);
                 waiting::wait(
                     deployment,
-                    Waiting { stack, plan, at, by_hand: false, fixes: None, until_rollback: true },
+                    Waiting {
+                        stack,
+                        plan,
+                        at,
+                        by_hand: false,
+                        fixes: None,
+                        until_rollback: true,
+                        commit: Some(commit),
+                    },
                 );
             }
         }
@@ -257,6 +300,7 @@ impl Stack {
             first_failure: None,
             failure: None,
             unused_since: Some(at.time),
+            used_since: None,
             dropped: false,
             retired: false,
         }
@@ -334,120 +378,9 @@ fn settle(deployment: &mut Deployment, effect: EffectId, at: &At) {
 fn vacate(deployment: &mut Deployment, effect: EffectId, failure: Option<&String>, at: &At) {
     let Some((stack, slot)) = place(deployment, effect) else { return };
     stack.settle(slot, at.time);
-    stack.nodes.remove(&slot);
+    let had_started = stack.nodes.remove(&slot).is_some_and(|node| node.is_ready());
     stack.vacated_at.insert(slot, at.time);
     if let Some(reason) = failure {
-        stack.count_failure(slot, reason);
+        stack.count_failure(slot, reason, had_started);
     }
-}
-
-/// Decides what the provisioner or the collector says of a node.
-///
-/// # Errors
-///
-/// [`Rejection::Outdated`] if the node or its place is no longer what the worker saw.
-pub(super) fn decide_node(case: &Case<'_>, outcome: &DeploymentOutcome) -> Result<Decision, Rejection> {
-    let outdated = |what: String| Rejection::Outdated(what);
-    let known = |effect: EffectId| {
-        case.deployment.node(effect).ok_or_else(|| outdated(format!("node {effect} is not one of {}", case.id)))
-    };
-    let one = |event: schemas::Event| Ok(Decision::on(case.stream(), vec![event]));
-    let none = || Ok(Decision::default());
-    match outcome {
-        DeploymentOutcome::StartLaunch { stack, slot, attempt, effect, port } => {
-            let found = case.deployment.stacks.get(stack).ok_or_else(|| outdated(format!("stack {stack} is gone")))?;
-            let next = found.attempts.get(slot).copied().unwrap_or(0);
-            if !found.may_serve() || *slot >= found.capacity.nodes || found.nodes.contains_key(slot) || next != *attempt
-            {
-                return Err(outdated(format!("place {slot} of stack {stack} needs no attempt {attempt}")));
-            }
-            let (stack, slot, attempt, effect, port) = (*stack, *slot, *attempt, *effect, *port);
-            one(node::LaunchStarted { effect, stack, slot, attempt, port }.into())
-        }
-        DeploymentOutcome::Launched { effect, address, instance } => match known(*effect)?.2.phase {
-            NodePhase::Launching => {
-                one(node::Launched { effect: *effect, address: *address, instance: instance.clone() }.into())
-            }
-            _ => none(),
-        },
-        DeploymentOutcome::LaunchFailed { effect, reason } => match known(*effect)?.2.phase {
-            NodePhase::Launching => one(node::LaunchFailed { effect: *effect, reason: reason.clone() }.into()),
-            _ => Err(outdated(format!("node {effect} was launched"))),
-        },
-        DeploymentOutcome::NodeReady { effect } => match known(*effect)?.2.phase {
-            NodePhase::Launched { .. } | NodePhase::Unhealthy { .. } => one(node::Ready { effect: *effect }.into()),
-            NodePhase::Ready { .. } => none(),
-            NodePhase::Launching => Err(outdated(format!("node {effect} is not launched"))),
-        },
-        DeploymentOutcome::NodeUnhealthy { effect, reason } => match known(*effect)?.2.phase {
-            NodePhase::Ready { .. } => one(node::Unhealthy { effect: *effect, reason: reason.clone() }.into()),
-            NodePhase::Unhealthy { .. } => none(),
-            NodePhase::Launching | NodePhase::Launched { .. } => {
-                Err(outdated(format!("node {effect} was never ready")))
-            }
-        },
-        DeploymentOutcome::NodeFailing { effect, reason } => {
-            let node = known(*effect)?.2;
-            match (&node.phase, &node.failing) {
-                (NodePhase::Launched { .. }, Some(failing)) if failing.reason == *reason => none(),
-                (NodePhase::Launched { .. }, _) => {
-                    one(node::Failing { effect: *effect, reason: reason.clone() }.into())
-                }
-                _ => Err(outdated(format!("node {effect} is not being checked before it is ready"))),
-            }
-        }
-        DeploymentOutcome::NodeLost { effect, reason } => {
-            known(*effect)?;
-            one(node::Lost { effect: *effect, reason: reason.clone() }.into())
-        }
-        DeploymentOutcome::NodeStopped { effect } => {
-            let (_, stack, _) = known(*effect)?;
-            if !matches!(stack.phase, super::Phase::Collecting { .. }) {
-                return Err(outdated(format!("node {effect} is not to be taken down")));
-            }
-            one(node::Stopped { effect: *effect }.into())
-        }
-        _ => none(),
-    }
-}
-
-/// Decides what the provisioner says of a stack. A rollback that waited for it to be ready is carried out with it.
-///
-/// # Errors
-///
-/// [`Rejection::Outdated`] if it does not follow from the stack's nodes.
-pub(super) fn decide_stack(case: &Case<'_>, outcome: &DeploymentOutcome) -> Result<Decision, Rejection> {
-    use super::Phase;
-    let (id, event): (StackId, schemas::Event) = match outcome {
-        DeploymentOutcome::StackReady { stack } => (*stack, stack::Ready { stack: *stack }.into()),
-        DeploymentOutcome::StackFailed { stack, reason } => {
-            (*stack, stack::Failed { stack: *stack, reason: reason.clone() }.into())
-        }
-        DeploymentOutcome::StackUnhealthy { stack } => {
-            let ready = case.deployment.stacks.get(stack).map_or(0, Stack::ready_nodes);
-            (*stack, stack::Unhealthy { stack: *stack, ready }.into())
-        }
-        DeploymentOutcome::StackRecovered { stack } => (*stack, stack::Recovered { stack: *stack }.into()),
-        _ => return Ok(Decision::default()),
-    };
-    let outdated = || Rejection::Outdated(format!("stack {id} is not as it was seen"));
-    let stack = case.deployment.stacks.get(&id).ok_or_else(outdated)?;
-    let enough = stack.ready_nodes() >= stack.capacity.min_ready;
-    let fits = match outcome {
-        DeploymentOutcome::StackReady { .. } => {
-            stack.phase == Phase::Starting && stack.ready_nodes() == stack.capacity.nodes
-        }
-        DeploymentOutcome::StackFailed { .. } => failure::fits(case, id, stack, outcome),
-        DeploymentOutcome::StackUnhealthy { .. } => stack.phase == Phase::Ready && !enough,
-        DeploymentOutcome::StackRecovered { .. } => stack.phase == Phase::Unhealthy && enough,
-        _ => false,
-    };
-    if !fits {
-        return Err(outdated());
-    }
-    let mut events = vec![event];
-    if matches!(outcome, DeploymentOutcome::StackReady { .. }) && case.deployment.traffic.awaited == Some(id) {
-        events.push(WeightsSet { weights: Weights::all_on(id), purpose: Purpose::Rollback }.into());
-    }
-    Ok(Decision::on(case.stream(), events))
 }

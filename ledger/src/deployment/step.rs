@@ -1,7 +1,7 @@
 //! Steps: when a rollout's next one may be taken, and what must be recorded with it.
 
-use schemas::command::DeploymentOutcome;
 use schemas::judgement::{Begun, Counted, Judged, Verdict};
+use schemas::outcome;
 use schemas::policy::Deadline;
 use schemas::rollout::HoldKind;
 use schemas::traffic::{Purpose, WeightsSet};
@@ -9,9 +9,9 @@ use schemas::{Event, RolloutId, Stream, Timestamp, Weight, Weights, rollout, tex
 
 use super::rollout::{Phase, Rollout, Step, later};
 use super::{Case, Deployment, Traffic};
-use crate::decide::{Decision, Rejection};
+use crate::decision::{Decision, Rejection};
 use crate::judgement::Judgements;
-use crate::judgement::hearing::Hearing;
+use crate::judgement::analysis::Analysis;
 use crate::judgement::metric::Trial;
 use crate::judgement::policy;
 
@@ -50,7 +50,7 @@ pub const UNDRIVEN_MS_MIN: u64 = 5_000;
 /// No step is taken before the plan's distance from the one before it has passed; `early` in the policy shortens that. A
 /// step is more than the ramp allows until the canary is accepted or the plan is at its end; then the policy's deadline
 /// decides. Without the minimum of requests, or without one during the step, nothing is.
-pub fn gate(traffic: &Traffic, rollout: &Rollout, hearing: Option<&Hearing>, now: Timestamp) -> Gate {
+pub fn gate(traffic: &Traffic, rollout: &Rollout, analysis: Option<&Analysis>, now: Timestamp) -> Gate {
     let Some((next, weight)) = rollout.next_step().map(|next| (next, rollout.plan.steps[usize::from(next)])) else {
         return Gate::Held(Hold::new(HoldKind::NoStep, "no step is left"));
     };
@@ -58,14 +58,14 @@ pub fn gate(traffic: &Traffic, rollout: &Rollout, hearing: Option<&Hearing>, now
         let due = rollout.due_at(next);
         return if now < due { Gate::NotBefore(due) } else { Gate::Open };
     };
-    let Some(hearing) = hearing else {
+    let Some(analysis) = analysis else {
         return Gate::Held(Hold::new(HoldKind::Judge, "the judge has not begun to listen"));
     };
-    let not_before = due(traffic, rollout, hearing, last, next, weight);
+    let not_before = due(traffic, rollout, analysis, last, next, weight);
     if now < not_before {
         return Gate::NotBefore(not_before);
     }
-    match against(rollout, hearing, last, weight, now) {
+    match against(rollout, analysis, last, weight, now) {
         None => Gate::Open,
         Some(hold) => Gate::Held(hold),
     }
@@ -73,19 +73,19 @@ pub fn gate(traffic: &Traffic, rollout: &Rollout, hearing: Option<&Hearing>, now
 
 /// When the step is due: as planned, or, with `early`, as soon as the judgement lets it; a bake is not shortened. All traffic
 /// waits for the soak.
-fn due(traffic: &Traffic, rollout: &Rollout, hearing: &Hearing, last: &Step, next: u16, weight: Weight) -> Timestamp {
+fn due(traffic: &Traffic, rollout: &Rollout, analysis: &Analysis, last: &Step, next: u16, weight: Weight) -> Timestamp {
     let (policy, planned) = (&rollout.policy, rollout.due_at(next));
     let soaked = if weight == Weight::FULL { rollout.after_ms(policy.judgement.soak_ms) } else { planned };
     let Some(after_ms) = policy.rollout.early_after_ms.filter(|_| !rollout.is_baking()) else {
         return planned.max(soaked);
     };
-    let accepted = hearing.judge().verdict() == Verdict::NotWorse;
+    let accepted = analysis.judge().verdict() == Verdict::NotWorse;
     // The bake gives the canary nearly all traffic, so it begins when all of it would be given without one.
     let is_all = weight == Weight::FULL || rollout.plan.bake_step() == Some(next);
     let early = match weight {
         _ if is_all && accepted => rollout.after_ms(after_ms),
         _ if is_all => planned,
-        _ if weight <= weight_max(rollout, hearing) => last.at,
+        _ if weight <= weight_max(rollout, analysis) => last.at,
         _ => planned,
     };
     let early = early.max(stayed(traffic, rollout, last).unwrap_or(planned)).min(planned);
@@ -101,18 +101,18 @@ fn stayed(traffic: &Traffic, rollout: &Rollout, last: &Step) -> Option<Timestamp
 }
 
 /// The most that the ramp gives the canary now.
-fn weight_max(rollout: &Rollout, hearing: &Hearing) -> Weight {
-    let judge = hearing.judge();
+fn weight_max(rollout: &Rollout, analysis: &Analysis) -> Weight {
+    let judge = analysis.judge();
     let accepted = judge.verdict() == Verdict::NotWorse;
     let ramp = policy::ramp(&rollout.policy.judgement);
-    ramp.weight_max(Weight::ZERO, hearing.requests_per_second(), judge.severity_excluded(), accepted)
+    ramp.weight_max(Weight::ZERO, analysis.requests_per_second(), judge.severity_excluded(), accepted)
 }
 
 /// What speaks against a step that is due.
-fn against(rollout: &Rollout, hearing: &Hearing, last: &Step, weight: Weight, now: Timestamp) -> Option<Hold> {
+fn against(rollout: &Rollout, analysis: &Analysis, last: &Step, weight: Weight, now: Timestamp) -> Option<Hold> {
     let hold = |kind, reason: String| Some(Hold { kind, reason });
-    let (judge, policy) = (hearing.judge(), &rollout.policy.judgement);
-    let (canary, min) = (hearing.measured().canary.requests, policy.requests_min);
+    let (judge, policy) = (analysis.judge(), &rollout.policy.judgement);
+    let (canary, min) = (analysis.measured().canary.requests, policy.requests_min);
     if judge.verdict() == Verdict::Worse {
         return hold(HoldKind::Worse, "the canary is judged worse".to_owned());
     }
@@ -123,11 +123,11 @@ fn against(rollout: &Rollout, hearing: &Hearing, last: &Step, weight: Weight, no
         );
     }
     if judge.routing().is_broken() {
-        let reason = "the router does not share requests out as the weights say; that says nothing of the canary";
+        let reason = "the router does not share requests out as the weights say; that says nothing about the canary";
         return hold(HoldKind::Routing, reason.to_owned());
     }
     if judge.in_incident() {
-        let reason = "the baseline itself is in an incident; nothing is learnt of the canary meanwhile";
+        let reason = "the baseline itself has an incident; nothing can be learned about the canary until it is over";
         return hold(HoldKind::Incident, reason.to_owned());
     }
     if canary < min {
@@ -144,7 +144,7 @@ fn against(rollout: &Rollout, hearing: &Hearing, last: &Step, weight: Weight, no
     }
     // A burst is told from a bad version by its end; one bad node is named.
     if judge.bad_node().is_none() && judge.trials().iter().any(Trial::is_far_above) {
-        let reason = "the canary fails far above the tolerance; whether that is a burst is not told yet";
+        let reason = "the canary's failures are far above the tolerance; it is not known yet whether that is a burst";
         return hold(HoldKind::Burst, reason.to_owned());
     }
     if judge.verdict() == Verdict::NotWorse {
@@ -157,7 +157,7 @@ fn against(rollout: &Rollout, hearing: &Hearing, last: &Step, weight: Weight, no
             let reason = "the plan is at its end and the canary is not accepted; the policy says hold";
             hold(HoldKind::Deadline, reason.to_owned())
         }
-        Deadline::GoOn | Deadline::Hold if weight <= weight_max(rollout, hearing) => None,
+        Deadline::GoOn | Deadline::Hold if weight <= weight_max(rollout, analysis) => None,
         Deadline::GoOn | Deadline::Hold => {
             let most = policy::ramp(policy).until_accepted;
             if weight > most {
@@ -182,6 +182,9 @@ pub struct Expected {
     pub next_at: Timestamp,
     /// How long the plan takes from there to all traffic, in milliseconds.
     pub then_ms: u64,
+    /// How long it takes to all traffic once it goes on, in milliseconds, where nobody knows when that is: it is paused, or its due
+    /// step waits for something that no clock brings. The times above are then those of going on now.
+    pub remaining_ms: Option<u64>,
 }
 
 impl Expected {
@@ -195,24 +198,28 @@ impl Expected {
 ///
 /// Nobody knows when evidence comes: a step that waits for requests is taken to be let soon. One that waits to be accepted
 /// is let at the plan's end, where the policy says go on. A pause is taken to end now.
-pub fn expected(traffic: &Traffic, rollout: &Rollout, hearing: Option<&Hearing>, now: Timestamp) -> Option<Expected> {
+pub fn expected(traffic: &Traffic, rollout: &Rollout, analysis: Option<&Analysis>, now: Timestamp) -> Option<Expected> {
     let next = rollout.next_step().filter(|_| rollout.is_live())?;
     let paused_ms = match &rollout.phase {
         Phase::Paused { since, .. } => u64::try_from(now.duration_since(*since).as_millis()).unwrap_or(0),
         _ => 0,
     };
     let goes_on = rollout.policy.judgement.deadline == Deadline::GoOn;
-    let next_at = match gate(traffic, rollout, hearing, now) {
+    let next_at = match gate(traffic, rollout, analysis, now) {
         Gate::NotBefore(due) => later(due, paused_ms),
         Gate::Held(Hold { kind: HoldKind::Unaccepted | HoldKind::Risk, .. }) if goes_on => {
             later(rollout.ends_at(), paused_ms)
         }
         Gate::Open | Gate::Held(_) => later(rollout.due_at(next), paused_ms),
     };
+    let waits = rollout.held.is_some() && next_at <= now;
     let next_at = next_at.max(now);
     let soaked = rollout.after_ms(rollout.policy.judgement.soak_ms).duration_since(next_at).as_millis();
     let then_ms = rollout.plan.all_ms().saturating_sub(rollout.plan.due_ms(next));
-    Some(Expected { next_at, then_ms: then_ms.max(u64::try_from(soaked).unwrap_or(0)) })
+    let then_ms = then_ms.max(u64::try_from(soaked).unwrap_or(0));
+    let until_next = u64::try_from(next_at.duration_since(now).as_millis()).unwrap_or(0);
+    let stands = waits || matches!(rollout.phase, Phase::Paused { .. });
+    Some(Expected { next_at, then_ms, remaining_ms: stands.then(|| until_next.saturating_add(then_ms)) })
 }
 
 /// Returns when somebody last gave a sign of driving a rollout.
@@ -229,21 +236,21 @@ impl Rollout {
 }
 
 impl Case<'_> {
-    fn hearing(&self, rollout: RolloutId) -> Option<&Hearing> {
+    fn analysis(&self, rollout: RolloutId) -> Option<&Analysis> {
         self.judgements.and_then(|judgements| judgements.of(rollout))
     }
 
     /// Returns what the judge knows once `counted` is recorded too.
-    fn heard(&self, rollout: RolloutId, counted: Option<&Counted>) -> Result<Option<Hearing>, String> {
-        let mut hearing = self.hearing(rollout).cloned();
+    fn heard(&self, rollout: RolloutId, counted: Option<&Counted>) -> Result<Option<Analysis>, String> {
+        let mut analysis = self.analysis(rollout).cloned();
         if let Some(counted) = counted {
-            let hearing = hearing.as_mut().ok_or("the judge has not begun to listen to it")?;
-            if !hearing.follows(counted) {
+            let analysis = analysis.as_mut().ok_or("the judge has not begun to listen to it")?;
+            if !analysis.follows(counted) {
                 return Err("what was counted does not follow what is recorded".to_owned());
             }
-            hearing.hear(counted);
+            analysis.take(counted);
         }
-        Ok(hearing)
+        Ok(analysis)
     }
 
     /// Returns what the judge knows once `counted` is recorded too, if it then says what `judged` has.
@@ -252,12 +259,12 @@ impl Case<'_> {
         rollout: &Rollout,
         counted: Option<&Counted>,
         judged: Option<&Judged>,
-    ) -> Result<Option<Hearing>, String> {
-        let hearing = self.heard(rollout.id, counted)?;
-        let Some(judged) = judged else { return Ok(hearing) };
-        let said = hearing.as_ref().and_then(|hearing| judged_of(self.deployment, rollout, hearing));
+    ) -> Result<Option<Analysis>, String> {
+        let analysis = self.heard(rollout.id, counted)?;
+        let Some(judged) = judged else { return Ok(analysis) };
+        let said = analysis.as_ref().and_then(|analysis| judged_of(self.deployment, rollout, analysis));
         if said.as_ref() == Some(judged) {
-            Ok(hearing)
+            Ok(analysis)
         } else {
             Err("its verdict is not what the judge says of what was counted".to_owned())
         }
@@ -282,9 +289,9 @@ impl Case<'_> {
 }
 
 /// Returns what the judge says of a rollout at its present step; nothing before the first, or if its canary is gone.
-pub fn judged_of(deployment: &Deployment, rollout: &Rollout, hearing: &Hearing) -> Option<Judged> {
+pub fn judged_of(deployment: &Deployment, rollout: &Rollout, analysis: &Analysis) -> Option<Judged> {
     let step = rollout.step.as_ref()?.number;
-    Some(hearing.judged(step, &deployment.name_of(rollout.canary)?.to_string()))
+    Some(analysis.judged(step, &deployment.name_of(rollout.canary)?.to_string()))
 }
 
 /// Decides that the judge begins to listen to a rollout: none if it does.
@@ -296,13 +303,13 @@ pub(super) fn decide_begin(case: &Case<'_>, begun: &Begun) -> Result<Decision, R
     let outdated = |why: &str| Rejection::Outdated(format!("rollout {}: {why}", begun.rollout));
     let rollout = case.deployment.rollout.as_ref().filter(|live| live.is_live() && live.id == begun.rollout);
     let rollout = rollout.ok_or_else(|| outdated("it has ended"))?;
-    if case.hearing(rollout.id).is_some() {
+    if case.analysis(rollout.id).is_some() {
         return Ok(Decision::default());
     }
     if begun.plan != rollout.plan || begun.policy != rollout.policy.judgement {
         return Err(outdated("it has another plan or policy"));
     }
-    Hearing::begin(begun.clone()).map_err(|error| outdated(&error.to_string()))?;
+    Analysis::begin(begun.clone()).map_err(|error| outdated(&error.to_string()))?;
     Ok(Decision::on(Stream::Judgement(case.id.clone()), vec![begun.clone().into()]).requiring(case.stream()))
 }
 
@@ -327,10 +334,8 @@ pub(super) fn decide_count(case: &Case<'_>, counted: &Counted, judged: Option<&J
 ///
 /// [`Rejection::Outdated`] if it is not running, the step is not the next or not due, the canary is not ready, or the
 /// judge does not let it, on what is recorded and what was counted since.
-pub(super) fn decide_step(case: &Case<'_>, outcome: &DeploymentOutcome) -> Result<Decision, Rejection> {
-    let DeploymentOutcome::TakeStep { rollout, step, counted, judged } = outcome else {
-        return Ok(Decision::default());
-    };
+pub(super) fn decide_step(case: &Case<'_>, taken: &outcome::TakeStep) -> Result<Decision, Rejection> {
+    let outcome::TakeStep { rollout, step, counted, judged } = taken;
     let rollout = case.running(*rollout)?;
     let outdated = |why: &str| Rejection::Outdated(format!("rollout {}: {why}", rollout.id));
     if rollout.next_step() != Some(*step) {
@@ -339,11 +344,11 @@ pub(super) fn decide_step(case: &Case<'_>, outcome: &DeploymentOutcome) -> Resul
     if case.deployment.stacks.get(&rollout.canary).is_none_or(super::Stack::is_unfit) {
         return Err(outdated("its canary is not ready"));
     }
-    let hearing = case.check_judged(rollout, counted.as_ref(), judged.as_ref()).map_err(|why| outdated(&why))?;
-    if !rollout.is_unjudged() && hearing.is_none() {
+    let analysis = case.check_judged(rollout, counted.as_ref(), judged.as_ref()).map_err(|why| outdated(&why))?;
+    if !rollout.is_unjudged() && analysis.is_none() {
         return Err(outdated("the judge has not begun to listen to it"));
     }
-    match gate(&case.deployment.traffic, rollout, hearing.as_ref(), case.now.time) {
+    match gate(&case.deployment.traffic, rollout, analysis.as_ref(), case.now.time) {
         Gate::Open => {}
         Gate::NotBefore(_) => return Err(outdated("its next step is not due")),
         Gate::Held(hold) => return Err(outdated(&hold.reason)),
@@ -352,7 +357,7 @@ pub(super) fn decide_step(case: &Case<'_>, outcome: &DeploymentOutcome) -> Resul
         return Err(outdated("the judge said nothing of the step before"));
     }
     let weight = rollout.plan.steps[usize::from(*step)];
-    let counted_from = hearing.as_ref().map(Hearing::measured).unwrap_or_default();
+    let counted_from = analysis.as_ref().map(Analysis::measured).unwrap_or_default();
     let taken = rollout::StepTaken { rollout: rollout.id, step: *step, weight, counted_from };
     let weights = Weights::split(rollout.baseline, rollout.canary, weight);
     let set = WeightsSet { weights, purpose: Purpose::Step { rollout: rollout.id, step: *step } };
@@ -369,10 +374,8 @@ pub(super) fn decide_step(case: &Case<'_>, outcome: &DeploymentOutcome) -> Resul
 /// # Errors
 ///
 /// [`Rejection::Outdated`] if it is not running, or the judge says something else.
-pub(super) fn decide_hold(case: &Case<'_>, outcome: &DeploymentOutcome) -> Result<Decision, Rejection> {
-    let DeploymentOutcome::Hold { rollout, kind, reason, counted, judged } = outcome else {
-        return Ok(Decision::default());
-    };
+pub(super) fn decide_hold(case: &Case<'_>, hold: &outcome::Hold) -> Result<Decision, Rejection> {
+    let outcome::Hold { rollout, kind, reason, counted, judged } = hold;
     let rollout = case.running(*rollout)?;
     if !rollout.is_news(*kind, case.now.time) {
         return Ok(Decision::default());

@@ -99,10 +99,10 @@ impl Stack {
     }
 }
 
-/// Says of users that are stranded where they are, and what moves them.
+/// Says where stranded users are, and which command moves them.
 pub(super) fn told(deployment: &Deployment, stranded: &Stranded) -> String {
     let Stranded { stack, weight, why, next } = stranded;
-    let name = deployment.name_of(*stack).map_or("a gone stack".to_owned(), |name| name.to_string());
+    let name = deployment.told_name(*stack);
     let next = next.as_ref().map(|next| format!("; `{next}` moves them now")).unwrap_or_default();
     format!("{weight} of users are on {name}, which does not pass ({why}){next}")
 }

@@ -4,13 +4,14 @@
 mod named;
 
 mod matrix;
+mod hints;
 mod probed;
 mod rejected;
 mod renew;
 mod reports;
 
 mod failure;
-mod glass;
+mod break_glass;
 mod hold;
 mod retention;
 mod rollback;

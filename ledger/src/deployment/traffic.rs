@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-use schemas::command::Share;
+use schemas::command::StackWeight;
+use schemas::hold::{Cause, HoldLifted};
 use schemas::traffic::{self, Purpose};
 use schemas::{
     CommitId, Event, Fence, StackId, StackName, StreamVersion, Timestamp, Version, Weight, Weights, rollout, text,
@@ -12,14 +13,14 @@ use serde::{Deserialize, Serialize};
 
 use super::rejected::{self, How, Rejected};
 use super::{Case, Deployment, Phase, generation, hold, waiting};
-use crate::decide::{Decision, Rejection};
-use crate::state::At;
+use crate::at::At;
+use crate::decision::{Decision, Rejection};
 
 /// How many former holders of all traffic are remembered.
 const HOLDERS_MAX: usize = 50;
 
 /// A deployment's traffic.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Traffic {
     /// What was asked for; nothing before the first weights and after retiring.
     pub set: Option<Set>,
@@ -45,10 +46,13 @@ pub struct Traffic {
     /// Why it was retired, if it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retired_because: Option<String>,
+    /// By which commit it was retired, if it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retired_by: Option<CommitId>,
 }
 
 /// Weights that were asked for.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Set {
     /// The weights.
     pub weights: Weights,
@@ -127,6 +131,12 @@ impl Traffic {
         self.recorded_late.filter(|late| late.commit == set.commit).map(|late| late.at)
     }
 
+    /// Says whether nobody knows what the router serves: the weights that are set were in effect before the ledger heard of them,
+    /// and the router's last confirmation is older.
+    pub fn is_applied_unknown(&self) -> bool {
+        self.recorded_late_at().is_some() && !self.is_applied()
+    }
+
     /// Says whether the router confirmed what is set.
     pub fn is_applied(&self) -> bool {
         match (&self.set, &self.applied) {
@@ -179,8 +189,9 @@ pub(super) fn evolve(deployment: &mut Deployment, event: &traffic::Event, at: &A
             traffic.drift = None;
             traffic.retired_at = Some(at.time);
             traffic.retired_because = Some(retired.reason.clone());
+            traffic.retired_by = Some(at.commit);
             deployment.failed.clear();
-            deployment.holds.clear();
+            deployment.holds.retain(|cause, _| retired.keeps_hold && *cause == Cause::Asked);
             for stack in deployment.stacks.values_mut() {
                 stack.failure = None;
                 stack.unused_since.get_or_insert(at.time);
@@ -208,6 +219,7 @@ fn set_weights(deployment: &mut Deployment, set: &traffic::WeightsSet, at: &At) 
         stack.retired = false;
         if set.weights.of(*id) > Weight::ZERO {
             stack.unused_since = None;
+            stack.used_since.get_or_insert(at.time);
             stack.dropped = false;
         } else {
             stack.unused_since.get_or_insert(at.time);
@@ -228,7 +240,7 @@ fn set_weights(deployment: &mut Deployment, set: &traffic::WeightsSet, at: &At) 
     }
     traffic.drift = None;
     traffic.awaited = None;
-    (traffic.retired_at, traffic.retired_because) = (None, None);
+    (traffic.retired_at, traffic.retired_because, traffic.retired_by) = (None, None, None);
     traffic.set = Some(Set {
         weights: set.weights.clone(),
         purpose: set.purpose.clone(),
@@ -247,9 +259,14 @@ fn set_weights(deployment: &mut Deployment, set: &traffic::WeightsSet, at: &At) 
 /// [`Rejection`]: a version named twice, weights that are not all traffic, a version that is not ready and would gain
 /// traffic, more versions than the policy allows, a running rollout, or a rejected version that would gain traffic without
 /// `again`.
-pub(super) fn decide(case: &Case<'_>, shares: &[Share], supersede: bool, again: bool) -> Result<Decision, Rejection> {
+pub(super) fn decide(
+    case: &Case<'_>,
+    shares: &[StackWeight],
+    supersede: bool,
+    again: bool,
+) -> Result<Decision, Rejection> {
     let mut weights: Vec<(StackId, Weight)> = Vec::new();
-    for Share { version, weight } in shares {
+    for StackWeight { version, weight } in shares {
         let (stack, found) = match case.stack_of(version) {
             Err(Rejection::NotReady { .. }) if *weight == Weight::ZERO => continue,
             found => found?,
@@ -258,8 +275,8 @@ pub(super) fn decide(case: &Case<'_>, shares: &[Share], supersede: bool, again: 
             return Err(Rejection::Invalid(format!("version {} is named twice", found.name())));
         }
         let gains = *weight > case.deployment.traffic.set_weight(stack);
-        if gains && let Some(why) = found.not_ready() {
-            return Err(Rejection::NotReady { deployment: case.id.clone(), version: found.name(), why });
+        if gains && let Some(not_ready) = found.not_ready() {
+            return Err(not_ready.refused(case.id, found.name()));
         }
         weights.push((stack, *weight));
     }
@@ -280,7 +297,7 @@ pub(super) fn decide(case: &Case<'_>, shares: &[Share], supersede: bool, again: 
             events.push(rollout::Superseded { rollout: rollout.id, rule }.into());
         }
         Some(rollout) => return Err(case.rollout_running(rollout)),
-        None if is_so(&case.deployment.traffic, &weights) => return Ok(Decision::default()),
+        None if is_so(case.deployment, &weights) => return Ok(Decision::default()),
         None => {}
     }
     let back = rollout.is_some_and(|rollout| weights.sole() == Some(rollout.baseline));
@@ -297,9 +314,11 @@ pub(super) fn decide(case: &Case<'_>, shares: &[Share], supersede: bool, again: 
     Ok(Decision::on(case.stream(), events).requiring(schemas::Stream::Service(case.id.service.clone())))
 }
 
-fn is_so(traffic: &Traffic, weights: &Weights) -> bool {
-    let explained = traffic.drift.as_ref().is_none_or(|drift| !drift.towards_target);
-    explained && traffic.awaited.is_none() && traffic.set.as_ref().is_some_and(|set| set.weights == *weights)
+fn is_so(deployment: &Deployment, weights: &Weights) -> bool {
+    let traffic = &deployment.traffic;
+    deployment.drift_left_alone().is_none()
+        && traffic.awaited.is_none()
+        && traffic.set.as_ref().is_some_and(|set| set.weights == *weights)
 }
 
 /// Decides `retire`: none if it is retired already, with all its stacks.
@@ -317,13 +336,39 @@ pub(super) fn decide_retire(case: &Case<'_>) -> Result<Decision, Rejection> {
         let reason = case.by.and_because("the deployment was retired");
         events.push(rollout::Aborted { rollout: rollout.id, reason }.into());
     }
-    events.push(traffic::Retired { fence: traffic.fence.next(), reason: case.by.because(text::UNSAID) }.into());
-    Ok(Decision::on(case.stream(), events))
+    let holds = &case.deployment.holds;
+    let ended = holds.keys().filter(|cause| **cause != Cause::Asked);
+    let lifted =
+        ended.map(|cause| HoldLifted { cause: *cause, reason: "the deployment was retired".to_owned() }.into());
+    events.extend(lifted);
+    let (fence, reason) = (traffic.fence.next(), case.by.because(text::UNSAID));
+    events.push(traffic::Retired { fence, reason, keeps_hold: true }.into());
+    let mut decision = Decision::on(case.stream(), events);
+    let stays = holds.get(&Cause::Asked).map(|hold| {
+        format!(
+            "{} stays {}: a pipeline's release is prepared and waits until `{}`",
+            case.id,
+            hold.told(),
+            hold::lift(case.id)
+        )
+    });
+    // One that is on hold by hand stays so; else the next release begins anew, and nothing is there that it could be compared with.
+    let rolls = case.service.definition.as_ref().is_some_and(|definition| definition.policy.rollout.on_release);
+    let anew = (rolls && stays.is_none()).then(|| {
+        let Case { id, .. } = case;
+        format!(
+            "the next release that a pipeline reports is deployed and gets all traffic at once; `ionledger hold {} --reason WHY` \
+             has it wait",
+            id.arguments()
+        )
+    });
+    decision.notes.extend(stays.into_iter().chain(anew));
+    Ok(decision)
 }
 
 /// Decides what the router confirmed: none if it was known. If it confirms the last step of a rollout, the rollout is
-/// complete. Under a generation of broken glass that the ledger has not heard of, somebody sent traffic back to what is
-/// set: a running rollout waits until that is explained.
+/// complete. Under the generation of a break-glass rollback that the ledger has not heard of, somebody sent traffic back to
+/// what is set: a running rollout waits until that is explained.
 ///
 /// # Errors
 ///
@@ -340,7 +385,7 @@ pub(super) fn decide_applied(
         return Err(Rejection::Outdated(format!("{} has other weights set by now", case.id)));
     }
     let known = traffic.applied.as_ref().is_some_and(|applied| applied.listening == listening);
-    let by_glass = generation::glass(generation) > case.deployment.glass;
+    let by_glass = generation::emergency_count(generation) > case.deployment.emergency_count;
     if traffic.is_applied() && traffic.drift.is_none() && known && !by_glass {
         return Ok(Decision::default());
     }
@@ -353,8 +398,8 @@ pub(super) fn decide_applied(
     Ok(Decision::on(case.stream(), events))
 }
 
-/// Decides on drift: recorded once for each thing seen. Towards the rollback target, or under a generation of broken glass
-/// that the ledger has not heard of, it also pauses a running rollout.
+/// Decides on drift: recorded once for each thing seen. Towards the rollback target, or under the generation of a break-glass
+/// rollback that the ledger has not heard of, it also pauses a running rollout.
 ///
 /// # Errors
 ///
@@ -373,14 +418,15 @@ pub(super) fn decide_drift(
     }
     let before = traffic.applied.as_ref().map(|applied| &applied.weights);
     let unchanged = before.map_or(seen.is_empty(), |weights| weights.iter().eq(shares(seen)));
-    let by_glass = generation.is_some_and(|held| generation::glass(held) > case.deployment.glass);
+    let by_glass = generation.is_some_and(|held| generation::emergency_count(held) > case.deployment.emergency_count);
     if unchanged && !traffic.is_applied() && !by_glass {
         return Err(Rejection::Outdated(format!("{} does not serve what is set yet", case.id)));
     }
     let target = super::rollback::target(case.deployment).and_then(|target| target.stack());
     let on_target = target.is_some_and(|target| seen.len() == 1 && seen.get(&target) == Some(&Weight::FULL));
-    // What serves nobody is no rollback: a retired router has kept the generation, and is told anew.
-    let towards_target = on_target || (by_glass && !seen.is_empty());
+    // If nobody is served, the router is told again what is set: it was retired and has kept the generation, or the stack was
+    // taken down before the rollback reached the router.
+    let towards_target = on_target || (by_glass && !seen.is_empty() && case.deployment.can_serve(seen));
     if traffic.drift.as_ref().is_some_and(|drift| drift.seen == *seen) {
         return Ok(Decision::default());
     }
@@ -389,6 +435,22 @@ pub(super) fn decide_drift(
         events.extend(case.pausing("the router serves the rollback target and nobody here asked for it"));
     }
     Ok(Decision::on(case.stream(), events))
+}
+
+impl Deployment {
+    /// Returns the drift that the traffic shifter leaves as it is, if there is one: somebody sent all traffic back past the ledger,
+    /// and a person or the intent of that rollback has yet to explain it. Drift to a stack that is gone is corrected.
+    pub fn drift_left_alone(&self) -> Option<&Drift> {
+        self.traffic.drift.as_ref().filter(|drift| drift.towards_target && self.can_serve(&drift.seen))
+    }
+
+    /// Says whether each stack of `weights` exists and, if it is being taken down, still has a node to call.
+    fn can_serve(&self, weights: &BTreeMap<StackId, Weight>) -> bool {
+        weights.keys().all(|id| {
+            let stack = self.stacks.get(id);
+            stack.is_some_and(|stack| !matches!(stack.phase, Phase::Collecting { .. }) || self.can_be_called(*id))
+        })
+    }
 }
 
 impl Case<'_> {

@@ -5,15 +5,17 @@
 
 use schemas::rollout::{self, Plan};
 use schemas::traffic::{self, Purpose, WeightsSet};
-use schemas::{DeploymentId, Event, RolloutId, StackId, StackName, Stream, Timestamp, Version, Weight, Weights, text};
+use schemas::{
+    CommitId, DeploymentId, Event, RolloutId, StackId, StackName, Stream, Timestamp, Version, Weight, Weights, text,
+};
 use serde::{Deserialize, Serialize};
 
 use super::rollback::live;
-use super::rollout::{given_way, taken_over};
+use super::rollout::{Rollout, given_way, taken_over};
 use super::{Case, Deployment, Phase, hold};
-use crate::decide::{Decision, Rejection};
+use crate::at::At;
+use crate::decision::{Decision, Rejection};
 use crate::service::Service;
-use crate::state::At;
 
 /// How many dropped requests are remembered, for whoever waits for them.
 const DROPPED_MAX: usize = 20;
@@ -35,6 +37,9 @@ pub struct Waiting {
     /// Whether a rollback ends it. So it is with what was asked for before there was `rollout.requested`.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub until_rollback: bool,
+    /// The commit that asked for it; none in what was kept by earlier programs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub commit: Option<CommitId>,
 }
 
 /// A rollout that was asked for and will not begin.
@@ -123,7 +128,8 @@ pub(super) fn evolve(deployment: &mut Deployment, event: &rollout::Event, at: &A
     match event {
         rollout::Event::Requested(requested) => {
             let rollout::Requested { stack, plan, by_hand, fixes } = requested.clone();
-            wait(deployment, Waiting { stack, plan, at: at.time, by_hand, fixes, until_rollback: false });
+            let commit = Some(at.commit);
+            wait(deployment, Waiting { stack, plan, at: at.time, by_hand, fixes, until_rollback: false, commit });
         }
         rollout::Event::RequestDropped(dropped) => drop_request(deployment, dropped.stack, &dropped.reason, at.time),
         rollout::Event::Started(started) => fulfil(deployment, started.canary),
@@ -151,7 +157,14 @@ pub(super) fn request(case: &Case<'_>, stack: StackId, name: &StackName, plan: P
     let waits = before.as_ref().map(|(_, before)| (before.clone(), "waits to be"));
     let waits = waits.filter(|(before, _)| case.service.is_older_stack(name, before));
     if let Some((newer, does)) = newer_than(deployment, case.service, name).or(waits) {
-        return Err(Rejection::Older { deployment: case.id.clone(), version: name.clone(), newer: newer.into(), does });
+        let next = by_hand(case, stack, name).into();
+        return Err(Rejection::Older {
+            deployment: case.id.clone(),
+            version: name.clone().into(),
+            newer: newer.into(),
+            does,
+            next,
+        });
     }
     let replaced = before.map(|(before, _)| {
         let reason = match before == stack {
@@ -164,6 +177,16 @@ pub(super) fn request(case: &Case<'_>, stack: StackId, name: &StackName, plan: P
     let fixes = case.service.releases.get(&name.version).and_then(|release| release.recorded.fixes.clone());
     let requested = rollout::Requested { stack, plan, by_hand: case.by.is_person(), fixes }.into();
     Ok(replaced.into_iter().chain([requested]).collect())
+}
+
+/// Returns the commands by which a person goes back to `stack`, which is there or would have been made, by hand.
+fn by_hand(case: &Case<'_>, stack: StackId, name: &StackName) -> String {
+    let (deployment, service, env) = (case.deployment, &case.id.service, case.id.env_flag());
+    match (deployment.stacks.contains_key(&stack), deployment.stack_for(&name.version).is_some()) {
+        (true, _) => "`ionledger roll`".to_owned(),
+        (false, true) => format!("`ionledger renew {service} {}{env}` and then `ionledger roll`", name.version),
+        (false, false) => format!("`ionledger new {service} {}{env}` and then `ionledger roll`", name.version),
+    }
 }
 
 /// Returns a stack that is newer than the one of this name and serves or is being rolled out, and which of the two.
@@ -203,11 +226,11 @@ pub fn obstacles(deployment: &Deployment, id: &DeploymentId) -> Vec<Obstacle> {
     }
     match live(deployment) {
         Some(live) if live.gives_way(deployment, waiting.fixes.as_ref()).is_none() => {
-            let name = |stack| deployment.name_of(stack).map_or("a gone stack".to_owned(), |name| name.to_string());
-            let why = format!("the rollout {} -> {} is under way", name(live.baseline), name(live.canary));
+            let [from, to] = [live.baseline, live.canary].map(|stack| deployment.told_name(stack));
+            let why = format!("the rollout {from} -> {to} is under way");
             add(ObstacleKind::Rollout, why, None);
         }
-        Some(live) => baseline_obstacle(deployment, id, live.baseline, &mut add),
+        Some(live) => baking_obstacle(deployment, id, live, &mut add),
         None => serving_obstacles(deployment, id, &mut add),
     }
     let stack = deployment.stacks.get(&waiting.stack);
@@ -218,7 +241,7 @@ pub fn obstacles(deployment: &Deployment, id: &DeploymentId) -> Vec<Obstacle> {
             let ready = text::nodes_ready(stack.ready_nodes(), stack.capacity.nodes);
             add(ObstacleKind::Stack, format!("its stack is starting, {ready}"), None);
         }
-        Some((_, Some(why))) => add(ObstacleKind::Stack, format!("its stack is not ready: {why}"), None),
+        Some((_, Some(not_ready))) => add(ObstacleKind::Stack, format!("its stack is not ready: {not_ready}"), None),
     }
     obstacles
 }
@@ -233,7 +256,7 @@ fn serving_obstacles(
     if traffic.awaited.is_some() {
         add(ObstacleKind::Rollback, "a rollback waits for its target to be ready".to_owned(), None);
     }
-    if traffic.drift.as_ref().is_some_and(|drift| drift.towards_target) {
+    if deployment.drift_left_alone().is_some() {
         let why = "the router serves the rollback target and nobody here asked for it";
         add(ObstacleKind::Drift, why.to_owned(), Some(format!("ionledger rollback {}", id.arguments())));
     }
@@ -260,11 +283,33 @@ fn baseline_obstacle(
     add: &mut impl FnMut(ObstacleKind, String, Option<String>),
 ) {
     let to = deployment.waiting.as_ref().and_then(|waiting| deployment.name_of(waiting.stack));
-    let passing = deployment.stacks.get(&baseline).is_some_and(|stack| stack.ready_nodes() > 0);
-    if let (false, Some(name)) = (passing, deployment.name_of(baseline)) {
+    if let (false, Some(name)) = (deployment.passes(baseline), deployment.name_of(baseline)) {
         let why = format!("{name} serves and none of its nodes passes its check");
         add(ObstacleKind::Baseline, why, to.map(|name| all_on(id, &name)));
     }
+}
+
+/// What stands against a rollout that would take the place of `live`, which bakes: it would begin from the same baseline. While
+/// `live` is under way, weights are set with `--supersede` alone.
+fn baking_obstacle(
+    deployment: &Deployment,
+    id: &DeploymentId,
+    live: &Rollout,
+    add: &mut impl FnMut(ObstacleKind, String, Option<String>),
+) {
+    if deployment.passes(live.baseline) {
+        return;
+    }
+    let [baseline, canary] = [live.baseline, live.canary].map(|stack| deployment.told_name(stack));
+    let why = format!("none of the nodes of {baseline}, to which {canary} is still compared, passes its check");
+    let canary_ready = deployment.stacks.get(&live.canary).is_some_and(|stack| stack.not_ready().is_none());
+    let takes_all = canary_ready && deployment.passes(live.canary);
+    let to = deployment.waiting.as_ref().and_then(|waiting| deployment.name_of(waiting.stack));
+    let next = match takes_all {
+        true => Some(format!("ionledger promote {}", id.arguments())),
+        false => to.map(|name| format!("{} --supersede", all_on(id, &name))),
+    };
+    add(ObstacleKind::Baseline, why, next);
 }
 
 /// Adds to a decision what follows from it for the rollout that waits: it is dropped once it has nothing left to do.
@@ -334,6 +379,25 @@ pub(super) fn noted(case: &Case<'_>, mut decision: Decision) -> Decision {
             decision.notes.push(format!("{name} is prepared and its rollout waits: {why}{next}"));
         }
     }
+    decision
+}
+
+/// Says to the one who aborts a rollout what becomes of the one that waits behind it, and how to drop that, too.
+pub(super) fn behind_abort(case: &Case<'_>, mut decision: Decision) -> Decision {
+    let after = after(case, &decision);
+    let waiting = after.waiting.as_ref().filter(|_| !decision.events.is_empty());
+    let Some(name) = waiting.and_then(|waiting| after.name_of(waiting.stack)) else { return decision };
+    let obstacles = obstacles(&after, case.id);
+    let on_hold = obstacles.iter().find(|obstacle| obstacle.kind == ObstacleKind::Hold);
+    let then = match on_hold {
+        Some(hold) => {
+            let lift = hold.next.as_ref().map(|next| format!(" until `{next}`")).unwrap_or_default();
+            format!("is prepared and not rolled out{lift}")
+        }
+        None => "begins once nothing else is in its way".to_owned(),
+    };
+    let again = format!("`ionledger abort {}` once more drops it", case.id.arguments());
+    decision.notes.push(format!("the rollout of {name}, which waits, {then}; {again}"));
     decision
 }
 

@@ -1,14 +1,14 @@
 //! What becomes of what is asked: the answer, or why there is none.
 
-use schemas::{CommandId, CommitId, Event, Offset, Stream};
+use schemas::{CommandId, CommitId, Event, Offset, StackId, Stream};
 
-use crate::decide::Rejection;
+use crate::decision::{Rejection, Told};
 use crate::log::{AppendError, ReadError};
 use crate::rule::Halt;
 
 /// What became of a command.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Answer {
+pub struct Executed {
     /// The commit that carries it out; none if it was already true.
     pub commit: Option<CommitId>,
     /// Where that stands.
@@ -19,6 +19,16 @@ pub struct Answer {
     pub notes: Vec<String>,
     /// Whether the same command had been carried out by another commit, and this is its answer.
     pub repeated: bool,
+    /// The stack with which it was true already, as [`Told::stack`].
+    pub stack: Option<StackId>,
+}
+
+impl Executed {
+    /// Returns the answer to what was already true.
+    pub fn nothing(told: Told) -> Self {
+        let Told { notes, stack } = told;
+        Self { commit: None, offset: None, events: vec![], notes, repeated: false, stack }
+    }
 }
 
 /// Why a command was not carried out.
@@ -28,7 +38,7 @@ pub enum Refusal {
     #[error(transparent)]
     Rejected(#[from] Rejection),
     /// Something else happened first.
-    #[error("{stream} moved on while this was decided: {since}; look at `ionledger status` and ask again")]
+    #[error("{stream} changed while this was decided: {since}; {}", LOOK)]
     Conflict {
         /// The stream.
         stream: String,
@@ -50,7 +60,7 @@ pub enum Refusal {
         why: String,
     },
     /// The ledger goes on elsewhere.
-    #[error("the ledger was moved to {target}; send it there")]
+    #[error("the ledger was moved to {target}; send the command there")]
     Sealed {
         /// Where it goes on.
         target: String,
@@ -64,21 +74,22 @@ pub enum Refusal {
         holder: String,
     },
     /// The commit would be too long.
-    #[error("the commit would be {bytes} bytes, at most {max} are taken; ask for less at once", max = schemas::envelope::COMMIT_BYTES_MAX)]
+    #[error("the commit would be {bytes} bytes, at most {max} are allowed; ask for less at once", max = schemas::envelope::COMMIT_BYTES_MAX)]
     TooLarge {
         /// Its length.
         bytes: usize,
     },
     /// This machine's clock cannot be right.
     #[error(
-        "this machine's clock is {ahead_s} s ahead of the ledger and of itself; set it right, only rollbacks are taken"
+        "this machine's clock is {ahead_s} s ahead of the ledger and of itself; set the clock; until then only \
+         rollbacks are accepted"
     )]
     ClockAhead {
         /// How far, in seconds.
         ahead_s: i64,
     },
     /// Nobody knows yet.
-    #[error("no verdict on command {id}: {why}; send the same command id again, it is carried out at most once")]
+    #[error("no verdict on command {id}: {why}; {}", SEND_AGAIN)]
     Indeterminate {
         /// The command.
         id: CommandId,
@@ -93,13 +104,38 @@ pub enum Refusal {
     Halted(String),
 }
 
+/// What to do after a conflict.
+const LOOK: &str = "look at `ionledger status` and ask again";
+
+/// What to do without a verdict.
+const SEND_AGAIN: &str = "send the same command id again, it is carried out at most once";
+
+impl Refusal {
+    /// Returns the next step that its text ends with, if it has one.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Rejected(rejection) => rejection.hint(),
+            Self::Conflict { .. } => Some(LOOK.to_owned()),
+            Self::Indeterminate { .. } => Some(SEND_AGAIN.to_owned()),
+            Self::OtherContent { .. }
+            | Self::ReadOnly { .. }
+            | Self::Sealed { .. }
+            | Self::Deposed { .. }
+            | Self::TooLarge { .. }
+            | Self::ClockAhead { .. }
+            | Self::NotTaken(_)
+            | Self::Halted(_) => schemas::ErrorText::of(self).hint,
+        }
+    }
+}
+
 /// Why a ledger could not be opened.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
-pub enum OpenError {
+pub enum LedgerOpenError {
     /// The log cannot be read.
     #[error(transparent)]
     Read(#[from] ReadError),
-    /// Going on would be guessing.
+    /// This program cannot go on without guessing.
     #[error(transparent)]
     Halt(#[from] Halt),
     /// The first record could not be written.

@@ -7,7 +7,7 @@ use jiff::SignedDuration;
 use schemas::Timestamp;
 
 /// How far a writer's clock may be ahead. Source: design, "The log", Time.
-pub const AHEAD_MAX: SignedDuration = SignedDuration::from_secs(5);
+pub const CLOCK_AHEAD_MAX: SignedDuration = SignedDuration::from_secs(5);
 
 /// By how much a wall clock may differ from where it should be before that is named.
 pub const JUMP_MAX: SignedDuration = SignedDuration::from_secs(60);
@@ -63,7 +63,7 @@ impl Anchor {
     /// that many small ones do not add up to a jump.
     #[must_use]
     pub fn looked(self, wall: Timestamp, steady: Duration) -> Self {
-        if self.jumped(wall, steady).abs() <= AHEAD_MAX { Self { wall, steady } } else { self }
+        if self.jumped(wall, steady).abs() <= CLOCK_AHEAD_MAX { Self { wall, steady } } else { self }
     }
 }
 
@@ -106,7 +106,7 @@ impl fmt::Display for ClockTrouble {
         let right = "set it right; if it is right now, start ionledger again";
         match (self.jumped, self.behind) {
             (Some(by), _) if by.is_positive() => {
-                write!(f, "this machine's clock was set ahead by {}: only rollbacks are taken; {right}", length(by))
+                write!(f, "this machine's clock was set ahead by {}: only rollbacks are accepted; {right}", length(by))
             }
             (Some(by), Some(behind)) => write!(
                 f,
@@ -144,8 +144,8 @@ mod tests {
         assert_eq!(trouble(-60, 0, 0), None);
         assert_eq!(
             trouble(3_600, 0, 0).unwrap(),
-            "this machine's clock was set ahead by 1h: only rollbacks are taken; set it right; if it is right now, start \
-             ionledger again"
+            "this machine's clock was set ahead by 1h: only rollbacks are accepted; set it right; if it is right now, \
+             start ionledger again"
         );
         assert_eq!(
             trouble(-1_500, 0, -20).unwrap(),

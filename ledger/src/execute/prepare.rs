@@ -2,14 +2,15 @@
 //! the same.
 
 use bytes::Bytes;
-use schemas::command::{Command, DeploymentOutcome, Outcome};
+use schemas::break_glass::Intent;
+use schemas::command::Command;
 use schemas::envelope::{About, CommandRef, Draft, Head as WireHead};
-use schemas::glass::Intent;
+use schemas::outcome::{self, DeploymentOutcome, Outcome};
 use schemas::{Actor, ActorKind, CommandId, CommitId, Event, Fence, Hash, Probed, Role, Stream, StreamVersion, text};
 
 use super::Refusal;
-use crate::decide::{self, By, Decision, Now, Rejection};
-use crate::deployment;
+use crate::decide;
+use crate::decision::{By, Decision, Now, Rejection, Told};
 use crate::log::Record;
 use crate::rule::{Done, Parsed};
 use crate::view::{Decoded, View};
@@ -48,7 +49,7 @@ pub enum What {
         holder: String,
     },
     /// To record a rollback that was carried out without the ledger.
-    Glass {
+    BreakGlass {
         /// What was written down of it.
         intent: Box<Intent>,
         /// The generation that the router holds.
@@ -59,10 +60,10 @@ pub enum What {
 /// What asking comes to.
 #[derive(Clone, Debug)]
 pub enum Prepared {
-    /// A commit to append, and notes for the one who asked.
-    Commit(Box<Draft>, Vec<String>),
+    /// A commit to append, and what the one who asked is told besides.
+    Commit(Box<Draft>, Told),
     /// It is already true.
-    Nothing(Vec<String>),
+    Nothing(Told),
     /// The same command was carried out before.
     Before(Done),
 }
@@ -101,12 +102,11 @@ pub fn prepare(view: &View, asked: &Asked, now: Now, rollback: bool) -> Result<P
             decide::decide(view.state(), command, by, *fence, probed, now)?
         }
         What::Outcome { outcome, role, holder } => decide_as(view, outcome, *role, holder, now)?,
-        What::Glass { intent, generation } => deployment::decide_glass(view.state(), intent, *generation, now)?,
+        What::BreakGlass { intent, generation } => decide::decide_break_glass(view.state(), intent, *generation, now)?,
     };
     if decision.events.is_empty() {
-        return Ok(Prepared::Nothing(decision.notes));
+        return Ok(Prepared::Nothing(decision.told()));
     }
-    let notes = std::mem::take(&mut decision.notes);
     let extends = heads(view, decision.events.iter().map(|(stream, _)| stream));
     let requires = heads(view, decision.requires.iter());
     if !rollback {
@@ -115,11 +115,12 @@ pub fn prepare(view: &View, asked: &Asked, now: Now, rollback: bool) -> Result<P
     let command = asked.command.unwrap_or_else(|| derived(view, &asked.what, &extends));
     // What was done without the ledger was decided then; so what served at a moment is answered right for that time too.
     let time = match &asked.what {
-        What::Glass { intent, .. } => intent.at.min(now.time),
+        What::BreakGlass { intent, .. } => intent.at.min(now.time),
         What::Command { .. } | What::Outcome { .. } => now.time,
     };
-    let draft = Draft { id: now.commit, command, time, extends, requires, events: decision.events, about };
-    Ok(Prepared::Commit(Box::new(draft), notes))
+    let events = std::mem::take(&mut decision.events);
+    let draft = Draft { id: now.commit, command, time, extends, requires, events, about };
+    Ok(Prepared::Commit(Box::new(draft), decision.told()))
 }
 
 /// Checks what is said about a commit and is kept for ever with it. A rollback passes no gate: what cannot be kept of
@@ -134,7 +135,8 @@ fn told(asked: &Asked, now: Now, rollback: bool) -> Result<About, Rejection> {
     text::check("the reason", about.reason.as_deref().unwrap_or_default(), 500).map_err(Rejection::invalid)?;
     match about.effective_at {
         Some(at) if at > now.time => Err(Rejection::Invalid(format!(
-            "effective_at {at} has not come yet; it says when something took effect that could not be recorded then"
+            "effective_at {at} is in the future; it is the time at which something took effect that could not be \
+             recorded then"
         ))),
         _ => Ok(about),
     }
@@ -142,7 +144,7 @@ fn told(asked: &Asked, now: Now, rollback: bool) -> Result<About, Rejection> {
 
 /// Decides a worker's outcome; whatever is about a deployment requires the lease that lets the worker act.
 fn decide_as(view: &View, outcome: &Outcome, role: Role, holder: &str, now: Now) -> Result<Decision, Refusal> {
-    let about_deployment = matches!(outcome, Outcome::Deployment { .. });
+    let about_deployment = matches!(outcome, Outcome::Deployment(_));
     if about_deployment && view.state().lease(role).holder.as_deref() != Some(holder) {
         return Err(Refusal::Deposed { role, holder: holder.to_owned() });
     }
@@ -179,14 +181,18 @@ fn derived(view: &View, what: &What, extends: &[WireHead]) -> CommandRef {
         What::Command { command, .. } => command.hash(),
         // A rollout comes back once, wherever and on whatever counts that is decided.
         What::Outcome {
-            outcome: Outcome::Deployment { outcome: DeploymentOutcome::SendBack { rollout, .. }, .. },
+            outcome:
+                Outcome::Deployment(outcome::DeploymentReport {
+                    outcome: DeploymentOutcome::SendBack(outcome::SendBack { rollout, .. }),
+                    ..
+                }),
             ..
         } => {
             let what = format!("rollout {rollout} comes back");
             return CommandRef { id: CommandId::of_outcome(ledger, &what), hash: Hash::of(what.as_bytes()) };
         }
         What::Outcome { outcome, .. } => outcome.hash(),
-        What::Glass { intent, .. } => return intent.command,
+        What::BreakGlass { intent, .. } => return intent.command,
     };
     let at: Vec<String> = extends.iter().map(|head| format!("{}@{}", head.stream, head.version)).collect();
     CommandRef { id: CommandId::of_outcome(ledger, &format!("{}#{hash}", at.join(","))), hash }

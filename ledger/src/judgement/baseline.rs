@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::exact;
 use super::maths::decay;
-use super::plan::{History, Metric};
+use super::plan::{BaselineHistory, Metric};
 
 /// Over how many seconds an incident shows: the half-life of the short memory.
 const SHORT_HALF_LIFE_SECONDS: f64 = 10.0;
@@ -35,7 +35,8 @@ pub struct Baseline {
 impl Baseline {
     /// Returns the baseline of `metric` as its history has it.
     pub fn new(metric: &Metric) -> Self {
-        let History { requests, hits, beyond } = metric.history.unwrap_or(History { requests: 0, hits: 0, beyond: 0 });
+        let BaselineHistory { requests, hits, beyond } =
+            metric.history.unwrap_or(BaselineHistory { requests: 0, hits: 0, beyond: 0 });
         Self {
             hits: hits as f64,
             requests: requests as f64,

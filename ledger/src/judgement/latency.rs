@@ -51,7 +51,7 @@ impl Latencies {
 
 /// What a router knows of one node's requests.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Seen {
+pub struct NodeLatencies {
     /// The latencies of the requests that ended since the look before.
     pub ended: Buckets,
     /// How many of them ended badly.
@@ -88,7 +88,14 @@ pub struct InFlight {
 impl InFlight {
     /// Returns the tally of `metric` for what was `seen`. `edge` is the baseline's for this tick; without one a latency
     /// is not counted. `deadline` is the bucket of the age at which a request counts as failed.
-    pub fn count(&mut self, metric: &Metric, side: Side, edge: Option<i32>, deadline: i32, seen: &Seen) -> Tally {
+    pub fn count(
+        &mut self,
+        metric: &Metric,
+        side: Side,
+        edge: Option<i32>,
+        deadline: i32,
+        seen: &NodeLatencies,
+    ) -> Tally {
         match (metric.kind, edge) {
             (Kind::Status, _) => self.failures(side, deadline, seen),
             (Kind::Latency { buckets, .. }, Some(edge)) => self.slow(side, edge, i32::from(buckets), seen),
@@ -99,7 +106,7 @@ impl InFlight {
         }
     }
 
-    fn failures(&mut self, side: Side, deadline: i32, seen: &Seen) -> Tally {
+    fn failures(&mut self, side: Side, deadline: i32, seen: &NodeLatencies) -> Tally {
         let (open, overdue) = (count(&seen.in_flight), above(&seen.in_flight, deadline));
         let hits = (seen.failed + overdue).saturating_sub(self.overdue);
         let since = |now: u64, before: u64| (count(&seen.ended) + now).saturating_sub(before);
@@ -116,7 +123,7 @@ impl InFlight {
         }
     }
 
-    fn slow(&mut self, side: Side, edge: i32, buckets: i32, seen: &Seen) -> Tally {
+    fn slow(&mut self, side: Side, edge: i32, buckets: i32, seen: &NodeLatencies) -> Tally {
         let further = canary_edge(edge, buckets);
         let own = if side == Side::Canary { further } else { edge };
         let overdue = above(&seen.in_flight, own);
@@ -158,16 +165,16 @@ mod tests {
 
     const DEADLINE: i32 = 1_000;
 
-    fn seen(ended: &[i32], failed: u64, in_flight: &[i32]) -> Seen {
+    fn seen(ended: &[i32], failed: u64, in_flight: &[i32]) -> NodeLatencies {
         let buckets = |of: &[i32]| {
             let mut buckets = Buckets::new();
             of.iter().for_each(|bucket| *buckets.entry(*bucket).or_default() += 1);
             buckets
         };
-        Seen { ended: buckets(ended), failed, in_flight: buckets(in_flight) }
+        NodeLatencies { ended: buckets(ended), failed, in_flight: buckets(in_flight) }
     }
 
-    fn pairs(metric: &str, side: Side, looks: &[Seen]) -> Vec<(u64, u64)> {
+    fn pairs(metric: &str, side: Side, looks: &[NodeLatencies]) -> Vec<(u64, u64)> {
         let (metric, mut in_flight) = (Metric::named(metric), InFlight::default());
         let tally = |seen| in_flight.count(&metric, side, Some(500), DEADLINE, seen);
         looks.iter().map(tally).map(|tally| (tally.requests, tally.hits)).collect()

@@ -28,7 +28,7 @@ pub struct Trial {
     /// What is compared.
     pub metric: Metric,
     /// All that was counted, whether it was credited or not.
-    pub seen: Seen,
+    pub seen: Totals,
     baseline: Baseline,
     bursts: Option<[Bursts; 2]>,
     pending: Pending,
@@ -41,7 +41,7 @@ pub struct Trial {
 
 /// All requests and hits of both versions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Seen {
+pub struct Totals {
     /// The baseline's.
     pub baseline: Tally,
     /// The canary's.
@@ -60,7 +60,7 @@ impl Trial {
     pub fn new(plan: &Plan, metric: &Metric) -> Self {
         let shares = if metric.accept_ratio.is_some() { &[1.0][..] } else { &ACCEPT_SHARES };
         Self {
-            seen: Seen::default(),
+            seen: Totals::default(),
             baseline: Baseline::new(metric),
             bursts: plan.burst_cap.then(Default::default),
             pending: Pending::default(),
@@ -111,7 +111,7 @@ impl Trial {
     /// Whether so many of the canary's requests failed, credited or not, as a canary that is tolerated has once in ten
     /// thousand. It convicts nobody, since failures come in bursts; it only speaks against trusting the canary more.
     pub fn is_far_above(&self) -> bool {
-        let Seen { baseline, canary } = self.seen;
+        let Totals { baseline, canary } = self.seen;
         let of_baseline = if baseline.requests > 0 { baseline.hits as f64 / baseline.requests as f64 } else { 0.0 };
         let tolerated = self.tolerated().max(self.metric.line.at(of_baseline)).min(1.0);
         !self.metric.is_latency() && canary.hits as f64 > poisson_limit(tolerated * canary.requests as f64)

@@ -58,7 +58,7 @@ pub struct Metric {
     pub accept_ratio: Option<f64>,
     /// What the baseline did before, most recent first forgotten last.
     #[serde(default)]
-    pub history: Option<History>,
+    pub history: Option<BaselineHistory>,
 }
 
 /// What a hit of a metric is.
@@ -79,7 +79,7 @@ pub enum Kind {
 /// What was counted of the baseline before the judge began.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct History {
+pub struct BaselineHistory {
     /// Requests.
     pub requests: u64,
     /// Those that were hits.
@@ -116,20 +116,38 @@ impl Metric {
     pub fn named(name: &str) -> Self {
         let quantile = name.strip_prefix('p').and_then(|digits| digits.parse::<f64>().ok()).map(|q| q / 100.0);
         let quantile = quantile.filter(|q| (0.01..1.0).contains(q));
-        let (kind, line, odds) = match quantile {
-            None => (Kind::Status, Line { r: 1.2, d: 0.0003 }, &ODDS_STATUS[..]),
-            Some(quantile) => {
-                let (buckets, odds) = if quantile < 0.9 { (10, &ODDS_MIDDLE[..]) } else { (19, &ODDS_TAIL[..]) };
-                (Kind::Latency { quantile, buckets }, Line { r: 1.0, d: 0.0 }, odds)
-            }
+        let metric = match quantile {
+            None => Self {
+                name: String::new(),
+                kind: Kind::Status,
+                weight: 0.2,
+                line: Line { r: 1.2, d: 0.0003 },
+                odds: ODDS_STATUS.to_vec(),
+                accept_ratio: None,
+                history: None,
+            },
+            Some(quantile) => Self::of_quantile(quantile),
         };
         let weight = match (name, quantile) {
             ("errors", _) => 0.5,
             (_, Some(quantile)) if quantile >= 0.9 => 0.3,
             _ => 0.2,
         };
-        let (name, odds) = (name.to_owned(), odds.to_vec());
-        Self { name, kind, weight, line, odds, accept_ratio: None, history: None }
+        Self { name: name.to_owned(), weight, ..metric }
+    }
+
+    /// Returns a metric without a name that is this quantile of latency, 0 to 1.
+    pub fn of_quantile(quantile: f64) -> Self {
+        let (buckets, odds) = if quantile < 0.9 { (10, &ODDS_MIDDLE[..]) } else { (19, &ODDS_TAIL[..]) };
+        Self {
+            name: String::new(),
+            kind: Kind::Latency { quantile, buckets },
+            weight: 0.2,
+            line: Line { r: 1.0, d: 0.0 },
+            odds: odds.to_vec(),
+            accept_ratio: None,
+            history: None,
+        }
     }
 
     /// Whether a hit is a slow request.
@@ -217,7 +235,7 @@ impl Plan {
         for (i, metric) in self.metrics.iter().enumerate() {
             metric.check().or_else(|rule| fail(&format!("metric {}", metric.name), rule))?;
             if self.metrics[..i].iter().any(|other| other.name == metric.name) {
-                return fail(&format!("metric {}", metric.name), "it is there twice");
+                return fail(&format!("metric {}", metric.name), "it is given twice");
             }
         }
         if self.metrics.iter().map(|metric| metric.weight).sum::<f64>() > 1.0 + 1e-9 {
@@ -254,7 +272,7 @@ mod tests {
             refused(&|plan| plan.metrics[0].weight = 0.6),
             "metrics: their weights must sum to at most 1: they share one bound on false rollbacks"
         );
-        assert_eq!(refused(&|plan| plan.metrics[1].name = "errors".to_owned()), "metric errors: it is there twice");
+        assert_eq!(refused(&|plan| plan.metrics[1].name = "errors".to_owned()), "metric errors: it is given twice");
         assert_eq!(
             refused(&|plan| plan.metrics[0].odds = vec![0.5]),
             "metric errors: odds must be 1 to 64 numbers above 1 and at most 1e9"

@@ -1,15 +1,12 @@
 //! From a service's policy to what the judge and the ramp are told.
 
-use schemas::policy::JudgementPolicy;
+use schemas::policy::{JudgementPolicy, Tolerance, metric};
 use schemas::rollout;
 
 use super::evalue::Line;
 use super::maths::ln;
-use super::plan::{Kind, Metric, Plan};
+use super::plan::{Kind, Metric, ODDS_STATUS, Plan};
 use super::ramp::Ramp;
-
-/// The metric of answers with a 4xx status.
-pub const STATUS_4XX: &str = "4xx";
 
 /// How wide a bucket of latencies is.
 const BUCKET_RATIO: f64 = 1.01;
@@ -25,27 +22,17 @@ const READINGS_MIN: u64 = 2;
 /// The shortest rollout that the judge's capital is spread over, in seconds.
 const PLAN_SECONDS_MIN: f64 = 1.0;
 
-/// Returns the judge's plan of a rollout. Metrics stand in the order errors, 4xx, p50, p99; one without a weight is left out.
+/// Returns the judge's plan of a rollout. Metrics stand in the order of [`schemas::policy::metric::METRICS`]; one without a weight is left out.
 ///
 /// What only the baseline's traffic can tell is for the caller to add before the judge begins: each metric's `history`,
 /// and `half_life_seconds` by [`Plan::half_life_seconds_at`].
 pub fn plan(policy: &JudgementPolicy, rollout: &rollout::Plan) -> Plan {
-    let metrics = [
-        (policy.weights.errors, status("errors", policy.errors_ratio_percent, policy.errors_tolerance_ppm)),
-        (
-            policy.weights.status_4xx,
-            status(STATUS_4XX, policy.status_4xx_ratio_percent, policy.status_4xx_tolerance_ppm),
-        ),
-        (policy.weights.p50, latency("p50", policy.p50_tolerance_ppm)),
-        (policy.weights.p99, latency("p99", policy.p99_tolerance_ppm)),
-    ];
-    let weighted = |(weight, metric): (u8, Metric)| Metric { weight: f64::from(weight) / 100.0, ..metric };
     Plan {
         alpha: of_million(policy.alpha_ppm),
         beta: of_million(policy.beta_ppm),
         burst_cap: policy.burst_cap,
         warm_up_seconds: policy.warm_up_ms as f64 / 1_000.0,
-        metrics: metrics.into_iter().filter(|(weight, _)| *weight > 0).map(weighted).collect(),
+        metrics: policy.metrics.judged().map(|(metric, tolerance)| judged(metric, tolerance)).collect(),
         ..Plan::new((rollout.duration_ms.saturating_add(rollout.bake_ms) as f64 / 1_000.0).max(PLAN_SECONDS_MIN))
     }
 }
@@ -58,9 +45,7 @@ pub fn ramp(policy: &JudgementPolicy) -> Ramp {
 /// Returns how long a step is judged at least where the judgement sets the pace, in milliseconds: 2 s and two readings of the
 /// source.
 pub fn step_ms_min(policy: &JudgementPolicy) -> u64 {
-    let source = policy.prometheus.as_ref();
-    let readings_ms = source.map_or(0, |source| source.scrape_interval_ms.saturating_mul(READINGS_MIN));
-    readings_ms.max(STEP_MS_MIN)
+    policy.source().interval_ms.unwrap_or(0).saturating_mul(READINGS_MIN).max(STEP_MS_MIN)
 }
 
 /// Returns a tolerance of latencies in buckets of 1 %, to the nearest, at least one.
@@ -68,18 +53,19 @@ pub fn buckets(tolerance_ppm: u32) -> u16 {
     libm::round(ln(1.0 + of_million(tolerance_ppm)) / ln(BUCKET_RATIO)).clamp(1.0, 500.0) as u16
 }
 
-fn status(name: &str, ratio_percent: u32, tolerance_ppm: u32) -> Metric {
-    let line = Line { r: f64::from(ratio_percent) / 100.0, d: of_million(tolerance_ppm) };
-    Metric { line, ..Metric::named(name) }
-}
-
-fn latency(name: &str, tolerance_ppm: u32) -> Metric {
-    let metric = Metric::named(name);
-    let kind = match metric.kind {
-        Kind::Latency { quantile, .. } => Kind::Latency { quantile, buckets: buckets(tolerance_ppm) },
-        Kind::Status => Kind::Status,
-    };
-    Metric { kind, ..metric }
+/// Returns a metric as the judge is told it.
+fn judged(metric: &schemas::policy::Metric, of: &Tolerance) -> Metric {
+    let weight = f64::from(of.weight_percent) / 100.0;
+    let line = Line { r: f64::from(of.ratio_percent) / 100.0, d: of_million(of.tolerance_ppm) };
+    match metric.kind {
+        metric::Kind::Share { .. } => {
+            Metric { weight, line, kind: Kind::Status, odds: ODDS_STATUS.to_vec(), ..Metric::named(metric.name) }
+        }
+        metric::Kind::Quantile { ppm } => {
+            let kind = Kind::Latency { quantile: of_million(ppm), buckets: buckets(of.tolerance_ppm) };
+            Metric { weight, kind, name: metric.name.to_owned(), ..Metric::of_quantile(of_million(ppm)) }
+        }
+    }
 }
 
 fn of_million(ppm: u32) -> f64 {
@@ -91,7 +77,7 @@ mod tests {
     use super::*;
     use crate::judgement::judge::Judge;
     use schemas::Weight;
-    use schemas::policy::MetricWeights;
+    use schemas::policy::Metrics;
 
     fn rollout(duration_ms: u64) -> rollout::Plan {
         rollout::Plan { steps: vec![Weight::from_percent(10), Weight::FULL], duration_ms, bake_ms: 0 }
@@ -105,11 +91,11 @@ mod tests {
 
     #[test]
     fn what_the_policy_says_is_what_the_judge_is_told() {
+        let mut metrics = Metrics::default().weighing(&[("errors", 40), ("4xx", 10), ("p99", 50)]);
+        (metrics["errors"].tolerance_ppm, metrics["errors"].ratio_percent) = (10_000, 150);
+        metrics["p99"].tolerance_ppm = 504_000;
         let policy = JudgementPolicy {
-            errors_tolerance_ppm: 10_000,
-            errors_ratio_percent: 150,
-            p99_tolerance_ppm: 504_000,
-            weights: MetricWeights { errors: 40, status_4xx: 10, p50: 0, p99: 50 },
+            metrics,
             alpha_ppm: 1_000,
             warm_up_ms: 1_500,
             burst_cap: false,
@@ -126,6 +112,30 @@ mod tests {
         assert_eq!(ramp(&policy).budget_requests, 20.0);
     }
 
+    /// What the judge is told of a metric that nobody has: its row says it all.
+    #[test]
+    fn a_made_up_metric_is_judged_as_its_row_says() {
+        let row = |name, kind| schemas::policy::Metric {
+            name,
+            kind,
+            weight_percent: 50,
+            tolerance_ppm: 208_000,
+            always_stored: false,
+            stored: ["", "", ""],
+            counted: "",
+            help: ["", ""],
+        };
+        let share = row("aborted", metric::Kind::Share { overdue: false, assumed_ppm: 500 });
+        let slow = row("slowest", metric::Kind::Quantile { ppm: 999_000 });
+        let of = Tolerance { weight_percent: 50, tolerance_ppm: 208_000, ratio_percent: 150 };
+        let (share, slow) = (judged(&share, &of), judged(&slow, &of));
+        assert_eq!((share.name.as_str(), share.kind, share.weight), ("aborted", Kind::Status, 0.5));
+        assert_eq!(share.line, Line { r: 1.5, d: 0.208 });
+        assert_eq!((slow.name.as_str(), slow.kind), ("slowest", Kind::Latency { quantile: 0.999, buckets: 19 }));
+        let plan = Plan { metrics: vec![share, slow], ..Plan::new(60.0) };
+        assert_eq!(plan.validate(), Ok(()));
+    }
+
     /// Source: "Judging a canary", the line: k = 5, 10, 19 and 41 buckets are 5.1, 10.5, 20.8 and 50.4 %.
     #[test]
     fn a_tolerance_of_latencies_is_a_number_of_buckets() {
@@ -139,14 +149,16 @@ mod tests {
         for alpha_ppm in [1, 500_000] {
             for (errors_ratio_percent, errors_tolerance_ppm) in [(100, 1), (10_000, 0), (10_000, 899_999)] {
                 for latency_ppm in [10_000, 100_000_000] {
+                    let mut metrics = Metrics::default().weighing(&[("errors", 98), ("4xx", 1), ("p99", 1)]);
+                    let errors = &mut metrics["errors"];
+                    (errors.ratio_percent, errors.tolerance_ppm) = (errors_ratio_percent, errors_tolerance_ppm);
+                    for slow in ["p50", "p99"] {
+                        metrics[slow].tolerance_ppm = latency_ppm;
+                    }
                     let policy = JudgementPolicy {
                         alpha_ppm,
                         beta_ppm: alpha_ppm,
-                        errors_ratio_percent,
-                        errors_tolerance_ppm,
-                        p50_tolerance_ppm: latency_ppm,
-                        p99_tolerance_ppm: latency_ppm,
-                        weights: MetricWeights { errors: 98, status_4xx: 1, p50: 0, p99: 1 },
+                        metrics,
                         warm_up_ms: 24 * 3_600_000,
                         ..JudgementPolicy::default()
                     };

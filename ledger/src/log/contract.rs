@@ -26,15 +26,15 @@ pub trait Carrier: Send + Sync {
     async fn open(&self) -> Arc<dyn Log>;
 }
 
-/// Makes one test of every promise, for the carrier that an expression gives.
+/// Makes one test of every promise, for the carrier that an expression gives; each with the attributes that follow it.
 ///
 /// ```ignore
 /// ledger::contract_tests!(Memory::default());
 /// ```
 #[macro_export]
 macro_rules! contract_tests {
-    ($carrier:expr) => {
-        $crate::contract_tests!(@each $carrier;
+    ($carrier:expr $(, $(#[$attribute:meta])+)?) => {
+        $crate::contract_tests!(@each $carrier; [$($(#[$attribute])+)?]
             an_appended_record_is_read_at_its_offset_with_its_bytes
             a_commit_counts_if_every_head_it_names_is_the_head
             one_commit_moves_several_streams_or_none
@@ -46,13 +46,15 @@ macro_rules! contract_tests {
             of_eight_writers_one_wins_each_version_and_no_commit_is_lost
         );
     };
-    (@each $carrier:expr; $($promise:ident)*) => {
-        $(
-            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn $promise() {
-                $crate::log::contract::$promise(&$carrier).await;
-            }
-        )*
+    (@each $carrier:expr; $attributes:tt $($promise:ident)*) => {
+        $($crate::contract_tests!(@one $carrier; $attributes $promise);)*
+    };
+    (@one $carrier:expr; [$(#[$attribute:meta])*] $promise:ident) => {
+        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        $(#[$attribute])*
+        async fn $promise() {
+            $crate::log::contract::$promise(&$carrier).await;
+        }
     };
 }
 

@@ -53,7 +53,9 @@ pub enum CopyError {
     #[error("the target itself cannot be followed: {0}; name an empty place")]
     TargetHalted(Halt),
     /// The target has gone on.
-    #[error("the target holds {target} records, the source {source_end}; it has gone on, or is a copy of another")]
+    #[error(
+        "the target holds {target} records, the source {source_end}; it was written to meanwhile, or is a copy of another ledger"
+    )]
     Longer {
         /// The target's end.
         target: Offset,
@@ -62,8 +64,8 @@ pub enum CopyError {
     },
     /// Somebody else writes to the target.
     #[error(
-        "the record of offset {expected} came to lie at {found}: somebody else writes to the target; stop that, and \
-         begin again at an empty place"
+        "the record of offset {expected} was written at offset {found}: something else writes to the target; stop \
+         that, and begin again at an empty place"
     )]
     Overtaken {
         /// Where it should lie.
@@ -217,7 +219,7 @@ mod tests {
     use super::*;
     use crate::log::contract::{genesis, step};
     use crate::log::memory::{Fault, MemoryLog};
-    use crate::log::segments::{DataFolder, Options, Segments};
+    use crate::log::segments::{DataFolder, Segments, SegmentsOptions};
     use crate::rule::NO_HEAD;
 
     fn filled(count: u128) -> MemoryLog {
@@ -274,7 +276,7 @@ mod tests {
     async fn in_files_too_no_record_overtakes_another() {
         let (source, folder) = (filled(20_000), tempfile::tempdir().unwrap());
         let folder = DataFolder::hold(folder.path()).unwrap();
-        let target: Arc<dyn Log> = Arc::new(Segments::open(folder, Options::default()).unwrap());
+        let target: Arc<dyn Log> = Arc::new(Segments::open(folder, SegmentsOptions::default()).unwrap());
         let done = copy(&source, Offset(20_000), &target, &mut |_, _| ()).await.unwrap();
         assert_eq!((done.records, done.carried), (20_000, 20_000));
     }

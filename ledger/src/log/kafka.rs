@@ -30,13 +30,13 @@ use crate::view::View;
 use binding::Outgoing;
 use client::{ASK_MAX, Aside, COPY_MAX, Clients, Closing, Consumer, FetchError, Kind};
 use follower::Follower;
-use history::History;
+use history::OlderRecords;
 use producer::Producer;
 use tail::Tail;
-use watchdog::{Message, SEEN_FOR, Seen, Watchdog};
+use watchdog::{Message, SEEN_FOR, Streak, Watchdog};
 
 pub use heartbeats::KafkaHeartbeats;
-pub use place::{BadPlace, Place, TOPIC};
+pub use place::{BadKafkaAddress, KafkaAddress, TOPIC};
 pub use security::{Identity, Mechanism, Sasl, Secret, Security, Tls};
 pub use settings::reserved;
 pub use watchdog::Status;
@@ -67,14 +67,15 @@ const CLOSE_MAX: Duration = Duration::from_secs(2);
 
 /// Why a ledger in Kafka cannot be opened.
 #[derive(Debug, thiserror::Error)]
-pub enum OpenError {
+pub enum KafkaOpenError {
     /// No broker answers.
     #[error(
-        "no ledger can be had from {place}: {why}; check that its brokers run, can be reached and speak the `protocol` of the settings"
+        "cannot open the ledger at {place}: {why}; check that its brokers run, can be reached and speak the \
+         `protocol` of the settings"
     )]
     Unreachable {
         /// The place.
-        place: Place,
+        place: KafkaAddress,
         /// What the last try came to.
         why: String,
     },
@@ -82,7 +83,7 @@ pub enum OpenError {
     #[error("{server} of {place} {what}; {next}")]
     Stranger {
         /// The place.
-        place: Place,
+        place: KafkaAddress,
         /// The first address of it.
         server: String,
         /// What listens there.
@@ -91,13 +92,13 @@ pub enum OpenError {
         next: String,
     },
     /// The client library refuses its settings.
-    #[error("the Kafka client cannot be made: {0}; check its settings")]
+    #[error("cannot create the Kafka client: {0}; check its settings")]
     Client(String),
     /// The brokers and this program do not trust each other.
-    #[error("{place} and this program do not trust each other: {why}; {next} in the settings of Kafka")]
+    #[error("the TLS handshake or the login at {place} failed: {why}; {next} in the settings of Kafka")]
     Denied {
         /// The place.
-        place: Place,
+        place: KafkaAddress,
         /// What the client library says of it.
         why: String,
         /// What to look at.
@@ -110,7 +111,7 @@ pub enum OpenError {
         what: &'static str,
     },
     /// A setting that users leave alone.
-    #[error("the Kafka client's `{name}` is not to be chosen: {why}")]
+    #[error("the Kafka client's `{name}` cannot be set: {why}")]
     Reserved {
         /// Its name.
         name: String,
@@ -118,13 +119,15 @@ pub enum OpenError {
         why: &'static str,
     },
     /// There is no ledger.
-    #[error("no ledger is at {0}; check the address, or make one with `ionledger up --ledger {0}`")]
-    NoTopic(Place),
+    #[error("there is no ledger at {0}; check the address, or make one with `ionledger up --ledger {0}`")]
+    NoTopic(KafkaAddress),
     /// It is a copy, which nobody writes but who copies.
-    #[error("{0} is a read-only copy; work with what it was copied from, or carry that over with `ionledger move`")]
-    Copy(Place),
+    #[error(
+        "{0} is a read-only copy; use the ledger that it was copied from, or move that ledger with `ionledger move`"
+    )]
+    Copy(KafkaAddress),
     /// The topic cannot be made.
-    #[error("topic {topic} cannot be made: {why}; {}", after_not_made(why))]
+    #[error("cannot create topic {topic}: {why}; {}", after_not_made(why))]
     NotMade {
         /// The topic.
         topic: String,
@@ -132,15 +135,15 @@ pub enum OpenError {
         why: String,
     },
     /// Too few brokers keep a ledger.
-    #[error("{place} has {found} brokers, a ledger takes 3; start more, or use --dev for one that may be lost")]
+    #[error("{place} has {found} brokers, a ledger needs 3; start more, or use --dev for a ledger that may be lost")]
     Brokers {
         /// The place.
-        place: Place,
+        place: KafkaAddress,
         /// How many there are.
         found: usize,
     },
     /// A ledger has one order.
-    #[error("topic {topic} has {found} partitions, a ledger has one; name another topic")]
+    #[error("topic {topic} has {found} partitions, a ledger needs exactly one; name another topic")]
     Partitions {
         /// The topic.
         topic: String,
@@ -148,7 +151,7 @@ pub enum OpenError {
         found: usize,
     },
     /// With these settings it would lose records, or readers.
-    #[error("topic {topic} {}; set them, and look whether records are missing", listed(weak))]
+    #[error("topic {topic} {}; set them, and check whether records are missing", listed(weak))]
     Settings {
         /// The topic.
         topic: String,
@@ -193,7 +196,7 @@ fn listed(weak: &[Weak]) -> String {
     each.collect::<Vec<_>>().join("; ")
 }
 
-impl OpenError {
+impl KafkaOpenError {
     fn client(error: KafkaError) -> Self {
         Self::Client(error.to_string())
     }
@@ -214,7 +217,7 @@ impl OpenError {
 
 /// How a ledger in Kafka is opened.
 #[derive(Clone, Debug, Default)]
-pub struct Options {
+pub struct KafkaOptions {
     /// Takes a topic that lies on fewer than three brokers, and can be lost with one.
     pub dev: bool,
     /// Makes no topic: a ledger must be there.
@@ -228,25 +231,25 @@ pub struct Options {
     pub client: BTreeMap<String, String>,
 }
 
-impl Options {
+impl KafkaOptions {
     /// Looks whether a client can be made with these.
     ///
     /// # Errors
     ///
-    /// [`OpenError::Lacking`], [`OpenError::Reserved`] or [`OpenError::Client`] if not; no broker is asked.
-    pub fn check(&self) -> Result<(), OpenError> {
+    /// [`KafkaOpenError::Lacking`], [`KafkaOpenError::Reserved`] or [`KafkaOpenError::Client`] if not; no broker is asked.
+    pub fn check(&self) -> Result<(), KafkaOpenError> {
         if let Some(what) = self.security.lacking() {
-            return Err(OpenError::Lacking { what });
+            return Err(KafkaOpenError::Lacking { what });
         }
         for name in self.client.keys() {
             if let Some(why) = reserved(name) {
-                return Err(OpenError::Reserved { name: name.clone(), why });
+                return Err(KafkaOpenError::Reserved { name: name.clone(), why });
             }
         }
         let mut config = ClientConfig::new();
         self.security.set(&mut config);
         config.extend(self.client.clone());
-        config.create_native_config().map(drop).map_err(OpenError::client)
+        config.create_native_config().map(drop).map_err(KafkaOpenError::client)
     }
 }
 
@@ -256,7 +259,7 @@ pub struct Kafka {
     tail: Arc<Tail>,
     end: watch::Receiver<Offset>,
     asking: Arc<Aside>,
-    history: History,
+    history: OlderRecords,
     status: Arc<Mutex<Status>>,
     follower: Arc<Mutex<Follower>>,
     watchdog: mpsc::Sender<Message>,
@@ -276,8 +279,8 @@ impl Kafka {
     ///
     /// # Errors
     ///
-    /// [`OpenError`] if it cannot be reached, or is not kept as a ledger must be: nothing weaker is taken.
-    pub async fn open(place: Place, options: Options) -> Result<Self, OpenError> {
+    /// [`KafkaOpenError`] if it cannot be reached, or is not kept as a ledger must be: nothing weaker is taken.
+    pub async fn open(place: KafkaAddress, options: KafkaOptions) -> Result<Self, KafkaOpenError> {
         options.check()?;
         let clients = Clients::new(place, &options);
         let security = options.security.clone();
@@ -285,7 +288,7 @@ impl Kafka {
             biased;
             prepared = topic::prepare(&clients, &options) => prepared?,
             (server, what, next) = probe::stranger(clients.place(), &security) => {
-                return Err(OpenError::Stranger { place: clients.place().clone(), server, what, next });
+                return Err(KafkaOpenError::Stranger { place: clients.place().clone(), server, what, next });
             }
         };
         for warning in &warnings {
@@ -304,17 +307,22 @@ impl Kafka {
         .await
     }
 
-    fn begin(clients: Clients, status: Status, dev: bool, runtime: tokio::runtime::Handle) -> Result<Self, OpenError> {
+    fn begin(
+        clients: Clients,
+        status: Status,
+        dev: bool,
+        runtime: tokio::runtime::Handle,
+    ) -> Result<Self, KafkaOpenError> {
         let warnings = status.warnings.clone();
-        let asking = Arc::new(clients.asking().map_err(OpenError::client)?);
+        let asking = Arc::new(clients.asking().map_err(KafkaOpenError::client)?);
         let (end, first) = bounds(&clients, &asking)?;
         let (tail, receiver) = Tail::new(end);
         let tail = Arc::new(tail);
         let (watchdog, messages) = mpsc::channel();
-        let follower = watchdog::start(&clients, &tail, end, &watchdog).map_err(OpenError::client)?;
+        let follower = watchdog::start(&clients, &tail, end, &watchdog).map_err(KafkaOpenError::client)?;
         let log = Self {
-            producer: Some(Producer::new(&clients, &tail).map_err(OpenError::client)?),
-            history: History::new(&clients, &tail),
+            producer: Some(Producer::new(&clients, &tail).map_err(KafkaOpenError::client)?),
+            history: OlderRecords::new(&clients, &tail),
             end: receiver,
             status: Arc::new(Mutex::new(status)),
             follower: Arc::new(Mutex::new(follower)),
@@ -336,11 +344,11 @@ impl Kafka {
             warnings,
             dev,
             runtime,
-            seen: Seen::default(),
+            seen: Streak::default(),
             doubted: (Offset(0), 0),
         };
         let spawned = thread::Builder::new().name("kafka-watchdog".to_owned()).spawn(move || watching.run(&messages));
-        spawned.map_err(|error| OpenError::Client(error.to_string()))?;
+        spawned.map_err(|error| KafkaOpenError::Client(error.to_string()))?;
         Ok(log)
     }
 
@@ -348,11 +356,12 @@ impl Kafka {
     ///
     /// # Errors
     ///
-    /// [`OpenError::Log`] if it is not, with the first record that tells them apart.
-    pub async fn follows(&self, view: &View) -> Result<(), OpenError> {
+    /// [`KafkaOpenError::Log`] if it is not, with the first record that tells them apart.
+    pub async fn follows(&self, view: &View) -> Result<(), KafkaOpenError> {
         if view.next() > self.tail.end() {
             // A broker that has just come back may still find what it does not tell of.
-            tracing::warn!(end = %self.tail.end(), folded = %view.next(), "the log ends before what was read of it; it is waited for");
+            tracing::warn!(end = %self.tail.end(), folded = %view.next(), "the log ends before the last record that \
+                                                                           was read; waiting for it");
             let mut end = self.end.clone();
             let _ = tokio::time::timeout(SEEN_FOR, end.wait_for(|end| *end >= view.next())).await;
         }
@@ -371,7 +380,7 @@ impl Kafka {
             let is_known =
                 hash.is_some_and(|hash| if offset == Offset(0) { hash == ledger.hash } else { heads.contains(&hash) });
             if !is_known {
-                let what = "it is another record than was folded; the topic was made anew or cut".to_owned();
+                let what = "it is not the record that was folded; the topic was created again or cut".to_owned();
                 return Err(ReadError::Damaged { offset, what }.into());
             }
         }
@@ -382,8 +391,8 @@ impl Kafka {
     ///
     /// # Errors
     ///
-    /// [`OpenError::NotMade`] if the brokers refuse.
-    pub async fn mark_copy(&self, is_copy: bool) -> Result<(), OpenError> {
+    /// [`KafkaOpenError::NotMade`] if the brokers refuse.
+    pub async fn mark_copy(&self, is_copy: bool) -> Result<(), KafkaOpenError> {
         topic::mark_copy(&self.clients, is_copy).await
     }
 
@@ -391,8 +400,8 @@ impl Kafka {
     ///
     /// # Errors
     ///
-    /// [`OpenError::Rights`] with what it may not, or why that cannot be known.
-    pub async fn may_end(&self) -> Result<(), OpenError> {
+    /// [`KafkaOpenError::Rights`] with what it may not, or why that cannot be known.
+    pub async fn may_end(&self) -> Result<(), KafkaOpenError> {
         use rights::Right::{Read, Write};
         self.may(vec![(self.place().topic().to_owned(), vec![Read, Write])]).await
     }
@@ -403,7 +412,7 @@ impl Kafka {
     /// # Errors
     ///
     /// As [`Kafka::may_end`].
-    pub async fn may_go_on(&self, options: &Options) -> Result<(), OpenError> {
+    pub async fn may_go_on(&self, options: &KafkaOptions) -> Result<(), KafkaOpenError> {
         use rights::Right::{Delete, DescribeConfigs, Read, Write};
         heartbeats::prepare(self.place(), options).await?;
         let beside = |name| self.place().beside(name).topic().to_owned();
@@ -411,7 +420,7 @@ impl Kafka {
         self.may(vec![log, (beside(heartbeats::NAME), vec![Read, Write]), (beside(topic::MARK), vec![Delete])]).await
     }
 
-    async fn may(&self, wanted: Vec<(String, Vec<rights::Right>)>) -> Result<(), OpenError> {
+    async fn may(&self, wanted: Vec<(String, Vec<rights::Right>)>) -> Result<(), KafkaOpenError> {
         let asking = Arc::clone(&self.asking);
         blocking(move || {
             for (topic, wanted) in wanted {
@@ -420,7 +429,7 @@ impl Kafka {
                     Err(why) => vec![format!("describe ({why})")],
                 };
                 if !Vec::is_empty(&rights) {
-                    return Err(OpenError::Rights { topic, rights });
+                    return Err(KafkaOpenError::Rights { topic, rights });
                 }
             }
             Ok(())
@@ -429,7 +438,7 @@ impl Kafka {
     }
 
     /// Returns the place.
-    pub fn place(&self) -> &Place {
+    pub fn place(&self) -> &KafkaAddress {
         self.clients.place()
     }
 
@@ -440,7 +449,7 @@ impl Kafka {
 }
 
 /// Asks for the log's end and reads its first record, if there is one.
-fn bounds(clients: &Clients, asking: &Consumer) -> Result<(Offset, Option<Bytes>), OpenError> {
+fn bounds(clients: &Clients, asking: &Consumer) -> Result<(Offset, Option<Bytes>), KafkaOpenError> {
     let deadline = Instant::now() + START_MAX;
     let mut consumer = None;
     loop {
@@ -449,7 +458,7 @@ fn bounds(clients: &Clients, asking: &Consumer) -> Result<(Offset, Option<Bytes>
             Ok((0, high)) => {
                 let consumer = match &mut consumer {
                     Some(consumer) => consumer,
-                    none => none.insert(clients.looking_back().map_err(OpenError::client)?),
+                    none => none.insert(clients.looking_back().map_err(KafkaOpenError::client)?),
                 };
                 match client::fetch(clients, consumer, Offset(0)) {
                     Ok(first) => return Ok((Offset(u64::try_from(high).unwrap_or(0)), Some(first))),
@@ -464,7 +473,7 @@ fn bounds(clients: &Clients, asking: &Consumer) -> Result<(Offset, Option<Bytes>
             Err(error) => error.to_string(),
         };
         if Instant::now() > deadline {
-            return Err(OpenError::unreachable(clients, unreachable));
+            return Err(KafkaOpenError::unreachable(clients, unreachable));
         }
         thread::sleep(Duration::from_millis(100));
     }
@@ -472,10 +481,10 @@ fn bounds(clients: &Clients, asking: &Consumer) -> Result<(Offset, Option<Bytes>
 
 /// Does what waits for brokers on a thread that may wait.
 async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, OpenError> + Send + 'static,
-) -> Result<T, OpenError> {
+    work: impl FnOnce() -> Result<T, KafkaOpenError> + Send + 'static,
+) -> Result<T, KafkaOpenError> {
     let done = tokio::task::spawn_blocking(work).await;
-    done.unwrap_or_else(|error| Err(OpenError::Client(format!("its thread ended: {error}"))))
+    done.unwrap_or_else(|error| Err(KafkaOpenError::Client(format!("its thread ended: {error}"))))
 }
 
 impl Drop for Kafka {

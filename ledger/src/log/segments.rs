@@ -26,10 +26,10 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::{AppendError, Log, ReadError, Record, Urgency};
 use crate::rule;
 use hint::Hint;
-use shelf::Shelf;
+use segment_index::SegmentIndex;
 use writer::{Append, Shared, Writer};
 
-pub use folder::{DataFolder, Elsewhere, FORMAT, SharedFolder, elsewhere, taken_by};
+pub use folder::{DataFolder, Elsewhere, FORMAT, SharedFolder, check_ledger, copy_of, elsewhere, taken_by};
 pub use reader::SegmentsReader;
 
 mod folder;
@@ -38,7 +38,7 @@ mod line;
 mod reader;
 mod recover;
 mod scan;
-mod shelf;
+mod segment_index;
 mod tail;
 mod writer;
 
@@ -47,7 +47,7 @@ const QUEUE: usize = 1_024;
 
 /// Why a log in files cannot be opened.
 #[derive(Debug, thiserror::Error)]
-pub enum OpenError {
+pub enum SegmentsOpenError {
     /// Another process writes it.
     #[error("the data folder {folder} is held by process {pid}; stop it or use its socket")]
     Held {
@@ -65,10 +65,10 @@ pub enum OpenError {
         found: u32,
     },
     /// There is no log in it.
-    #[error("no ledger is in {0}; name its folder, or make one with `ionledger up`")]
+    #[error("there is no ledger in {0}; name its folder, or make one with `ionledger up`")]
     NoLog(PathBuf),
     /// It is a copy, which nobody writes but who copies.
-    #[error("{folder} is a read-only copy of {of}; work with that, or carry it over with `ionledger move`")]
+    #[error("{folder} is a read-only copy of {of}; use that ledger, or move it with `ionledger move`")]
     Copy {
         /// The folder.
         folder: PathBuf,
@@ -79,7 +79,7 @@ pub enum OpenError {
     #[error(transparent)]
     Log(#[from] ReadError),
     /// The operating system refuses.
-    #[error("the data folder cannot be used: {path}: {source}; check that it is there and yours to use")]
+    #[error("the data folder cannot be used: {path}: {source}; check that it exists and that this user may use it")]
     Io {
         /// The file.
         path: PathBuf,
@@ -88,7 +88,7 @@ pub enum OpenError {
     },
 }
 
-impl OpenError {
+impl SegmentsOpenError {
     pub(crate) fn io(path: &Path, source: io::Error) -> Self {
         Self::Io { path: path.to_owned(), source }
     }
@@ -96,7 +96,7 @@ impl OpenError {
 
 /// How a log in files is opened.
 #[derive(Clone, Copy, Debug)]
-pub struct Options {
+pub struct SegmentsOptions {
     /// The length from which on a new segment is begun, in bytes; 64 MiB.
     pub segment_bytes: u64,
     /// Everything before this offset is known to have been acknowledged, by a projection or a checkpoint.
@@ -105,7 +105,7 @@ pub struct Options {
     pub copying: bool,
 }
 
-impl Default for Options {
+impl Default for SegmentsOptions {
     fn default() -> Self {
         Self { segment_bytes: 64 << 20, known_end: None, copying: false }
     }
@@ -127,18 +127,18 @@ impl Segments {
     ///
     /// # Errors
     ///
-    /// [`OpenError::Log`] if something that was acknowledged is damaged or missing; nothing is changed then.
-    pub fn open(folder: DataFolder, options: Options) -> Result<Self, OpenError> {
+    /// [`SegmentsOpenError::Log`] if something that was acknowledged is damaged or missing; nothing is changed then.
+    pub fn open(folder: DataFolder, options: SegmentsOptions) -> Result<Self, SegmentsOpenError> {
         if let Some(of) = folder.copy_of()?.filter(|_| !options.copying) {
-            return Err(OpenError::Copy { folder: folder.path().to_owned(), of });
+            return Err(SegmentsOpenError::Copy { folder: folder.path().to_owned(), of });
         }
         let log = folder.path().join("log");
-        let shelf = Shelf::open(&log).map_err(|source| OpenError::io(&log, source))?;
-        let (segment, end) = recover::recover(&shelf, options.known_end)?;
+        let index = SegmentIndex::open(&log).map_err(|source| SegmentsOpenError::io(&log, source))?;
+        let (segment, end) = recover::recover(&index, options.known_end)?;
         let hint = Hint::open(&log);
         hint.write(end);
 
-        let shared = Arc::new(Shared { shelf, tail: tail::Tail::default(), stopped: OnceLock::new() });
+        let shared = Arc::new(Shared { index, tail: tail::Tail::default(), stopped: OnceLock::new() });
         let folder = Arc::new(folder);
         let (sender, receiver) = watch::channel(end);
         let (queue, waiting) = mpsc::channel(QUEUE);
@@ -153,7 +153,7 @@ impl Segments {
         let writer = thread::Builder::new()
             .name("log-writer".to_owned())
             .spawn(move || writer.run(waiting))
-            .map_err(|source| OpenError::io(&log, source))?;
+            .map_err(|source| SegmentsOpenError::io(&log, source))?;
         Ok(Self { shared, end: receiver, queue: Some(queue), writer: Some(writer), folder })
     }
 
@@ -171,7 +171,7 @@ impl Segments {
         let end = *self.end.borrow();
         match self.shared.tail.read(from, max, end) {
             Some(records) => Ok(records),
-            None => self.shared.shelf.read(from, max, end),
+            None => self.shared.index.read(from, max, end),
         }
     }
 
@@ -210,7 +210,7 @@ impl Log for Segments {
             return Ok(records);
         }
         let shared = Arc::clone(&self.shared);
-        read_aside(move || shared.shelf.read(from, max, end)).await
+        read_aside(move || shared.index.read(from, max, end)).await
     }
 
     fn end(&self) -> watch::Receiver<Offset> {

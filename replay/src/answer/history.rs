@@ -2,7 +2,7 @@
 
 use ledger::rule::{Judged, Void};
 use ledger::view::{Commit, Folded};
-use schemas::glass::Unrecorded;
+use schemas::break_glass::Unrecorded;
 use schemas::{Actor, ActorKind, CommandId, CommitId, EnvironmentName, Event, Offset, ServiceName, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -11,7 +11,7 @@ use super::summary::{Names, summary};
 
 /// What happened to a service, the newest commit first.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct History {
+pub struct HistoryAnswer {
     /// The version of this form.
     pub schema_version: u16,
     /// The service; none for all of the ledger.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use ledger::State;
+use schemas::break_glass::Unrecorded;
 use schemas::policy::Policy;
 use schemas::release::Source;
 use schemas::run::{Artifact, Capacity, RunSpec};
@@ -25,6 +26,20 @@ pub struct Production {
     pub services: Vec<ServiceAt>,
     /// Who acts for each role that anybody ever took.
     pub leases: BTreeMap<Role, LeaseAt>,
+    /// The rollbacks that the ledger does not have yet, and that were asked for by then; where there are any, nobody knows what the
+    /// router serves.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unrecorded: Vec<Unrecorded>,
+}
+
+impl Production {
+    /// Names the rollbacks that the ledger does not have yet: it does not know what the router serves of their deployments.
+    pub fn name_unrecorded(&mut self, unrecorded: Vec<Unrecorded>) {
+        for deployment in self.services.iter_mut().flat_map(|service| &mut service.status.deployments) {
+            deployment.applied_unknown |= unrecorded.iter().any(|one| one.deployment == deployment.deployment);
+        }
+        self.unrecorded = unrecorded;
+    }
 }
 
 /// A service at a moment.
@@ -74,7 +89,8 @@ pub fn production(state: &State, at: At) -> Production {
         let lease = LeaseAt { holder: lease.holder.clone(), since: lease.since };
         (*role, lease)
     });
-    Production { schema_version: SCHEMA_VERSION, at, ledger: state.ledger, services, leases: leases.collect() }
+    let leases = leases.collect();
+    Production { schema_version: SCHEMA_VERSION, at, ledger: state.ledger, services, leases, unrecorded: vec![] }
 }
 
 fn service_at(state: &State, status: ServiceStatus) -> ServiceAt {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use ledger::State;
 use ledger::service::Release;
+use schemas::break_glass::Unrecorded;
 use schemas::release::Source;
 use schemas::run::Artifact;
 use schemas::{CommitId, DeploymentId, StackId, StackName, Version, Weight};
@@ -28,10 +29,25 @@ pub struct WhoShipped {
     pub shipped: Vec<Shipped>,
     /// Whether the router had confirmed the weights that were set.
     pub applied: bool,
+    /// Whether nobody knew then what it served: it was told without the ledger, and what it confirmed last is older.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub applied_unknown: bool,
     /// By which commit the router's confirmation was recorded last.
     pub applied_by: Option<Origin>,
     /// Who retired it, if it was.
     pub retired_by: Option<Origin>,
+    /// The rollbacks that the ledger does not have yet, and that were asked for by then; where there are any, nobody knows what the
+    /// router serves.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unrecorded: Vec<Unrecorded>,
+}
+
+impl WhoShipped {
+    /// Names the rollbacks of the deployment that the ledger does not have yet: it does not know what the router serves.
+    pub fn name_unrecorded(&mut self, unrecorded: Vec<Unrecorded>) {
+        self.applied_unknown |= !unrecorded.is_empty();
+        self.unrecorded = unrecorded;
+    }
 }
 
 /// A version that served.
@@ -119,8 +135,10 @@ pub fn who_shipped(
         known: found.is_some(),
         shipped,
         applied: found.is_some_and(|deployment| deployment.traffic.is_applied()),
+        applied_unknown: found.is_some_and(|deployment| deployment.traffic.is_applied_unknown()),
         applied_by: shared.and_then(|shared| origin(shared.applied?.commit)),
         retired_by: shared.and_then(|shared| origin(shared.retired?.commit)),
+        unrecorded: vec![],
     }
 }
 

@@ -13,17 +13,18 @@ use ledger::deployment::{Deployment, Dropped, Waiting, waiting};
 use ledger::execute::ClockTrouble;
 use ledger::judgement::Judgements;
 use ledger::log::Ahead;
-use schemas::glass::Unrecorded;
+use schemas::break_glass::Unrecorded;
 use schemas::hold::Cause;
 use schemas::rollout::Plan;
 use schemas::{
-    DeploymentId, EffectId, EnvironmentName, Fence, ServiceName, StackId, StackName, Timestamp, Version, Weight,
+    Actor, CommitId, DeploymentId, EffectId, EnvironmentName, Fence, ServiceName, StackId, StackName, Timestamp,
+    Version, Weight,
 };
 use serde::{Deserialize, Serialize};
 
 pub use ledger::deployment::waiting::ObstacleKind;
 
-pub use self::back::{RollbackTarget, RollingBackStatus, StrandedStatus};
+pub use self::back::{RollbackTarget, RollingBackStatus, StrandedStatus, UsersGetStatus};
 pub use self::rollout::{EvidenceStatus, NextStep, RolloutMeasured, RolloutPhase, RolloutStatus, VerdictStatus};
 pub use self::stack::{MeasuredStatus, NodePhase, NodeStatus, StackPhase, VersionStatus};
 
@@ -31,7 +32,7 @@ use super::{At, SCHEMA_VERSION};
 
 /// What runs and what serves.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Status {
+pub struct StatusAnswer {
     /// The version of this form.
     pub schema_version: u16,
     /// The moment it speaks of.
@@ -45,6 +46,9 @@ pub struct Status {
     /// Where the ledger goes on, if it was moved: this is how it stood then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub moved_to: Option<String>,
+    /// What the ledger is a read-only copy of, if it is one: this is how it stood when it was copied.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub copy_of: Option<String>,
     /// The streams that this program takes nothing for but a rollback, each with the first event in it that it does not
     /// understand. Only of now.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -60,6 +64,21 @@ pub struct Status {
     /// What is wrong with the clock of the machine that answers, if something is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clock: Option<String>,
+    /// Since when the router has not answered whoever follows the ledger, if it has not for some seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub router_silent: Option<RouterSilentStatus>,
+}
+
+/// A router that does not answer: it takes no weights, and nobody knows whether users are served.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RouterSilentStatus {
+    /// Since when.
+    pub since: Timestamp,
+    /// What the last call of it came to.
+    pub why: String,
+    /// The command that ends its process, after which `ionledger up` starts another; none if it is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
 }
 
 /// What is there of a ledger that nobody follows.
@@ -108,6 +127,9 @@ pub struct DeploymentStatus {
     /// weights are then those that were seen.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seen: Option<SeenStatus>,
+    /// Since when its router has not answered whoever follows the ledger, if it has not for some seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub router_silent: Option<RouterSilentStatus>,
     /// When its weights were set last.
     pub weights_set_at: Option<Timestamp>,
     /// When the ledger heard of these weights, if they were set without it (break-glass): `weights_set_at` is then when the
@@ -116,6 +138,10 @@ pub struct DeploymentStatus {
     pub weights_recorded_at: Option<Timestamp>,
     /// Whether the router has confirmed the weights that are set.
     pub weights_applied: bool,
+    /// Whether nobody knows what the router serves: it was told without the ledger, or it does not answer. The applied weights are
+    /// then those that it confirmed before.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub applied_unknown: bool,
     /// Its rollout: the one under way, or the last.
     pub rollout: Option<RolloutStatus>,
     /// Where a rollback would go now.
@@ -133,6 +159,10 @@ pub struct DeploymentStatus {
     /// them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub stranded: Vec<StrandedStatus>,
+    /// What its users get, where that is not what is set because none of it can be called, or where no node of it passes its
+    /// check. Only as far as somebody follows the ledger who would know.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub users_get: Option<UsersGetStatus>,
     /// The number that every rollback raises.
     pub fence: Fence,
     /// Its holds: while there is one, what pipelines release is prepared and not rolled out.
@@ -162,7 +192,7 @@ pub struct SeenStatus {
     pub trouble: Option<String>,
 }
 
-impl Status {
+impl StatusAnswer {
     /// Says of each node where its log lies.
     pub fn name_logs(&mut self, path: impl Fn(EffectId) -> String) {
         let deployments = self.services.iter_mut().flat_map(|service| &mut service.deployments);
@@ -197,6 +227,12 @@ pub struct HoldStatus {
     pub cause: Cause,
     /// Why.
     pub reason: String,
+    /// Who set it, where that can be read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub actor: Option<Actor>,
+    /// The commit that set it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub commit: Option<CommitId>,
     /// The versions that were rolled back from or aborted: a release that fixes one of them ends the hold.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub versions: Vec<Version>,
@@ -247,46 +283,82 @@ pub struct DriftStatus {
     pub at: Timestamp,
 }
 
-impl Status {
+impl StatusAnswer {
+    /// Returns every hold that is in force.
+    pub(crate) fn holds_mut(&mut self) -> impl Iterator<Item = &mut HoldStatus> {
+        let deployments = self.services.iter_mut().flat_map(|service| &mut service.deployments);
+        deployments.flat_map(|deployment| &mut deployment.holds)
+    }
+
+    /// Names the rollbacks that the ledger does not have yet: it does not know what the router serves of their deployments, and the
+    /// rollouts that they end come back.
+    pub fn name_unrecorded(&mut self, unrecorded: Vec<Unrecorded>) {
+        for deployment in self.services.iter_mut().flat_map(|service| &mut service.deployments) {
+            let of_deployment = unrecorded.iter().filter(|one| one.deployment == deployment.deployment);
+            deployment.applied_unknown |= unrecorded.iter().any(|one| one.deployment == deployment.deployment);
+            if let Some(rollout) = &mut deployment.rollout {
+                rollout.name_unrecorded(of_deployment);
+            }
+        }
+        self.unrecorded = unrecorded;
+    }
+
+    /// Names the router that does not answer, also beside each deployment that it has weights of.
+    pub fn name_silent_router(&mut self, silent: RouterSilentStatus) {
+        let deployments = self.services.iter_mut().flat_map(|service| &mut service.deployments);
+        for deployment in deployments.filter(|deployment| deployment.weights_set_at.is_some()) {
+            deployment.router_silent = Some(silent.clone());
+        }
+        self.router_silent = Some(silent);
+    }
+
     /// Names what is wrong with the clock of the machine that answers: it may be why a rollout takes no step.
     pub fn name_clock(&mut self, trouble: &ClockTrouble) {
         self.clock = Some(trouble.to_string());
         let Some(why) = trouble.holds() else { return };
+        let now = self.at.time;
         let deployments = self.services.iter_mut().flat_map(|service| &mut service.deployments);
         let rollouts = deployments.filter_map(|deployment| deployment.rollout.as_mut());
-        for rollout in rollouts.filter(|rollout| rollout.phase == RolloutPhase::Running) {
+        let goes_on =
+            |rollout: &&mut RolloutStatus| rollout.phase == RolloutPhase::Running && rollout.comes_back_to.is_none();
+        for rollout in rollouts.filter(goes_on) {
             rollout.held = Some(why.to_owned());
             (rollout.held_kind, rollout.held_since) = (None, None);
+            let remaining =
+                rollout.expected_end_at.take().zip(now).map(|(end, now)| end.duration_since(now).as_millis());
+            rollout.remaining_ms = rollout.remaining_ms.or(remaining.map(|ms| u64::try_from(ms).unwrap_or(0)));
         }
     }
 }
 
 /// Returns the status of every service.
-pub fn status(state: &State, at: At) -> Status {
+pub fn status(state: &State, at: At) -> StatusAnswer {
     let names: BTreeSet<&ServiceName> =
         state.services.keys().chain(state.deployments.keys().map(|id| &id.service)).collect();
     let services = names.into_iter().map(|name| service_status(state, name, at.time)).collect();
     whole(state, at, services)
 }
 
-fn whole(state: &State, at: At, services: Vec<ServiceStatus>) -> Status {
-    Status {
+fn whole(state: &State, at: At, services: Vec<ServiceStatus>) -> StatusAnswer {
+    StatusAnswer {
         schema_version: SCHEMA_VERSION,
         at,
         halted: None,
         unattended: None,
         moved_to: state.sealed.clone(),
+        copy_of: None,
         read_only: BTreeMap::new(),
         ahead: vec![],
         services,
         unrecorded: vec![],
         clock: None,
+        router_silent: None,
     }
 }
 
 /// Returns the status of one service, with its deployments in `environment` or all of them; no services if it is
 /// unknown.
-pub fn status_of(state: &State, at: At, service: &ServiceName, environment: Option<&EnvironmentName>) -> Status {
+pub fn status_of(state: &State, at: At, service: &ServiceName, environment: Option<&EnvironmentName>) -> StatusAnswer {
     let deployed = state.deployments.keys().any(|id| &id.service == service);
     let mut services = Vec::new();
     if state.services.contains_key(service) || deployed {
@@ -341,9 +413,11 @@ fn deployment_status(
         listen: None,
         versions,
         seen: None,
+        router_silent: None,
         weights_set_at: traffic.set.as_ref().map(|set| set.at),
         weights_recorded_at: traffic.recorded_late_at(),
         weights_applied: traffic.is_applied(),
+        applied_unknown: traffic.is_applied_unknown(),
         rollout: deployment
             .rollout
             .as_ref()
@@ -354,12 +428,13 @@ fn deployment_status(
         rolling_back_to: traffic.awaited.and_then(|id| Some(deployment.stacks.get(&id)?.version.clone())),
         rolling_back: back::rolling_back_status(id, deployment),
         stranded: back::stranded_status(id, deployment),
+        users_get: back::users_get_status(id, deployment),
         holds: deployment.holds.iter().map(hold_status).collect(),
         waiting: deployment.waiting.as_ref().map(|waiting| waiting_status(id, deployment, waiting)),
         dropped: deployment.dropped.iter().map(dropped_status).collect(),
         drift: drift.map(|drift| DriftStatus {
             seen: drift.seen.clone(),
-            towards_target: drift.towards_target,
+            towards_target: deployment.drift_left_alone().is_some(),
             at: drift.at,
         }),
         retired_at: traffic.retired_at,
@@ -384,8 +459,8 @@ fn obstacle_status(waiting::Obstacle { kind, why, next }: waiting::Obstacle) -> 
 }
 
 fn hold_status((cause, hold): (&Cause, &Hold)) -> HoldStatus {
-    let Hold { reason, versions, since, until, .. } = hold.clone();
-    HoldStatus { cause: *cause, reason, versions, since, until }
+    let Hold { reason, versions, since, until, commit } = hold.clone();
+    HoldStatus { cause: *cause, reason, actor: None, commit: Some(commit), versions, since, until }
 }
 
 fn dropped_status(dropped: &Dropped) -> DroppedStatus {

@@ -36,7 +36,7 @@ impl Names {
 
     fn stack(&self, stack: StackId) -> String {
         let asked = || self.asked.iter().find(|(id, _)| *id == stack).map(|(_, name)| name.clone());
-        let name = self.deployments().find_map(|deployment| deployment.name_of(stack)).or_else(asked);
+        let name = self.deployments().find_map(|deployment| deployment.remembered_name(stack)).or_else(asked);
         name.map_or_else(|| format!("stack {stack}"), |name| name.to_string())
     }
 
@@ -51,6 +51,13 @@ impl Names {
             Some((slot, stack)) => format!("node {} of {}", slot + 1, stack.name()),
             None => format!("node {effect}"),
         }
+    }
+
+    /// Says whether a stack is yet to be ready: it is starting, or is asked for only now.
+    fn is_starting(&self, stack: StackId) -> bool {
+        let found = self.deployments().find_map(|deployment| deployment.stacks.get(&stack));
+        let asked = || self.asked.iter().any(|(id, _)| *id == stack);
+        found.map_or_else(asked, |found| found.phase == ledger::deployment::Phase::Starting)
     }
 
     /// Returns the canary and the baseline of a rollout.
@@ -242,7 +249,7 @@ fn of_traffic(event: &traffic::Event, names: &Names) -> String {
         traffic::Event::WeightsApplied(applied) => format!("the router serves {}", names.weights(&applied.weights)),
         traffic::Event::DriftSeen(drift) => {
             let seen = names.shares(drift.seen.iter().map(|(stack, weight)| (*stack, *weight)));
-            let towards = if drift.towards_target { ", all on the rollback target; it is left so" } else { "" };
+            let towards = if drift.towards_target { ", all on the rollback target; it is left as it is" } else { "" };
             format!("the router serves {seen}, which nobody asked for{towards}")
         }
         traffic::Event::RolledBack(back) => {
@@ -250,14 +257,18 @@ fn of_traffic(event: &traffic::Event, names: &Names) -> String {
             let over: Vec<String> = back.passed_over.iter().map(|stack| names.stack(*stack)).collect();
             let over = if over.is_empty() { String::new() } else { format!(", past {} (unhealthy)", over.join(", ")) };
             let from = if from.is_empty() { String::new() } else { format!(" from {}", from.join(", ")) };
-            format!("rolled back{from} to {}{over}{}", names.stack(back.to), because(&back.reason))
+            let (to, because) = (names.stack(back.to), because(&back.reason));
+            match names.is_starting(back.to) {
+                true => format!("rolls back{from} to {to}{over} once that is ready{because}"),
+                false => format!("rolled back{from} to {to}{over}{because}"),
+            }
         }
         traffic::Event::Rejected(left) => format!("{} is rejected: {}", names.stack(left.stack), left.reason),
         traffic::Event::GlassBroken(broken) => {
             let to = names.stack(broken.to);
-            let overtaken = broken.overtaken.as_ref().map(|why| format!("; nothing follows from it: {why}"));
+            let overtaken = broken.overtaken.as_ref().map(|why| format!("; it changes nothing: {why}"));
             let overtaken = overtaken.unwrap_or_default();
-            format!("all traffic was sent back to {to} while the ledger gave no verdict (glass broken){overtaken}")
+            format!("all traffic was sent back to {to} while the ledger gave no verdict (break-glass){overtaken}")
         }
         traffic::Event::Retired(retired) => format!("the deployment was retired{}", because(&retired.reason)),
     }
@@ -316,11 +327,11 @@ fn of_rollout(event: &rollout::Event, names: &Names) -> String {
 
 fn of_hold(event: &hold::Event) -> String {
     match event {
-        hold::Event::Set(hold::Set { reason, until, .. }) => {
+        hold::Event::HoldSet(hold::HoldSet { reason, until, .. }) => {
             let until = until.map(|until| format!(" until {until:.0}")).unwrap_or_default();
             format!("the deployment was put on hold{until}: {reason}")
         }
-        hold::Event::Lifted(lifted) => {
+        hold::Event::HoldLifted(lifted) => {
             let which = match lifted.cause {
                 Cause::Asked => "the hold that was asked for",
                 Cause::Rollback => "the hold of a rollback",

@@ -28,7 +28,7 @@ use crate::shares::Shares;
 /// The form of what is kept. It is another one whenever the fold or its rows may be: a cache of another form is made
 /// again.
 pub(super) fn format() -> String {
-    format!("8/{}", env!("CARGO_PKG_VERSION"))
+    format!("10/{}", env!("CARGO_PKG_VERSION"))
 }
 
 /// The names of the rows of [`Shares`] begin so.
@@ -66,7 +66,7 @@ pub(super) struct Tail {
     pub(super) share: u64,
 }
 
-pub(super) struct Held {
+pub(super) struct HeldRows {
     pub(super) store: Store,
     pub(super) meta: Meta,
     /// Every entity's present row, and its share of the sum.
@@ -89,7 +89,7 @@ pub(super) struct Fold {
     pub(super) last: Option<Hash>,
 }
 
-impl Held {
+impl HeldRows {
     /// Reads a store and checks it: every checksum, every count, the sum.
     pub(super) fn load(store: Store) -> Result<(Self, Fold)> {
         let meta_key = key(Tag::Meta, "");
@@ -306,7 +306,7 @@ fn together<'a>(
         let (mut state, mut shares) = (State::default(), Shares::default());
         for (name, (open, _)) in rows {
             let put = put(&mut state, &mut shares, name, &json(name, open)?);
-            put.map_err(|error| damaged(format!("a row is none: {error}")))?;
+            put.map_err(|error| damaged(format!("a row cannot be read: {error}")))?;
         }
         Ok((state, shares))
     };

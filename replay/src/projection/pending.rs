@@ -7,12 +7,12 @@ use ledger::view::Folded;
 use schemas::{CommandId, CommitId, Event, Hash, Offset, Stream};
 use uuid::Uuid;
 
-use super::held::{Fold, Held, Meta, Tail, commit_key, shares_name};
+use super::held::{Fold, HeldRows, Meta, Tail, commit_key, shares_name};
 use super::row::{COMMITS, MAKERS, Makers, Open, RECORDS, Rec, Result, Tag, key, key_at, makers_to_bytes, write_chunk};
 use super::store::Batch;
 use crate::answer::Made;
 use crate::outage::Outage;
-use crate::shares::{Place, Shares};
+use crate::shares::{CommitPosition, Shares};
 
 /// The changes of some records that were folded and not yet written.
 #[derive(Default)]
@@ -30,7 +30,7 @@ pub(super) struct Pending {
 /// Folds the shares on with a record.
 pub(super) fn evolve_shares(shares: &mut Shares, folded: &Folded) {
     let Some(commit) = folded.commit.as_ref().filter(|_| folded.void.is_none()) else { return };
-    let place = Place { offset: folded.offset, time: folded.time, commit: commit.id };
+    let place = CommitPosition { offset: folded.offset, time: folded.time, commit: commit.id };
     for (stream, event) in commit.events.iter().flat_map(|read| &read.event) {
         shares.evolve(stream, event, place);
     }
@@ -38,7 +38,7 @@ pub(super) fn evolve_shares(shares: &mut Shares, folded: &Folded) {
 
 impl Pending {
     /// Adds a record that was just folded into `fold`.
-    pub(super) fn add(&mut self, held: &Held, fold: &Fold, folded: &Folded) {
+    pub(super) fn add(&mut self, held: &HeldRows, fold: &Fold, folded: &Folded) {
         let counted = folded.commit.as_ref().filter(|_| folded.void.is_none());
         let command = counted.map_or(CommandId(Uuid::nil()), |commit| commit.command);
         let command_hash = fold.view.command(command).map_or(Hash::ZERO, |done| done.hash);
@@ -55,7 +55,7 @@ impl Pending {
         }
     }
 
-    fn set_row(&mut self, held: &Held, offset: Offset, name: String, json: Vec<u8>) {
+    fn set_row(&mut self, held: &HeldRows, offset: Offset, name: String, json: Vec<u8>) {
         let known = self.rows.get(&name).or_else(|| held.rows.get(&name).map(|(open, _)| open));
         if known.is_some_and(|known| known.json == json) {
             return;
@@ -72,7 +72,7 @@ impl Pending {
     }
 
     /// Writes everything in one batch.
-    pub(super) fn apply(self, held: &mut Held, fold: &Fold) -> Result<()> {
+    pub(super) fn apply(self, held: &mut HeldRows, fold: &Fold) -> Result<()> {
         let view = &fold.view;
         let mut batch = Batch::default();
         let mut sum = held.meta.sum;
@@ -132,7 +132,7 @@ impl Pending {
 /// Returns the rollback that a record tells of, if that was in effect before.
 fn outage_of(fold: &Fold, folded: &Folded) -> Option<Outage> {
     let commit = folded.commit.as_ref().filter(|_| folded.void.is_none())?;
-    let place = Place { offset: folded.offset, time: folded.time, commit: commit.id };
+    let place = CommitPosition { offset: folded.offset, time: folded.time, commit: commit.id };
     let events = commit.events.iter().flat_map(|read| &read.event);
     Outage::of(commit.took_effect()?, place, events, fold.view.state())
 }
@@ -192,7 +192,7 @@ fn put_stream(batch: &mut Batch, name: &str, before: Option<&Tail>, offsets: &[O
 }
 
 /// Writes the chunks of who made records that change, and returns the last of them.
-fn put_makers(batch: &mut Batch, held: &Held, new: Makers) -> Makers {
+fn put_makers(batch: &mut Batch, held: &HeldRows, new: Makers) -> Makers {
     let mut next = held.meta.next.0;
     let mut chunk = held.makers.clone();
     for made in new {
@@ -212,7 +212,7 @@ fn put_makers(batch: &mut Batch, held: &Held, new: Makers) -> Makers {
 }
 
 /// Writes the chunks of records that change, and returns the last of them.
-fn put_records(batch: &mut Batch, held: &Held, new: Vec<Rec>) -> Vec<Rec> {
+fn put_records(batch: &mut Batch, held: &HeldRows, new: Vec<Rec>) -> Vec<Rec> {
     let mut number = held.meta.next.0 / RECORDS;
     let whole = held.meta.next.0.is_multiple_of(RECORDS);
     let mut chunk = if whole { Vec::new() } else { held.records.clone() };

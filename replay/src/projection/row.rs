@@ -93,7 +93,7 @@ pub(super) fn key_at(tag: Tag, name: &str, number: u64) -> Vec<u8> {
 
 /// Returns the name in a key that holds nothing else.
 pub(super) fn name_in(key: &[u8]) -> Result<&str> {
-    key.get(3..).and_then(|name| std::str::from_utf8(name).ok()).ok_or_else(|| damaged("a key is no name"))
+    key.get(3..).and_then(|name| std::str::from_utf8(name).ok()).ok_or_else(|| damaged("a key is not a name"))
 }
 
 /// Returns the number at a key's end.
@@ -312,10 +312,10 @@ impl Rec {
     pub(super) fn read(bytes: &[u8]) -> Result<Self> {
         let mut fields = Fields(bytes);
         let time = Timestamp::from_nanosecond(i128::from_be_bytes(fields.bytes()?));
-        let time = time.map_err(|_| damaged("a time is none"))?;
+        let time = time.map_err(|_| damaged("a time cannot be read"))?;
         let void = match fields.bytes()? {
             [0] => None,
-            [n] => Some(*VOIDS.get(usize::from(n) - 1).ok_or_else(|| damaged("a void is none"))?),
+            [n] => Some(*VOIDS.get(usize::from(n) - 1).ok_or_else(|| damaged("a void cannot be read"))?),
         };
         let command = CommandId(Uuid::from_bytes(fields.bytes()?));
         Ok(Self { time, void, command, command_hash: schemas::Hash(fields.bytes()?) })

@@ -12,7 +12,7 @@ const BATCH: u64 = 1_024;
 /// How long a read may take before what it was for is answered without it. A log on a disk takes a thousandth of it.
 const READ_MAX: Duration = Duration::from_secs(3);
 
-/// Reads the records at `offsets`, which ascend. What `seen` says of a record is kept, and nothing else of it.
+/// Reads the records at `offsets`, which ascend. Of each record only what `seen` returns is kept.
 ///
 /// # Errors
 ///

@@ -10,12 +10,12 @@ use ledger::{Deployment, View};
 use schemas::envelope::Envelope;
 use schemas::{CommitId, DeploymentId, Offset, ServiceName, Stream, Timestamp};
 
-use super::{Error, HistoryQuery, Seen};
+use super::{Error, HistoryQuery, ProductionAt};
 use crate::answer::{At, Made, Names};
 use crate::fold::Visit;
 use crate::moment::Moment;
 use crate::outage::{self, Outage};
-use crate::shares::{Place, Shares};
+use crate::shares::{CommitPosition, Shares};
 
 /// A record of history.
 pub(super) enum Kept {
@@ -34,7 +34,7 @@ pub(super) struct Collect {
     /// Whether it goes on behind the moment, for what was recorded later and was in effect then.
     goes_on: bool,
     /// What it saw at the moment, once it is past that.
-    then: Option<Seen>,
+    then: Option<ProductionAt>,
     outages: Vec<Outage>,
     view: View,
     shares: Shares,
@@ -105,15 +105,15 @@ impl Collect {
         self.view.read_only()
     }
 
-    pub(super) fn seen(mut self) -> Seen {
+    pub(super) fn seen(mut self) -> ProductionAt {
         let outages = std::mem::take(&mut self.outages);
         let mut seen = self.then.take().unwrap_or_else(|| self.seen_now());
         outage::lay(outages, &mut seen.state, &mut seen.shares);
         seen
     }
 
-    fn seen_now(&self) -> Seen {
-        Seen { at: At::of(&self.view), state: self.view.state().clone(), shares: self.shares.clone() }
+    fn seen_now(&self) -> ProductionAt {
+        ProductionAt { at: At::of(&self.view), state: self.view.state().clone(), shares: self.shares.clone() }
     }
 
     /// The moment is reached: it ends here, or goes on for what was recorded later.
@@ -126,7 +126,7 @@ impl Collect {
     }
 
     /// Keeps the rollback that a commit at `place` records, if that was in effect at the moment.
-    fn keep_outage(&mut self, decoded: &Decoded<'_>, place: Place) {
+    fn keep_outage(&mut self, decoded: &Decoded<'_>, place: CommitPosition) {
         let Some(then) = &self.then else { return };
         let Some((time, from)) = self.until.time(then.at).zip(decoded.took_effect()) else { return };
         let outage = Outage::of(from, place, decoded.events().iter().flatten(), self.view.state());
@@ -183,7 +183,7 @@ impl Visit for Collect {
         let judged = self.view.advance(offset, &decoded)?;
         let commit = decoded.envelope().map(|envelope| envelope.id).filter(|_| judged.void.is_none());
         if let Some(commit) = commit {
-            let place = Place { offset, time: judged.time, commit };
+            let place = CommitPosition { offset, time: judged.time, commit };
             for (stream, event) in decoded.events().iter().flatten() {
                 self.shares.evolve(stream, event, place);
             }

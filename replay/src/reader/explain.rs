@@ -36,9 +36,7 @@ impl Reader {
             let late = |entry: &HistoryEntry| entry.recorded_at.is_some() && Some(entry.counts_from()) <= time;
             let until = |entry: &HistoryEntry| Some(entry.offset) <= status.at.offset || late(entry);
             let all = self.history(&query).await?.entries.into_iter().rev();
-            entries = all
-                .filter(|entry| until(entry) && (entry.missing.is_some() || answer::is_of(entry, rollout.rollout)))
-                .collect();
+            entries = answer::story(all.filter(until).collect(), rollout);
         }
         let (schema_version, at) = (answer::SCHEMA_VERSION, Some(status.at));
         Ok(Explanation { schema_version, at, deployment: Some(deployment.clone()), rollout, entries })

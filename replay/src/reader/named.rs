@@ -9,8 +9,8 @@ use schemas::text::known_instead;
 use schemas::{CommitId, DeploymentId, EnvironmentName, Offset, ServiceName, StackId, StackName, Version};
 
 use super::collect::Collect;
-use super::{Error, Reader};
-use crate::answer::Explanation;
+use super::{Error, HistoryQuery, Reader};
+use crate::answer::{Explanation, Happened};
 use crate::moment::Moment;
 
 /// How short the beginning of a commit's id may be, in hexadecimal digits.
@@ -76,7 +76,7 @@ impl Reader {
         {
             return self.explain(&DeploymentId { environment: environment.clone(), service }, moment).await;
         }
-        if let Some(explanation) = self.explain_version(&state, what, service, environment).await? {
+        if let Some(explanation) = self.explain_version(&state, what, service, environment, moment).await? {
             return Ok(explanation);
         }
         match IdPrefix::read(what).filter(|_| service.is_none()) {
@@ -96,6 +96,7 @@ impl Reader {
         what: &str,
         service: Option<&ServiceName>,
         environment: &EnvironmentName,
+        moment: Moment,
     ) -> Result<Option<Explanation>, Error> {
         let Ok(name) = what.parse::<StackName>() else { return Ok(None) };
         let version = name.version.clone();
@@ -112,7 +113,7 @@ impl Reader {
                 }
             };
         let deployment = DeploymentId { environment: environment.clone(), service: service.clone() };
-        let explained = self.explain(&deployment, Moment::Now).await?;
+        let explained = self.explain(&deployment, moment).await?;
         if explained.rollout.as_ref().is_some_and(|rollout| rollout.canary_name().as_ref() == Some(&name)) {
             return Ok(Some(explained));
         }
@@ -127,10 +128,28 @@ impl Reader {
         };
         let commit = match stack {
             Some(stack) => CommitId(stack.0),
-            None if name.is_first() => release.commit,
-            None => return Ok(None),
+            None => match self.asked_for(&deployment, &name).await? {
+                Some(commit) => commit,
+                None if name.is_first() => release.commit,
+                None => return Ok(None),
+            },
         };
         self.explain_commit(commit).await.map(Some)
+    }
+
+    /// Returns the last commit that asked for a stack of this name, by the history: the stack may be gone.
+    async fn asked_for(&self, deployment: &DeploymentId, name: &StackName) -> Result<Option<CommitId>, Error> {
+        let DeploymentId { environment, service } = deployment.clone();
+        let query = HistoryQuery { service: Some(service), environment: Some(environment), ..HistoryQuery::default() };
+        let is_it = |happened: &Happened| {
+            let number = happened.data["number"].as_u64().unwrap_or(1);
+            happened.kind == "stack.requested"
+                && happened.data["version"] == name.version.as_str()
+                && number == u64::from(name.number)
+        };
+        let entries = self.history(&query).await?.entries;
+        let found = entries.into_iter().find(|entry| entry.void.is_none() && entry.events.iter().any(is_it));
+        Ok(found.and_then(|entry| entry.commit))
     }
 
     /// Returns the commit whose record stands at `offset`.

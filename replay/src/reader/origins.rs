@@ -8,7 +8,7 @@ use ledger::view::{Decoded, Folded};
 use schemas::{CommitId, DeploymentId, Offset};
 
 use super::collect::{CommitPlaces, Kept};
-use super::{Error, Reader, Seen};
+use super::{Error, ProductionAt, Reader};
 use crate::answer::{self, HistoryEntry, Made, OnBehalfOf, Origin, WhoShipped};
 use crate::projection::Projection;
 
@@ -43,6 +43,28 @@ impl Places<'_> {
             return Ok(None);
         }
         Ok(Some(made))
+    }
+}
+
+impl Places<'_> {
+    /// Returns who made a commit that counts and that the log has before `next`, as far as that is known at once: nothing is
+    /// scanned. Rows that have not come that far do not know it yet; rows that have and lack it are damaged.
+    pub(super) async fn find_counted(
+        &self,
+        log: &dyn Log,
+        commit: CommitId,
+        next: Offset,
+    ) -> Result<Option<Made>, ReadError> {
+        if let Places::Rows(rows) = self {
+            let reached = *rows.next().borrow() >= next;
+            if !matches!(rows.offset_of(commit), Some(Some(_))) {
+                if reached {
+                    rows.condemn("a commit that counts is missing");
+                }
+                return Ok(None);
+            }
+        }
+        Ok(self.find(log, commit).await?.flatten())
     }
 }
 
@@ -91,7 +113,7 @@ impl Reader {
     /// Returns who shipped what: `None` if the rows turn out damaged.
     pub(super) async fn who_shipped_in(
         &self,
-        seen: &Seen,
+        seen: &ProductionAt,
         deployment: &DeploymentId,
         places: &Places<'_>,
     ) -> Result<Option<WhoShipped>, Error> {

@@ -12,8 +12,8 @@ use schemas::{DeploymentId, Offset, ServiceName, Version};
 use super::blocks;
 use super::collect::{Kept, is_about, stream_is_about, subjects};
 use super::origins::Places;
-use super::{Error, HistoryQuery, Reader, Seen, history};
-use crate::answer::{At, History, Names};
+use super::{Error, HistoryQuery, ProductionAt, Reader, history};
+use crate::answer::{At, HistoryAnswer, Names};
 use crate::moment::Moment;
 use crate::outage;
 use crate::projection::Projection;
@@ -45,7 +45,7 @@ impl Reader {
         &self,
         rows: &Projection,
         query: &HistoryQuery,
-    ) -> Result<Option<History>, Error> {
+    ) -> Result<Option<HistoryAnswer>, Error> {
         let limit = query.limit.unwrap_or(usize::MAX);
         let Some(mut candidates) = candidates(rows, query, limit.saturating_add(1)) else { return Ok(None) };
         let (mut kept, mut unavailable) = (Vec::new(), None);
@@ -128,8 +128,8 @@ fn wanted_of(
 
 /// Returns the part of the state that is about a deployment: it, its service with the releases that its stacks run,
 /// its shares.
-pub(super) fn seen_of(rows: &Projection, deployment: &DeploymentId, moment: Moment, at: At) -> Option<Seen> {
-    let Some(offset) = at.offset else { return Some(Seen::empty()) };
+pub(super) fn seen_of(rows: &Projection, deployment: &DeploymentId, moment: Moment, at: At) -> Option<ProductionAt> {
+    let Some(offset) = at.offset else { return Some(ProductionAt::empty()) };
     let mut names = vec![
         format!("deployment/{deployment}"),
         format!("service/{}", deployment.service),
@@ -145,7 +145,7 @@ pub(super) fn seen_of(rows: &Projection, deployment: &DeploymentId, moment: Mome
         .collect();
     names.extend(versions.into_iter().map(|version| format!("release/{}/{version}", deployment.service)));
     let (state, shares) = rows.parts_at(offset, &names)?;
-    with_outages(rows, moment, Seen { at, state, shares })
+    with_outages(rows, moment, ProductionAt { at, state, shares })
 }
 
 /// Returns the part of the state that is a service's declaration.
@@ -155,14 +155,14 @@ pub(super) fn service_at(rows: &Projection, service: &ServiceName, at: At) -> Op
 }
 
 /// Returns all of the state.
-pub(super) fn seen(rows: &Projection, moment: Moment, at: At) -> Option<Seen> {
-    let Some(offset) = at.offset else { return Some(Seen::empty()) };
+pub(super) fn seen(rows: &Projection, moment: Moment, at: At) -> Option<ProductionAt> {
+    let Some(offset) = at.offset else { return Some(ProductionAt::empty()) };
     let (state, shares) = rows.state_at(offset)?;
-    with_outages(rows, moment, Seen { at, state, shares })
+    with_outages(rows, moment, ProductionAt { at, state, shares })
 }
 
 /// Lets the rollbacks count that were in effect at a moment and were recorded later.
-fn with_outages(rows: &Projection, moment: Moment, mut seen: Seen) -> Option<Seen> {
+fn with_outages(rows: &Projection, moment: Moment, mut seen: ProductionAt) -> Option<ProductionAt> {
     if let Some(time) = moment.time(seen.at) {
         outage::lay(rows.outages_over(seen.at, time)?, &mut seen.state, &mut seen.shares);
     }

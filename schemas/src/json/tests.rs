@@ -82,7 +82,7 @@ fn artifact() -> Value {
     json!({"sha256": Hash::of(b"api").to_string(), "name": "api", "size_bytes": 3})
 }
 
-/// One of each command, as the door gets it.
+/// One of each command, as the server gets it.
 fn requests() -> Vec<Value> {
     let deployment = "production/api";
     let mut requests = vec![
@@ -109,7 +109,7 @@ fn requests() -> Vec<Value> {
 }
 
 #[test]
-fn every_command_comes_through_the_door_as_its_schema_says() {
+fn the_server_takes_every_command_as_its_schema_says() {
     let text = &schema_files()["command.json"];
     let schema = validator(text);
     let mut seen = BTreeSet::new();

@@ -6,7 +6,8 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{InvalidPolicy, queries};
+use super::metric::{Kind, Metrics};
+use super::{InvalidPolicy, Queries, queries};
 use crate::run::EnvValue;
 use crate::text;
 
@@ -15,28 +16,12 @@ use crate::text;
 /// The line between tolerable and worse is, for errors and 4xx, `ratio * (the baseline's rate) + tolerance`; for
 /// latencies the baseline's quantile and `tolerance` of it more.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
+#[serde(default)]
+#[schemars(transform = no_more)]
 pub struct JudgementPolicy {
-    /// By how many errors per million requests the canary's error rate may exceed what the ratio allows.
-    pub errors_tolerance_ppm: u32,
-    /// How many times the baseline's error rate is tolerated of the canary, in percent.
-    #[serde(skip_serializing_if = "is_default_ratio")]
-    pub errors_ratio_percent: u32,
-    /// The same for answers with a 4xx status, which are no errors: judged if they have a weight.
-    #[serde(rename = "4xx_tolerance_ppm", skip_serializing_if = "is_default_4xx_tolerance")]
-    pub status_4xx_tolerance_ppm: u32,
-    /// How many times the baseline's rate of 4xx is tolerated, in percent.
-    #[serde(rename = "4xx_ratio_percent", skip_serializing_if = "is_default_ratio")]
-    pub status_4xx_ratio_percent: u32,
-    /// By how much the canary's median latency may exceed the baseline's, as a part of it; to the nearest bucket of 1 %.
-    #[serde(skip_serializing_if = "is_default_p50_tolerance")]
-    pub p50_tolerance_ppm: u32,
-    /// The same for the 99th percentile.
-    #[serde(skip_serializing_if = "is_default_p99_tolerance")]
-    pub p99_tolerance_ppm: u32,
-    /// How the metrics share the one bound on false rollbacks.
-    #[serde(skip_serializing_if = "MetricWeights::is_default")]
-    pub weights: MetricWeights,
+    /// What is tolerated of each metric, and how the metrics share the one bound on false rollbacks.
+    #[serde(flatten)]
+    pub metrics: Metrics,
     /// The chance that a canary within every tolerance comes back, over the whole rollout.
     #[serde(skip_serializing_if = "is_default_alpha")]
     pub alpha_ppm: u32,
@@ -77,21 +62,6 @@ pub enum Deadline {
     Hold,
 }
 
-/// How the metrics share the bound on false rollbacks, in percent; a metric without a share is not judged.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct MetricWeights {
-    /// Of errors.
-    pub errors: u8,
-    /// Of answers with a 4xx status.
-    #[serde(rename = "4xx")]
-    pub status_4xx: u8,
-    /// Of the median latency.
-    pub p50: u8,
-    /// Of the 99th percentile.
-    pub p99: u8,
-}
-
 /// A Prometheus server that measures a service's requests.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -109,33 +79,7 @@ pub struct Prometheus {
     pub queries: Queries,
 }
 
-/// Queries for counters, a series a node and label, not summed: a counter that begins anew is seen in its own series only.
-///
-/// `{service}`, `{environment}` and `{version}` stand for the names. What is left out is the query of our own names, in
-/// `workers::measures::prometheus`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Queries {
-    /// All requests.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub requests: Option<String>,
-    /// Those that failed.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub errors: Option<String>,
-    /// Those that were answered with a 4xx status.
-    #[serde(default, rename = "4xx", skip_serializing_if = "Option::is_none")]
-    pub status_4xx: Option<String>,
-    /// The buckets of a classic histogram of latencies in seconds, with their edge in `le`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub latency: Option<String>,
-}
-
-// Source: `docs/judgement.md`, "Policy": a fifth more errors and 3 in 10,000; 10 and 19 buckets of 1 %.
-const ERRORS_TOLERANCE_PPM: u32 = 300;
-const RATIO_PERCENT: u32 = 120;
-const STATUS_4XX_TOLERANCE_PPM: u32 = 10_000;
-const P50_TOLERANCE_PPM: u32 = 105_000;
-const P99_TOLERANCE_PPM: u32 = 208_000;
+// Source: `docs/judgement.md`, "Policy".
 const ALPHA_PPM: u32 = 10_000;
 const BETA_PPM: u32 = 50_000;
 const REQUESTS_MIN: u64 = 50;
@@ -148,13 +92,7 @@ const QUERY_BYTES_MAX: usize = 2_000;
 impl Default for JudgementPolicy {
     fn default() -> Self {
         Self {
-            errors_tolerance_ppm: ERRORS_TOLERANCE_PPM,
-            errors_ratio_percent: RATIO_PERCENT,
-            status_4xx_tolerance_ppm: STATUS_4XX_TOLERANCE_PPM,
-            status_4xx_ratio_percent: RATIO_PERCENT,
-            p50_tolerance_ppm: P50_TOLERANCE_PPM,
-            p99_tolerance_ppm: P99_TOLERANCE_PPM,
-            weights: MetricWeights::default(),
+            metrics: Metrics::default(),
             alpha_ppm: ALPHA_PPM,
             beta_ppm: BETA_PPM,
             requests_min: REQUESTS_MIN,
@@ -168,30 +106,8 @@ impl Default for JudgementPolicy {
     }
 }
 
-impl Default for MetricWeights {
-    fn default() -> Self {
-        Self { errors: 50, status_4xx: 0, p50: 20, p99: 30 }
-    }
-}
-
 fn default_scrape_interval_ms() -> u64 {
     SCRAPE_INTERVAL_MS
-}
-
-fn is_default_ratio(percent: &u32) -> bool {
-    *percent == RATIO_PERCENT
-}
-
-fn is_default_4xx_tolerance(ppm: &u32) -> bool {
-    *ppm == STATUS_4XX_TOLERANCE_PPM
-}
-
-fn is_default_p50_tolerance(ppm: &u32) -> bool {
-    *ppm == P50_TOLERANCE_PPM
-}
-
-fn is_default_p99_tolerance(ppm: &u32) -> bool {
-    *ppm == P99_TOLERANCE_PPM
 }
 
 fn is_default_alpha(ppm: &u32) -> bool {
@@ -220,48 +136,29 @@ impl Deadline {
     }
 }
 
-impl MetricWeights {
-    fn is_default(&self) -> bool {
-        *self == Self::default()
-    }
-
-    fn sum(self) -> u32 {
-        [self.errors, self.status_4xx, self.p50, self.p99].map(u32::from).into_iter().sum()
-    }
-}
-
-impl Queries {
-    fn is_default(&self) -> bool {
-        *self == Self::default()
-    }
-
-    fn all(&self) -> [(&'static str, &Option<String>); 4] {
-        [
-            ("judgement.prometheus.requests", &self.requests),
-            ("judgement.prometheus.errors", &self.errors),
-            ("judgement.prometheus.4xx", &self.status_4xx),
-            ("judgement.prometheus.latency", &self.latency),
-        ]
-    }
+/// Says that the stored policy has no more fields: [`Metrics`] refuses what neither it nor the policy has.
+fn no_more(schema: &mut schemars::Schema) {
+    schema.remove("unevaluatedProperties");
+    schema.insert("additionalProperties".to_owned(), false.into());
 }
 
 impl JudgementPolicy {
-    /// Checks what the types cannot, and that every metric that is judged leaves room between like and worse.
+    /// Checks what the types cannot, and that every metric that is judged leaves room between equal and worse.
     ///
     /// # Errors
     ///
     /// [`InvalidPolicy`] naming the field and its rule.
     pub fn validate(&self) -> Result<(), InvalidPolicy> {
-        check_line("judgement.errors_tolerance", self.errors_tolerance_ppm, self.errors_ratio_percent)?;
-        check_line("judgement.4xx_tolerance", self.status_4xx_tolerance_ppm, self.status_4xx_ratio_percent)?;
-        for (field, ppm) in
-            [("judgement.p50_tolerance", self.p50_tolerance_ppm), ("judgement.p99_tolerance", self.p99_tolerance_ppm)]
-        {
-            check(field, (10_000..=100 * MILLION).contains(&ppm), || {
-                "it must be from 1 % (latencies are told apart by 1 %) to 10,000 %".to_owned()
-            })?;
+        for (metric, tolerance) in self.metrics.iter() {
+            let (field, ppm) = (format!("judgement.{}", metric.tolerance_key()), tolerance.tolerance_ppm);
+            match metric.kind {
+                Kind::Share { .. } => check_line(&field, ppm, tolerance.ratio_percent)?,
+                Kind::Quantile { .. } => check(&field, (10_000..=100 * MILLION).contains(&ppm), || {
+                    "it must be from 1 % (latencies are told apart by 1 %) to 10,000 %".to_owned()
+                })?,
+            }
         }
-        let sum = self.weights.sum();
+        let sum = self.metrics.weights_sum();
         check("judgement.weights", (1..=100).contains(&sum), || {
             format!("they sum to {sum} %; they must sum to 1-100 %: all metrics share one bound on false rollbacks")
         })?;
@@ -304,27 +201,27 @@ impl Prometheus {
         check("judgement.prometheus.scrape_interval", (100..=600_000).contains(&self.scrape_interval_ms), || {
             "it must be from 100 ms to 10 minutes".to_owned()
         })?;
-        for (field, query) in self.queries.all() {
-            let Some(query) = query else { continue };
-            text::check("it", query, QUERY_BYTES_MAX).or_else(|error| check(field, false, || error.to_string()))?;
-            queries::check(query).or_else(|rule| check(field, false, || rule))?;
+        for (name, query) in self.queries.own() {
+            let field = format!("judgement.prometheus.{name}");
+            text::check("it", query, QUERY_BYTES_MAX).or_else(|error| check(&field, false, || error.to_string()))?;
+            queries::check(query).or_else(|rule| check(&field, false, || rule))?;
         }
         Ok(())
     }
 }
 
-fn check(field: &'static str, holds: bool, rule: impl FnOnce() -> String) -> Result<(), InvalidPolicy> {
-    if holds { Ok(()) } else { Err(InvalidPolicy { field, rule: rule() }) }
+fn check(field: &str, holds: bool, rule: impl FnOnce() -> String) -> Result<(), InvalidPolicy> {
+    if holds { Ok(()) } else { Err(InvalidPolicy { field: field.to_owned(), rule: rule() }) }
 }
 
-fn check_line(field: &'static str, tolerance_ppm: u32, ratio_percent: u32) -> Result<(), InvalidPolicy> {
+fn check_line(field: &str, tolerance_ppm: u32, ratio_percent: u32) -> Result<(), InvalidPolicy> {
     check(field, tolerance_ppm < 900_000, || "it must be below 90 %: beyond it nothing is worse".to_owned())?;
     check(field, (100..=10_000).contains(&ratio_percent), || {
         format!("its ratio is {}; it must be from 1 to 100", f64::from(ratio_percent) / 100.0)
     })?;
     check(field, tolerance_ppm > 0 || ratio_percent > 100, || {
-        "it leaves no room between like and worse: no canary could ever be told to be not worse; \
-         give it more than 0 %, or a ratio above 1"
+        "it leaves no room between equal and worse, so that no canary could ever be accepted; give it more than 0 %, \
+         or a ratio above 1"
             .to_owned()
     })
 }
@@ -336,7 +233,9 @@ fn check_address(address: &str) -> Result<(), String> {
     };
     let host = rest.split('/').next().unwrap_or("");
     if host.contains('@') {
-        return Err("it holds a user or a password; leave them out, the ledger keeps every text for ever".to_owned());
+        return Err(
+            "it contains a user name or a password; leave them out, the ledger keeps every text for ever".to_owned()
+        );
     }
     let plain = |c: char| c.is_ascii_graphic() && !"?#{}\"<>\\^`|".contains(c);
     if host.is_empty() || !rest.chars().all(plain) {
@@ -359,23 +258,25 @@ mod tests {
     fn a_policy_of_before_the_statistical_judge_reads_and_writes_back_as_it_was() {
         let old = r#"{"errors_tolerance_ppm":10000,"requests_min":50}"#;
         let policy: JudgementPolicy = serde_json::from_str(old).unwrap();
-        assert_eq!(policy, JudgementPolicy { errors_tolerance_ppm: 10_000, ..JudgementPolicy::default() });
+        let mut expected = JudgementPolicy::default();
+        expected.metrics["errors"].tolerance_ppm = 10_000;
+        assert_eq!(policy, expected);
         assert_eq!(serde_json::to_string(&policy).unwrap(), old);
     }
 
     #[test]
     fn what_differs_from_the_default_is_written_and_reads_back() {
         let mut policy = JudgementPolicy {
-            status_4xx_tolerance_ppm: 5,
             alpha_ppm: 1,
             soak_ms: 7,
             deadline: Deadline::Hold,
             burst_cap: false,
-            weights: MetricWeights { status_4xx: 10, p99: 20, ..MetricWeights::default() },
+            metrics: Metrics::default().weighing(&[("errors", 50), ("4xx", 10), ("p50", 20), ("p99", 20)]),
             prometheus: Some(Prometheus::at("https://prometheus.example/team")),
             ..JudgementPolicy::default()
         };
-        policy.prometheus.as_mut().unwrap().queries.latency = Some("x{version=\"{version}\"}".to_owned());
+        policy.metrics["4xx"].tolerance_ppm = 5;
+        policy.prometheus.as_mut().unwrap().queries.set("latency", Some("x{version=\"{version}\"}".to_owned()));
         policy.prometheus.as_mut().unwrap().token = Some(EnvValue::FromEnv("PROMETHEUS_TOKEN".to_owned()));
         assert_eq!(policy.validate(), Ok(()));
         let written = serde_json::to_string(&policy).unwrap();
@@ -389,20 +290,29 @@ mod tests {
             "queries":{"requests":"sum(x{version=\"{version}\"}) or vector(0)","errors":"x{version=\"${VERSION}\"}["}}}"#;
         let policy: JudgementPolicy = serde_json::from_str(old).unwrap();
         let queries = policy.prometheus.as_ref().map(|prometheus| prometheus.queries.clone()).unwrap();
-        assert_eq!(queries.requests.as_deref(), Some("sum(x{version=\"{version}\"}) or vector(0)"));
+        assert_eq!(queries.get("requests"), Some("sum(x{version=\"{version}\"}) or vector(0)"));
         assert!(policy.validate().unwrap_err().to_string().starts_with("policy judgement.prometheus.requests: `sum`"));
     }
 
     #[test]
     fn what_no_rollout_could_meet_is_refused_with_the_reason() {
-        let no_room = refused(|policy| (policy.errors_tolerance_ppm, policy.errors_ratio_percent) = (0, 100));
-        assert!(no_room.starts_with("policy judgement.errors_tolerance: it leaves no room between like"), "{no_room}");
-        assert!(refused(|policy| policy.p99_tolerance_ppm = 9_999).contains("p99_tolerance: it must be from 1 %"));
+        let no_room = refused(|policy| {
+            let errors = &mut policy.metrics["errors"];
+            (errors.tolerance_ppm, errors.ratio_percent) = (0, 100);
+        });
+        assert!(no_room.starts_with("policy judgement.errors_tolerance: it leaves no room between equal"), "{no_room}");
+        assert!(
+            refused(|policy| policy.metrics["p99"].tolerance_ppm = 9_999)
+                .contains("p99_tolerance: it must be from 1 %")
+        );
         assert!(refused(|policy| policy.alpha_ppm = 0).contains("alpha: it must be above 0 and at most 50 %"));
         assert!(refused(|policy| policy.beta_ppm = 500_001).contains("beta: it must be above 0"));
-        assert!(refused(|policy| policy.weights.p99 = 31).contains("weights: they sum to 101 %"));
+        assert!(refused(|policy| policy.metrics["p99"].weight_percent = 31).contains("weights: they sum to 101 %"));
         assert!(refused(|policy| policy.requests_min = 0).contains("no data never promotes"));
-        assert!(refused(|policy| policy.errors_ratio_percent = 99).contains("its ratio is 0.99; it must be from 1"));
+        assert!(
+            refused(|policy| policy.metrics["errors"].ratio_percent = 99)
+                .contains("its ratio is 0.99; it must be from 1")
+        );
         assert!(refused(|policy| policy.bad_requests_max = 0).contains("a canary without traffic shows nothing"));
     }
 
@@ -412,7 +322,7 @@ mod tests {
             ("prometheus:9090", "write it as `http://HOST:PORT`"),
             ("http://", "it names no host"),
             ("http://a b", "it names no host"),
-            ("http://user:hunter2@host:9090", "it holds a user or a password"),
+            ("http://user:hunter2@host:9090", "it contains a user name or a password"),
         ] {
             let said = refused(|policy| policy.prometheus = Some(Prometheus::at(address)));
             assert!(said.contains(why) && !said.contains("hunter2"), "{address}: {said}");
@@ -422,18 +332,18 @@ mod tests {
             change(&mut prometheus);
             refused(|policy| policy.prometheus = Some(prometheus))
         };
-        let said = with(&|it| it.queries.requests = Some("http_requests_total".to_owned()));
+        let said = with(&|it| it.queries.set("requests", Some("http_requests_total".to_owned())));
         assert!(said.starts_with("policy judgement.prometheus.requests: it must tell the versions apart"), "{said}");
         for query in [
             "rate(http_requests_total{version=\"{version}\"}[1m])",
             "sum by (code) (http_requests_total{version=\"{version}\"})",
             "sum(x{version='{version}'})",
         ] {
-            let said = with(&|it| it.queries.requests = Some(query.to_owned()));
-            assert!(said.contains("gives no counters; write the counters' own selector"), "{said}");
+            let said = with(&|it| it.queries.set("requests", Some(query.to_owned())));
+            assert!(said.contains("gives no counters; write a selector of the counters themselves"), "{said}");
         }
-        let said = with(&|it| it.queries.errors = Some("x{version=\"{version}\"} or vector(0)".to_owned()));
-        let next = "leave it out: no series is no requests";
+        let said = with(&|it| it.queries.set("errors", Some("x{version=\"{version}\"} or vector(0)".to_owned())));
+        let next = "leave it out: no series already means no requests";
         assert!(
             said.starts_with("policy judgement.prometheus.errors: `vector(...)`") && said.ends_with(next),
             "{said}"

@@ -1,4 +1,4 @@
-//! What a policy may ask a Prometheus server: queries that give counters, a series a node and label.
+//! What a policy may ask a Prometheus server: queries that give counters, with one series per node and label.
 //!
 //! Rises are counted by ionledger itself, series by series, so that a counter that begins anew is seen. What falls by
 //! itself, is a sum, or lies in the past gives wrong counts, or none, and nobody would be told.
@@ -19,7 +19,7 @@ const LABELS_ONLY: [&str; 2] = ["label_replace", "label_join"];
 pub(super) fn check(query: &str) -> Result<(), String> {
     if let Some(name) = unexpanded(query) {
         return Err(format!(
-            "`{name}` was never replaced; write what it stands for, or correct what fills this file in"
+            "`{name}` was not replaced; write its value, or correct the template that fills in this file"
         ));
     }
     let filled = query
@@ -28,18 +28,20 @@ pub(super) fn check(query: &str) -> Result<(), String> {
         .replace("{version}", SAMPLE_VERSION);
     if let Some(name) = unknown(&filled) {
         return Err(format!(
-            "`{name}` is no placeholder; there are `{{service}}`, `{{environment}}` and `{{version}}`"
+            "`{name}` is not a placeholder; there are `{{service}}`, `{{environment}}` and `{{version}}`"
         ));
     }
     let parsed = parser::parse(&filled).map_err(|why| {
         let why = one_line(&why.replace(SAMPLE_VERSION, "{version}"));
-        format!("it is no PromQL: {why}; correct it, and write placeholders in quotes, `version=\"{{version}}\"`")
+        format!(
+            "it is not valid PromQL: {why}; correct it, and write placeholders in quotes, `version=\"{{version}}\"`"
+        )
     })?;
     counters(&parsed)?;
     if tells_apart(&parsed) {
         Ok(())
     } else {
-        Err("it must tell the versions apart: write `{version}` where a version's name stands".to_owned())
+        Err("it must tell the versions apart; write `{version}` where a version's name stands".to_owned())
     }
 }
 
@@ -103,7 +105,8 @@ fn counters(expression: &Expr) -> Result<(), String> {
             call.args.args.iter().filter(|of| !matches!(***of, Expr::StringLiteral(_))).try_for_each(|of| counters(of))
         }
         Expr::Call(call) if call.func.name == "vector" => {
-            Err("`vector(...)` is a series of its own that never rises; leave it out: no series is no requests"
+            Err("`vector(...)` is a series of its own that never rises; leave it out: no series already means no \
+                 requests"
                 .to_owned())
         }
         Expr::Call(call) => Err(no_counters(call.func.name)),
@@ -112,9 +115,9 @@ fn counters(expression: &Expr) -> Result<(), String> {
             Err("`[...]` gives a range of samples, not counters; leave it out: rises are counted here".to_owned())
         }
         Expr::Subquery(_) => Err("a subquery gives a range of samples, not counters; leave `[...]` out".to_owned()),
-        Expr::Unary(_) => Err("what is negated falls instead of rising; leave the `-` out".to_owned()),
+        Expr::Unary(_) => Err("a negated counter falls instead of rising; leave the `-` out".to_owned()),
         Expr::NumberLiteral(_) | Expr::StringLiteral(_) | Expr::Extension(_) => {
-            Err("it gives a value and no series; write the counters' own selector".to_owned())
+            Err("it gives one value, not series; write the counters' own selector".to_owned())
         }
     }
 }
@@ -123,7 +126,7 @@ fn of_two(binary: &BinaryExpr) -> Result<(), String> {
     let operator = binary.op.to_string();
     if binary.op.is_comparison_operator() {
         return Err(format!(
-            "`{operator}` drops a series while it does not hold, or gives 0 and 1; compare labels inside `{{...}}` instead"
+            "`{operator}` drops a series while it is false, or gives 0 and 1; compare labels inside `{{...}}` instead"
         ));
     }
     let is_factor = |number: f64| number.is_finite() && number > 0.0;
@@ -132,10 +135,11 @@ fn of_two(binary: &BinaryExpr) -> Result<(), String> {
         ("*" | "/", None, Some(by)) if is_factor(by) => counters(&binary.lhs),
         ("*" | "+" | "and" | "or" | "unless", None, None) => counters(&binary.lhs).and_then(|()| counters(&binary.rhs)),
         (_, None, None) => Err(format!(
-            "`{operator}` of two counters is no counter: it may fall, and a fall is taken for a restart; write one selector"
+            "`{operator}` of two counters is not a counter: it may fall, and a fall is taken for a restart; write one selector"
         )),
         _ => Err(format!(
-            "`{operator}` with such a number gives no counter; a counter may be multiplied or divided by a number above 0"
+            "`{operator}` with such a number does not give a counter; a counter may be multiplied or divided by a \
+             number above 0"
         )),
     }
 }
@@ -161,8 +165,8 @@ fn now(selector: &VectorSelector) -> Result<(), String> {
 
 fn no_counters(name: &str) -> String {
     format!(
-        "`{name}` gives no counters; write the counters' own selector, a series a node: rises are counted here, and a sum \
-         hides the restart of a node"
+        "`{name}` gives no counters; write a selector of the counters themselves, with one series per node: \
+         ionledger adds up their rises itself, and a sum hides the restart of a node"
     )
 }
 
@@ -201,9 +205,9 @@ mod tests {
     #[test]
     fn what_cannot_give_counters_is_refused_with_the_reason() {
         for (query, why) in [
-            (r#"http_requests_total{version="{version}""#, "it is no PromQL"),
+            (r#"http_requests_total{version="{version}""#, "it is not valid PromQL"),
             (r#"http_requests_total{version={version}}"#, "correct it, and write placeholders in quotes"),
-            (r#"http requests{version="{version}"}"#, "it is no PromQL"),
+            (r#"http requests{version="{version}"}"#, "it is not valid PromQL"),
             (r#"a_total{version="{version}"}[5m]"#, "a range of samples"),
             (r#"a_total{version="{version}"}[5m:1m]"#, "a range of samples"),
             (r#"rate(a_total{version="{version}"}[5m])"#, "`rate` gives no counters"),
@@ -219,8 +223,8 @@ mod tests {
             (r#"a_total{version="{version}"} offset 1h"#, "`offset` gives what was counted before"),
             (r#"b_total or a_total{version="{version}"} offset -5m"#, "`offset` gives"),
             (r#"a_total{version="{version}"} @ 1609746000"#, "`@` gives"),
-            (r#"a_total{version="{version}"} - b_total"#, "`-` of two counters is no counter"),
-            (r#"a_total{version="{version}"} / b_total"#, "`/` of two counters is no counter"),
+            (r#"a_total{version="{version}"} - b_total"#, "`-` of two counters is not a counter"),
+            (r#"a_total{version="{version}"} / b_total"#, "`/` of two counters is not a counter"),
             (r#"-a_total{version="{version}"}"#, "negated"),
             (r#"a_total{version="{version}"} % 2"#, "`%` with such a number"),
             (r#"a_total{version="{version}"} * 0"#, "`*` with such a number"),
@@ -230,18 +234,18 @@ mod tests {
             (r#"a_total{version="{version}"} or 0 * up"#, "`*` with such a number"),
             (r#"a_total{version="{version}"} or b_total"#, "it must tell the versions apart"),
             (r#"a_total unless b_total{version="{version}"}"#, "it must tell the versions apart"),
-            (r#"a_total{version="${VERSION}",x="{version}"}"#, "`${VERSION}` was never replaced"),
+            (r#"a_total{version="${VERSION}",x="{version}"}"#, "`${VERSION}` was not replaced"),
             (r#"a_total{version="{version}",env="${ENV"}"#, "`${ENV"),
-            (r#"a_total{version="${}",x="{version}"}"#, "`${}` was never replaced"),
-            (r#"a_total{version="{{version}}"}"#, "`{{version}}` was never replaced"),
-            (r#"a_total{version="{version}",env="{{ .Values.env }}"}"#, "`{{ .Values.env }}` was never replaced"),
-            (r#"a_total{version="{version}",env="{env}"}"#, "`{env}` is no placeholder; there are `{service}`"),
-            (r#"a_total{version="{version}",job="$job"}"#, "`$job` was never replaced"),
-            (r#"a_total{version="{version}"}[$__rate_interval]"#, "`$__rate_interval` was never replaced"),
-            (r#"42"#, "gives a value and no series"),
-            (r#""{version}""#, "gives a value and no series"),
+            (r#"a_total{version="${}",x="{version}"}"#, "`${}` was not replaced"),
+            (r#"a_total{version="{{version}}"}"#, "`{{version}}` was not replaced"),
+            (r#"a_total{version="{version}",env="{{ .Values.env }}"}"#, "`{{ .Values.env }}` was not replaced"),
+            (r#"a_total{version="{version}",env="{env}"}"#, "`{env}` is not a placeholder; there are `{service}`"),
+            (r#"a_total{version="{version}",job="$job"}"#, "`$job` was not replaced"),
+            (r#"a_total{version="{version}"}[$__rate_interval]"#, "`$__rate_interval` was not replaced"),
+            (r#"42"#, "gives one value, not series"),
+            (r#""{version}""#, "gives one value, not series"),
             ("a_total # of {version}", "it must tell the versions apart"),
-            ("", "it is no PromQL"),
+            ("", "it is not valid PromQL"),
         ] {
             let said = check(query).expect_err(query);
             assert!(said.contains(why), "{query}: {said}");

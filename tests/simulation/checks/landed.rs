@@ -5,12 +5,12 @@ use super::*;
 impl Checks {
     /// A record landed.
     pub fn landed(&mut self, sent: &Bytes, folded: &Folded, before: &View, after: &View, cloud: &Cloud, now: Ms) {
-        let entry = self.book.read(sent);
+        let entry = self.model.read(sent);
         let offset = folded.offset;
         let counts = matches!(entry, Entry::Counts(_));
         self.must(2, counts == folded.void.is_none(), || format!("#{offset}: readers disagree whether it counts"));
         if !matches!(entry, Entry::Malformed) {
-            let leaf = *self.book.leaves.last().expect("just read");
+            let leaf = *self.model.leaves.last().expect("just read");
             self.must(2, leaf == folded.hash, || format!("#{offset}: its bytes are not what was sent"));
         }
         let Entry::Counts(commit) = entry else {
@@ -24,7 +24,7 @@ impl Checks {
         self.check_intent(offset, &commit);
         self.hear_of_outage(folded, now);
         self.check_streams(offset, &commit);
-        self.book.extend(&commit);
+        self.model.extend(&commit);
         let mut judged: Option<Judged> = None;
         for (stream, event) in &commit.events {
             let Ok(event) = event else {
@@ -37,7 +37,7 @@ impl Checks {
             }
             self.check_event(offset, &commit, stream, event, judged.as_ref(), cloud, now);
             self.hear_word(stream, event, folded.time);
-            self.book.apply(stream, event, commit.time);
+            self.model.apply(stream, event, self.model.time_of(&commit));
         }
     }
 
@@ -54,9 +54,9 @@ impl Checks {
         }
         let lease = commit.events.iter().all(|(stream, _)| stream.starts_with("worker/"));
         let (role, holder) = actor.name.split_once('/').unwrap_or_default();
-        let held = self.book.holders.get(role).map(String::as_str) == Some(holder);
+        let held = self.model.holders.get(role).map(String::as_str) == Some(holder);
         self.must(10, lease || held, || format!("#{offset} counts, and {actor} was deposed"));
-        let cause = commit.about.cause.is_some_and(|cause| self.book.commits.contains(&cause));
+        let cause = commit.about.cause.is_some_and(|cause| self.model.commits.contains(&cause));
         self.must(12, lease || cause, || format!("#{offset} by {actor} has no cause in the log"));
     }
 
@@ -70,7 +70,7 @@ impl Checks {
     }
 
     fn hear_word(&mut self, stream: &str, event: &Event, time: Timestamp) {
-        let Some(id) = book::deployment_of(stream) else { return };
+        let Some(id) = reference_model::deployment_of(stream) else { return };
         let word = match event {
             Event::Traffic(traffic::Event::WeightsSet(set)) => !matches!(set.purpose, Purpose::Step { .. }),
             Event::Traffic(traffic::Event::RolledBack(_) | traffic::Event::Retired(_))
@@ -117,11 +117,11 @@ impl Checks {
         cloud: &Cloud,
         now: Ms,
     ) {
-        match (event, book::deployment_of(stream)) {
+        match (event, reference_model::deployment_of(stream)) {
             (Event::Release(release::Event::Recorded(recorded)), _) => {
                 let service = stream.trim_start_matches("service/").parse().expect("a service's stream");
-                let known = self.book.services.get(&service).and_then(|s| s.releases.get(&recorded.version));
-                let same = known.is_none_or(|known| *known == book::content(recorded));
+                let known = self.model.services.get(&service).and_then(|s| s.releases.get(&recorded.version));
+                let same = known.is_none_or(|known| *known == reference_model::content(recorded));
                 self.must(11, same, || format!("#{offset}: {stream} {} has other content", recorded.version));
             }
             (Event::Traffic(traffic::Event::WeightsSet(set)), Some(id)) => {
@@ -132,7 +132,7 @@ impl Checks {
                 self.check_fence(offset, &id, commit, "sets weights");
             }
             (Event::Traffic(traffic::Event::RolledBack(back)), Some(id)) => {
-                self.check_rollback(offset, &id, back);
+                self.check_rollback(offset, &id, commit.id, back);
                 self.check_held(offset, &id, commit);
             }
             (Event::Traffic(traffic::Event::DriftSeen(drift)), Some(id)) => self.check_drift(offset, &id, &drift.seen),
@@ -150,31 +150,32 @@ impl Checks {
             }
             (Event::Rollout(rollout::Event::StepTaken(taken)), Some(id)) => {
                 self.check_no_rollback_waits(offset, &id);
-                self.check_distance(offset, &id, taken, commit.time);
+                self.check_distance(offset, &id, taken, self.model.time);
                 self.check_step(offset, &id, taken, judged, cloud, now);
             }
             _ => {}
         }
     }
 
-    /// 7: what is rolled back is not rolled back again, and the fence rises.
-    fn check_rollback(&mut self, offset: Offset, id: &DeploymentId, back: &traffic::RolledBack) {
+    /// 7: what is rolled back is not rolled back again, unless what it went to was dead by then, and the fence rises.
+    fn check_rollback(&mut self, offset: Offset, id: &DeploymentId, commit: CommitId, back: &traffic::RolledBack) {
         self.rollbacks += 1;
-        let of = self.book.deployments.get(id);
+        let of = self.model.deployments.get(id);
         let again = of.is_some_and(|of| of.purpose == Some(Purpose::Rollback));
         let live = of.is_some_and(|of| of.rollout.as_ref().is_some_and(|rollout| rollout.live));
         let fence = of.map_or(Fence(0), |of| of.fence);
-        self.must(7, !again || live, || format!("#{offset}: {id} was rolled back and is again"));
+        let further = self.left_the_dead.contains(&commit);
+        self.must(7, !again || live || further, || format!("#{offset}: {id} was rolled back and is again"));
         self.must(7, back.fence > fence, || format!("#{offset}: a rollback does not raise the fence"));
     }
 
     /// 3 and 5: all traffic, over stacks that can take it, and not too many of them.
     fn check_weights(&mut self, offset: Offset, id: &DeploymentId, set: &traffic::WeightsSet) {
-        let Some(of) = self.book.deployments.get(id) else {
+        let Some(of) = self.model.deployments.get(id) else {
             return self.fail(3, format!("#{offset}: {id} has weights and no stacks"));
         };
         let (max, sum): (u16, u32) = (
-            self.book.services.get(&id.service).map_or(2, |service| service.serving_max),
+            self.model.services.get(&id.service).map_or(2, |service| service.serving_max),
             set.weights.iter().map(|(_, weight)| u32::from(weight.basis_points())).sum(),
         );
         let back = matches!(set.purpose, Purpose::Rollback | Purpose::Abort { .. });
@@ -192,13 +193,13 @@ impl Checks {
         }
     }
 
-    /// 7: what was asked for under an older fence comes to nothing.
+    /// 7: what was asked for under an older fence has no effect.
     fn check_fence(&mut self, offset: Offset, id: &DeploymentId, commit: &Counted, does: &str) {
         let Some((asked, command)) = self.asked.get(&(commit.command, commit.content)) else { return };
-        if matches!(command, Command::Rollback { .. }) {
+        if matches!(command, Command::Rollback(_)) {
             return;
         }
-        let (asked, fence) = (*asked, self.book.deployments.get(id).map_or(Fence(0), |of| of.fence));
+        let (asked, fence) = (*asked, self.model.deployments.get(id).map_or(Fence(0), |of| of.fence));
         self.must(7, asked >= fence, || format!("#{offset} {does} for {id} under fence {asked}, it is {fence}"));
     }
 }

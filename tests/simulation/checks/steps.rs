@@ -4,8 +4,8 @@ use schemas::judgement::{Judged, Verdict};
 use schemas::{DeploymentId, Offset, Timestamp, rollout};
 
 use super::Checks;
-use crate::book;
 use crate::cloud::Cloud;
+use crate::reference_model;
 use crate::world::{MINUTE, Ms, SECOND, time_at};
 
 /// How long a step lasts at least where the judge sets the pace. Source: "Judging a canary", the ramp rule.
@@ -21,12 +21,12 @@ impl Checks {
         taken: &rollout::StepTaken,
         time: Timestamp,
     ) {
-        let Some(of) = self.book.deployments.get(id).and_then(|of| of.rollout.as_ref()) else { return };
+        let Some(of) = self.model.deployments.get(id).and_then(|of| of.rollout.as_ref()) else { return };
         let Some((last, at)) = of.step_at else { return };
         let planned = of.plan.due_ms(taken.step) - of.plan.due_ms(last);
         let baked = of.plan.bake_step() == Some(last);
         let least = if of.early && !baked { planned.min(EARLY_MIN) } else { planned };
-        let (passed, late) = (book::ms_between(at, time).saturating_sub(of.paused_ms), of.is_late(last, at));
+        let (passed, late) = (reference_model::ms_between(at, time).saturating_sub(of.paused_ms), of.is_late(last, at));
         self.late_steps += u64::from(late);
         self.bakes += u64::from(baked);
         let step = taken.step;
@@ -37,7 +37,7 @@ impl Checks {
 
     /// 18: no step is taken while a rollback waits for its target.
     pub(super) fn check_no_rollback_waits(&mut self, offset: Offset, id: &DeploymentId) {
-        let awaited = self.book.deployments.get(id).and_then(|of| of.awaited);
+        let awaited = self.model.deployments.get(id).and_then(|of| of.awaited);
         self.must(18, awaited.is_none(), || {
             format!("#{offset}: {id} takes a step while a rollback waits for its target")
         });
@@ -54,7 +54,7 @@ impl Checks {
         cloud: &Cloud,
         now: Ms,
     ) {
-        let Some(of) = self.book.deployments.get(id).and_then(|of| of.rollout.as_ref()) else { return };
+        let Some(of) = self.model.deployments.get(id).and_then(|of| of.rollout.as_ref()) else { return };
         if of.step_at.is_none() {
             return;
         }

@@ -14,7 +14,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
 use super::{Checks, Probe};
-use crate::http_client::{Limits, Unanswered, exchange};
+use crate::http_client::{Limits, RequestError, exchange};
 
 /// The longest body that is read.
 pub const BODY_BYTES_MAX: usize = 64 * 1024;
@@ -34,7 +34,7 @@ impl Checks for HttpChecks {
 pub async fn probe(address: SocketAddr, check: &HttpCheck) -> Probe {
     let began = Instant::now();
     match timeout(Duration::from_millis(check.timeout_ms), ask(address, &check.path)).await {
-        Err(_) => Probe::Failed { reason: format!("no whole answer within {} ms", check.timeout_ms) },
+        Err(_) => Probe::Failed { reason: format!("no complete answer within {} ms", check.timeout_ms) },
         Ok(Err(probe)) => probe,
         Ok(Ok(status)) => judge(check, status, began.elapsed()),
     }
@@ -61,15 +61,15 @@ async fn ask(address: SocketAddr, path: &str) -> Result<StatusCode, Probe> {
         .header(header::USER_AGENT, "ionledger-check")
         .header(header::CONNECTION, "close")
         .body(Empty::<Bytes>::new())
-        .map_err(|cause| Probe::Unknown { reason: format!("`{}` is no path: {cause}", path.escape_default()) })?;
+        .map_err(|cause| Probe::Unknown { reason: format!("`{}` is not a path: {cause}", path.escape_default()) })?;
     let answer = exchange(TcpStream::connect(address), request, Limits::NONE).await.map_err(|cause| match cause {
-        Unanswered::NotSent(cause) => not_connected(address, &cause),
+        RequestError::NotSent(cause) => not_connected(address, &cause),
         cause => Probe::Failed { reason: format!("{path} did not answer in HTTP: {cause}") },
     })?;
     let status = answer.status();
     let body = answer.into_body().read(BODY_BYTES_MAX).await;
     body.map(|_| status).map_err(|cause| match cause {
-        Unanswered::TooLong(max) => Probe::Failed { reason: format!("{path} answered more than {max} bytes") },
+        RequestError::TooLong(max) => Probe::Failed { reason: format!("{path} answered more than {max} bytes") },
         cause => Probe::Failed { reason: format!("{path} broke its answer off: {cause}") },
     })
 }

@@ -16,10 +16,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use futures::future::try_join_all;
-use schemas::policy::{JudgementPolicy, Prometheus};
+use schemas::policy::{self, JudgementPolicy, Prometheus};
 use schemas::{StackName, Timestamp};
 
-use super::{Asked, Failure, Measured, Reading, Source, Span};
+use super::{Asked, Failure, Limits, Measured, Reading, Source, Span};
 use client::Client;
 use series::Grid;
 use stack::{Answers, StackAnswers, What};
@@ -38,11 +38,15 @@ pub const STATUS_4XX: &str = r#"ionledger_proxy_requests_total{service="{service
 pub const LATENCY: &str =
     r#"ionledger_proxy_request_seconds_bucket{service="{service}",environment="{environment}",version="{version}"}"#;
 
+/// The queries of our own names; a metric without one is asked for only where the policy has its query.
+const DEFAULTS: [(&str, &str); 4] =
+    [(policy::REQUESTS, REQUESTS), ("errors", ERRORS), ("4xx", STATUS_4XX), (policy::LATENCY, LATENCY)];
+
 /// How long ago a span must end for its scrapes to be in.
 const LAG: Duration = Duration::from_secs(2);
 
 /// How far back is looked for what a service's traffic is like.
-const LATELY: Duration = Duration::from_secs(3_600);
+const SPAN_MAX: Duration = Duration::from_secs(3_600);
 
 /// After how many scrape intervals without a sample it is stale.
 const STALE_INTERVALS: u32 = 3;
@@ -55,29 +59,40 @@ pub struct PrometheusSource {
     queries: BTreeMap<What, String>,
 }
 
+/// Returns the source that a policy with a Prometheus server means.
+///
+/// # Errors
+///
+/// [`Failure::Unasked`] if it names none, or no client can be made.
+pub fn open(policy: &JudgementPolicy) -> Result<Box<dyn Source>, Failure> {
+    let unnamed = || Failure::Unasked { at: "prometheus".to_owned(), reason: "the policy names none".to_owned() };
+    let server = policy.prometheus.as_ref().ok_or_else(unnamed)?;
+    Ok(Box::new(PrometheusSource::new(server, policy)?))
+}
+
 impl PrometheusSource {
-    /// Returns the source that asks the server of `policy` for what `judgement` gives a weight.
+    /// Returns the source that asks `server` for what `judgement` gives a weight.
     ///
     /// # Errors
     ///
     /// [`Failure::Unasked`] if no client can be made, as without any certificate of an authority on this machine.
-    pub fn new(policy: &Prometheus, judgement: &JudgementPolicy) -> Result<Self, Failure> {
-        let query = |own: &Option<String>, default: &str| own.clone().unwrap_or_else(|| default.to_owned());
-        let (own, weights) = (&policy.queries, &judgement.weights);
-        let requests = query(&own.requests, REQUESTS);
-        let queries = [
-            (true, What::Newest, format!("timestamp({requests})")),
-            (true, What::Requests, requests),
-            (weights.errors > 0, What::Errors, query(&own.errors, ERRORS)),
-            (weights.status_4xx > 0, What::Status4xx, query(&own.status_4xx, STATUS_4XX)),
-            (weights.p50 > 0 || weights.p99 > 0, What::Latency, query(&own.latency, LATENCY)),
-        ];
-        let judged = queries.into_iter().filter(|(judged, ..)| *judged);
-        Ok(Self {
-            client: Client::new(policy)?,
-            interval: Duration::from_millis(policy.scrape_interval_ms),
-            queries: judged.map(|(_, what, query)| (what, query)).collect(),
-        })
+    pub fn new(server: &Prometheus, judgement: &JudgementPolicy) -> Result<Self, Failure> {
+        let query = |name: &str| {
+            let default = DEFAULTS.iter().find(|(known, _)| *known == name).map(|(_, query)| *query);
+            server.queries.get(name).or(default).map(str::to_owned)
+        };
+        let requests = query(policy::REQUESTS).unwrap_or_default();
+        let mut queries =
+            BTreeMap::from([(What::Newest, format!("timestamp({requests})")), (What::Requests, requests)]);
+        for (metric, _) in judgement.metrics.judged() {
+            let (what, name) = if metric.is_share() {
+                (What::Hits(metric.name), metric.name)
+            } else {
+                (What::Latency, policy::LATENCY)
+            };
+            queries.extend(query(name).map(|query| (what, query)));
+        }
+        Ok(Self { client: Client::new(server)?, interval: Duration::from_millis(server.scrape_interval_ms), queries })
     }
 
     async fn ask(&self, asked: &Asked, version: &StackName, grid: Grid) -> Result<Answers, Failure> {
@@ -86,42 +101,6 @@ impl PrometheusSource {
             async move { self.client.range(&query, grid).await.map(|answer| (what, answer)) }
         };
         Ok(try_join_all(self.queries.iter().map(one)).await?.into_iter().collect())
-    }
-
-    /// Tries the server once: whether it answers, knows the metrics that the queries name, and has something of the stacks that
-    /// serve, which are `serving`. Returns what it lacks, each as a sentence.
-    ///
-    /// # Errors
-    ///
-    /// [`Failure`]: it cannot be asked, or a query of it not be answered.
-    pub async fn trial(&self, serving: &[Asked], now: Timestamp) -> Result<Vec<String>, Failure> {
-        let queries = self.queries.iter().filter(|(what, _)| **what != What::Newest);
-        let names: BTreeSet<String> = queries.flat_map(|(_, query)| series::metrics_of(query)).collect();
-        let mut lacks = vec![];
-        for name in names {
-            if !self.client.has_metric(&name).await? {
-                lacks.push(no_metric(self.client.at(), &name));
-            }
-        }
-        if lacks.is_empty() {
-            for asked in serving {
-                match self.read(asked, self.lately(now)).await? {
-                    Reading::Complete(_) | Reading::Partial { .. } => {}
-                    Reading::Stale { reason } => lacks.push(reason),
-                    Reading::Empty { reason } => {
-                        lacks
-                            .push(format!("{reason}; correct the queries, or see whether it scrapes what counts them"));
-                    }
-                }
-            }
-        }
-        Ok(lacks)
-    }
-
-    /// Returns the span in which is looked for what a service's traffic is like.
-    pub(super) fn lately(&self, now: Timestamp) -> Span {
-        let to = now.checked_sub(self.lag()).unwrap_or(now);
-        Span { from: to.checked_sub(LATELY).unwrap_or(to), to }
     }
 
     /// Returns why no series of `what` does not mean that there were none: its query names a metric that is not there at
@@ -170,7 +149,7 @@ impl Source for PrometheusSource {
             missing.insert(what.to_owned());
         }
         let mut unknown = BTreeSet::new();
-        for what in [What::Errors, What::Status4xx] {
+        for what in self.queries.keys().copied().filter(|what| matches!(what, What::Hits(_))) {
             if stacks.iter().all(|stack| stack.has_no_series(what))
                 && let Some(why) = self.not_there(what, asked, first.version).await?
             {
@@ -186,8 +165,36 @@ impl Source for PrometheusSource {
         Ok(Reading::of(measured, missing.into_iter().collect()))
     }
 
-    fn lag(&self) -> Duration {
-        LAG
+    async fn trial(&self, serving: &[Asked], now: Timestamp) -> Result<Vec<String>, Failure> {
+        let queries = self.queries.iter().filter(|(what, _)| **what != What::Newest);
+        let names: BTreeSet<String> = queries.flat_map(|(_, query)| series::metrics_of(query)).collect();
+        let mut lacks = vec![];
+        for name in names {
+            if !self.client.has_metric(&name).await? {
+                lacks.push(no_metric(self.client.at(), &name));
+            }
+        }
+        if lacks.is_empty() {
+            for asked in serving {
+                match self.read(asked, self.limits().lately(now)).await? {
+                    Reading::Complete(_) | Reading::Partial { .. } => {}
+                    Reading::Stale { reason } => lacks.push(reason),
+                    Reading::Empty { reason } => {
+                        lacks
+                            .push(format!("{reason}; correct the queries, or see whether it scrapes what counts them"));
+                    }
+                }
+            }
+        }
+        Ok(lacks)
+    }
+
+    fn at(&self) -> &str {
+        self.client.at()
+    }
+
+    fn limits(&self) -> Limits {
+        Limits { lag: LAG, span_max: SPAN_MAX }
     }
 }
 
@@ -206,7 +213,7 @@ fn filled(query: &str, asked: &Asked, version: &StackName) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use schemas::policy::MetricWeights;
+    use schemas::policy::Metrics;
 
     #[test]
     fn placeholders_are_filled_and_braces_of_the_language_stay() {
@@ -221,10 +228,10 @@ mod tests {
 
     #[test]
     fn what_is_not_judged_is_not_asked_for() {
-        let weights = MetricWeights { errors: 100, status_4xx: 0, p50: 0, p99: 0 };
-        let judgement = JudgementPolicy { weights, ..JudgementPolicy::default() };
+        let metrics = Metrics::default().weighing(&[("errors", 100)]);
+        let judgement = JudgementPolicy { metrics, ..JudgementPolicy::default() };
         let source = PrometheusSource::new(&Prometheus::at("http://127.0.0.1:1"), &judgement).unwrap();
         let asked: Vec<What> = source.queries.keys().copied().collect();
-        assert_eq!(asked, [What::Requests, What::Newest, What::Errors]);
+        assert_eq!(asked, [What::Requests, What::Newest, What::Hits("errors")]);
     }
 }

@@ -1,67 +1,26 @@
-//! Our own router as a source: exact, node by node, with the ages of what is in flight.
+//! What our own router has counted: exact, node by node, with the ages of what is in flight.
 //!
-//! A router tells counts since its start. What a span holds is the difference of two looks, so that a source knows
-//! nothing of what was before its first.
+//! A router tells counts since its start. What a span holds is the difference of two looks.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use schemas::policy::metric;
+use schemas::{EffectId, Timestamp};
 
-use schemas::{DeploymentId, EffectId, Timestamp};
-
-use super::{Asked, Failure, Latency, Measured, NodeMeasured, Reading, Source, Span};
-use crate::traffic::{Measures, NodeMeasures, Router};
-
-/// Counts by looking at the router.
-pub struct ProxySource {
-    router: Arc<dyn Router>,
-    looks: Mutex<BTreeMap<DeploymentId, Look>>,
-}
+use super::{Asked, Latency, Measured, NodeMeasured, Reading, Span};
+use crate::traffic::{Measures, NodeMeasures};
 
 /// A look at a router's counters.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Look {
+pub struct CounterReading {
     /// When.
     pub at: Timestamp,
     /// What they were.
     pub measures: Measures,
 }
 
-impl ProxySource {
-    /// Returns the source that looks at `router`.
-    pub fn new(router: Arc<dyn Router>) -> Self {
-        Self { router, looks: Mutex::default() }
-    }
-}
-
-#[async_trait::async_trait]
-impl Source for ProxySource {
-    async fn read(&self, asked: &Asked, span: Span) -> Result<Reading, Failure> {
-        let at = || format!("the router of {}", asked.deployment);
-        let measures = self.router.measures(&asked.deployment).await;
-        let measures = measures.map_err(|error| Failure::Unreachable { at: at(), cause: error.to_string() })?;
-        let Some(measures) = measures else {
-            return Ok(Reading::Empty { reason: format!("{} does not serve it", at()) });
-        };
-        let look = Look { at: span.to, measures };
-        let mut looks = self.looks.lock().unwrap_or_else(PoisonError::into_inner);
-        let reading = between(asked, looks.get(&asked.deployment), &look);
-        // A look that moves nothing on is not the one to count from.
-        if !matches!(reading, Reading::Stale { .. }) {
-            looks.insert(asked.deployment.clone(), look);
-        }
-        Ok(reading)
-    }
-
-    fn lag(&self) -> Duration {
-        Duration::ZERO
-    }
-}
-
 /// Returns what was counted from the look `before` to `now`.
-pub fn between(asked: &Asked, before: Option<&Look>, now: &Look) -> Reading {
+pub fn between(asked: &Asked, before: Option<&CounterReading>, now: &CounterReading) -> Reading {
     let Some(before) = before else {
-        let reason = "the router was looked at for the first time; what it counts from now on is known".to_owned();
+        let reason = "the router's counters were read for the first time; requests are counted from now on".to_owned();
         return Reading::Empty { reason };
     };
     let begun_anew = before.measures.epoch != now.measures.epoch;
@@ -75,12 +34,12 @@ pub fn between(asked: &Asked, before: Option<&Look>, now: &Look) -> Reading {
     };
     let stacks = asked.stacks.keys().map(|stack| (*stack, counted(stack))).collect();
     let measured = Measured { span: Span { from: before.at, to: now.at }, stacks };
-    let lost = "the router began anew; what it counted between the last look and its end is lost";
+    let lost = "the router restarted; what it counted after the last reading is lost";
     Reading::of(measured, if begun_anew { vec![lost.to_owned()] } else { vec![] })
 }
 
 /// Returns what was counted from the router's start to `now`. Nodes that left long ago are not in it.
-pub fn so_far(asked: &Asked, now: &Look) -> Measured {
+pub fn so_far(asked: &Asked, now: &CounterReading) -> Measured {
     let counted_of = |stack: &schemas::StackId| {
         let nodes = now.measures.stacks.get(stack).into_iter().flat_map(|stack| &stack.nodes);
         nodes.map(|(node, of)| counted(*node, None, of)).collect()
@@ -97,8 +56,7 @@ fn counted(node: EffectId, before: Option<&NodeMeasures>, now: &NodeMeasures) ->
     NodeMeasured {
         node: Some(node),
         requests: counts.ended(),
-        errors: Some(counts.errors()),
-        status_4xx: Some(counts.status_4xx),
+        hits: metric::shares().filter_map(|metric| Some((metric.name, counts.hits(metric.name)?))).collect(),
         latency: Some(Latency::exact(latency)),
         in_flight: now.in_flight.clone(),
     }
@@ -106,6 +64,8 @@ fn counted(node: EffectId, before: Option<&NodeMeasures>, now: &NodeMeasures) ->
 
 #[cfg(test)]
 pub(super) mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
     use crate::traffic::{Counts, Histogram, StackMeasures};
     use schemas::StackId;
@@ -120,7 +80,7 @@ pub(super) mod tests {
         Asked { deployment: "production/api".parse().unwrap(), stacks }
     }
 
-    pub(in crate::measures) fn look(epoch: u128, at_ms: u64, ok: u64, failed: u64) -> Look {
+    pub(in crate::measures) fn look(epoch: u128, at_ms: u64, ok: u64, failed: u64) -> CounterReading {
         let mut latency = Histogram::default();
         (0..ok + failed).for_each(|_| latency.add(20.0));
         let mut in_flight = Histogram::default();
@@ -142,7 +102,7 @@ pub(super) mod tests {
             refused: 0,
             stacks: BTreeMap::from([(stack(), StackMeasures { version: "1.2.3".parse().unwrap(), nodes })]),
         };
-        Look { at: Timestamp::from_millisecond(at_ms as i64).unwrap(), measures }
+        CounterReading { at: Timestamp::from_millisecond(at_ms as i64).unwrap(), measures }
     }
 
     #[test]
@@ -150,7 +110,7 @@ pub(super) mod tests {
         let reading = between(&asked(), Some(&look(1, 1_000, 10, 1)), &look(1, 2_000, 25, 3));
         let Reading::Complete(measured) = &reading else { panic!("{reading:?}") };
         let node = &measured.stacks[&stack()][0];
-        assert_eq!((node.requests, node.errors, node.status_4xx), (17, Some(2), Some(0)));
+        assert_eq!((node.requests, node.hits("errors"), node.hits("4xx")), (17, Some(2), Some(0)));
         assert_eq!(node.latency.as_ref().unwrap().at_most.count(), 17);
         assert_eq!(node.in_flight.count(), 1, "what is in flight is as it is now");
     }
@@ -172,7 +132,7 @@ pub(super) mod tests {
     #[test]
     fn a_router_that_began_anew_has_counted_from_zero_and_says_what_is_lost() {
         let reading = between(&asked(), Some(&look(1, 9_000, 100, 5)), &look(2, 100, 4, 0));
-        assert!(reading.reason().unwrap().contains("began anew"), "{reading:?}");
+        assert!(reading.reason().unwrap().contains("restarted"), "{reading:?}");
         assert_eq!(reading.measured().unwrap().of(stack()).requests, 4);
     }
 }

@@ -1,5 +1,5 @@
 //! What was measured in the last minute, for people who look: of our own router the difference of two looks, of which one is
-//! kept for each deployment; of a Prometheus server its answer, for a few seconds.
+//! kept for each deployment; of the source that a policy names its answer, for a few seconds.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -8,15 +8,15 @@ use std::time::Duration;
 use schemas::policy::JudgementPolicy;
 use schemas::{DeploymentId, Timestamp};
 
-use super::prometheus::PrometheusSource;
-use super::proxy::{self, Look};
-use super::{Asked, Measured, Reading, Source as _, Span};
+use super::proxy::{self, CounterReading};
+use super::registry::SUPPORTED;
+use super::{Asked, Measured, Reading};
 use crate::traffic::Router;
 
 /// How old the look is at most that a difference is taken to, and at least the one before it.
 const LOOK_AFTER: Duration = Duration::from_secs(30);
 
-/// How long a span a Prometheus server is asked for.
+/// How long a span a source is asked for.
 const SPAN: Duration = Duration::from_secs(60);
 
 /// For how long its answer is told again.
@@ -34,8 +34,8 @@ pub struct Recent {
 
 /// The last two looks that were kept of a deployment, which are the same at first.
 struct Looks {
-    earlier: Look,
-    later: Look,
+    earlier: CounterReading,
+    later: CounterReading,
 }
 
 impl Recent {
@@ -49,12 +49,12 @@ impl Recent {
             if lock(&self.looks).get(&id).is_none_or(is_due)
                 && let Ok(Some(measures)) = router.measures(&id).await
             {
-                self.take(id, Look { at: now, measures });
+                self.take(id, CounterReading { at: now, measures });
             }
         }
     }
 
-    fn take(&self, id: DeploymentId, look: Look) {
+    fn take(&self, id: DeploymentId, look: CounterReading) {
         let mut looks = lock(&self.looks);
         let earlier = looks.remove(&id).map_or_else(|| look.clone(), |before| before.later);
         looks.insert(id, Looks { earlier, later: look });
@@ -69,9 +69,9 @@ impl Recent {
         now: Timestamp,
     ) -> Option<Measured> {
         let measured = async {
-            match &policy.prometheus {
-                Some(_) => self.answered(asked, policy, now).await,
-                None => self.counted(asked, router, now).await,
+            match policy.source().is_router() {
+                true => self.counted(asked, router, now).await,
+                false => self.answered(asked, policy, now).await,
             }
         };
         tokio::time::timeout(ANSWER_MAX, measured).await.ok().flatten()
@@ -81,7 +81,7 @@ impl Recent {
         let measures = router.measures(&asked.deployment).await.ok()??;
         let looks = lock(&self.looks);
         let before = &looks.get(&asked.deployment)?.earlier;
-        match proxy::between(asked, Some(before), &Look { at: now, measures }) {
+        match proxy::between(asked, Some(before), &CounterReading { at: now, measures }) {
             Reading::Complete(measured) => Some(measured),
             Reading::Partial { .. } | Reading::Empty { .. } | Reading::Stale { .. } => None,
         }
@@ -94,10 +94,8 @@ impl Recent {
         {
             return Some(known.clone());
         }
-        let source = PrometheusSource::new(policy.prometheus.as_ref()?, policy).ok()?;
-        let to = now.checked_sub(source.lag()).ok()?;
-        let span = Span { from: to.checked_sub(SPAN).ok()?, to };
-        let measured = source.read(asked, span).await.ok()?.measured()?.clone();
+        let source = SUPPORTED.open(policy).ok()??;
+        let measured = source.read(asked, source.limits().last(SPAN, now)).await.ok()?.measured()?.clone();
         lock(&self.answers).insert(asked.deployment.clone(), (asked.clone(), measured.clone()));
         Some(measured)
     }
@@ -117,14 +115,14 @@ mod tests {
 
     use super::super::proxy::tests::{asked, look, stack};
     use super::*;
-    use crate::traffic::{ApplyError, Entry, Held, Measures, Routes};
+    use crate::traffic::{ApplyError, Entry, HeldRoutes, Measures, Routes};
 
     /// A router that has counted so much.
     struct Counter(Measures);
 
     #[async_trait::async_trait]
     impl Router for Counter {
-        async fn apply(&self, _: &Routes) -> Result<Held, ApplyError> {
+        async fn apply(&self, _: &Routes) -> Result<HeldRoutes, ApplyError> {
             unreachable!("it is only asked")
         }
 
@@ -165,7 +163,7 @@ mod tests {
         keep(&recent, 31, 160).await;
         keep(&recent, 61, 220).await;
         assert_eq!(known(&recent, 1, 71, 230).await, Some((70, 40)), "a minute at most");
-        assert_eq!(known(&recent, 2, 72, 5).await, None, "a router that began anew has lost some");
+        assert_eq!(known(&recent, 2, 72, 5).await, None, "a router that restarted has lost some");
         recent.keep(BTreeSet::new(), &Counter(look(1, 1, 0, 0).measures), Timestamp::UNIX_EPOCH).await;
         assert_eq!(known(&recent, 1, 73, 230).await, None, "who serves nobody is forgotten");
     }

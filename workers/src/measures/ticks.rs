@@ -1,8 +1,7 @@
 //! From readings to what the judge is told, for a source that counts whole versions.
 
 use ledger::judgement::latency::{Latencies, canary_edge};
-use ledger::judgement::plan::{History, Kind, Metric, Plan};
-use ledger::judgement::policy::STATUS_4XX;
+use ledger::judgement::plan::{BaselineHistory, Kind, Metric, Plan};
 use schemas::judgement::{NodeTally, Tally, Tick};
 use schemas::{StackId, Weight};
 
@@ -73,7 +72,7 @@ pub fn seed(plan: &mut Plan, measured: &Measured, baseline: StackId) {
     ticker.learn(measured, baseline);
     for metric in &mut plan.metrics {
         let Tally { requests, hits, beyond } = of_the_baseline(metric, edge(metric, &ticker.latencies), &before);
-        metric.history = (requests > 0).then_some(History { requests, hits, beyond });
+        metric.history = (requests > 0).then_some(BaselineHistory { requests, hits, beyond });
     }
 }
 
@@ -113,8 +112,7 @@ fn of_the_canary(metric: &Metric, edge: Option<i32>, node: &NodeMeasured) -> Tal
 
 /// A metric that is not known has no requests, so that nothing is ever made of it.
 fn status(metric: &Metric, node: &NodeMeasured) -> Tally {
-    let hits = if metric.name == STATUS_4XX { node.status_4xx } else { node.errors };
-    hits.map_or_else(Tally::default, |hits| {
+    node.hits(&metric.name).map_or_else(Tally::default, |hits| {
         let hits = hits.min(node.requests);
         Tally { requests: node.requests, hits, beyond: hits }
     })
@@ -142,8 +140,7 @@ mod tests {
         };
         NodeMeasured {
             requests: fast + slow,
-            errors: Some(1),
-            status_4xx: None,
+            hits: BTreeMap::from([("errors", 1)]),
             latency: Some(Latency { at_most: of([250.0, 500.0]), at_least: of([100.0, 250.0]) }),
             ..NodeMeasured::default()
         }
@@ -163,7 +160,7 @@ mod tests {
     fn a_tick_measures_latencies_by_the_edges_that_were_known_before_it() {
         let (baseline, canary) = ids();
         let mut plan = Plan::new(3_600.0);
-        plan.metrics.push(Metric::named(STATUS_4XX));
+        plan.metrics.push(Metric::named("4xx"));
         let mut ticker = Ticker::new(&plan);
         let reading = measured(15, node(90, 10), node(8, 2));
         let first = ticker.tick(&reading, baseline, canary, Weight::from_percent(10), 7);
@@ -180,13 +177,27 @@ mod tests {
     }
 
     #[test]
+    fn a_made_up_metric_is_counted_by_its_name_and_not_at_all_where_nobody_counts_it() {
+        let (baseline, canary) = ids();
+        let plan = Plan { metrics: vec![Metric::named("aborted")], ..Plan::new(3_600.0) };
+        let counts = |of: NodeMeasured| {
+            let tick =
+                Ticker::new(&plan).tick(&measured(15, of.clone(), of), baseline, canary, Weight::from_percent(10), 7);
+            [tick.baseline[0].counts[0], tick.canary[0].counts[0]]
+        };
+        let counted = NodeMeasured { hits: BTreeMap::from([("aborted", 3), ("errors", 9)]), ..node(90, 10) };
+        assert_eq!(counts(counted), [tally(100, 3, 3), tally(100, 3, 0)]);
+        assert_eq!(counts(node(90, 10)), [tally(0, 0, 0); 2], "what nobody counts is no request");
+    }
+
+    #[test]
     fn the_past_of_the_baseline_is_told_to_the_judge_before_it_begins() {
         let (baseline, _) = ids();
         let mut plan = Plan::new(3_600.0);
         seed(&mut plan, &measured(600, node(5_980, 20), node(0, 0)), baseline);
         assert_eq!(plan.half_life_seconds, 2_000.0);
-        assert_eq!(plan.metrics[0].history, Some(History { requests: 6_000, hits: 1, beyond: 1 }));
-        assert_eq!(plan.metrics[1].history, Some(History { requests: 6_000, hits: 20, beyond: 0 }));
+        assert_eq!(plan.metrics[0].history, Some(BaselineHistory { requests: 6_000, hits: 1, beyond: 1 }));
+        assert_eq!(plan.metrics[1].history, Some(BaselineHistory { requests: 6_000, hits: 20, beyond: 0 }));
         assert_eq!(plan.validate(), Ok(()));
         let mut silent = Plan::new(3_600.0);
         seed(&mut silent, &measured(600, node(0, 0), node(0, 0)), baseline);

@@ -37,7 +37,7 @@ use self::folder::{Ended, Folder, Mark, Record};
 use self::life::Life;
 use self::ports::Ports;
 use self::users::Users;
-use super::{Exit, Fault, Instance, Launch, Nodes, Seen, Stopped};
+use super::{Exit, Fault, Instance, Launch, Nodes, Observed, Stopped};
 use crate::artifacts::{self, Artifacts};
 use crate::identity::{self, Identity};
 use crate::rights;
@@ -146,7 +146,7 @@ impl Nodes for ProcessNodes {
         Ok(record.into())
     }
 
-    async fn look(&self) -> Result<BTreeMap<EffectId, Seen>, Fault> {
+    async fn look(&self) -> Result<BTreeMap<EffectId, Observed>, Fault> {
         let inner = self.inner.clone();
         let folders = blocking(move || inner.folders().map_err(faulty("look at the nodes' folders"))).await?;
         let mut all = BTreeMap::new();
@@ -291,9 +291,9 @@ impl ProcessNodes {
         blocking(move || life::inspect(&folder).map_err(faulty("look at the node"))).await
     }
 
-    async fn see(&self, effect: EffectId, folder: Folder) -> Result<Option<Seen>, Fault> {
+    async fn see(&self, effect: EffectId, folder: Folder) -> Result<Option<Observed>, Fault> {
         let seen = look_into(folder.clone()).await?;
-        if !matches!(seen, Some(Seen::Exited(_))) {
+        if !matches!(seen, Some(Observed::Exited(_))) {
             return Ok(seen);
         }
         // Its lock is free a moment before its end is written down.
@@ -360,7 +360,10 @@ impl Inner {
         let folder = self.folder(launch.effect);
         let failed = faulty("launch the node");
         if folder.has(Mark::Stopped).map_err(failed)? {
-            return Err(Fault::Permanent(format!("node {} was stopped; its effect starts no more", launch.effect)));
+            return Err(Fault::Permanent(format!(
+                "node {} was stopped; it cannot be started again by the same effect",
+                launch.effect
+            )));
         }
         let former = folder.launch().map_err(faulty("read the launch"))?;
         if former.as_ref().is_some_and(|former| former != launch) {
@@ -439,10 +442,10 @@ impl Inner {
             }
         }
         let ports = self.ports.free(n, &taken);
-        if ports.len() == usize::from(n) {
-            return Ok(ports);
+        if ports.is_empty() && n > 0 {
+            return Err(Fault::Retryable("no port is free; stop what is not needed".to_owned()));
         }
-        Err(Fault::Retryable(format!("only {} of {n} ports are free; stop what is not needed", ports.len())))
+        Ok(ports)
     }
 
     /// Forgets a child that has ended, unless a later start of its effect has taken its place.
@@ -454,17 +457,18 @@ impl Inner {
     }
 }
 
-async fn look_into(folder: Folder) -> Result<Option<Seen>, Fault> {
+async fn look_into(folder: Folder) -> Result<Option<Observed>, Fault> {
     blocking(move || {
-        Ok(see(&folder).unwrap_or_else(|cause| Some(Seen::Unknown { reason: format!("cannot look at it: {cause}") })))
+        Ok(see(&folder)
+            .unwrap_or_else(|cause| Some(Observed::Unknown { reason: format!("cannot look at it: {cause}") })))
     })
     .await
 }
 
-fn see(folder: &Folder) -> io::Result<Option<Seen>> {
+fn see(folder: &Folder) -> io::Result<Option<Observed>> {
     Ok(match life::inspect(folder)? {
         Life::Absent => None,
-        Life::Starting => Some(Seen::Starting),
+        Life::Starting => Some(Observed::Starting),
         Life::Running(record) => {
             if let Err(cause) = log::turn_over(folder) {
                 tracing::warn!(effect = %record.effect, %cause, "a node's long log cannot be set aside");
@@ -473,10 +477,10 @@ fn see(folder: &Folder) -> io::Result<Option<Seen>> {
             if let Err(cause) = log::note(folder, SystemTime::now()) {
                 tracing::debug!(effect = %record.effect, %cause, "the log's time is not marked");
             }
-            Some(Seen::Running(record.into()))
+            Some(Observed::Running(record.into()))
         }
         Life::Dead(_) if folder.has(Mark::Cleaned)? => None,
-        Life::Dead(record) => Some(Seen::Exited(exit(folder, &record)?)),
+        Life::Dead(record) => Some(Observed::Exited(exit(folder, &record)?)),
     })
 }
 
@@ -510,3 +514,6 @@ fn faulty(what: &'static str) -> impl Fn(io::Error) -> Fault + Copy {
 fn too_slow(effect: EffectId) -> Fault {
     Fault::Unknown(format!("node {effect} has neither started nor failed within {} s", START_DEADLINE.as_secs()))
 }
+
+#[cfg(test)]
+mod tests;

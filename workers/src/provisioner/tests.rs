@@ -2,15 +2,16 @@
 
 use std::collections::BTreeMap;
 
-use ledger::state::At;
-use schemas::command::Outcome;
+use ledger::at::At;
+use schemas::outcome::{self, DeploymentOutcome, Outcome};
 use schemas::run::{Artifact, Capacity, HttpCheck, RunSpec};
-use schemas::{CommitId, Event, Hash, Stream, StreamVersion, Version, genesis, node, stack};
+use schemas::{CommitId, Event, Hash, Role, Stream, StreamVersion, Version, Weight, genesis, node, rollout, stack};
 use uuid::Uuid;
 
 use super::*;
 use crate::checks::Probe;
 use crate::facts::Probes;
+use crate::reactor::react;
 
 /// A deployment with one stack of one node, which nothing needs.
 struct World {
@@ -29,7 +30,7 @@ impl World {
         let ledger = LedgerId(Uuid::from_u128(7));
         world.state.evolve(&Stream::Ledger, &genesis::Created { ledger }.into(), &world.at());
         world.facts.nodes = Some(BTreeMap::new());
-        world.facts.free_ports = vec![4_000];
+        world.facts.ports.insert(STACK, vec![4_000]);
         let artifact = Artifact { sha256: Hash::of(b"api"), name: "api".to_owned(), size_bytes: 1 };
         let run = RunSpec { check: HttpCheck { healthy_after: 2, ..HttpCheck::default() }, ..RunSpec::default() };
         let (version, capacity) = ("1.0.0".parse::<Version>().unwrap(), Capacity { nodes: 1, min_ready: 1 });
@@ -57,9 +58,9 @@ impl World {
     }
 
     fn react(&self) -> Vec<DeploymentOutcome> {
-        let outcomes = react(&self.state, &self.facts, self.now).outcomes;
+        let outcomes = react(Role::Provisioner, &self.state, &self.facts, self.now).outcomes;
         let about = |outcome| match outcome {
-            Outcome::Deployment { outcome, .. } => Some(outcome),
+            Outcome::Deployment(outcome::DeploymentReport { outcome, .. }) => Some(outcome),
             _ => None,
         };
         outcomes.into_iter().filter_map(about).collect()
@@ -68,7 +69,7 @@ impl World {
     /// Begins the launch that the provisioner wants now.
     fn launch(&mut self) -> EffectId {
         let started = self.react().into_iter().find_map(|outcome| match outcome {
-            DeploymentOutcome::StartLaunch { stack, slot, attempt, effect, port } => {
+            DeploymentOutcome::StartLaunch(outcome::StartLaunch { stack, slot, attempt, effect, port }) => {
                 Some(node::LaunchStarted { stack, slot, attempt, effect, port })
             }
             _ => None,
@@ -100,7 +101,7 @@ impl World {
 
     fn given_up(&self) -> Option<String> {
         self.react().into_iter().find_map(|outcome| match outcome {
-            DeploymentOutcome::StackFailed { reason, .. } => Some(reason),
+            DeploymentOutcome::StackFailed(outcome::StackFailed { reason, .. }) => Some(reason),
             _ => None,
         })
     }
@@ -119,7 +120,7 @@ fn a_stack_that_crashes_fails_after_five_starts_and_names_the_first_cause() {
     let reason = world.given_up().expect("given up");
     assert!(reason.contains("failed 5 times in a row"), "{reason}");
     world.pass(3_600);
-    let launches = |outcome: &DeploymentOutcome| matches!(outcome, DeploymentOutcome::StartLaunch { .. });
+    let launches = |outcome: &DeploymentOutcome| matches!(outcome, DeploymentOutcome::StartLaunch(_));
     assert!(!world.react().iter().any(launches), "it is not tried again");
 }
 
@@ -167,7 +168,7 @@ fn what_a_check_says_before_the_node_is_ready_is_recorded_after_three_seconds_an
     let effect = world.run();
     let said = |world: &World| {
         world.react().into_iter().find_map(|outcome| match outcome {
-            DeploymentOutcome::NodeFailing { reason, .. } => Some(reason),
+            DeploymentOutcome::NodeFailing(outcome::NodeFailing { reason, .. }) => Some(reason),
             _ => None,
         })
     };
@@ -185,7 +186,7 @@ fn what_a_check_says_before_the_node_is_ready_is_recorded_after_three_seconds_an
     assert_eq!(said(&world).as_deref(), Some("/health answered 503 instead of 200"));
     let probes = Probes { passed: 2, ..Probes::default() };
     world.facts.probes.insert(effect, probes);
-    assert_eq!(world.react(), [DeploymentOutcome::NodeReady { effect }]);
+    assert_eq!(world.react(), [DeploymentOutcome::NodeReady(outcome::NodeReady { effect })]);
 }
 
 #[test]
@@ -204,4 +205,48 @@ fn the_wait_before_a_node_is_replaced_starts_again_after_five_good_minutes() {
         let attempts = &world.state.deployments.values().next().unwrap().stacks[&STACK].attempts;
         assert_eq!(attempts[&0], round + 2, "attempts go on");
     }
+}
+
+#[test]
+fn a_port_on_which_a_launch_failed_is_not_tried_again_before_ports_are_offered_anew() {
+    let mut world = World::new();
+    let port = |outcomes: Vec<DeploymentOutcome>| {
+        outcomes.into_iter().find_map(|outcome| match outcome {
+            DeploymentOutcome::StartLaunch(outcome::StartLaunch { effect, port, .. }) => Some((effect, port)),
+            _ => None,
+        })
+    };
+    let (effect, first) = port(world.react()).unwrap();
+    assert_eq!(first, 4_000);
+    world.happens(node::LaunchStarted { effect, stack: STACK, slot: 0, attempt: 0, port: first });
+    let launch = react(Role::Provisioner, &world.state, &world.facts, world.now).effects.remove(0);
+    assert!(world.facts.begin(&launch) && !world.facts.begin(&launch), "one at a time");
+    let taken = "port 4000 is in use by another program; launch on another port".to_owned();
+    world.facts.take_in(launch.key(), crate::effect::Done::Launched(Err(Fault::Permanent(taken.clone()))));
+    world.happens(node::LaunchFailed { effect, reason: taken });
+    world.pass(2);
+    assert_eq!(port(world.react()), None, "nobody has looked which ports are free since");
+    world.facts.wall = world.now;
+    let state = world.state.clone();
+    world.facts.offer_ports(&state, &[4_001]);
+    assert_eq!(port(world.react()).map(|(_, port)| port), Some(4_001));
+}
+
+#[test]
+fn no_node_is_launched_for_a_stack_whose_rollout_was_dropped() {
+    let mut world = World::new();
+    let plan = rollout::Plan { steps: vec![Weight::FULL], duration_ms: 0, bake_ms: 0 };
+    world.happens(rollout::Requested { stack: STACK, plan, by_hand: true, fixes: None });
+    let launches = |world: &World| react(Role::Provisioner, &world.state, &world.facts, world.now).effects.len();
+    assert!(matches!(world.react()[..], [DeploymentOutcome::StartLaunch(_)]), "it is wanted");
+    world.launch();
+    assert_eq!(launches(&world), 1, "the call is made");
+    world.happens(rollout::RequestDropped { stack: STACK, reason: "1.1.0 was asked for after it".to_owned() });
+    assert_eq!(launches(&world), 0, "the collector takes it down");
+
+    let mut world = World::new();
+    world.happens(rollout::RequestDropped { stack: STACK, reason: "1.1.0 was asked for after it".to_owned() });
+    assert_eq!(world.react(), []);
+    world.pass(3_600);
+    assert!(matches!(world.react()[..], [DeploymentOutcome::StackFailed(_)]), "it does not start for ever");
 }

@@ -9,15 +9,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::join_all;
-use ledger::execute::{Answer, Refusal};
+use ledger::execute::{Executed, Refusal};
 use ledger::{Ledger, Rejection, State, decide};
-use schemas::command::{DeploymentOutcome, Outcome};
+use schemas::outcome::{self, DeploymentOutcome, Outcome};
 use schemas::{CommitId, DeploymentId, Role, StackId};
 use tokio::task::{JoinError, JoinSet};
 
 use super::retries::Retries;
 use super::{IDLE_MIN, WorkerError};
-use crate::glass::Glass;
+use crate::break_glass::BreakGlass;
 use crate::probing::Probing;
 
 /// Whose outcomes are under way: a deployment's, and whether they send its traffic back.
@@ -47,7 +47,7 @@ struct Recorder {
     role: Role,
     holder: String,
     ledger: Ledger,
-    glass: Option<Arc<Glass>>,
+    break_glass: Option<Arc<BreakGlass>>,
     probing: Arc<Probing>,
 }
 
@@ -56,10 +56,10 @@ impl Records {
         role: Role,
         holder: String,
         ledger: Ledger,
-        glass: Option<Arc<Glass>>,
+        break_glass: Option<Arc<BreakGlass>>,
         probing: Arc<Probing>,
     ) -> Self {
-        let recorder = Recorder { role, holder, ledger, glass, probing };
+        let recorder = Recorder { role, holder, ledger, break_glass, probing };
         Self { recorder, under_way: BTreeSet::new(), tasks: JoinSet::new(), retries: Retries::default() }
     }
 
@@ -161,12 +161,21 @@ impl Recorder {
     }
 
     /// Records an outcome. What sends traffic back is carried out without the ledger if that gives no verdict.
-    async fn record_one(&self, outcome: Outcome, cause: Option<CommitId>) -> Result<Answer, Refusal> {
+    async fn record_one(&self, outcome: Outcome, cause: Option<CommitId>) -> Result<Executed, Refusal> {
         let outcome = self.seeing(outcome).await;
         let (role, holder) = (self.role, self.holder.clone());
-        match self.glass.clone().filter(|_| decide::outcome_is_rollback(&outcome)) {
-            Some(glass) => {
-                let sent = tokio::spawn(async move { glass.record(outcome, role, &holder, cause).await }).await;
+        // A rollout that begins by itself would stand against a rollback that the ledger has yet to hear of.
+        if let Outcome::Deployment(outcome::DeploymentReport {
+            deployment,
+            outcome: DeploymentOutcome::StartRequestedRollout(_),
+        }) = &outcome
+            && let Some(break_glass) = &self.break_glass
+        {
+            break_glass.settle_first(deployment).await;
+        }
+        match self.break_glass.clone().filter(|_| decide::outcome_is_rollback(&outcome)) {
+            Some(break_glass) => {
+                let sent = tokio::spawn(async move { break_glass.record(outcome, role, &holder, cause).await }).await;
                 sent.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
             }
             None => self.ledger.record(outcome, role, &holder, cause).await,
@@ -175,7 +184,11 @@ impl Recorder {
 
     /// Adds what the newest probes say to an outcome that sends traffic back.
     async fn seeing(&self, mut outcome: Outcome) -> Outcome {
-        if let Outcome::Deployment { deployment, outcome: DeploymentOutcome::SendBack { probed, .. } } = &mut outcome {
+        if let Outcome::Deployment(outcome::DeploymentReport {
+            deployment,
+            outcome: DeploymentOutcome::SendBack(outcome::SendBack { probed, .. }),
+        }) = &mut outcome
+        {
             let found = self.ledger.view().state().deployment(deployment).cloned();
             if let Some(found) = found {
                 *probed = self.probing.look(&found).await;
@@ -187,7 +200,7 @@ impl Recorder {
 
 fn subject_of(outcome: &Outcome) -> Subject {
     let deployment = match outcome {
-        Outcome::Deployment { deployment, .. } => Some(deployment.clone()),
+        Outcome::Deployment(outcome::DeploymentReport { deployment, .. }) => Some(deployment.clone()),
         _ => None,
     };
     (deployment, decide::outcome_is_rollback(outcome))
@@ -196,57 +209,73 @@ fn subject_of(outcome: &Outcome) -> Subject {
 /// Returns the commit that a worker's outcome goes back to: the stack's, the rollout's or the weights' own.
 pub fn cause_of(state: &State, outcome: &Outcome) -> Option<CommitId> {
     use DeploymentOutcome as O;
-    let Outcome::Deployment { deployment, outcome } = outcome else { return None };
+    let Outcome::Deployment(outcome::DeploymentReport { deployment, outcome }) = outcome else { return None };
     let deployment = state.deployment(deployment)?;
     let of_stack = |stack: StackId| Some(CommitId(stack.0));
+    // What a retirement takes down goes because of that, and not because of whoever asked for the stack.
+    let of_end = |stack: StackId| {
+        let retired = deployment.stacks.get(&stack).is_some_and(|stack| stack.retired);
+        deployment.traffic.retired_by.filter(|_| retired).or_else(|| of_stack(stack))
+    };
     match outcome {
-        O::StartLaunch { stack, .. }
-        | O::StackReady { stack }
-        | O::StackFailed { stack, .. }
-        | O::StackUnhealthy { stack }
-        | O::StackRecovered { stack }
-        | O::StartRequestedRollout { stack }
-        | O::DropRequest { stack }
-        | O::StartCollection { stack, .. }
-        | O::Collected { stack } => of_stack(*stack),
-        O::Launched { effect, .. }
-        | O::LaunchFailed { effect, .. }
-        | O::NodeReady { effect }
-        | O::NodeUnhealthy { effect, .. }
-        | O::NodeFailing { effect, .. }
-        | O::NodeLost { effect, .. }
-        | O::NodeStopped { effect } => deployment.node(*effect).and_then(|(stack, _, _)| of_stack(stack)),
-        O::BeginJudging { begun } => Some(CommitId(begun.rollout.0)),
-        O::Count { counted, .. } => Some(CommitId(counted.rollout.0)),
-        O::TakeStep { rollout, .. }
-        | O::Hold { rollout, .. }
-        | O::DriveAgain { rollout }
-        | O::SendBack { rollout, .. } => Some(CommitId(rollout.0)),
-        O::EndHold { cause } => deployment.holds.get(cause).map(|hold| hold.commit),
-        O::WeightsApplied { .. } | O::DriftSeen { .. } => deployment.traffic.set.as_ref().map(|set| set.commit),
+        O::StartLaunch(outcome::StartLaunch { stack, .. })
+        | O::StackReady(outcome::StackReady { stack })
+        | O::StackFailed(outcome::StackFailed { stack, .. })
+        | O::StackUnhealthy(outcome::StackUnhealthy { stack })
+        | O::StackRecovered(outcome::StackRecovered { stack }) => of_stack(*stack),
+        // Whoever asked for the rollout may be another than who asked for the stack.
+        O::StartRequestedRollout(outcome::StartRequestedRollout { stack })
+        | O::DropRequest(outcome::DropRequest { stack }) => {
+            let waiting = deployment.waiting.as_ref().filter(|waiting| waiting.stack == *stack);
+            waiting.and_then(|waiting| waiting.commit).or_else(|| of_stack(*stack))
+        }
+        O::StartCollection(outcome::StartCollection { stack, .. }) | O::Collected(outcome::Collected { stack }) => {
+            of_end(*stack)
+        }
+        O::Launched(outcome::Launched { effect, .. })
+        | O::LaunchFailed(outcome::LaunchFailed { effect, .. })
+        | O::NodeReady(outcome::NodeReady { effect })
+        | O::NodeUnhealthy(outcome::NodeUnhealthy { effect, .. })
+        | O::NodeFailing(outcome::NodeFailing { effect, .. })
+        | O::NodeLost(outcome::NodeLost { effect, .. }) => {
+            deployment.node(*effect).and_then(|(stack, _, _)| of_stack(stack))
+        }
+        O::NodeStopped(outcome::NodeStopped { effect }) => {
+            deployment.node(*effect).and_then(|(stack, _, _)| of_end(stack))
+        }
+        O::BeginJudging(outcome::BeginJudging { begun }) => Some(CommitId(begun.rollout.0)),
+        O::Count(outcome::Count { counted, .. }) => Some(CommitId(counted.rollout.0)),
+        O::TakeStep(outcome::TakeStep { rollout, .. })
+        | O::Hold(outcome::Hold { rollout, .. })
+        | O::DriveAgain(outcome::DriveAgain { rollout })
+        | O::SendBack(outcome::SendBack { rollout, .. }) => Some(CommitId(rollout.0)),
+        O::EndHold(outcome::EndHold { cause }) => deployment.holds.get(cause).map(|hold| hold.commit),
+        O::WeightsApplied(_) | O::DriftSeen(_) => deployment.traffic.set.as_ref().map(|set| set.commit),
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::time::Instant;
-
+pub(super) mod tests {
     use ledger::View;
-    use ledger::execute::SystemClock;
+    use ledger::execute::{Clock, SystemClock};
     use ledger::log::contract::step;
     use ledger::log::memory::MemoryLog;
-    use schemas::command::{Command, Request};
+    use schemas::command::{self, Command, Request};
     use schemas::run::{Artifact, Capacity};
     use schemas::service::Definition;
     use schemas::{Actor, ActorKind, CommandId, Hash, Stream};
+    use tokio::time::Instant;
 
+    use super::super::tests::Paused;
     use super::*;
     use crate::checks::http::HttpChecks;
 
-    /// A ledger in which the deployment of a stack holds what this program does not understand.
-    async fn with_a_read_only_stream() -> (Ledger, DeploymentId, StackId) {
-        let log = Arc::new(MemoryLog::new());
-        let ledger = Ledger::open(Arc::clone(&log) as _, View::default(), Arc::new(SystemClock)).await.unwrap();
+    /// A ledger with a stack.
+    pub(in crate::runtime) async fn with_a_stack(
+        log: &Arc<MemoryLog>,
+        clock: impl Clock,
+    ) -> (Ledger, DeploymentId, StackId) {
+        let ledger = Ledger::open(Arc::clone(log) as _, View::default(), Arc::new(clock)).await.unwrap();
         let deployment: DeploymentId = "production/api".parse().unwrap();
         let (service, version) = (deployment.service.clone(), "1.0.0".parse().unwrap());
         let definition = Definition {
@@ -260,14 +289,14 @@ mod tests {
         let artifact = Artifact { sha256: Hash::of(b"1"), name: "api".to_owned(), size_bytes: 1 };
         let (args, env, source) = (None, BTreeMap::new(), Default::default());
         let commands = [
-            Command::Apply { service: service.clone(), definition: Box::new(definition) },
-            Command::Release { service, version, artifact, args, env, source, fixes: None },
-            Command::New {
+            Command::Apply(command::Apply { service: service.clone(), definition: Box::new(definition) }),
+            Command::Release(command::Release { service, version, artifact, args, env, source, fixes: None }),
+            Command::New(command::New {
                 deployment: deployment.clone(),
                 version: "1.0.0".parse().unwrap(),
                 then_roll: None,
                 again: false,
-            },
+            }),
         ];
         let actor = || Actor { kind: ActorKind::Person, name: "ana".to_owned(), proof: "test".to_owned() };
         let mut stack = None;
@@ -276,22 +305,35 @@ mod tests {
             let request = Request { id, command, fence: None, reason: None, effective_at: None };
             stack = ledger.execute(request, actor(), None).await.unwrap().commit;
         }
+        (ledger, deployment, StackId(stack.unwrap().0))
+    }
+
+    /// A ledger in which the deployment of a stack holds what this program does not understand.
+    async fn with_a_read_only_stream() -> (Ledger, DeploymentId, StackId) {
+        let log = Arc::new(MemoryLog::new());
+        let (ledger, deployment, stack) = with_a_stack(&log, Paused(Instant::now())).await;
         let role = Role::Provisioner;
-        let lease = Outcome::TakeLease { role, holder: "one".to_owned(), from: None, reason: String::new() };
+        let lease = Outcome::TakeLease(outcome::TakeLease {
+            role,
+            holder: "one".to_owned(),
+            from: None,
+            reason: String::new(),
+        });
         ledger.record(lease, role, "one", None).await.unwrap();
         let head = ledger.view().head(&Stream::Deployment(deployment.clone()));
         let foreign = log.push(step(99, "deployment/production/api", head));
         ledger.folded().wait_for(|next| *next > foreign).await.unwrap();
-        (ledger, deployment, StackId(stack.unwrap().0))
+        (ledger, deployment, stack)
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn what_a_read_only_stream_does_not_take_is_tried_a_few_times_and_not_all_the_time() {
         let (ledger, deployment, stack) = with_a_read_only_stream().await;
         let probing = Probing::new(Arc::new(HttpChecks));
         let mut records = Records::new(Role::Provisioner, "one".to_owned(), ledger.clone(), None, probing);
-        let outcome = DeploymentOutcome::StackFailed { stack, reason: "it does not start".to_owned() };
-        let outcome = Outcome::Deployment { deployment, outcome };
+        let outcome =
+            DeploymentOutcome::StackFailed(outcome::StackFailed { stack, reason: "it does not start".to_owned() });
+        let outcome = Outcome::Deployment(outcome::DeploymentReport { deployment, outcome });
         let (began, mut tries) = (Instant::now(), 0);
         while began.elapsed() < Duration::from_millis(500) {
             let state = ledger.view().state().clone();
@@ -307,5 +349,40 @@ mod tests {
         assert!((1..=5).contains(&tries), "{tries}");
         let answer = ledger.record(outcome, Role::Provisioner, "one", None).await;
         assert!(matches!(answer, Err(Refusal::ReadOnly { .. })), "{answer:?}");
+    }
+
+    #[tokio::test]
+    async fn a_rollout_of_a_stack_that_is_there_begins_because_of_whoever_asked_for_the_rollout() {
+        let (ledger, deployment, stack) = with_a_stack(&Arc::new(MemoryLog::new()), SystemClock).await;
+        let then_roll = Some(command::PlanAsked { duration_ms: Some(1_000), steps: None });
+        let version = "1.0.0".parse().unwrap();
+        let command = Command::New(command::New { deployment: deployment.clone(), version, then_roll, again: false });
+        let id = CommandId(uuid::Uuid::from_u128(100));
+        let request = Request { id, command, fence: None, reason: None, effective_at: None };
+        let actor = Actor { kind: ActorKind::Pipeline, name: "ci".to_owned(), proof: "test".to_owned() };
+        let asked = ledger.execute(request, actor, None).await.unwrap();
+        assert_eq!(asked.stack, Some(stack), "whoever waits knows for what");
+        let outcome = DeploymentOutcome::StartRequestedRollout(outcome::StartRequestedRollout { stack });
+        let outcome = Outcome::Deployment(outcome::DeploymentReport { deployment, outcome });
+        assert_eq!(cause_of(ledger.view().state(), &outcome), asked.commit);
+    }
+
+    #[tokio::test]
+    async fn what_a_retirement_takes_down_goes_because_of_that() {
+        let (ledger, deployment, stack) = with_a_stack(&Arc::new(MemoryLog::new()), SystemClock).await;
+        let cause = |ledger: &Ledger| {
+            let outcome = DeploymentOutcome::Collected(outcome::Collected { stack });
+            cause_of(
+                ledger.view().state(),
+                &Outcome::Deployment(outcome::DeploymentReport { deployment: deployment.clone(), outcome }),
+            )
+        };
+        assert_eq!(cause(&ledger), Some(CommitId(stack.0)));
+        let command = Command::Retire(command::Retire { deployment: deployment.clone() });
+        let id = CommandId(uuid::Uuid::from_u128(100));
+        let request = Request { id, command, fence: None, reason: None, effective_at: None };
+        let actor = Actor { kind: ActorKind::Person, name: "ana".to_owned(), proof: "test".to_owned() };
+        let retired = ledger.execute(request, actor, None).await.unwrap().commit;
+        assert_eq!(cause(&ledger), retired);
     }
 }

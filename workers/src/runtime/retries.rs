@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use ledger::Backoff;
+use schemas::Backoff;
 
 /// The waits for what may heal at any moment: when it does, nobody should notice that it was waited for.
 const HEALS: Backoff = Backoff { first: Duration::from_millis(50), max: Duration::from_secs(1) };

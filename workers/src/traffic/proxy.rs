@@ -1,4 +1,6 @@
-//! The router adapter of our own proxy: calls on its control socket, and starting it where none runs.
+//! The router adapter of our own proxy: calls on its control socket, starting it where none runs, and its process as others see it.
+
+mod process;
 
 use std::fs::{self, File};
 use std::io;
@@ -9,6 +11,7 @@ use std::time::Duration;
 use http::{Method, Request, StatusCode};
 use http_body_util::Full;
 use hyper::body::Bytes;
+use proxy::{Files, TrustedProxies};
 use schemas::{DeploymentId, StreamVersion};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -16,10 +19,11 @@ use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
-use super::measures::Measures;
-use super::routes::{Entry, Held, Problem, Routes, Status};
-use crate::http_client::{self, Limits, Unanswered, is_absent};
-use crate::proxy::{Files, TrustedProxies};
+pub use process::{ProxyProcess, process};
+
+use super::routes::{Entry, HeldRoutes, Problem, Routes, Status};
+use super::{ApplyError, Measures, Router, RouterTrouble};
+use crate::http_client::{self, Limits, RequestError, is_absent};
 
 /// How long a call may take. Source: design, "Workers".
 pub const CALL_MAX: Duration = Duration::from_secs(1);
@@ -34,31 +38,6 @@ pub const START_MAX: Duration = Duration::from_secs(10);
 #[derive(Clone, Debug)]
 pub struct ProxyControl {
     socket: PathBuf,
-}
-
-/// Why a call did not do what was asked.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ApplyError {
-    /// The proxy holds a younger generation; nothing changed.
-    #[error("the proxy holds the younger generation {held}; read the deployment again and decide anew")]
-    Superseded {
-        /// The generation that is held.
-        held: StreamVersion,
-    },
-    /// The proxy says no; nothing changed.
-    #[error("the proxy refused: {0}")]
-    Refused(String),
-    /// It does not run; nothing changed.
-    #[error("the proxy does not run, so nobody is served; `ionledger up` starts it")]
-    NotRunning,
-    /// No answer: it is unknown whether anything changed. Read back before acting on it.
-    #[error("no answer from the proxy at {socket}: {cause}; look at its log or start `ionledger up`")]
-    Unreachable {
-        /// The control socket.
-        socket: PathBuf,
-        /// What went wrong.
-        cause: String,
-    },
 }
 
 /// Why no proxy runs.
@@ -103,7 +82,7 @@ impl ProxyControl {
     /// # Errors
     ///
     /// [`ApplyError`]; after `Unreachable` it may or may not have been done.
-    pub async fn apply(&self, routes: &Routes) -> Result<Held, ApplyError> {
+    pub async fn apply(&self, routes: &Routes) -> Result<HeldRoutes, ApplyError> {
         let (status, body) = self.call(Method::PUT, &path("routes", &routes.deployment), Some(routes)).await?;
         self.expect(status, &body)
     }
@@ -113,7 +92,7 @@ impl ProxyControl {
     /// # Errors
     ///
     /// [`ApplyError`].
-    pub async fn routes(&self, deployment: &DeploymentId) -> Result<Option<Held>, ApplyError> {
+    pub async fn routes(&self, deployment: &DeploymentId) -> Result<Option<HeldRoutes>, ApplyError> {
         Ok(match self.entry(deployment).await? {
             Some(Entry::Routed(held)) => Some(held),
             Some(Entry::Retired { .. }) | None => None,
@@ -190,11 +169,11 @@ impl ProxyControl {
         let exchange = async {
             let answer = http_client::exchange(UnixStream::connect(&self.socket), request, Limits::NONE).await?;
             let status = answer.status();
-            Ok::<_, Unanswered>((status, answer.into_body().read(ANSWER_BYTES_MAX).await?))
+            Ok::<_, RequestError>((status, answer.into_body().read(ANSWER_BYTES_MAX).await?))
         };
         match timeout(CALL_MAX, exchange).await {
             Ok(answer) => answer.map_err(|error| match &error {
-                Unanswered::NotSent(cause) if is_absent(cause) => ApplyError::NotRunning,
+                RequestError::NotSent(cause) if is_absent(cause) => not_running(),
                 _ => self.unreachable(error),
             }),
             Err(_) => Err(self.unreachable(format!("nothing within {CALL_MAX:?}"))),
@@ -202,8 +181,36 @@ impl ProxyControl {
     }
 
     fn unreachable(&self, cause: impl std::fmt::Display) -> ApplyError {
-        ApplyError::Unreachable { socket: self.socket.clone(), cause: cause.to_string() }
+        let what = format!("no answer from the proxy at {}: {cause}", self.socket.display());
+        ApplyError::Unreachable(RouterTrouble { what, hint: "`ionledger doctor` says what helps".to_owned() })
     }
+}
+
+#[async_trait::async_trait]
+impl Router for ProxyControl {
+    async fn apply(&self, routes: &Routes) -> Result<HeldRoutes, ApplyError> {
+        ProxyControl::apply(self, routes).await
+    }
+
+    async fn remove(&self, deployment: &DeploymentId, generation: StreamVersion) -> Result<(), ApplyError> {
+        ProxyControl::remove(self, deployment, generation).await
+    }
+
+    async fn entry(&self, deployment: &DeploymentId) -> Result<Option<Entry>, ApplyError> {
+        ProxyControl::entry(self, deployment).await
+    }
+
+    async fn measures(&self, deployment: &DeploymentId) -> Result<Option<Measures>, ApplyError> {
+        ProxyControl::measures(self, deployment).await
+    }
+}
+
+fn not_running() -> ApplyError {
+    let what = "the proxy does not run, so nobody is served".to_owned();
+    ApplyError::NotRunning(RouterTrouble {
+        what,
+        hint: "`ionledger up` starts it, once an `up` that hangs was ended; `ionledger doctor` names that".to_owned(),
+    })
 }
 
 /// Returns the proxy of the data folder `data`, started from the program `exe` unless one runs already. It is a
@@ -259,4 +266,22 @@ fn start(data: &Path, exe: &Path, trusted: &TrustedProxies, files: &Files) -> Re
 
 fn path(what: &str, deployment: &DeploymentId) -> String {
     format!("/{what}/{deployment}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn without_a_proxy_calls_say_that_none_runs_and_nobody_is_served() {
+        let folder = tempfile::tempdir().unwrap();
+        let control = ProxyControl::of(folder.path());
+        let error = control.status().await.unwrap_err();
+        assert!(matches!(error, ApplyError::NotRunning(_)), "{error}");
+        let folder = Files::of(folder.path()).control;
+        fs::create_dir_all(folder.parent().unwrap()).unwrap();
+        drop(std::os::unix::net::UnixListener::bind(&folder).unwrap());
+        assert_eq!(control.status().await.unwrap_err(), error, "it left its socket behind");
+        assert!(error.to_string().contains("nobody is served; `ionledger up` starts it"), "{error}");
+    }
 }

@@ -1,12 +1,15 @@
 //! The past: what a baseline did before it was judged against, the old of it fading.
 
-use ledger::judgement::hearing::metrics;
+use std::collections::BTreeMap;
+
+use ledger::judgement::analysis::metrics;
 use ledger::judgement::judge::RULE;
 use ledger::judgement::latency::{Latencies, canary_edge};
 use ledger::judgement::maths::decay;
 use ledger::judgement::plan::{Kind, Plan};
 use schemas::StackId;
 use schemas::judgement::{Begun, Tally};
+use schemas::policy::metric;
 
 use super::Since;
 use crate::traffic::measures::{Counts, Histogram};
@@ -21,8 +24,8 @@ pub(super) struct Past {
     stack: StackId,
     latencies: Latencies,
     requests: f64,
-    errors: f64,
-    status_4xx: f64,
+    /// Of each metric that is a share of requests, by its name.
+    hits: BTreeMap<&'static str, f64>,
     seconds: f64,
     fresh: Option<(Counts, Histogram, f64)>,
 }
@@ -31,7 +34,7 @@ impl Past {
     /// Returns the past of a stack of which nothing is known yet.
     pub(super) fn of(stack: StackId) -> Self {
         let latencies = Latencies::default();
-        Self { stack, latencies, requests: 0.0, errors: 0.0, status_4xx: 0.0, seconds: 0.0, fresh: None }
+        Self { stack, latencies, requests: 0.0, hits: BTreeMap::new(), seconds: 0.0, fresh: None }
     }
 
     pub(super) fn stack(&self) -> StackId {
@@ -58,8 +61,10 @@ impl Past {
         let half_life = self.half_life_seconds();
         let kept = decay(seconds, half_life);
         self.requests = self.requests * kept + counts.ended() as f64;
-        self.errors = self.errors * kept + counts.errors() as f64;
-        self.status_4xx = self.status_4xx * kept + counts.status_4xx as f64;
+        for metric in metric::shares() {
+            let hits = self.hits.entry(metric.name).or_default();
+            *hits = *hits * kept + counts.hits(metric.name).unwrap_or(0) as f64;
+        }
         self.seconds = self.seconds * kept + seconds;
         self.latencies.learn(seconds, half_life, &latency.0);
     }
@@ -71,10 +76,10 @@ impl Past {
     /// Returns what a metric had, as far as it is enough to bet on.
     fn history(&self, name: &str, kind: Kind) -> Option<Tally> {
         let (requests, hits, beyond) = match kind {
-            Kind::Status if name == ledger::judgement::policy::STATUS_4XX => {
-                (self.requests, self.status_4xx, self.status_4xx)
+            Kind::Status => {
+                let hits = *self.hits.get(name)?;
+                (self.requests, hits, hits)
             }
-            Kind::Status => (self.requests, self.errors, self.errors),
             Kind::Latency { quantile, buckets } => {
                 let edge = self.latencies.edge(quantile)?;
                 let (hits, requests) = self.latencies.above(edge);

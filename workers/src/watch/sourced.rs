@@ -115,7 +115,7 @@ fn begun(rollout: &Rollout, measured: &Measured) -> Begun {
     let judgement: &JudgementPolicy = &rollout.policy.judgement;
     let mut plan: Plan = policy::plan(judgement, &rollout.plan);
     seed(&mut plan, measured, rollout.baseline);
-    let past = |history: ledger::judgement::plan::History| Tally {
+    let past = |history: ledger::judgement::plan::BaselineHistory| Tally {
         requests: history.requests,
         hits: history.hits,
         beyond: history.beyond,

@@ -1,9 +1,10 @@
 use std::collections::BTreeMap;
 
+use ledger::at::At;
 use ledger::judgement::judge::RULE;
-use ledger::state::{At, State};
+use ledger::state::State;
 use schemas::judgement::{Tally, Verdict};
-use schemas::policy::{MetricWeights, Policy};
+use schemas::policy::Policy;
 use schemas::run::{Artifact, Capacity};
 use schemas::traffic::{Purpose, WeightsSet};
 use schemas::{CommitId, Event, Hash, RolloutId, Stream, StreamVersion, judgement, rollout, stack};
@@ -36,7 +37,7 @@ fn at_step() -> State {
 fn at_step_under(change: impl FnOnce(&mut Policy)) -> State {
     let mut state = State::default();
     let mut policy = Policy::default();
-    policy.judgement.weights = MetricWeights { errors: 100, status_4xx: 0, p50: 0, p99: 0 };
+    policy.judgement.metrics = policy.judgement.metrics.weighing(&[("errors", 100)]);
     policy.judgement.burst_cap = false;
     change(&mut policy);
     let plan =
@@ -154,12 +155,13 @@ impl Stage {
         self.watch.take_in(&self.state, &id(), reading, now);
     }
 
-    fn recorded(&self) -> &Hearing {
+    fn recorded(&self) -> &Analysis {
         self.state.judgements[&id()].of(ROLLOUT).unwrap()
     }
 
     fn unrecorded(&self) -> Option<Counted> {
-        self.watch.heard(self.recorded()).expect("it goes on from what is recorded").1
+        assert!(self.watch.heard(self.recorded()).is_some(), "it goes on from what is recorded");
+        self.watch.unrecorded(self.recorded())
     }
 
     fn record(&mut self, counted: Counted) {
@@ -169,8 +171,8 @@ impl Stage {
 
     /// What was counted of the canary in all: requests and errors.
     fn counted(&self) -> (u64, u64) {
-        let (hearing, _) = self.watch.heard(self.recorded()).unwrap();
-        let canary = hearing.measured().canary;
+        let analysis = self.watch.heard(self.recorded()).unwrap();
+        let canary = analysis.measured().canary;
         (canary.requests, canary.errors)
     }
 }
@@ -256,7 +258,7 @@ fn a_canary_that_fails_is_convicted_before_anything_is_recorded() {
     stage.router.usual(2);
     stage.look(100);
     let mut looks = 0;
-    while stage.watch.heard(stage.recorded()).unwrap().0.judge().verdict() != Verdict::Worse {
+    while stage.watch.heard(stage.recorded()).unwrap().judge().verdict() != Verdict::Worse {
         stage.router.serve(BASELINE, 100, 90, 0);
         stage.router.serve(CANARY, 1_000, 5, 5);
         stage.router.serve(CANARY, 1_001, 5, 5);
@@ -265,7 +267,7 @@ fn a_canary_that_fails_is_convicted_before_anything_is_recorded() {
     }
     assert!(looks <= 2, "{looks} looks");
     let mut again = stage.recorded().clone();
-    again.hear(&stage.unrecorded().unwrap());
+    again.take(&stage.unrecorded().unwrap());
     assert_eq!(again.judge().verdict(), Verdict::Worse, "the same from what will be recorded");
 }
 
@@ -339,7 +341,7 @@ fn counted_by_source(from: i64, to: i64, canary: (u64, u64)) -> measures::Measur
     let at = |seconds| now() + jiff::SignedDuration::from_secs(seconds);
     let node = |requests, errors| measures::NodeMeasured {
         requests,
-        errors: Some(errors),
+        hits: [("errors", errors), ("4xx", 0)].into(),
         ..measures::NodeMeasured::nothing()
     };
     let stacks = [(BASELINE, vec![node(9 * canary.0, 0)]), (CANARY, vec![node(canary.0, canary.1)])].into();
@@ -378,7 +380,7 @@ fn what_another_source_measured_is_judged_and_the_routers_own_counts_are_not() {
     stage.look(100);
     assert_eq!(stage.counted(), (100, 1));
     tell(&mut stage, 20, 30, (100, 60));
-    assert_eq!(stage.watch.heard(stage.recorded()).unwrap().0.judge().verdict(), Verdict::Worse);
+    assert_eq!(stage.watch.heard(stage.recorded()).unwrap().judge().verdict(), Verdict::Worse);
 }
 
 #[test]
@@ -388,14 +390,14 @@ fn a_source_that_says_nothing_holds_the_rollout_with_the_reason() {
     let empty = || Ok(Reading::Empty { reason: "no series of api".to_owned() });
     let down = || Err(Failure::TimedOut { at: "http://127.0.0.1:9".to_owned(), after: Duration::from_secs(5) });
     let answers: [(Result<Reading, Failure>, &str); 3] =
-        [(stale(), "90 s old"), (empty(), "no series of api"), (down(), "gave no whole answer within 5s")];
+        [(stale(), "90 s old"), (empty(), "no series of api"), (down(), "gave no complete answer within 5s")];
     for (answer, reason) in answers {
         let mut stage = measured_elsewhere();
         stage.watch.take_in_source(&stage.state, &id(), answer, (Duration::from_secs(1), now()));
         let mut facts = crate::facts::Facts { steady: Duration::from_secs(2), ..Default::default() };
         facts.watches.insert(id(), stage.watch.clone());
         let due = now() + Duration::from_secs(86_400 + 60);
-        let reaction = crate::traffic_shifter::react(&stage.state, &facts, due);
+        let reaction = crate::reactor::react(schemas::Role::TrafficShifter, &stage.state, &facts, due);
         let said = format!("{:?}", reaction.outcomes);
         assert!(said.contains("Hold") && said.contains(reason), "{reason}: {said}");
     }

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use ledger::judgement::hearing::Hearing;
-use ledger::judgement::latency::{InFlight, Latencies, Seen, Side};
+use ledger::judgement::analysis::Analysis;
+use ledger::judgement::latency::{InFlight, Latencies, NodeLatencies, Side};
 use ledger::judgement::plan::{Kind, Metric};
 use schemas::judgement::{Counted, NodeTally, Tally, Tick};
+use schemas::policy::metric;
 use schemas::{EffectId, StackId, Weight};
 
 use super::{Reading, Since, seconds, share, since};
@@ -18,7 +19,7 @@ const TICK_MS_MIN: u64 = 100;
 /// The shortest later on, in milliseconds: every reader of the log judges each of them again, and a day has many.
 const EVEN_TICK_MS_MIN: u64 = 500;
 
-/// The longest: a commit a minute, with one tick in it.
+/// The longest: one commit per minute, with one tick in it.
 const TICK_MS_MAX: u64 = 60_000;
 
 /// How many bytes of ticks a commit holds; the rest of its 60 KiB is for names and the verdict.
@@ -27,7 +28,7 @@ const BYTES_MAX: usize = 48 * 1024;
 /// For how long after a step ticks are as short as can be, in milliseconds.
 const BRISK_MS: u64 = 60_000;
 
-/// How many commits the short ticks of all steps may fill. With a commit a minute a day has under 2,000.
+/// How many commits the short ticks of all steps may fill. With one commit per minute, a day has fewer than 2,000.
 const BRISK_COMMITS: usize = 300;
 
 /// How many of them a step may fill at most.
@@ -40,7 +41,7 @@ const RECORD_AFTER_MS: (u64, u64) = (1_000, 60_000);
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Ticks {
     /// The judge after everything that was counted.
-    hearing: Hearing,
+    analysis: Analysis,
     /// How many ticks of it were recorded when `closed` began.
     recorded: u64,
     /// How many nodes of the baseline and of the canary were.
@@ -64,12 +65,12 @@ struct Open {
 
 impl Ticks {
     /// Goes on from what is recorded, with nothing counted since. `steps` is how many the plan has.
-    pub(super) fn from_here(recorded: &Hearing, steps: usize) -> Self {
+    pub(super) fn from_here(recorded: &Analysis, steps: usize) -> Self {
         let (baseline, canary) = recorded.nodes();
         Self {
             recorded: recorded.judge().ticks(),
             nodes: (baseline.len(), canary.len()),
-            hearing: recorded.clone(),
+            analysis: recorded.clone(),
             closed: vec![],
             bytes: vec![],
             open: None,
@@ -80,15 +81,15 @@ impl Ticks {
     }
 
     /// Says whether `recorded` is where these began, or has some of them.
-    pub(super) fn go_on_from(&self, recorded: &Hearing) -> bool {
+    pub(super) fn go_on_from(&self, recorded: &Analysis) -> bool {
         let ticks = recorded.judge().ticks();
-        self.hearing.rollout() == recorded.rollout()
+        self.analysis.rollout() == recorded.rollout()
             && ticks >= self.recorded
             && ticks - self.recorded <= self.closed.len() as u64
     }
 
     /// Forgets what is recorded by now.
-    pub(super) fn prune(&mut self, recorded: &Hearing) {
+    pub(super) fn prune(&mut self, recorded: &Analysis) {
         let by_now = (recorded.judge().ticks() - self.recorded) as usize;
         self.closed.drain(..by_now);
         self.bytes.drain(..by_now);
@@ -97,17 +98,17 @@ impl Ticks {
         self.nodes = (baseline.len(), canary.len());
     }
 
-    pub(super) fn hearing(&self) -> &Hearing {
-        &self.hearing
+    pub(super) fn analysis(&self) -> &Analysis {
+        &self.analysis
     }
 
     /// Returns what `recorded` does not have yet, if there is something.
-    pub(super) fn unrecorded(&self, recorded: &Hearing) -> Option<Counted> {
-        let (first, (baseline, canary)) = (recorded.judge().ticks(), self.hearing.nodes());
+    pub(super) fn unrecorded(&self, recorded: &Analysis) -> Option<Counted> {
+        let (first, (baseline, canary)) = (recorded.judge().ticks(), self.analysis.nodes());
         let ticks = &self.closed[(first - self.recorded) as usize..];
         let (known_baseline, known_canary) = recorded.nodes();
         (!ticks.is_empty()).then(|| Counted {
-            rollout: self.hearing.rollout(),
+            rollout: self.analysis.rollout(),
             first,
             baseline_nodes: baseline[known_baseline.len().min(baseline.len())..].to_vec(),
             canary_nodes: canary[known_canary.len().min(canary.len())..].to_vec(),
@@ -205,7 +206,7 @@ impl Ticks {
         }
         let Some(Open { tick, .. }) = self.open.take() else { return };
         let bytes = serde_json::to_vec(&tick).map_or(0, |json| json.len() + 1);
-        self.hearing.tick(&tick);
+        self.analysis.tick(&tick);
         self.step.2 += bytes;
         self.bytes.push(bytes);
         self.closed.push(tick);
@@ -225,7 +226,7 @@ impl Ticks {
     }
 
     fn metrics(&self) -> impl Iterator<Item = &Metric> {
-        self.hearing.judge().plan().metrics.iter()
+        self.analysis.judge().plan().metrics.iter()
     }
 
     fn edges(&self, latencies: Option<&Latencies>) -> Vec<Option<i32>> {
@@ -242,17 +243,21 @@ impl Ticks {
         let metrics: Vec<Metric> = self.metrics().cloned().collect();
         let mut tallies = Vec::with_capacity(nodes.len());
         for Since { node, measures } in nodes {
-            let seen =
-                |failed| Seen { ended: measures.latency.0.clone(), failed, in_flight: measures.in_flight.0.clone() };
+            let seen = |failed| NodeLatencies {
+                ended: measures.latency.0.clone(),
+                failed,
+                in_flight: measures.in_flight.0.clone(),
+            };
             let tally = |(place, metric): (usize, &Metric)| {
                 let in_flight = self.in_flight.entry((*node, place)).or_default();
                 let edge = edges.get(place).copied().flatten();
-                let (failed, deadline) = if metric.name == ledger::judgement::policy::STATUS_4XX {
-                    (measures.counts.status_4xx, i32::MAX)
-                } else {
-                    (measures.counts.errors(), deadline)
-                };
-                in_flight.count(metric, side, edge, deadline, &seen(failed))
+                let failed = measures.counts.hits(&metric.name);
+                if failed.is_none() && !metric.is_latency() {
+                    // What the router does not count is no request.
+                    return Tally::default();
+                }
+                let deadline = if metric::is_overdue_a_hit(&metric.name) { deadline } else { i32::MAX };
+                in_flight.count(metric, side, edge, deadline, &seen(failed.unwrap_or(0)))
             };
             tallies.push((*node, metrics.iter().enumerate().map(tally).collect()));
         }
@@ -271,8 +276,8 @@ impl Ticks {
         let mut numbered = Vec::new();
         for (node, counts) in busy {
             let number = match side {
-                Side::Baseline => self.hearing.number_in_baseline(node),
-                Side::Canary => self.hearing.number_in_canary(node),
+                Side::Baseline => self.analysis.number_in_baseline(node),
+                Side::Canary => self.analysis.number_in_canary(node),
             };
             add(&mut numbered, vec![NodeTally { node: number, age_ms: age_ms(node), counts }]);
         }

@@ -6,9 +6,9 @@ use std::time::Instant;
 use ledger::judgement::evalue::Line;
 use ledger::judgement::forecast::requests_to_accept;
 use ledger::judgement::judge::Judge;
-use ledger::judgement::latency::{Buckets, InFlight, Seen, Side};
+use ledger::judgement::latency::{Buckets, InFlight, NodeLatencies, Side};
 use ledger::judgement::observed::Observed;
-use ledger::judgement::plan::{History, Metric, Plan};
+use ledger::judgement::plan::{BaselineHistory, Metric, Plan};
 use schemas::Weight;
 use schemas::judgement::{NodeTally, Tally, Tick, Verdict};
 
@@ -33,7 +33,7 @@ fn of_one(name: &str, hits: u64, accept_ratio: Option<f64>) -> Judge {
     let mut metric = Metric::named(name);
     metric.weight = 1.0;
     metric.accept_ratio = accept_ratio;
-    metric.history = Some(History { requests: 6_000, hits, beyond: hits });
+    metric.history = Some(BaselineHistory { requests: 6_000, hits, beyond: hits });
     Judge::new(Plan { metrics: vec![metric], ..Plan::new(DAY) }).expect("a valid plan")
 }
 
@@ -120,7 +120,7 @@ fn hung(goals: &mut Goals) {
             "p99" => 600,
             _ => 60,
         };
-        metric.history = Some(History { requests: 60_000, hits, beyond: hits * 6 / 10 });
+        metric.history = Some(BaselineHistory { requests: 60_000, hits, beyond: hits * 6 / 10 });
     }
     let mut judge = Judge::new(with_history).expect("a valid plan");
     let mut in_flight = vec![InFlight::default(); plan.metrics.len()];
@@ -128,7 +128,7 @@ fn hung(goals: &mut Goals) {
     let mut dice = Dice::new(1);
     let fell = (1..=100_i32).find(|tenth| {
         let ages: Buckets = (0..*tenth).map(|i| (bucket(f64::from(i) * 100.0 + 50.0), 1)).collect();
-        let seen = Seen { ended: Buckets::new(), failed: 0, in_flight: ages };
+        let seen = NodeLatencies { ended: Buckets::new(), failed: 0, in_flight: ages };
         let canary = plan.metrics.iter().zip(&mut in_flight).zip(edges);
         let canary = canary
             .map(|((metric, own), edge)| own.count(metric, Side::Canary, edge, bucket(30_000.0), &seen))
@@ -212,7 +212,7 @@ fn replay_and_speed(goals: &mut Goals) {
     recorded.extend(ticks(0.01, 1_000));
     let mut plan = Plan { burst_cap: true, ..Plan::new(DAY) };
     for (metric, hits) in plan.metrics.iter_mut().zip([60, 30_000, 600]) {
-        metric.history = Some(History { requests: 60_000, hits, beyond: hits / 2 });
+        metric.history = Some(BaselineHistory { requests: 60_000, hits, beyond: hits / 2 });
     }
     let bytes = serde_json::to_vec(&(&plan, &recorded)).expect("JSON");
     let (plan_again, again): (Plan, Vec<Tick>) = serde_json::from_slice(&bytes).expect("JSON");

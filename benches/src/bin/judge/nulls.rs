@@ -1,7 +1,7 @@
 //! Canaries that are good, or as bad as is tolerated: whoever takes one of them back was wrong.
 
 use ledger::judgement::judge::Judge;
-use ledger::judgement::plan::{History, Metric, Plan};
+use ledger::judgement::plan::{BaselineHistory, Metric, Plan};
 use schemas::judgement::Verdict;
 
 use crate::goals::{Goals, allowed};
@@ -89,7 +89,7 @@ fn row(name: &str, runs: usize, fell: [usize; 4]) {
 fn capped() -> Judge {
     let mut metric = Metric::named("errors");
     metric.weight = 1.0;
-    metric.history = Some(History { requests: 1_000_000, hits: 1_300, beyond: 1_300 });
+    metric.history = Some(BaselineHistory { requests: 1_000_000, hits: 1_300, beyond: 1_300 });
     Judge::new(Plan { burst_cap: true, metrics: vec![metric], ..Plan::new(DAY) }).expect("a valid plan")
 }
 

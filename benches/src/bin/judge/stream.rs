@@ -1,7 +1,7 @@
 //! Streams of requests: what a baseline and a canary do, tick by tick, as every judge sees it.
 
 use ledger::judgement::observed::Observed;
-use ledger::judgement::plan::{History, Kind, Plan};
+use ledger::judgement::plan::{BaselineHistory, Kind, Plan};
 use schemas::judgement::{NodeTally, Tally};
 
 use crate::dice::Dice;
@@ -98,7 +98,7 @@ impl Stream {
                 Kind::Latency { quantile, .. } if quantile < 0.9 => (slow[0], slow[1]),
                 Kind::Latency { .. } => (slow[2], slow[3]),
             };
-            metric.history = Some(History { requests, hits, beyond });
+            metric.history = Some(BaselineHistory { requests, hits, beyond });
         }
         plan
     }

@@ -10,7 +10,7 @@ use rdkafka::client::DefaultClientContext;
 
 use crate::Error;
 use crate::bare_producer::Bare;
-use crate::cluster::Cluster;
+use support::cluster::Cluster;
 
 const TOPIC: &str = "bare";
 

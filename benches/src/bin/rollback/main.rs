@@ -11,8 +11,6 @@
 mod append;
 #[path = "../../bare_producer.rs"]
 mod bare_producer;
-#[path = "../../../../tests/support/kafka.rs"]
-mod cluster;
 mod up;
 mod users;
 
@@ -21,8 +19,8 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use append::Append;
-use cluster::Cluster;
 use hdrhistogram::Histogram;
+use support::cluster::Cluster;
 use up::{NEW, OLD, Up};
 use users::Users;
 

@@ -8,13 +8,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command as Program, Stdio};
 use std::time::{Duration, Instant};
 
-use api::client::{Client, Options};
-use api::wire::Answer;
+use api::client::{Client, SendOptions};
+use api::wire::CommandAnswer;
 use http::Request as HttpRequest;
 use http_body_util::{BodyExt as _, Empty};
 use hyper::body::Bytes;
 use hyper_util::rt::TokioIo;
-use schemas::command::{Command, Request, Share};
+use schemas::command::{self, Command, Request, StackWeight};
 use schemas::run::{Artifact, Capacity, HttpCheck, RunSpec};
 use schemas::service::Definition;
 use schemas::{CommandId, DeploymentId, Offset, StackId, Version, Weight};
@@ -76,14 +76,23 @@ impl Up {
 
     /// Sends all traffic to `version`, which may have been rolled back from, and waits until the router has confirmed it.
     pub async fn traffic(&self, version: &str) -> Result<(), Error> {
-        let shares = vec![Share { version: version.parse()?, weight: Weight::FULL }];
-        let command = Command::Traffic { deployment: self.deployment.clone(), shares, supersede: false, again: true };
+        let shares = vec![StackWeight { version: version.parse()?, weight: Weight::FULL }];
+        let command = Command::Traffic(command::Traffic {
+            deployment: self.deployment.clone(),
+            shares,
+            supersede: false,
+            again: true,
+        });
         applied(&self.send(command).await?)
     }
 
     /// Rolls back and waits until the router has confirmed it.
     pub async fn rollback(&self) -> Result<(), Error> {
-        applied(&self.send(Command::Rollback { deployment: self.deployment.clone(), unready: false }).await?)
+        applied(
+            &self
+                .send(Command::Rollback(command::Rollback { deployment: self.deployment.clone(), unready: false }))
+                .await?,
+        )
     }
 
     /// Makes sure that `version` alone has the traffic: the router says so, and the next user gets it.
@@ -104,7 +113,7 @@ impl Up {
         self.process.end()
     }
 
-    async fn send(&self, command: Command) -> Result<Answer, Error> {
+    async fn send(&self, command: Command) -> Result<CommandAnswer, Error> {
         let id = CommandId(Uuid::now_v7());
         let request = Request {
             id,
@@ -113,7 +122,7 @@ impl Up {
             reason: Some("the bench goes on with it".to_owned()),
             effective_at: None,
         };
-        Ok(self.client.execute(&request, Options { wait: Some(WAIT), ..Options::default() }).await?)
+        Ok(self.client.execute(&request, SendOptions { wait: Some(WAIT), ..SendOptions::default() }).await?)
     }
 
     async fn wait_until_it_answers(&mut self) -> Result<(), Error> {
@@ -141,14 +150,23 @@ impl Up {
             capacity: Capacity { nodes: 2, min_ready: 1 },
             policy: schemas::policy::Policy::default(),
         });
-        self.send(Command::Apply { service: service.clone(), definition }).await?;
+        self.send(Command::Apply(command::Apply { service: service.clone(), definition })).await?;
         for name in [OLD, NEW] {
             let (service, artifact, version) = (service.clone(), artifact.clone(), name.parse::<Version>()?);
             let (args, env, source) = (None, BTreeMap::new(), schemas::release::Source::default());
-            self.send(Command::Release { service, version: version.clone(), artifact, args, env, source, fixes: None })
-                .await?;
+            self.send(Command::Release(command::Release {
+                service,
+                version: version.clone(),
+                artifact,
+                args,
+                env,
+                source,
+                fixes: None,
+            }))
+            .await?;
             let deployment = self.deployment.clone();
-            let answer = self.send(Command::New { deployment, version, then_roll: None, again: false }).await?;
+            let answer =
+                self.send(Command::New(command::New { deployment, version, then_roll: None, again: false })).await?;
             self.stacks.insert(name, answer.commit.ok_or("no stack was asked for")?.into());
         }
         timeout(PATIENCE, self.stacks_are_ready()).await.map_err(|_| "the stacks did not become ready")?
@@ -166,7 +184,7 @@ impl Up {
     }
 }
 
-fn applied(answer: &Answer) -> Result<(), Error> {
+fn applied(answer: &CommandAnswer) -> Result<(), Error> {
     match (answer.commit, answer.applied) {
         (Some(_), Some(true)) => Ok(()),
         _ => Err(format!("weights were not set and applied: {answer:?}").into()),

@@ -16,7 +16,7 @@ use crate::out::{columns, for_stderr};
 /// How wide a bar of all traffic is at most, and at least.
 const BAR: (usize, usize) = (40, 10);
 
-/// Writes to stderr, so that what the commands print stays theirs.
+/// Writes to stderr, so that stdout holds only what the commands print.
 pub(super) struct Show {
     terminal: bool,
     last: RefCell<String>,

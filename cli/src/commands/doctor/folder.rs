@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use ledger::log::Log;
-use ledger::log::segments::{Elsewhere, FORMAT, OpenError, SegmentsReader, elsewhere};
+use ledger::log::segments::{Elsewhere, FORMAT, SegmentsOpenError, SegmentsReader, elsewhere};
 use replay::{Moment, Reader};
-use schemas::Offset;
+use schemas::{ErrorText, Offset};
 use workers::nodes::process;
 use workers::{identity, rights};
 
@@ -63,7 +63,7 @@ fn elsewhere_cache(data: &Path, elsewhere: &Elsewhere) -> Finding {
         return Finding::ok(THING, "none; an API that starts here makes it");
     }
     match replay::Projection::open_if_free(data) {
-        Err(error @ replay::projection::OpenError::InUse(_)) => Finding::ok(THING, error.to_string()),
+        Err(error @ replay::projection::ProjectionOpenError::InUse(_)) => Finding::ok(THING, error.to_string()),
         Err(error) => Finding::warn(THING, error.to_string(), next),
         Ok(cache) => match cache.found_damaged() {
             Some(what) => Finding::warn(THING, format!("damaged: {what}"), next),
@@ -77,8 +77,7 @@ fn elsewhere_cache(data: &Path, elsewhere: &Elsewhere) -> Finding {
 
 /// A folder that this user may not look into: what is in it is not guessed.
 fn stranger(data: &Path) -> Finding {
-    let refused = not_allowed(data);
-    let (what, next) = refused.message().split_once("; ").unwrap_or((refused.message(), "look as its owner"));
+    let (what, next) = ErrorText::of(not_allowed(data).whole()).hint_or("look as its owner");
     Finding::fail("data folder", what, next)
 }
 
@@ -88,12 +87,12 @@ fn access(data: &Path) -> Finding {
         Err(error) => Finding::fail(THING, format!("{}: {error}", data.display()), "use it as its owner"),
         Ok(found) if found.mode() & 0o002 != 0 => Finding::fail(
             THING,
-            format!("{} is everybody's to write: anyone on this machine can act as a person", data.display()),
+            format!("everybody may write to {}: anyone on this machine can act as a person", data.display()),
             format!("chmod o-w {}", data.display()),
         ),
         Ok(found) if found.mode() & 0o020 != 0 => Finding::warn(
             THING,
-            format!("{} is its group's to write: group {} can act as persons", data.display(), found.gid()),
+            format!("the group of {} may write to it: group {} can act as persons", data.display(), found.gid()),
             format!("if that is not meant: chmod g-w {}", data.display()),
         ),
         Ok(_) => Finding::ok(THING, data.display().to_string()),
@@ -104,7 +103,9 @@ fn access(data: &Path) -> Finding {
 fn rights(data: &Path) -> Finding {
     const THING: &str = "rights";
     match rights::open_in(data) {
-        Err(error) => Finding::warn(THING, format!("cannot be looked at: {error}"), "look as the folder's owner"),
+        Err(error) => {
+            Finding::warn(THING, format!("cannot be looked at: {error}"), "run `doctor` as the folder's owner")
+        }
         Ok(open) => match open.first() {
             None => Finding::ok(THING, "secrets, log, cache and locks are closed to others"),
             Some(first) => {
@@ -140,7 +141,7 @@ fn nodes(data: &Path) -> Finding {
     match obstacle {
         None => Finding::ok(THING, "each service's run as a user of its own, without any capability"),
         Some(obstacle) => {
-            let (what, next) = obstacle.split_once("; ").unwrap_or((&obstacle, "start `ionledger up` again"));
+            let (what, next) = ErrorText::of(obstacle).hint_or("start `ionledger up` again");
             Finding::fail(THING, what, next)
         }
     }
@@ -164,7 +165,7 @@ fn holder(data: &Path) -> (Finding, bool) {
             let finding = match pid.is_empty() || command.is_empty() {
                 true => Finding::warn(
                     THING,
-                    format!("held by process {pid:?}, which is not to be seen here"),
+                    format!("held by process {pid:?}, which cannot be seen from here"),
                     "look for it in other containers of this machine",
                 ),
                 false => Finding::ok(THING, format!("held by process {pid}: {}", command.trim())),
@@ -174,7 +175,7 @@ fn holder(data: &Path) -> (Finding, bool) {
     }
 }
 
-fn log_of(data: &Path, log: &Result<SegmentsReader, OpenError>) -> Finding {
+fn log_of(data: &Path, log: &Result<SegmentsReader, SegmentsOpenError>) -> Finding {
     const THING: &str = "log";
     if let Ok(Some(elsewhere)) = elsewhere(data) {
         let before = log.as_ref().map_or(String::new(), |log| {
@@ -190,8 +191,8 @@ fn log_of(data: &Path, log: &Result<SegmentsReader, OpenError>) -> Finding {
                 format!("format {FORMAT}, {} records, {segments} segments", grouped(log.end().borrow().0)),
             )
         }
-        Err(error @ OpenError::NoLog(_)) => Finding::warn(THING, error.to_string(), "start `ionledger up`"),
-        Err(error @ OpenError::Format { .. }) => Finding::fail(THING, error.to_string(), "upgrade ionledger"),
+        Err(error @ SegmentsOpenError::NoLog(_)) => Finding::warn(THING, error.to_string(), "start `ionledger up`"),
+        Err(error @ SegmentsOpenError::Format { .. }) => Finding::fail(THING, error.to_string(), "upgrade ionledger"),
         Err(error) => Finding::fail(THING, error.to_string(), "keep the folder as it is and run `ionledger verify`"),
     }
 }
@@ -213,7 +214,11 @@ fn torn(data: &Path) -> Option<Finding> {
     let torn: Vec<String> = names.filter(|name| name.starts_with("torn-")).collect();
     (!torn.is_empty()).then(|| {
         let what = format!("{} torn tails were cut off at earlier starts: {}", torn.len(), torn.join(", "));
-        Finding::warn("torn tails", what, "nothing acknowledged was in them; remove them when you have looked")
+        Finding::warn(
+            "torn tails",
+            what,
+            "they held nothing that was acknowledged; remove them once you have looked at them",
+        )
     })
 }
 
@@ -240,6 +245,10 @@ fn disk(data: &Path) -> Finding {
         Ok(found) => found,
         Err(error) => return Finding::warn(THING, format!("free space is unknown: {error}"), "look with `df`"),
     };
+    if found.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY) {
+        let what = format!("the file system of {} is read-only", data.display());
+        return Finding::fail(THING, what, "the kernel's log says why; mount it writable again");
+    }
     let free = found.f_bavail.saturating_mul(found.f_frsize);
     let what = format!("{} MiB are free", grouped(free >> 20));
     let next = format!("free space on the disk of {}", data.display());
@@ -258,7 +267,7 @@ fn open_files() -> Finding {
             THING,
             format!("a process may open {} at most", grouped(limit)),
             format!(
-                "raise it to {} or more (`ulimit -Hn`): the proxy needs two a request at hand",
+                "raise it to {} or more (`ulimit -Hn`): the proxy needs two for each request in flight",
                 grouped(FILES_WARN)
             ),
         ),
@@ -283,8 +292,8 @@ async fn contents(data: &Path, end: Offset) -> Vec<Finding> {
         return vec![Finding::warn(THING, "it holds nothing yet", "start `ionledger up`")];
     };
     if let Some(to) = &status.moved_to {
-        let next = format!("start `ionledger up --ledger {to}`, or carry it back with `ionledger move`");
-        return vec![Finding::warn(THING, format!("it was moved to {to} and takes nothing more here"), next)];
+        let next = format!("start `ionledger up --ledger {to}`, or move it back with `ionledger move`");
+        return vec![Finding::warn(THING, format!("it was moved to {to} and accepts nothing more here"), next)];
     }
     let read_only = status.read_only.iter().map(super::running::read_only);
     // A clock behind the ledger's is harmless to the ledger, whose time only grows, but misleads whoever reads it.
@@ -308,7 +317,7 @@ fn cache(data: &Path, end: Offset, is_held: bool) -> Finding {
         return Finding::ok(THING, "none; answers are folded from the log");
     }
     match replay::Projection::open(data) {
-        Err(error @ replay::projection::OpenError::InUse(_)) => Finding::ok(THING, error.to_string()),
+        Err(error @ replay::projection::ProjectionOpenError::InUse(_)) => Finding::ok(THING, error.to_string()),
         Err(error) => Finding::warn(
             THING,
             error.to_string(),

@@ -5,52 +5,107 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 
 use api::client::{self, Client};
+use api::question::StatusQuestion;
+use api::wire::Standing;
+use ledger::log::segments;
 use replay::answer::{DeploymentStatus, StackPhase, VersionStatus};
 use replay::{Moment, Reader};
 use schemas::text::nodes_ready;
-use schemas::{DeploymentId, Weight};
+use schemas::{DeploymentId, ErrorText, Timestamp, Weight};
 use workers::traffic::{ProxyControl, Status};
 
 use super::Finding;
 use super::folder::mode;
 use crate::render::back::where_stranded;
+use crate::render::shares::{shares, should_be_applied};
 use crate::render::words::count;
 
 /// Looks at what runs on a data folder.
 pub(super) async fn findings(data: &Path, client: &Client) -> Vec<Finding> {
-    let mut findings = server(client).await;
+    if let Ok(Some(of)) = segments::copy_of(data) {
+        return vec![Finding::ok("up", format!("does not run: the folder is a read-only copy of {of}"))];
+    }
+    let standing = client.standing().await;
+    let runs = !matches!(standing, Err(client::Error::NotRunning { .. }));
+    let hangs = matches!(standing, Err(client::Error::Silent { .. }));
+    let mut findings = server(standing);
     findings.extend(clock(client).await);
     findings.extend(socket(data));
     let proxy = ProxyControl::of(data).status().await;
+    let proxy_answers = proxy.is_ok();
+    let silent = if proxy.is_ok() { None } else { workers::traffic::proxy::process(data).map(|process| process.pid) };
     let status = status(data).await;
     let declared = declared(&status);
-    findings.push(match &proxy {
-        Ok(status) => {
+    findings.push(match (&proxy, silent) {
+        (Ok(status), _) => {
             let listeners = count(status.listeners.len() as u64, "listener", "listeners");
             Finding::ok("proxy", format!("process {}, {listeners}", status.pid))
         }
-        Err(_) if declared.is_empty() => Finding::ok("proxy", "does not run, and has nothing to serve"),
-        Err(error) => {
-            let log = workers::proxy::Files::of(data).log;
-            let next = format!("start `ionledger up`, which starts it, and look at {}", log.display());
-            Finding::fail("proxy", cause(error), next)
+        (Err(error), Some(pid)) => silent_proxy(pid, &cause(error), runs),
+        (Err(_), None) if declared.is_empty() => Finding::ok("proxy", "does not run, and has nothing to serve"),
+        (Err(error), None) => {
+            let log = proxy::Files::of(data).log;
+            Finding::fail("proxy", cause(error), next_of_absent(runs, hangs, &log))
         }
     });
-    findings.extend(ports(proxy.ok().as_ref(), &declared));
-    findings.extend(status.iter().flat_map(way_back));
+    findings.extend(ports(proxy.ok().as_ref(), silent, &declared));
+    findings.extend(status.iter().flat_map(|of| way_back(of, runs)));
     findings.extend(failed(&status));
+    if proxy_answers {
+        let log = proxy::Files::of(data).log;
+        findings.extend(status.iter().filter_map(|of| unapplied(of, Timestamp::now(), &log)));
+    }
     findings
 }
 
-/// A rollback that waits for its target, and users on a stack that does not pass while another that users are on does.
-fn way_back(of: &DeploymentStatus) -> Vec<Finding> {
+/// Weights that the router has not confirmed for a while, though it answers.
+fn unapplied(of: &DeploymentStatus, now: Timestamp, log: &Path) -> Option<Finding> {
+    let waits = should_be_applied(of, now) && !of.applied_unknown && of.users_get.is_none();
+    let differs = of.versions.iter().any(|version| version.weight_set != version.weight_applied);
+    let in_words = |weight| shares(of, weight).unwrap_or_else(|| "nothing".to_owned());
+    let [set, served] = [in_words(|version| version.weight_set), in_words(|version| version.weight_applied)];
+    (waits && differs).then(|| {
+        let what = format!("{}: {set} is set, and the router serves {served}", of.deployment);
+        Finding::fail("traffic", what, format!("look at {}; it is tried again every second", log.display()))
+    })
+}
+
+/// A proxy whose process lives and answers nothing.
+fn silent_proxy(pid: u32, cause: &str, up_runs: bool) -> Finding {
+    let next = match up_runs {
+        true => format!("`kill -9 {pid}` ends it, and `ionledger up` starts another within seconds"),
+        false => format!("`kill -9 {pid}` ends it; then start `ionledger up`, which starts another"),
+    };
+    Finding::fail("proxy", format!("its process {pid} lives and does not answer: {cause}"), next)
+}
+
+/// What to do about a proxy that does not run.
+fn next_of_absent(up_runs: bool, up_hangs: bool, log: &Path) -> String {
+    let log = log.display();
+    match up_runs {
+        true if up_hangs => {
+            format!(
+                "end the process that holds the data folder, then start `ionledger up`, which starts it; look at {log}"
+            )
+        }
+        true => format!("`ionledger up` tries to start it every few seconds; {log} says what keeps it from that"),
+        false => format!("start `ionledger up`, which starts it, and look at {log}"),
+    }
+}
+
+/// A rollback that waits for its target, and users on a stack that does not pass while another that users are on does. `runs` says
+/// whether somebody follows the ledger who would start the target.
+fn way_back(of: &DeploymentStatus, runs: bool) -> Vec<Finding> {
     const THING: &str = "rollback";
     let id = &of.deployment;
     let look = || format!("look at `ionledger status {}`", id.service);
     let waits = of.rolling_back_to_name().into_iter().zip(&of.rolling_back).map(|(target, waits)| {
         let what = format!("{id} waits to be rolled back to {target}: {}", waits.why);
         let next = waits.next.as_ref().map(|next| format!("; `{next}` sends all users there now")).unwrap_or_default();
-        Finding::warn(THING, what, format!("mend what keeps {target} from starting{next}"))
+        match runs {
+            true => Finding::warn(THING, what, format!("fix what keeps {target} from starting{next}")),
+            false => Finding::warn(THING, what, format!("start `ionledger up`, which starts {target}{next}")),
+        }
     });
     let stranded = of.stranded.iter().map(|stranded| {
         let next = stranded.next.as_ref().map_or_else(look, |next| format!("`{next}` moves them now"));
@@ -62,25 +117,24 @@ fn way_back(of: &DeploymentStatus) -> Vec<Finding> {
 /// The finding of a ledger that has halted stands before all others.
 pub(super) const HALTED: &str = "ledger";
 
-async fn server(client: &Client) -> Vec<Finding> {
+fn server(standing: Result<Standing, client::Error>) -> Vec<Finding> {
     const THING: &str = "up";
-    let standing = match client.standing().await {
+    let standing = match standing {
         Ok(standing) => standing,
         Err(client::Error::NotRunning { .. }) => {
             let next = "reads work; for changes start `ionledger up`";
             return vec![Finding::warn(THING, "does not run", next)];
         }
         Err(error) => {
-            let error = error.to_string();
-            let (what, next) = error.split_once("; ").unwrap_or((&error, "look at what `ionledger up` says"));
+            let (what, next) = ErrorText::of(error).hint_or("look at what `ionledger up` says");
             return vec![Finding::fail(THING, what, next)];
         }
     };
     let behind = standing.end.0 - standing.next.0.min(standing.end.0);
     let first = match &standing.halted {
         Some(why) => {
-            let what = format!("has halted at offset {}: {}", standing.next, cause(why));
-            Finding::fail(HALTED, what, why.split_once("; ").map_or("look at what it says", |(_, next)| next))
+            let (why, next) = ErrorText::of(why).hint_or("look at what it says");
+            Finding::fail(HALTED, format!("has halted at offset {}: {why}", standing.next), next)
         }
         None if behind == 0 => {
             Finding::ok(THING, format!("runs, {} folded", count(standing.next.0, "record", "records")))
@@ -99,21 +153,20 @@ async fn server(client: &Client) -> Vec<Finding> {
 
 /// A stream that holds what this program does not understand.
 pub(super) fn read_only((stream, why): (&String, &String)) -> Finding {
-    let what = format!("{stream} takes nothing here but a rollback: {}", cause(why));
-    Finding::warn("stream", what, "upgrade ionledger, of which a newer one has written this")
+    let what = format!("{stream} accepts nothing here but a rollback: {}", cause(why));
+    Finding::warn("stream", what, "upgrade ionledger: a newer version wrote this")
 }
 
 /// What the running ledger says of this machine's clock, if that jumped while it ran.
 async fn clock(client: &Client) -> Option<Finding> {
-    let trouble = client.status(Moment::Now, None, None).await.ok()?.clock?;
-    let (what, next) = trouble.split_once("; ").unwrap_or((&trouble, "set it right, and keep it with NTP"));
+    let trouble = client.ask(&StatusQuestion::now(None, None)).await.ok()?.clock?;
+    let (what, next) = ErrorText::of(trouble).hint_or("set it right, and keep it with NTP");
     Some(Finding::fail("clock", what, next))
 }
 
 /// An error without its own next step.
-fn cause(error: &impl ToString) -> String {
-    let text = error.to_string();
-    text.split_once("; ").map_or(text.clone(), |(cause, _)| cause.to_owned())
+fn cause(error: &impl std::fmt::Display) -> String {
+    ErrorText::of(error).message
 }
 
 fn socket(data: &Path) -> Option<Finding> {
@@ -160,8 +213,8 @@ fn failed(status: &[DeploymentStatus]) -> Vec<Finding> {
                 "stack",
                 format!("{id} {version} failed{why}"),
                 format!(
-                    "mend it and ship a new version, or try it again with `ionledger {make} {service} {release}{env}`; \
-                     `ionledger dismiss {service} {version}{env}` puts it out of sight",
+                    "fix it and ship a new version, or try it again with `ionledger {make} {service} {release}{env}`; \
+                     `ionledger dismiss {service} {version}{env}` hides it",
                     service = id.service,
                     release = of.version
                 ),
@@ -191,15 +244,24 @@ fn next_of_unhealthy(of: &DeploymentStatus) -> String {
     }
 }
 
-fn ports(proxy: Option<&Status>, declared: &BTreeMap<DeploymentId, SocketAddr>) -> Vec<Finding> {
+/// The ports that users come in by. `silent` is the process of a proxy that runs and does not answer: what it listens on is not
+/// known then, and where an address is taken, it is likely its own.
+fn ports(proxy: Option<&Status>, silent: Option<u32>, declared: &BTreeMap<DeploymentId, SocketAddr>) -> Vec<Finding> {
     const THING: &str = "port";
     let mut findings = Vec::new();
     let listeners = proxy.map(|status| &status.listeners);
     for (deployment, listening) in listeners.into_iter().flatten() {
         let at = format!("{deployment} on {}", listening.address);
-        findings.push(match &listening.error {
-            None => Finding::ok(THING, at),
-            Some(error) => Finding::fail(
+        findings.push(match (&listening.error, &listening.unstored) {
+            (None, None) => Finding::ok(THING, at),
+            (None, Some(cause)) => Finding::fail(
+                THING,
+                format!(
+                    "{at}: its routes are not on disk ({cause}), so that a proxy that starts would serve older ones"
+                ),
+                "see to the disk; the proxy tries again every second",
+            ),
+            (Some(error), _) => Finding::fail(
                 THING,
                 format!("{at}: {error}"),
                 "end what listens there, or name another in [listen] and apply it",
@@ -211,9 +273,14 @@ fn ports(proxy: Option<&Status>, declared: &BTreeMap<DeploymentId, SocketAddr>) 
             continue;
         }
         let at = format!("{deployment} on {address}");
-        findings.push(match TcpListener::bind(address) {
-            Ok(_) => Finding::fail(THING, format!("{at}: nobody listens"), "start `ionledger up`"),
-            Err(error) => Finding::fail(
+        findings.push(match (TcpListener::bind(address), silent) {
+            (Err(_), Some(pid)) => Finding::warn(
+                THING,
+                format!("{at}: in use, probably by the proxy (process {pid}), which does not answer"),
+                "look again once the proxy answers",
+            ),
+            (Ok(_), _) => Finding::fail(THING, format!("{at}: nobody listens"), "start `ionledger up`"),
+            (Err(error), None) => Finding::fail(
                 THING,
                 format!("{at}: {error}"),
                 "end what listens there, or name another in [listen] and apply it",
@@ -221,4 +288,47 @@ fn ports(proxy: Option<&Status>, declared: &BTreeMap<DeploymentId, SocketAddr>) 
         });
     }
     findings
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::render::examples;
+
+    #[test]
+    fn a_rollback_that_waits_needs_up_where_that_does_not_run() {
+        let status = examples::status(|deployment| {
+            deployment["rolling_back_to"] = json!("1.2.2");
+            deployment["rolling_back"] = json!({"why": "0 of 2 nodes ready", "next": null});
+        });
+        let next = |runs: bool| way_back(&status.services[0].deployments[0], runs).remove(0).next;
+        assert_eq!(next(true).as_deref(), Some("fix what keeps 1.2.2 from starting"));
+        assert_eq!(next(false).as_deref(), Some("start `ionledger up`, which starts 1.2.2"));
+    }
+
+    #[test]
+    fn a_proxy_that_hangs_is_named_with_its_process_and_what_ends_it() {
+        let Finding { what, next, .. } = silent_proxy(4711, "nothing within 1s", true);
+        assert!(what.contains("process 4711"), "{what}");
+        assert_eq!(next.as_deref(), Some("`kill -9 4711` ends it, and `ionledger up` starts another within seconds"));
+    }
+
+    #[test]
+    fn nobody_is_told_to_end_a_proxy_of_their_own_for_its_port() {
+        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+        let declared = BTreeMap::from([("production/api".parse().unwrap(), taken.local_addr().unwrap())]);
+        let next = |silent| ports(None, silent, &declared)[0].next.clone().unwrap_or_default();
+        assert!(!next(Some(4711)).contains("end what listens there"), "{}", next(Some(4711)));
+        assert!(next(None).contains("end what listens there"));
+    }
+
+    #[test]
+    fn where_up_runs_nobody_is_told_to_start_it_for_its_proxy() {
+        let next = |up_runs, up_hangs| next_of_absent(up_runs, up_hangs, Path::new("proxy.log"));
+        assert!(!next(true, false).contains("start `ionledger up`"));
+        assert!(next(false, false).contains("start `ionledger up`"));
+        assert!(next(true, true).starts_with("end the process that holds the data folder, then start `ionledger up`"));
+    }
 }

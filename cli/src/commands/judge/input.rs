@@ -5,12 +5,12 @@ use std::io::{BufRead, Read as _};
 
 use ledger::judgement::evalue::Line;
 use ledger::judgement::observed::Observed;
-use ledger::judgement::plan::{History, Kind, Metric, Plan};
+use ledger::judgement::plan::{BaselineHistory, Kind, Metric, Plan};
 use schemas::judgement::Tally;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use crate::failure::{Failure, Outcome};
+use crate::failure::{CommandResult, Failure};
 
 /// Longer than any tick's line.
 const LINE_BYTES_MAX: u64 = 1 << 20;
@@ -88,7 +88,7 @@ impl Input {
     }
 
     /// Reads the plan.
-    pub(super) fn plan(&mut self) -> Outcome<Plan> {
+    pub(super) fn plan(&mut self) -> CommandResult<Plan> {
         let Some(header) = self.next::<Header>()? else {
             return Err(self.wrong("it is empty, the first line must be the plan"));
         };
@@ -108,7 +108,7 @@ impl Input {
     }
 
     /// Reads the next tick, one tally a metric; `None` at the end.
-    pub(super) fn tick(&mut self, metrics: &[Metric]) -> Outcome<Option<Observed>> {
+    pub(super) fn tick(&mut self, metrics: &[Metric]) -> CommandResult<Option<Observed>> {
         let Some(mut line) = self.next::<TickLine>()? else { return Ok(None) };
         if !(0.0..=1e9).contains(&line.seconds) {
             return Err(self.wrong("seconds must be from 0 to 1e9"));
@@ -128,14 +128,14 @@ impl Input {
         }
         if let Some(unknown) = line.metrics.keys().next() {
             let known: Vec<&str> = metrics.iter().map(|metric| metric.name.as_str()).collect();
-            return Err(self.wrong(&format!("`{unknown}` is no metric of the plan, it has {}", known.join(", "))));
+            return Err(self.wrong(&format!("`{unknown}` is not a metric of the plan, which has {}", known.join(", "))));
         }
         self.nu = self.nu_of(line.nu, &baseline, &canary)?;
         Ok(Some(Observed::of_versions(line.seconds, self.nu, baseline, canary)))
     }
 
     /// The share that is written, else the one there is, else the last.
-    fn nu_of(&self, written: Option<f64>, baseline: &[Tally], canary: &[Tally]) -> Outcome<f64> {
+    fn nu_of(&self, written: Option<f64>, baseline: &[Tally], canary: &[Tally]) -> CommandResult<f64> {
         let most = |tallies: &[Tally]| tallies.iter().map(|tally| tally.requests).max().unwrap_or(0) as f64;
         match written {
             Some(nu) if nu >= 0.0 && nu.is_finite() => Ok(nu),
@@ -148,7 +148,7 @@ impl Input {
     }
 
     /// Reads the next line that is not blank.
-    fn next<T: DeserializeOwned>(&mut self) -> Outcome<Option<T>> {
+    fn next<T: DeserializeOwned>(&mut self) -> CommandResult<Option<T>> {
         loop {
             self.number += 1;
             let mut line = Vec::new();
@@ -163,9 +163,7 @@ impl Input {
     }
 
     fn no_json(&self, error: &serde_json::Error) -> Failure {
-        let text = error.to_string();
-        let reason = text.split(" at line ").next().unwrap_or(&text);
-        self.wrong(&format!("column {}: {reason}", error.column()))
+        self.wrong(&format!("column {}: {}", error.column(), api::json::reason(error)))
     }
 }
 
@@ -181,7 +179,8 @@ fn weighed(headers: Vec<MetricHeader>) -> Vec<Metric> {
     let metric = |header: MetricHeader| {
         let usually = Metric::named(&header.name);
         let line = Line { r: header.r.unwrap_or(usually.line.r), d: header.d.unwrap_or(usually.line.d) };
-        let history = header.history.map(|HistoryHeader { requests, hits }| History { requests, hits, beyond: hits });
+        let history =
+            header.history.map(|HistoryHeader { requests, hits }| BaselineHistory { requests, hits, beyond: hits });
         Metric {
             weight: header.weight.unwrap_or((1.0 - given) * usually.weight / usual),
             line,

@@ -3,7 +3,8 @@
 use std::io::Write as _;
 
 use super::keys::Scroll;
-use crate::failure::Outcome;
+use crate::failure::CommandResult;
+use crate::halted;
 use crate::out::{Out, written};
 use crate::render::wrap::wrapped;
 
@@ -33,12 +34,14 @@ impl Screen {
     }
 
     /// Draws a frame.
-    pub(super) fn draw(&mut self, out: Out, frame: &str, rows: usize, columns: usize) -> Outcome<()> {
+    pub(super) fn draw(&mut self, out: Out, frame: &str, rows: usize, columns: usize) -> CommandResult<()> {
         let enter = if self.entered { "" } else { "\u{1b}[?1049h\u{1b}[?25l" };
         self.entered = true;
         // A word that is longer than the terminal must not push the others off it: lines are not wrapped by the terminal.
         raw(&format!("{enter}\u{1b}[?7l\u{1b}[H"))?;
-        out.data(&self.fitting(frame, rows, columns))?;
+        let shown = self.fitting(frame, rows, columns);
+        halted::say_first();
+        raw(&if out.has_colours() { shown } else { uncoloured(&shown) })?;
         raw("\u{1b}[J\u{1b}[?7h")
     }
 
@@ -61,7 +64,7 @@ impl Screen {
     }
 
     /// Gives the terminal back.
-    pub(super) fn leave(&mut self) -> Outcome<()> {
+    pub(super) fn leave(&mut self) -> CommandResult<()> {
         if std::mem::take(&mut self.entered) { raw("\u{1b}[?25h\u{1b}[?1049l") } else { Ok(()) }
     }
 }
@@ -69,11 +72,20 @@ impl Screen {
 /// Returns a line that takes the place of what stands there. That is cleared first: the cursor stays on the last character of
 /// a line that is as wide as the terminal, and would clear it.
 fn cleared(line: &str) -> String {
-    format!("\u{1b}[K{line}\n")
+    format!("{CLEARS}{line}\n")
+}
+
+/// Clears the rest of a line.
+const CLEARS: &str = "\u{1b}[K";
+
+/// Returns lines without their colours, each still on a cleared line.
+fn uncoloured(shown: &str) -> String {
+    let lines: Vec<String> = shown.split(CLEARS).map(|line| anstream::adapter::strip_str(line).to_string()).collect();
+    lines.join(CLEARS)
 }
 
 /// Writes to the terminal itself, without anything being left out.
-fn raw(text: &str) -> Outcome<()> {
+fn raw(text: &str) -> CommandResult<()> {
     let mut stdout = std::io::stdout().lock();
     written(stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()))
 }
@@ -81,6 +93,12 @@ fn raw(text: &str) -> Outcome<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn without_colours_each_line_is_cleared_all_the_same() {
+        let shown = format!("{}{}\u{1b}[0m{}", cleared("\u{1b}[31mred\u{1b}[0m"), cleared("plain"), cleared("last"));
+        assert_eq!(uncoloured(&shown), "\u{1b}[Kred\n\u{1b}[Kplain\n\u{1b}[Klast\n");
+    }
 
     fn frame(lines: usize) -> String {
         (1..=lines).map(|n| format!("line {n}\n")).collect()

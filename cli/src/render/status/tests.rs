@@ -49,6 +49,20 @@ production/api  ◌ 1.2.3 -> 1.2.4 bakes at 95 %, step 3 of 4
 }
 
 #[test]
+fn a_stack_that_is_to_be_taken_down_says_so_and_why() {
+    for phase in ["starting", "ready", "unhealthy"] {
+        let status = status(|deployment| {
+            deployment["rollout"] = json!(null);
+            deployment["versions"][1]["phase"] = json!(phase);
+            deployment["versions"][1]["leaves_because"] = json!("its rollout was dropped");
+        });
+        let text = bare(&eyes(&status, &now()));
+        let line = text.lines().find(|line| line.starts_with("├─ 1.2.4")).unwrap();
+        assert!(line.ends_with("is taken down: its rollout was dropped"), "{text}");
+    }
+}
+
+#[test]
 fn a_rollout_that_came_back_says_why() {
     let status = status(|deployment| {
         deployment["rollout"]["phase"] = json!("came_back");
@@ -100,6 +114,25 @@ production/api  ‖ 1.2.3 -> 1.2.4 is paused at step 3 of 7, 5 %
 paused       for 2 min: looking
 next         10 % 12 min after it is resumed
 ");
+    assert_eq!(lines(&declared()), format!("api\t-\tno stack{}\n", "\t-".repeat(10)), "a row for what runs nowhere");
+    let remains = |paused: bool| {
+        let text = bare(&eyes(
+            &status(|deployment| {
+                let rollout = &mut deployment["rollout"];
+                rollout["held"] = json!("the source does not answer");
+                rollout["expected_end_at"] = serde_json::Value::Null;
+                rollout["remaining_ms"] = json!(240_000);
+                if paused {
+                    rollout["phase"] = json!("paused");
+                    rollout["paused_since"] = json!("2026-11-22T13:30:05Z");
+                }
+            }),
+            &now(),
+        ));
+        text.lines().find(|line| line.contains("of steps remain")).map(|line| line.trim().to_owned())
+    };
+    assert_eq!(remains(false).as_deref(), Some("ends         4 min of steps remain once it goes on"));
+    assert_eq!(remains(true).as_deref(), Some("ends         4 min of steps remain once it is resumed"));
     assert_snapshot!(bare(&eyes(&declared(), &now())), @"api  release 1.2.4 runs nowhere; `ionledger new api 1.2.4`");
 }
 
@@ -198,4 +231,125 @@ production/api|1.2.4|canary|5|2|ready|1|2|2026-11-22T13:20:00Z|01900000-0000-700
             "asked_at": "2026-11-22T13:30:00Z", "plan": {"steps": [10_000], "duration_ms": 0}, "waits_for": []});
     }));
     assert!(held.lines().all(|line| line.ends_with("\tno one is on call\t1.2.5\t1.2.2")), "{held}");
+}
+
+#[test]
+fn a_rollout_that_was_rolled_back_without_the_ledger_comes_back_and_has_no_next_step() {
+    let mut stands = status(|deployment| deployment["seen"] = json!({"weights": {}, "trouble": null}));
+    let old = bare(&eyes(&stands, &now()));
+    assert!(old.contains("stands still") && old.contains("  next "), "{old}");
+    let unrecorded = json!([{
+        "deployment": "production/api", "version": "1.2.3", "command": "0193a6f0-0c41-7b66-b1d2-9e4a6c8f7d03",
+        "actor": {"kind": "person", "name": "ana", "proof": "unix-peer uid=1000"}, "reason": null,
+        "at": "2026-11-22T13:31:00Z", "file": null, "moved": true}]);
+    let mut driven = status(|_| {});
+    for status in [&mut stands, &mut driven] {
+        status.name_unrecorded(serde_json::from_value(unrecorded.clone()).unwrap());
+    }
+    let about = |text: String| {
+        let line = |line: &&str| {
+            ["production/api  ", "next", "ends", "holds"].iter().any(|word| line.trim().starts_with(word))
+        };
+        text.lines().filter(line).map(str::to_owned).collect::<Vec<_>>().join("\n")
+    };
+    assert_snapshot!(about(bare(&eyes(&stands, &now()))), @"production/api  ✖ serves nobody; 1.2.3 -> 1.2.4 comes back: a rollback sent all traffic to 1.2.3, and the ledger does not have it yet");
+    assert_snapshot!(about(bare(&eyes(&driven, &now()))), @"production/api  ⚠ 1.2.3 -> 1.2.4 comes back: a rollback sent all traffic to 1.2.3, and the ledger does not have it yet");
+    let fleet = bare(&crate::render::fleet::eyes(&driven, &now(), 200));
+    assert!(fleet.contains("comes back: a rollback sent") && !fleet.contains("10 %"), "{fleet}");
+    let named = |mut status: StatusAnswer, key: &str, value: serde_json::Value| {
+        let mut unrecorded = unrecorded.clone();
+        unrecorded[0][key] = value;
+        status.name_unrecorded(serde_json::from_value(unrecorded).unwrap());
+        bare(&eyes(&status, &now()))
+    };
+    let later = status(|deployment| deployment["rollout"]["started_at"] = json!("2026-11-22T13:32:00Z"));
+    assert!(named(later, "moved", json!(true)).contains("  next "), "a rollout that began after it goes on");
+    let overtaken = named(status(|_| {}), "overtaken", json!("its rollout was let go on since"));
+    assert!(overtaken.contains("  next ") && !overtaken.contains("comes back"), "{overtaken}");
+    let unmoved = named(status(|_| {}), "moved", json!(false));
+    assert!(unmoved.contains("is to come back: a rollback to 1.2.3 was asked for, and users are not"), "{unmoved}");
+    assert!(!unmoved.contains("sent all traffic"), "{unmoved}");
+}
+
+#[test]
+fn weights_that_the_router_does_not_take_are_said_first() {
+    let set_at = |at: &str| {
+        status(|deployment| {
+            deployment["rollout"] = json!(null);
+            deployment["weights_set_at"] = json!(at);
+            for (n, (set, applied)) in [(10_000, 0), (0, 10_000)].into_iter().enumerate() {
+                deployment["versions"][n]["weight_set"] = json!(set);
+                deployment["versions"][n]["weight_applied"] = json!(applied);
+            }
+        })
+    };
+    let first = |status: &StatusAnswer| bare(&eyes(status, &now())).lines().next().unwrap().to_owned();
+    assert_eq!(
+        first(&set_at("2026-11-22T13:31:00Z")),
+        "production/api  ✖ 1.2.3 is set, and the router serves 1.2.4 100 %"
+    );
+    assert!(first(&set_at("2026-11-22T13:32:04Z")).contains("◌ 1.2.3 is set"), "the weights were set a second ago");
+}
+
+#[test]
+fn a_copy_says_that_it_is_one() {
+    let mut copy = status(|_| {});
+    copy.copy_of = Some("/data/ionledger".to_owned());
+    let first = |text: String| text.lines().next().unwrap().to_owned();
+    let said =
+        "⚠ a read-only copy of /data/ionledger: this is how it stood when it was copied, and no process runs from it";
+    assert_eq!(first(bare(&eyes(&copy, &now()))), said);
+    assert_eq!(first(bare(&crate::render::fleet::eyes(&copy, &now(), 200))), said);
+}
+
+#[test]
+fn a_router_that_does_not_answer_is_said_first_and_in_place_of_what_serves() {
+    let told = |next: Option<&str>| {
+        let mut status = status(|deployment| {
+            deployment["rollout"] = json!(null);
+            deployment["versions"].as_array_mut().unwrap().truncate(1);
+            deployment["versions"][0]["weight_set"] = json!(10_000);
+            deployment["versions"][0]["weight_applied"] = json!(10_000);
+        });
+        let silent = json!({"since": "2026-11-22T13:31:50Z", "why": "nothing within 1s", "next": next});
+        status.name_silent_router(serde_json::from_value(silent).unwrap());
+        let fleet = bare(&super::super::fleet::eyes(&status, &now(), 200));
+        let first = bare(&eyes(&status, &now())).lines().take(2).collect::<Vec<_>>().join("\n");
+        format!("{first}\n{}", fleet.lines().find(|line| line.contains("production/api")).unwrap())
+    };
+    assert_snapshot!(told(Some("kill -9 4711")), @r"
+✖ the router has not answered since 14:31:50 (nothing within 1s): users may wait or get errors; `kill -9 4711` ends its process, and a running `ionledger up` starts another within seconds
+production/api  ✖ the router has not answered since 14:31:50; it last served 1.2.3 100 %
+✖ production/api  the router has not answered since 14:31:50; it last served 1.2.3 100 %
+");
+    assert!(told(None).contains("users may wait or get errors; `ionledger doctor` says what helps"));
+}
+
+#[test]
+fn what_nobody_knows_of_the_router_is_not_shown_as_nothing() {
+    let mut status = status(|deployment| {
+        deployment["rollout"] = json!(null);
+        deployment["versions"][0]["weight_set"] = json!(10_000);
+        deployment["versions"][0]["weight_applied"] = json!(0);
+        deployment["applied_unknown"] = json!(true);
+    });
+    let told = bare(&eyes(&status, &now()));
+    assert!(told.contains("100 % (now unknown)") && !told.contains("now 0 %"), "{told}");
+    let applied = |status: &StatusAnswer| {
+        let lines = lines(status);
+        lines.lines().next().and_then(|line| line.split('\t').nth(4)).map(str::to_owned)
+    };
+    assert_eq!(applied(&status).as_deref(), Some("-"));
+    status.services[0].deployments[0].applied_unknown = false;
+    assert_eq!(applied(&status).as_deref(), Some("0"));
+}
+
+#[test]
+fn of_what_a_rollback_without_the_ledger_moved_the_ledger_does_not_know_what_is_served() {
+    let mut status = status(|_| {});
+    let unrecorded = json!([{"deployment": "production/api", "version": "1.2.3", "command": "01900000-0000-7000-8000-000000000009",
+        "actor": {"kind": "person", "name": "ana", "proof": "unix-peer uid=1000"}, "reason": null,
+        "at": "2026-11-22T13:31:00Z", "file": null}]);
+    status.name_unrecorded(serde_json::from_value(unrecorded).unwrap());
+    assert!(bare(&eyes(&status, &now())).contains("95 % (now unknown)"));
 }

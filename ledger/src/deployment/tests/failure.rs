@@ -1,6 +1,6 @@
 //! Stacks that fail: when one is given up, how long a place waits, and what stays visible of it.
 
-use schemas::command::DeploymentOutcome;
+use schemas::outcome::{self, DeploymentOutcome};
 use schemas::{EffectId, StackId};
 
 use super::super::Phase;
@@ -15,20 +15,24 @@ fn crash(world: &mut World, text: &str, times: u32) {
     for n in 0..times {
         world.start_launch(text);
         let effect = world.launched(text);
-        world.report(DeploymentOutcome::NodeLost { effect, reason: format!("exited with code {n}") });
+        world
+            .report(DeploymentOutcome::NodeLost(outcome::NodeLost { effect, reason: format!("exited with code {n}") }));
     }
 }
 
 fn give_up(world: &World, stack: StackId) -> Result<crate::Decision, crate::Rejection> {
-    world.decide_outcome(&DeploymentOutcome::StackFailed { stack, reason: "given up".to_owned() })
+    world.decide_outcome(&DeploymentOutcome::StackFailed(outcome::StackFailed { stack, reason: "given up".to_owned() }))
 }
 
 /// Takes the nodes of a failed stack down, and then what is left of it.
 fn collect(world: &mut World, stack: StackId) {
-    world.report(DeploymentOutcome::StartCollection { stack, reason: "it failed".to_owned() });
+    world
+        .report(DeploymentOutcome::StartCollection(outcome::StartCollection { stack, reason: "it failed".to_owned() }));
     let nodes: Vec<EffectId> = world.deployment().stacks[&stack].nodes.values().map(|node| node.effect).collect();
-    nodes.into_iter().for_each(|effect| drop(world.report(DeploymentOutcome::NodeStopped { effect })));
-    world.report(DeploymentOutcome::Collected { stack });
+    nodes
+        .into_iter()
+        .for_each(|effect| drop(world.report(DeploymentOutcome::NodeStopped(outcome::NodeStopped { effect }))));
+    world.report(DeploymentOutcome::Collected(outcome::Collected { stack }));
 }
 
 fn failed(world: &World) -> Vec<(String, String)> {
@@ -68,7 +72,7 @@ fn what_has_users_is_in_a_rollout_is_the_target_or_is_waited_for_is_tried_for_ev
 fn next_launch(world: &World, text: &str) -> DeploymentOutcome {
     let (stack, attempt) = (world.stack(text), world.stack_state(text).attempts[&0]);
     let effect = EffectId::of_launch(world.state.ledger.unwrap(), stack, 0, attempt);
-    DeploymentOutcome::StartLaunch { stack, slot: 0, attempt, effect, port: 4_000 }
+    DeploymentOutcome::StartLaunch(outcome::StartLaunch { stack, slot: 0, attempt, effect, port: 4_000 })
 }
 
 #[test]
@@ -96,7 +100,7 @@ fn the_wait_starts_again_once_the_node_was_ready_for_five_minutes_and_attempts_n
     }
     let effect = world.stack_state(V1).nodes[&0].effect;
     world.pass_ms(5 * MINUTE_MS);
-    world.report(DeploymentOutcome::NodeUnhealthy { effect, reason: "503".to_owned() });
+    world.report(DeploymentOutcome::NodeUnhealthy(outcome::NodeUnhealthy { effect, reason: "503".to_owned() }));
     world.lose_node(V1);
     assert_eq!(world.stack_state(V1).failed_starts(0), 1, "it was ready for five minutes before it fell ill");
 }
@@ -120,11 +124,12 @@ fn a_failed_stack_is_visible_until_it_is_dismissed() {
 fn a_failed_stack_that_is_dismissed_while_its_nodes_go_leaves_no_record() {
     let mut world = given(Named::Failed);
     let stack = world.stack(V1);
-    world.report(DeploymentOutcome::StartCollection { stack, reason: "it failed".to_owned() });
+    world
+        .report(DeploymentOutcome::StartCollection(outcome::StartCollection { stack, reason: "it failed".to_owned() }));
     assert!(world.stack_state(V1).failure.is_some(), "its failure is not forgotten while it is taken down");
     assert!(matches!(world.stack_state(V1).phase, Phase::Collecting { .. }));
     world.ask(dismiss(V1));
-    world.report(DeploymentOutcome::Collected { stack });
+    world.report(DeploymentOutcome::Collected(outcome::Collected { stack }));
     assert_eq!(failed(&world), []);
 }
 
@@ -149,7 +154,10 @@ fn a_stack_that_was_retired_while_it_started_did_not_fail() {
     let mut world = given(Named::Starting);
     world.ask(retire());
     let stack = world.stack(V1);
-    world.report(DeploymentOutcome::StackFailed { stack, reason: "the deployment was retired".to_owned() });
+    world.report(DeploymentOutcome::StackFailed(outcome::StackFailed {
+        stack,
+        reason: "the deployment was retired".to_owned(),
+    }));
     collect(&mut world, stack);
     assert_eq!(failed(&world), []);
 }
@@ -162,7 +170,7 @@ fn the_records_of_failed_stacks_are_bounded_and_the_oldest_go_first() {
         world.ask(release(&text));
         world.ask(new(&text));
         let stack = world.stack(&text);
-        world.report(DeploymentOutcome::StackFailed { stack, reason: "no".to_owned() });
+        world.report(DeploymentOutcome::StackFailed(outcome::StackFailed { stack, reason: "no".to_owned() }));
         collect(&mut world, stack);
     }
     let versions: Vec<String> = failed(&world).into_iter().map(|(version, _)| version).collect();
@@ -181,18 +189,30 @@ fn the_first_cause_is_kept_beside_the_last_until_the_stack_is_well() {
     assert_eq!(world.stack_state(V1).first_failure, None);
 }
 
+/// A node is killed that served well, and the ones after it end at their start.
+#[test]
+fn how_a_node_ended_that_had_started_is_not_why_the_next_ones_do_not_start() {
+    let mut world = given(Named::Warm);
+    world.lose_node(V1);
+    assert_eq!(world.stack_state(V1).first_failure, None);
+    crash(&mut world, V1, 3);
+    let stack = world.stack_state(V1);
+    assert_eq!((stack.first_failure.as_deref(), stack.failed_starts(0)), (Some("exited with code 0"), 4));
+}
+
 #[test]
 fn what_the_check_of_a_node_says_is_recorded_when_it_changes_and_forgotten_when_it_passes() {
     let mut world = given(Named::Launched);
     let effect = world.stack_state(V1).nodes[&0].effect;
-    let failing = |reason: &str| DeploymentOutcome::NodeFailing { effect, reason: reason.to_owned() };
+    let failing =
+        |reason: &str| DeploymentOutcome::NodeFailing(outcome::NodeFailing { effect, reason: reason.to_owned() });
     assert_eq!(kinds(&world.report(failing("/health answered 503 instead of 200"))), ["node.failing"]);
     assert_eq!(world.report(failing("/health answered 503 instead of 200")).events, []);
-    assert_eq!(kinds(&world.report(failing("no whole answer within 1000 ms"))), ["node.failing"]);
+    assert_eq!(kinds(&world.report(failing("no complete answer within 1000 ms"))), ["node.failing"]);
     let said = |world: &World| world.stack_state(V1).nodes[&0].failing.as_ref().map(|failing| failing.reason.clone());
-    assert_eq!(said(&world).as_deref(), Some("no whole answer within 1000 ms"));
-    world.report(DeploymentOutcome::NodeReady { effect });
+    assert_eq!(said(&world).as_deref(), Some("no complete answer within 1000 ms"));
+    world.report(DeploymentOutcome::NodeReady(outcome::NodeReady { effect }));
     assert_eq!(said(&world), None);
-    world.report(DeploymentOutcome::NodeUnhealthy { effect, reason: "refused".to_owned() });
+    world.report(DeploymentOutcome::NodeUnhealthy(outcome::NodeUnhealthy { effect, reason: "refused".to_owned() }));
     assert_eq!(said(&world).as_deref(), Some("refused"));
 }

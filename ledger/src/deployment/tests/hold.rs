@@ -1,14 +1,16 @@
 //! Holds: what sets one, whom it holds, and what ends it.
 
-use schemas::command::{Command, DeploymentOutcome};
+use schemas::command::{self, Command};
 use schemas::hold::{self, Cause};
+use schemas::outcome::{self, DeploymentOutcome};
 use schemas::policy::HoldAfter;
 use schemas::{ActorKind, Event};
 
 use super::super::hold::Holds;
 use super::super::waiting::{ObstacleKind, obstacles};
 use super::named::{Named, given};
-use crate::decide::{self, By, Decision, Rejection};
+use crate::decide;
+use crate::decision::{By, Decision, Rejection};
 use crate::kit::*;
 
 const V4: &str = "4.0.0";
@@ -37,8 +39,18 @@ fn with_policy(named: Named, hold_after: HoldAfter) -> World {
 }
 
 fn fixing(text: &str, fixed: &str) -> Command {
-    let Command::Release { service, version, artifact, args, env, source, .. } = release(text) else { unreachable!() };
-    Command::Release { service, version, artifact, args, env, source, fixes: Some(fixed.parse().unwrap()) }
+    let Command::Release(command::Release { service, version, artifact, args, env, source, .. }) = release(text) else {
+        unreachable!()
+    };
+    Command::Release(command::Release {
+        service,
+        version,
+        artifact,
+        args,
+        env,
+        source,
+        fixes: Some(fixed.parse().unwrap()),
+    })
 }
 
 #[test]
@@ -50,7 +62,7 @@ fn after_a_persons_rollback_and_abort_a_pipelines_release_is_prepared_and_not_ro
         shipped(&mut world, V3);
         assert_eq!(waits_for(&world), [ObstacleKind::Hold], "its stack is ready, and the hold alone is in its way");
         let stack = world.stack(V3);
-        let begins = DeploymentOutcome::StartRequestedRollout { stack };
+        let begins = DeploymentOutcome::StartRequestedRollout(outcome::StartRequestedRollout { stack });
         let said = world.decide_outcome(&begins).unwrap_err().to_string();
         assert!(said.contains("the deployment is on hold since") && said.contains("1.1.0 was"), "{said}");
         world.ask(lift_hold());
@@ -150,7 +162,7 @@ fn a_hold_needs_a_reason_and_a_time_that_can_be() {
 fn a_hold_with_an_end_ends_then_and_not_before() {
     let mut world = given(Named::Serving);
     world.ask(hold(Some(7_200_000)));
-    let over = DeploymentOutcome::EndHold { cause: Cause::Asked };
+    let over = DeploymentOutcome::EndHold(outcome::EndHold { cause: Cause::Asked });
     let until = world.deployment().holds[&Cause::Asked].until.unwrap();
     world.pass_ms(u64::try_from(until.duration_since(world.time).as_millis()).unwrap() - 1);
     assert!(matches!(world.decide_outcome(&over), Err(Rejection::Outdated(_))));
@@ -223,7 +235,7 @@ fn a_release_that_fixes_the_baking_version_takes_its_place_and_no_other_does() {
     shipped(&mut world, V4);
     assert_eq!(waits_for(&world), []);
     let stack = world.stack(V4);
-    let begun = world.report(DeploymentOutcome::StartRequestedRollout { stack });
+    let begun = world.report(DeploymentOutcome::StartRequestedRollout(outcome::StartRequestedRollout { stack }));
     assert_eq!(kinds(&begun), ["rollout.superseded", "traffic.weights_set", "rollout.started"]);
     let rollout = world.deployment().rollout.as_ref().unwrap();
     assert_eq!((rollout.baseline, rollout.canary), (world.stack(V1), stack));
@@ -251,9 +263,12 @@ fn a_release_that_fixes_the_baking_version_takes_its_place_and_no_other_does() {
 }
 
 #[test]
-fn retiring_ends_holds_and_older_histories_have_none() {
-    let mut world = given(Named::OnHold);
-    world.ask(retire());
+fn retiring_ends_the_hold_of_a_rollback_on_record_and_older_histories_have_none() {
+    let mut world = given(Named::AtStep);
+    world.ask(rollback());
+    let retired = world.ask(retire());
+    assert_eq!(kinds(&retired), ["hold.lifted", "traffic.retired"]);
+    assert_eq!(retired.notes, [""; 0], "no pipeline's release is rolled here");
     assert_eq!(causes(&world), []);
     let set_no_hold = given(Named::AtStep);
     let mut events = set_no_hold.decide(&rollback()).unwrap();
@@ -264,13 +279,52 @@ fn retiring_ends_holds_and_older_histories_have_none() {
 }
 
 #[test]
+fn retiring_says_that_a_pipelines_next_release_begins_anew() {
+    let mut world = given(Named::Serving);
+    let mut definition = definition();
+    definition.policy.rollout.on_release = true;
+    world.ask(apply(definition));
+    let told = "the next release that a pipeline reports is deployed and gets all traffic at once; `ionledger hold api --reason \
+                WHY` has it wait";
+    assert_eq!(world.ask(retire()).notes, [told]);
+}
+
+#[test]
+fn a_hold_that_a_person_asked_for_outlives_retiring() {
+    let mut world = given(Named::Serving);
+    world.ask(hold(None));
+    let decision = world.ask(retire());
+    assert_eq!(kinds(&decision), ["traffic.retired"]);
+    assert!(decision.notes[0].contains("stays on hold since"), "{:?}", decision.notes);
+    assert_eq!(causes(&world), [Cause::Asked]);
+    let refused = world.decide_by(ActorKind::Pipeline, &traffic(&[(V1, 100)], false));
+    assert!(matches!(refused, Err(Rejection::OnHold { .. })), "{refused:?}");
+}
+
+/// Before version 2 of the event it ended with the deployment.
+#[test]
+fn a_hold_ended_with_a_deployment_that_was_retired_before() {
+    let mut world = given(Named::OnHold);
+    let mut decision = world.decide(&retire()).unwrap();
+    for (_, event) in &mut decision.events {
+        if let Event::Traffic(schemas::traffic::Event::Retired(retired)) = event {
+            retired.keeps_hold = false;
+        }
+    }
+    world.commit(decision);
+    assert_eq!(causes(&world), []);
+}
+
+#[test]
 fn a_second_hold_takes_the_place_of_the_first_and_says_which_ones_it_found() {
     let mut world = given(Named::AtStep);
     world.ask(rollback());
     let before = world.deployment().holds.clone();
     let first = world.ask(hold(None));
     let beside = |before: &Holds, decision: &Decision| {
-        let [Event::Hold(hold::Event::Set(set))] = events_of(decision, "hold.set")[..] else { panic!("{decision:?}") };
+        let [Event::Hold(hold::Event::HoldSet(set))] = events_of(decision, "hold.set")[..] else {
+            panic!("{decision:?}")
+        };
         super::super::hold::beside(&id(), before, set, |_| Some("person:ana".to_owned()))
     };
     let [told] = &beside(&before, &first)[..] else { panic!("{first:?}") };
@@ -294,7 +348,7 @@ fn one_hold_is_lifted_without_the_other() {
     let mut world = given(Named::AtStep);
     world.ask(rollback());
     world.ask(hold(None));
-    let only = |cause| Command::LiftHold { deployment: id(), only: Some(cause) };
+    let only = |cause| Command::LiftHold(command::LiftHold { deployment: id(), only: Some(cause) });
     let lifted = world.ask(only(Cause::Asked));
     assert_eq!((kinds(&lifted), causes(&world)), (vec!["hold.lifted"], vec![Cause::Rollback]));
     assert!(lifted.notes[0].starts_with("production/api is still on hold since "), "{lifted:?}");
@@ -311,4 +365,20 @@ fn a_hold_that_lasts_no_time_names_the_argument_and_its_range() {
         let said = given(Named::Warm).decide(&hold(Some(wrong))).unwrap_err().to_string();
         assert!(said.starts_with("`--for` takes from 1 ms to 52 weeks"), "{said}");
     }
+}
+
+#[test]
+fn while_a_rollout_bakes_beside_a_dead_baseline_the_named_command_is_taken() {
+    let mut world = baking();
+    world.ask(fixing(V4, V2));
+    shipped(&mut world, V4);
+    world.lose_node(V1);
+    let next = |world: &World| obstacles(world.deployment(), &id())[0].next.clone();
+    assert_eq!(next(&world).as_deref(), Some("ionledger promote api"));
+    assert!(matches!(world.decide(&traffic(&[(V4, 100)], false)), Err(Rejection::RolloutRunning { .. })));
+    assert!(kinds(&world.decide(&promote()).unwrap()).contains(&"rollout.promoted"));
+
+    world.lose_node(V2);
+    assert_eq!(next(&world), Some(format!("ionledger traffic api {V4} 100 --supersede")));
+    assert!(world.decide(&traffic(&[(V4, 100)], true)).is_ok());
 }

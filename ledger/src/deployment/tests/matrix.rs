@@ -6,26 +6,26 @@ use schemas::Probed;
 use schemas::command::Command;
 
 use super::named::{Named, given};
-use crate::decide::{Decision, Rejection};
+use crate::decision::{Decision, Rejection};
 use crate::kit::*;
 
 macro_rules! asked {
     ($($(#[$doc:meta])* $name:ident = $command:expr),+ $(,)?) => {
         /// A command with a name.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-        enum Asked {
+        pub(super) enum Asked {
             $($(#[$doc])* $name,)+
         }
 
         impl Asked {
-            const ALL: &'static [Asked] = &[$(Asked::$name,)+];
+            pub(super) const ALL: &'static [Asked] = &[$(Asked::$name,)+];
 
-            fn command(self) -> Command {
+            pub(super) fn command(self) -> Command {
                 match self { $(Asked::$name => $command,)+ }
             }
 
             /// Decides it in `world`, where no node of the rollback's target passes its check if its name says so.
-            fn decide(self, world: &World) -> Result<Decision, Rejection> {
+            pub(super) fn decide(self, world: &World) -> Result<Decision, Rejection> {
                 let dead = matches!(self, Asked::RollbackToTheDead | Asked::RollbackUnready);
                 let probed = if dead { world.dead_target() } else { Probed::default() };
                 world.decide_seeing(&self.command(), &probed)
@@ -72,6 +72,7 @@ fn rejection(rejection: &Rejection) -> &'static str {
         Rejection::Unknown { .. } => "Unknown",
         Rejection::Immutable { .. } => "Immutable",
         Rejection::NotReady { .. } => "NotReady",
+        Rejection::BaselineFails { .. } => "BaselineFails",
         Rejection::Weights(_) => "Weights",
         Rejection::TooManyVersions { .. } => "TooManyVersions",
         Rejection::RolloutRunning { .. } => "RolloutRunning",
@@ -268,7 +269,8 @@ const CELLS: &[(Asked, Results)] = {
             ]),
             ("rollout.started", &[Warm, Waiting, Mended]),
             ("hold.lifted + rollout.started", &[OnHold, Aborted]),
-            ("Invalid", &[Split, Sick, Unhealthy, Superseded, Awaiting, Retired]),
+            ("BaselineFails", &[Sick, Unhealthy]),
+            ("Invalid", &[Split, Superseded, Awaiting, Retired]),
             ("nothing", &[
                 Started, StartedAfterRollback, AtStep, Paused, Held, Completed, Promoted, DriftedOff, DriftedBack,
                 DriftedToTarget,
@@ -282,7 +284,8 @@ const CELLS: &[(Asked, Results)] = {
             ]),
             ("rollout.started", &[Warm, Waiting, Mended]),
             ("hold.lifted + rollout.started", &[OnHold, Aborted]),
-            ("Invalid", &[Split, Sick, Unhealthy, Superseded, Awaiting, Retired]),
+            ("BaselineFails", &[Sick, Unhealthy]),
+            ("Invalid", &[Split, Superseded, Awaiting, Retired]),
             ("rollout.superseded + rollout.started", &[Started]),
             ("rollout.superseded + traffic.weights_set + rollout.started", &[AtStep, Paused, Held, DriftedBack]),
             ("nothing", &[Completed, Promoted, DriftedOff, DriftedToTarget]),
@@ -377,8 +380,9 @@ const CELLS: &[(Asked, Results)] = {
         ]),
         (Asked::Abort, &[
             ("Unknown", &[Undeclared, Declared, Released]),
+            ("rollout.request_dropped", &[Waiting]),
             ("NoRollout", &[
-                Starting, Launching, Launched, Up, Failed, Ready, Serving, Warm, OnHold, Waiting, Split, Sick, Unhealthy,
+                Starting, Launching, Launched, Up, Failed, Ready, Serving, Warm, OnHold, Split, Sick, Unhealthy,
                 Mended, Collecting, Emptied, Completed, CameBack, Promoted, Superseded, RolledBack, Awaiting,
                 DriftedOff, DriftedToTarget, Retired,
             ]),
@@ -421,9 +425,9 @@ const CELLS: &[(Asked, Results)] = {
             ("Unknown", &[Undeclared, Declared, Released]),
             ("traffic.retired", &[
                 Starting, Launching, Launched, Up, Failed, Ready, Serving, Warm, OnHold, Split, Sick, Unhealthy, Mended,
-                Collecting, Emptied, Completed, CameBack, Aborted, Promoted, Superseded, RolledBack, Awaiting,
-                DriftedOff, DriftedToTarget,
+                Collecting, Emptied, Completed, CameBack, Promoted, Superseded, DriftedOff, DriftedToTarget,
             ]),
+            ("hold.lifted + traffic.retired", &[Aborted, RolledBack, Awaiting]),
             ("rollout.aborted + traffic.retired", &[
                 Started, StartedAfterRollback, AtStep, Paused, Held, CanaryIll, DriftedBack,
             ]),
@@ -511,10 +515,8 @@ fn what_was_decided_on_the_service_requires_its_head() {
         for asked in Asked::ALL {
             let Ok(decision) = asked.decide(&given(*named)) else { continue };
             let requires = decision.requires == [schemas::Stream::Service(service())];
-            let on_service = matches!(
-                asked.command(),
-                Command::New { .. } | Command::Renew { .. } | Command::Traffic { .. } | Command::Roll { .. }
-            );
+            let on_service =
+                matches!(asked.command(), Command::New(_) | Command::Renew(_) | Command::Traffic(_) | Command::Roll(_));
             let kinds = kinds(&decision);
             let relies = on_service && kinds.iter().any(|kind| required.contains(kind));
             // A rollback that starts its target again takes it from the release.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use schemas::Weight;
-use schemas::command::DeploymentOutcome;
+use schemas::outcome::{self, DeploymentOutcome};
 use schemas::rollout::HoldKind;
 
 use crate::kit::*;
@@ -85,7 +85,7 @@ states! {
     Superseded,
     /// The second version held all traffic and was rolled back by hand.
     RolledBack,
-    /// The second version holds all traffic and is rolled back from, but the first was gone and is deployed again.
+    /// The second version holds all traffic. A rollback goes to the first, which was gone and is deployed again before.
     Awaiting,
     /// The second version holds all traffic, and the router serves something else.
     DriftedOff,
@@ -109,7 +109,10 @@ pub(super) fn given(named: Named) -> World {
         Named::Up => and(Named::Starting, |world| world.launch(V1)),
         Named::Failed => and(Named::Starting, |world| {
             let stack = world.stack(V1);
-            world.report(DeploymentOutcome::StackFailed { stack, reason: "it took too long".to_owned() });
+            world.report(DeploymentOutcome::StackFailed(outcome::StackFailed {
+                stack,
+                reason: "it took too long".to_owned(),
+            }));
         }),
         Named::Ready => and(Named::Starting, |world| drop(world.bring_up(V1))),
         Named::Serving => and(Named::Ready, |world| {
@@ -133,11 +136,14 @@ pub(super) fn given(named: Named) -> World {
         Named::Collecting => and(Named::Warm, |world| {
             world.pass_ms(2 * 24 * 3_600_000);
             let stack = world.stack(V2);
-            world.report(DeploymentOutcome::StartCollection { stack, reason: "unused".to_owned() });
+            world.report(DeploymentOutcome::StartCollection(outcome::StartCollection {
+                stack,
+                reason: "unused".to_owned(),
+            }));
         }),
         Named::Emptied => and(Named::Collecting, |world| {
             let effect = world.stack_state(V2).nodes[&0].effect;
-            world.report(DeploymentOutcome::NodeStopped { effect });
+            world.report(DeploymentOutcome::NodeStopped(outcome::NodeStopped { effect }));
         }),
         Named::Started => and(Named::Warm, |world| {
             world.ask(roll(V1, V2));
@@ -157,7 +163,7 @@ pub(super) fn given(named: Named) -> World {
             let rollout = world.deployment().rollout.as_ref().unwrap().id;
             let (counted, judged) = world.look((900, 0), (3, 0));
             let (kind, reason) = (HoldKind::FewRequests, "too few requests".to_owned());
-            world.report(DeploymentOutcome::Hold { rollout, kind, reason, counted, judged });
+            world.report(DeploymentOutcome::Hold(outcome::Hold { rollout, kind, reason, counted, judged }));
         }),
         Named::CanaryIll => and(Named::AtStep, |world| world.fall_ill(V2)),
         Named::Completed => and(Named::AtStep, |world| {
@@ -191,15 +197,15 @@ pub(super) fn given(named: Named) -> World {
             world.ask(rollback());
         }),
         Named::DriftedOff => and(Named::Completed, |world| {
-            world.report(DeploymentOutcome::DriftSeen { seen: BTreeMap::new(), generation: None });
+            world.report(DeploymentOutcome::DriftSeen(outcome::DriftSeen { seen: BTreeMap::new(), generation: None }));
         }),
         Named::DriftedBack => and(Named::AtStep, |world| {
             let seen = BTreeMap::from([(world.stack(V1), Weight::FULL)]);
-            world.report(DeploymentOutcome::DriftSeen { seen, generation: None });
+            world.report(DeploymentOutcome::DriftSeen(outcome::DriftSeen { seen, generation: None }));
         }),
         Named::DriftedToTarget => and(Named::Completed, |world| {
             let seen = BTreeMap::from([(world.stack(V1), Weight::FULL)]);
-            world.report(DeploymentOutcome::DriftSeen { seen, generation: None });
+            world.report(DeploymentOutcome::DriftSeen(outcome::DriftSeen { seen, generation: None }));
         }),
         Named::Retired => and(Named::Warm, |world| drop(world.ask(retire()))),
     }

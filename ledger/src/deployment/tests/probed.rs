@@ -1,14 +1,14 @@
 //! A rollback never makes things worse: what it does by what the newest probes say.
 
 use schemas::Probed;
-use schemas::command::DeploymentOutcome;
+use schemas::outcome::{self, DeploymentOutcome};
 use schemas::traffic::{Event as Traffic, RolledBack};
 use schemas::{EffectId, Event, StackId};
 
 use super::super::rollback::{Target, target_by};
-use super::super::stranded;
+use super::super::{rollback as rolling_back, served, stranded};
 use super::named::{Named, given};
-use crate::decide::{Decision, Rejection};
+use crate::decision::{Decision, Rejection};
 use crate::kit::*;
 
 /// What a second rollback is told while the first one waits.
@@ -23,6 +23,10 @@ fn rolled_back(decision: &Decision) -> RolledBack {
         [Event::Traffic(Traffic::RolledBack(back))] => back.clone(),
         _ => panic!("no rollback in {decision:?}"),
     }
+}
+
+fn not_yet_of(world: &World) -> Option<String> {
+    rolling_back::not_yet(world.deployment())
 }
 
 /// The first and the second version held all traffic, the third does now, and all are warm.
@@ -69,13 +73,19 @@ fn users_of_a_version_that_passes_are_not_moved_to_one_that_does_not() {
     let decision = world.decide_seeing(&rollback(), &probed).unwrap();
     is_started_again(&world, &decision, V1);
     let dead = world.stack(V1);
+    let not_yet = "1.0.0~2 gets all traffic once it is ready, by now 0 of 1 node ready; users stay on 1.1.0";
+    assert_eq!(decision.not_yet.as_deref(), Some(not_yet));
     world.commit(decision);
     assert_eq!(world.weights(), [(V2.to_owned(), 100)].into(), "users stay");
+    assert_eq!(not_yet_of(&world).as_deref(), Some(not_yet));
     let again = world.decide_seeing(&rollback(), &world.probed(&[V2], &[])).unwrap();
+    assert_eq!(again.not_yet.as_deref(), Some(not_yet), "it is not done for being asked for twice");
+    assert_eq!(again.stack, Some(world.stack("1.0.0~2")), "and who waits for it knows for which stack");
     assert_eq!((again.events, again.notes.join("")), (vec![], format!("{WAITS}{UNREADY}")), "twice is once");
     assert_eq!(kinds(&world.bring_up(V1)), ["stack.ready", "traffic.weights_set"]);
     assert_ne!(world.stack(V1), dead);
     assert_eq!(world.weights(), [("1.0.0~2".to_owned(), 100)].into());
+    assert_eq!(not_yet_of(&world), None);
 }
 
 #[test]
@@ -92,6 +102,75 @@ fn an_older_version_that_cannot_be_asked_is_taken_too_and_one_that_is_dead_is_no
     assert_eq!(rolled_back(&world.decide_seeing(&rollback(), &unasked).unwrap()).to, world.stack(V1));
     let all_dead = world.probed(&[V3], &[V2, V1]);
     is_started_again(&world, &world.decide_seeing(&rollback(), &all_dead).unwrap(), V2);
+}
+
+#[test]
+fn a_second_rollback_goes_further_back_once_what_the_first_went_to_is_dead() {
+    let mut world = three_served();
+    world.ask(rollback());
+    let passes = world.probed(&[V2, V1], &[]);
+    let again = world.decide_seeing(&rollback(), &passes).unwrap();
+    assert_eq!(again.events, [], "twice is once");
+    assert!(again.notes[0].ends_with("`ionledger traffic api 1.0.0 100` goes further back"), "{:?}", again.notes);
+    let dead = world.decide_seeing(&rollback(), &world.probed(&[V2], &[V1])).unwrap();
+    assert!(!dead.notes[0].contains("ionledger traffic"), "nobody is sent to what does not pass: {:?}", dead.notes);
+    let decision = world.decide_seeing(&rollback(), &world.probed(&[V1], &[V2])).unwrap();
+    assert_eq!((rolled_back(&decision).to, decision.not_yet), (world.stack(V1), None));
+}
+
+#[test]
+fn where_a_second_rollback_would_help_nobody_it_says_so_and_is_not_done() {
+    let mut world = three_served();
+    world.ask(rollback());
+    let decision = world.decide_seeing(&rollback(), &world.probed(&[], &[V2, V1])).unwrap();
+    assert_eq!(decision.events, []);
+    let told = "production/api is rolled back already and users stay on 1.1.0, which does not pass (connection refused): no \
+                earlier version passes that a rollback may go to";
+    assert_eq!(decision.not_yet.as_deref(), Some(told));
+}
+
+#[test]
+fn users_of_a_dead_version_go_to_the_nearest_that_passes() {
+    let world = three_served();
+    let decision = world.decide_seeing(&rollback(), &world.probed(&[V1], &[V2, V3])).unwrap();
+    assert_eq!(rolled_back(&decision).to, world.stack(V1));
+}
+
+#[test]
+fn unready_is_offered_only_where_a_node_can_be_called() {
+    let mut world = given(Named::Completed);
+    world.lose_node(V1);
+    let decision = world.decide_seeing(&rollback(), &world.probed(&[V2], &[V1])).unwrap();
+    assert!(!decision.notes.join("").contains("--unready"), "{:?}", decision.notes);
+    world.commit(decision);
+    let again = world.decide_seeing(&rollback(), &world.probed(&[V2], &[])).unwrap();
+    assert!(!again.notes.join("").contains("--unready"), "{:?}", again.notes);
+}
+
+/// A node that was just started may end at once; the router keeps what it serves until the check has said something of it.
+#[test]
+fn a_node_that_was_just_started_cannot_be_called_before_its_check_said_something() {
+    let mut world = given(Named::Completed);
+    world.lose_node(V1);
+    world.start_launch(V1);
+    let effect = world.launched(V1);
+    let v1 = world.stack(V1);
+    assert!(!world.deployment().can_be_called(v1));
+    world.report(DeploymentOutcome::NodeFailing(outcome::NodeFailing { effect, reason: "503".to_owned() }));
+    assert!(world.deployment().can_be_called(v1));
+    world.report(DeploymentOutcome::NodeReady(outcome::NodeReady { effect }));
+    assert!(world.deployment().can_be_called(v1));
+}
+
+/// All users were sent to a version of which no node passes, and the one that they came from still does.
+#[test]
+fn who_is_on_a_dead_version_is_shown_the_way_to_one_that_passes() {
+    let mut world = given(Named::Completed);
+    world.commit(world.decide_seeing(&rollback_unready(), &world.probed(&[V2], &[V1])).unwrap());
+    world.applied();
+    world.lose_node(V1);
+    let told = served::trouble(world.deployment(), &id()).unwrap();
+    assert_eq!(told.next.as_deref(), Some("ionledger traffic api 1.1.0 100 --again --reason WHY"));
 }
 
 #[test]
@@ -165,9 +244,15 @@ fn users_of_a_dead_stack_are_named_with_the_command_that_moves_them_until_they_a
     // The target's node exits at once: that is the cause from then on, and not that nobody answers.
     let starting = world.deployment().traffic.awaited.unwrap();
     let effect = EffectId::of_launch(world.state.ledger.unwrap(), starting, 0, 0);
-    world.report(DeploymentOutcome::StartLaunch { stack: starting, slot: 0, attempt: 0, effect, port: 1 });
+    world.report(DeploymentOutcome::StartLaunch(outcome::StartLaunch {
+        stack: starting,
+        slot: 0,
+        attempt: 0,
+        effect,
+        port: 1,
+    }));
     let reason = "exited with code 3; the end of its log: no database".to_owned();
-    world.report(DeploymentOutcome::LaunchFailed { effect, reason });
+    world.report(DeploymentOutcome::LaunchFailed(outcome::LaunchFailed { effect, reason }));
     let mut probed = Probed::default();
     probed.passes(world.stack(V2));
     probed.fails(dead, "connection refused".to_owned());
@@ -196,7 +281,7 @@ fn the_ledger_knows_of_a_lost_node_at_once_and_how_it_ended() {
     assert_eq!(stranded::stranded(world.deployment(), &id(), &stranded::known(world.deployment())), []);
     let effect = world.stack_state(V1).nodes[&0].effect;
     let reason = "exited with code 3; the end of its log: no database".to_owned();
-    world.report(DeploymentOutcome::NodeLost { effect, reason });
+    world.report(DeploymentOutcome::NodeLost(outcome::NodeLost { effect, reason }));
     let known = stranded::known(world.deployment());
     let found = stranded::stranded(world.deployment(), &id(), &known);
     let found: Vec<_> = found.iter().map(|found| (found.weight, found.why.as_str(), found.next.as_deref())).collect();
@@ -211,7 +296,13 @@ fn the_judges_rollback_follows_the_same_rule_and_keeps_its_verdict() {
     let (counted, judged) = world.look((900, 0), (100, 50));
     let back = |probed| {
         let (counted, judged) = (counted.clone(), judged.clone());
-        let outcome = DeploymentOutcome::SendBack { rollout, reason: "worse".to_owned(), counted, judged, probed };
+        let outcome = DeploymentOutcome::SendBack(outcome::SendBack {
+            rollout,
+            reason: "worse".to_owned(),
+            counted,
+            judged,
+            probed,
+        });
         kinds(&world.decide_outcome(&outcome).unwrap())
     };
     let stays =
@@ -251,7 +342,8 @@ fn the_judges_rollback_goes_past_a_dead_baseline_to_an_older_version_that_passes
     let rollout = world.deployment().rollout.as_ref().unwrap().id;
     let (counted, judged) = world.look((900, 0), (100, 50));
     let probed = world.probed(&[V3, V1], &[V2]);
-    let outcome = DeploymentOutcome::SendBack { rollout, reason: "worse".to_owned(), counted, judged, probed };
+    let outcome =
+        DeploymentOutcome::SendBack(outcome::SendBack { rollout, reason: "worse".to_owned(), counted, judged, probed });
     let back = rolled_back(&world.decide_outcome(&outcome).unwrap());
     assert_eq!((back.to, back.passed_over), (world.stack(V1), stacks(&world, &[V2])));
 }
@@ -299,4 +391,31 @@ fn unready_goes_past_no_target_that_is_dead_or_unhealthy() {
         let back = rolled_back(&world.decide_seeing(&rollback_unready(), &probed).unwrap());
         assert_eq!((back.to, back.passed_over), (world.stack(V2), vec![]), "ill: {ill}");
     }
+}
+
+/// The router keeps what it served while no node of what is set can be called.
+#[test]
+fn what_users_get_is_told_where_it_is_not_what_is_set_or_does_not_pass() {
+    let trouble = |world: &World| served::trouble(world.deployment(), &id());
+    let mut world = given(Named::Completed);
+    assert_eq!(trouble(&world), None);
+    world.fall_ill(V1);
+    let probed = world.probed(&[V2], &[V1]);
+    let decision = world.decide_seeing(&rollback_unready(), &probed).unwrap();
+    world.commit(decision);
+    let told = trouble(&world).unwrap();
+    assert_eq!(told.why, "still 1.1.0: no node of 1.0.0 can be called (it exited)");
+    let keeps = "ionledger traffic api 1.1.0 100 --again --reason WHY";
+    assert_eq!(told.next.as_deref(), Some(keeps));
+    world.lose_node(V2);
+    let told = trouble(&world).unwrap();
+    assert_eq!((told.why.ends_with("; 1.1.0 does not pass, either"), told.next), (true, None));
+    world.start_launch(V1);
+    let effect = world.launched(V1);
+    world.applied();
+    world.report(DeploymentOutcome::NodeFailing(outcome::NodeFailing { effect, reason: "503".to_owned() }));
+    let told = trouble(&world).unwrap();
+    assert_eq!(told.why, "what nodes answer that do not pass their check: they are on 1.0.0 (it exited)");
+    world.lose_node(V1);
+    assert_eq!(trouble(&world).unwrap().why, "failures, no node can be called: they are on 1.0.0 (it exited)");
 }

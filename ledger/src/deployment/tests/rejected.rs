@@ -5,7 +5,7 @@ use schemas::Fence;
 use super::super::rejected::{self, How};
 use super::super::rollback::target;
 use super::named::{Named, given};
-use crate::decide::Rejection;
+use crate::decision::Rejection;
 use crate::kit::*;
 
 fn held_against(world: &World, text: &str) -> Option<How> {
@@ -203,7 +203,7 @@ fn again_needs_a_reason() {
     let command = again(traffic(&[(V2, 100)], false));
     for reason in [None, Some(""), Some("  ")] {
         let said = crate::decide::check_reason(&command, reason).unwrap_err().to_string();
-        assert_eq!(said, "`--again` needs a reason, which is kept for ever: add `--reason WHY`");
+        assert_eq!(said, "`--again` needs a reason, which is kept for ever; add `--reason WHY`");
     }
     assert_eq!(crate::decide::check_reason(&command, Some("it was mended")), Ok(()));
     assert_eq!(crate::decide::check_reason(&rollback(), None), Ok(()));

@@ -1,12 +1,13 @@
 //! Renewal: another stack of a release, told apart from the one before it by its number, and rolled back to that alone.
 
-use schemas::command::{Command, DeploymentOutcome, PlanAsked};
+use schemas::command::{self, Command, PlanAsked};
+use schemas::outcome::{self, DeploymentOutcome};
 use schemas::{ActorKind, Event, stack};
 
 use super::super::rejected::{self, How};
 use super::super::rollback::{self, Target, target};
 use super::named::{Named, given};
-use crate::decide::Rejection;
+use crate::decision::Rejection;
 use crate::kit::*;
 
 /// The second stack of the first version.
@@ -49,7 +50,10 @@ fn a_renewal_is_the_same_release_with_the_capacity_of_now_under_the_next_number(
     let mut wider = definition();
     wider.capacity.nodes = 3;
     let said = world.ask(apply(wider)).notes.join("");
-    assert_eq!(said, "what runs in production keeps its capacity; `ionledger renew api --roll` brings the new one out");
+    assert_eq!(
+        said,
+        "what runs in production keeps its old capacity; `ionledger renew api --roll` starts a stack with the new one"
+    );
     let before = world.stack_state(V1).clone();
     let decision = world.ask(renew(false));
     let requested = events_of(&decision, "stack.requested");
@@ -62,8 +66,9 @@ fn a_renewal_is_the_same_release_with_the_capacity_of_now_under_the_next_number(
 #[test]
 fn without_a_version_it_is_the_one_that_users_are_on_and_what_cannot_be_renewed_is_refused() {
     let mut world = given(Named::Warm);
-    let of =
-        |text: &str| Command::Renew { deployment: id(), version: Some(version(text)), then_roll: None, again: false };
+    let of = |text: &str| {
+        Command::Renew(command::Renew { deployment: id(), version: Some(version(text)), then_roll: None, again: false })
+    };
     world.serve(&[(V1, 60), (V2, 40)]);
     let said = refused(&world, &renew(false));
     assert_eq!(said, "users of production/api are on 1.0.0 and 1.1.0; name the version to renew");
@@ -104,7 +109,10 @@ fn while_the_first_stack_is_gone_a_version_means_the_only_other_one_and_of_sever
     world.serve(&[(AGAIN, 100)]);
     world.serve(&[(RENEWED, 50), (AGAIN, 50)]);
     world.pass_ms(2 * 24 * 3_600_000);
-    world.report(DeploymentOutcome::StartCollection { stack: first, reason: "unused".to_owned() });
+    world.report(DeploymentOutcome::StartCollection(outcome::StartCollection {
+        stack: first,
+        reason: "unused".to_owned(),
+    }));
     let refused = world.decide(&traffic(&[(V1, 100)], false)).unwrap_err();
     let said = "1.0.0 names several stacks of production/api: 1.0.0~2, 1.0.0~3; name one of them";
     assert_eq!(refused.to_string(), said);
@@ -112,7 +120,10 @@ fn while_the_first_stack_is_gone_a_version_means_the_only_other_one_and_of_sever
     let renewed = world.stack(RENEWED);
     let third = world.stack(AGAIN);
     world.pass_ms(2 * 24 * 3_600_000);
-    world.report(DeploymentOutcome::StartCollection { stack: third, reason: "unused".to_owned() });
+    world.report(DeploymentOutcome::StartCollection(outcome::StartCollection {
+        stack: third,
+        reason: "unused".to_owned(),
+    }));
     let found = world.deployment().stack_named(&stack_name(V1)).unwrap();
     assert_eq!(found.map(|(id, _)| id), Some(renewed));
 }
@@ -158,7 +169,10 @@ fn a_release_whose_renewal_was_rolled_back_is_a_rollback_target_also_once_its_st
     world.deploy(V3);
     world.serve(&[(V3, 100)]);
     world.pass_ms(2 * 24 * 3_600_000);
-    world.report(DeploymentOutcome::StartCollection { stack: first, reason: "unused".to_owned() });
+    world.report(DeploymentOutcome::StartCollection(outcome::StartCollection {
+        stack: first,
+        reason: "unused".to_owned(),
+    }));
     world.fall_ill(V2);
     let gone = target(world.deployment());
     assert!(matches!(&gone, Some(Target::Gone { version, .. }) if version.as_str() == V1), "{gone:?}");
@@ -188,7 +202,10 @@ fn a_rollback_never_goes_to_the_stack_that_it_leaves() {
     world.serve(&[(AGAIN, 100)]);
     world.serve(&[(RENEWED, 100)]);
     world.pass_ms(2 * 24 * 3_600_000);
-    world.report(DeploymentOutcome::StartCollection { stack: world.stack(AGAIN), reason: "unused".to_owned() });
+    world.report(DeploymentOutcome::StartCollection(outcome::StartCollection {
+        stack: world.stack(AGAIN),
+        reason: "unused".to_owned(),
+    }));
     assert_eq!(target(world.deployment()).and_then(|target| target.stack()), Some(first));
 }
 
@@ -214,13 +231,14 @@ fn a_newer_renewal_takes_the_place_of_one_that_waits() {
     let mut world = given(Named::Serving);
     world.ask(renew(true));
     let twice = world.decide(&renew(true)).unwrap();
+    assert_eq!(twice.stack, Some(world.stack(RENEWED)), "who waits for it knows for which stack");
     assert_eq!((twice.events, twice.notes.join("")), (vec![], "production/api 1.0.0~2 is starting already".to_owned()));
     world.bring_up(RENEWED);
     let decision = world.ask(renew(true));
     assert_eq!(kinds(&decision), ["stack.requested", "rollout.request_dropped", "rollout.requested"]);
     world.bring_up(AGAIN);
     let stack = world.stack(AGAIN);
-    world.report(DeploymentOutcome::StartRequestedRollout { stack });
+    world.report(DeploymentOutcome::StartRequestedRollout(outcome::StartRequestedRollout { stack }));
     let rollout = world.deployment().rollout.clone().unwrap();
     assert_eq!((rollout.canary, world.deployment().name_of(rollout.baseline)), (stack, Some(stack_name(V1))));
 }
@@ -238,12 +256,18 @@ fn dismiss_takes_a_version_for_all_of_its_failed_stacks_and_a_name_for_one() {
     let mut world = given(Named::Serving);
     world.ask(renew(false));
     let stack = world.stack(RENEWED);
-    world.report(DeploymentOutcome::StackFailed { stack, reason: "no program".to_owned() });
-    assert!(world.decide(&dismiss(AGAIN)).unwrap().events.is_empty());
+    world.report(DeploymentOutcome::StackFailed(outcome::StackFailed { stack, reason: "no program".to_owned() }));
+    let said = refused(&world, &dismiss(AGAIN));
+    assert_eq!(said, "stack production/api 1.0.0~3 is unknown; shown as failed: 1.0.0~2", "it never was");
     for name in [V1, RENEWED] {
         assert_eq!(kinds(&world.decide(&dismiss(name)).unwrap()), ["stack.dismissed"]);
     }
-    let again = Command::Renew { deployment: id(), version: None, then_roll: Some(PlanAsked::default()), again: false };
+    let again = Command::Renew(command::Renew {
+        deployment: id(),
+        version: None,
+        then_roll: Some(PlanAsked::default()),
+        again: false,
+    });
     world.ask(again);
     assert_eq!(world.stack_state(AGAIN).number, 3, "the number of a failed stack is not used again");
 }
@@ -260,24 +284,64 @@ fn no_name_is_used_again_whatever_became_of_the_stack() {
     let (number, second) = name_of_next(&mut world);
     assert_eq!(number, 2);
     let reason = "no program".to_owned();
-    world.report(DeploymentOutcome::StackFailed { stack: second, reason });
-    world.ask(Command::Dismiss { deployment: id(), version: RENEWED.parse().unwrap() });
+    world.report(DeploymentOutcome::StackFailed(outcome::StackFailed { stack: second, reason }));
+    world.ask(Command::Dismiss(command::Dismiss { deployment: id(), version: RENEWED.parse().unwrap() }));
     assert_eq!(name_of_next(&mut world).0, 3, "history knows the second one");
 }
 
 #[test]
 fn a_renewal_of_a_rejected_release_names_the_stack_that_was_rolled_back_from() {
     let mut world = given(Named::Warm);
-    world.ask(Command::Renew { deployment: id(), version: Some(version(V2)), then_roll: None, again: false });
+    world.ask(Command::Renew(command::Renew {
+        deployment: id(),
+        version: Some(version(V2)),
+        then_roll: None,
+        again: false,
+    }));
     world.bring_up("1.1.0~2");
     world.serve(&[("1.1.0~2", 100)]);
     world.ask(rollback());
-    let again = Command::Renew {
+    let again = Command::Renew(command::Renew {
         deployment: id(),
         version: Some(version(V2)),
         then_roll: Some(PlanAsked::default()),
         again: false,
-    };
+    });
     let said = refused(&world, &again);
     assert!(said.starts_with("production/api 1.1.0~2 was rolled back from at "), "{said}");
+}
+
+#[test]
+fn a_renewal_that_is_refused_names_the_commands_that_help() {
+    let mut world = World::released();
+    let said = refused(&world, &renew(true));
+    assert!(said.ends_with("make its first stack with `ionledger new api 1.2.0 --env production`"), "{said}");
+    world.deploy(V1);
+    world.serve(&[(V1, 100)]);
+    world.deploy(V2);
+    world.serve(&[(V2, 100)]);
+    let of_first = Some(version(V1));
+    let older = Command::Renew(command::Renew {
+        deployment: id(),
+        version: of_first,
+        then_roll: Some(PlanAsked::default()),
+        again: false,
+    });
+    let said = refused(&world, &older);
+    assert!(said.ends_with("with `ionledger renew api 1.0.0` and then `ionledger roll`"), "{said}");
+    let said = refused(&world, &new_then_roll(V1));
+    assert!(said.ends_with("a person may go back with `ionledger roll`"), "its stack is there: {said}");
+    world.ask(retire());
+    let said = refused(&world, &renew(false));
+    assert_eq!(said, "production/api has no running version to renew; start it with `ionledger new api 1.1.0`");
+}
+
+#[test]
+fn nobody_is_told_to_start_a_rejected_version() {
+    let mut world = World::serving_one_warm_one();
+    world.serve(&[(V2, 100)]);
+    world.ask(rollback());
+    world.ask(retire());
+    let said = refused(&world, &renew(false));
+    assert!(said.ends_with("start it with `ionledger new api 1.0.0`"), "{said}");
 }

@@ -3,9 +3,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use schemas::command::DeploymentOutcome;
 use schemas::hold::Cause;
 use schemas::judgement::{Begun, Counted, Judged};
+use schemas::outcome::{self, DeploymentOutcome};
 use schemas::rollout::{HoldKind, Plan};
 use schemas::{EffectId, Probed, RolloutId, StackId, Weight, Weights};
 use uuid::Uuid;
@@ -35,98 +35,98 @@ macro_rules! reports {
 }
 
 reports! {
-    LaunchStartsFirst = |world: &World| DeploymentOutcome::StartLaunch {
+    LaunchStartsFirst = |world: &World| outcome::StartLaunch {
         stack: stack(world, V1), slot: 0, attempt: attempt(world, V1), effect: EffectId(Uuid::from_u128(7)), port: 4_000,
-    },
-    LaunchedFirst = |world: &World| DeploymentOutcome::Launched {
+    }.into(),
+    LaunchedFirst = |world: &World| outcome::Launched {
         effect: effect(world, V1), address: "127.0.0.1:4001".parse().unwrap(), instance: "process 2".to_owned(),
-    },
-    LaunchFailedFirst = |world: &World| DeploymentOutcome::LaunchFailed { effect: effect(world, V1), reason: why() },
-    NodeReadyFirst = |world: &World| DeploymentOutcome::NodeReady { effect: effect(world, V1) },
-    NodeUnhealthyFirst = |world: &World| DeploymentOutcome::NodeUnhealthy { effect: effect(world, V1), reason: why() },
-    NodeFailingFirst = |world: &World| DeploymentOutcome::NodeFailing { effect: effect(world, V1), reason: why() },
-    NodeLostSecond = |world: &World| DeploymentOutcome::NodeLost { effect: effect(world, V2), reason: why() },
-    NodeStoppedSecond = |world: &World| DeploymentOutcome::NodeStopped { effect: effect(world, V2) },
-    StackReadyFirst = |world: &World| DeploymentOutcome::StackReady { stack: stack(world, V1) },
-    StackFailedFirst = |world: &World| DeploymentOutcome::StackFailed { stack: stack(world, V1), reason: why() },
-    StackUnhealthyFirst = |world: &World| DeploymentOutcome::StackUnhealthy { stack: stack(world, V1) },
-    StackRecoveredFirst = |world: &World| DeploymentOutcome::StackRecovered { stack: stack(world, V1) },
+    }.into(),
+    LaunchFailedFirst = |world: &World| outcome::LaunchFailed { effect: effect(world, V1), reason: why() }.into(),
+    NodeReadyFirst = |world: &World| outcome::NodeReady { effect: effect(world, V1) }.into(),
+    NodeUnhealthyFirst = |world: &World| outcome::NodeUnhealthy { effect: effect(world, V1), reason: why() }.into(),
+    NodeFailingFirst = |world: &World| outcome::NodeFailing { effect: effect(world, V1), reason: why() }.into(),
+    NodeLostSecond = |world: &World| outcome::NodeLost { effect: effect(world, V2), reason: why() }.into(),
+    NodeStoppedSecond = |world: &World| outcome::NodeStopped { effect: effect(world, V2) }.into(),
+    StackReadyFirst = |world: &World| outcome::StackReady { stack: stack(world, V1) }.into(),
+    StackFailedFirst = |world: &World| outcome::StackFailed { stack: stack(world, V1), reason: why() }.into(),
+    StackUnhealthyFirst = |world: &World| outcome::StackUnhealthy { stack: stack(world, V1) }.into(),
+    StackRecoveredFirst = |world: &World| outcome::StackRecovered { stack: stack(world, V1) }.into(),
     // What is set, at its own generation.
     Applied = |world: &World| {
         let set = world.state.deployment(&id()).and_then(|deployment| deployment.traffic.set.clone());
         let generation = set.as_ref().map(|set| set.version).unwrap_or_default();
         let weights = set.map_or_else(|| Weights::all_on(stack(world, V1)), |set| set.weights);
-        DeploymentOutcome::WeightsApplied { generation, weights, listening: None }
+        outcome::WeightsApplied { generation, weights, listening: None }.into()
     },
     // What is set, at a generation before the deployment's first commit.
     AppliedBefore = |world: &World| {
         let set = world.state.deployment(&id()).and_then(|deployment| deployment.traffic.set.clone());
         let weights = set.map_or_else(|| Weights::all_on(stack(world, V1)), |set| set.weights);
-        DeploymentOutcome::WeightsApplied { generation: Default::default(), weights, listening: None }
+        outcome::WeightsApplied { generation: Default::default(), weights, listening: None }.into()
     },
-    RouterIsEmpty = |_: &World| DeploymentOutcome::DriftSeen { seen: BTreeMap::new(), generation: None },
-    RouterServesFirst = |world: &World| DeploymentOutcome::DriftSeen { seen: [(stack(world, V1), Weight::FULL)].into(), generation: None },
-    RequestedRolloutOfSecond = |world: &World| DeploymentOutcome::StartRequestedRollout { stack: stack(world, V2) },
-    DropRequestOfSecond = |world: &World| DeploymentOutcome::DropRequest { stack: stack(world, V2) },
-    HoldIsOver = |_: &World| DeploymentOutcome::EndHold { cause: Cause::Asked },
+    RouterIsEmpty = |_: &World| outcome::DriftSeen { seen: BTreeMap::new(), generation: None }.into(),
+    RouterServesFirst = |world: &World| outcome::DriftSeen { seen: [(stack(world, V1), Weight::FULL)].into(), generation: None }.into(),
+    RequestedRolloutOfSecond = |world: &World| outcome::StartRequestedRollout { stack: stack(world, V2) }.into(),
+    DropRequestOfSecond = |world: &World| outcome::DropRequest { stack: stack(world, V2) }.into(),
+    HoldIsOver = |_: &World| outcome::EndHold { cause: Cause::Asked }.into(),
     // The next step in good time, after good requests.
     NextStep = |world: &World| match world.state.deployment(&id()).and_then(|deployment| deployment.rollout.as_ref()) {
         Some(rollout) if rollout.next_step().is_some() => world.next_step((900, 0), (100, 0)),
         rollout => no_step(rollout.map_or(nobody().1, |rollout| rollout.id)),
     },
     NextStepOfAnother = |_: &World| no_step(nobody().1),
-    HoldsOn = |world: &World| DeploymentOutcome::Hold {
+    HoldsOn = |world: &World| outcome::Hold {
         rollout: rollout(world), kind: HoldKind::Source, reason: why(), counted: None, judged: None,
-    },
-    DrivesAgain = |world: &World| DeploymentOutcome::DriveAgain { rollout: rollout(world) },
+    }.into(),
+    DrivesAgain = |world: &World| outcome::DriveAgain { rollout: rollout(world) }.into(),
     JudgeBegins = |world: &World| {
         let deployment = world.state.deployment(&id());
         let known = deployment.is_some_and(|deployment| deployment.rollout.is_some());
-        DeploymentOutcome::BeginJudging { begun: if known { world.begun() } else { begun_of_another() } }
+        outcome::BeginJudging { begun: if known { world.begun() } else { begun_of_another() } }.into()
     },
     Counts = |world: &World| {
         let counted = looked(world, (100, 1)).0.unwrap_or_else(counted_of_another);
-        DeploymentOutcome::Count { counted, judged: None }
+        outcome::Count { counted, judged: None }.into()
     },
     CanaryIsWorse = |world: &World| {
         let (counted, judged) = looked(world, (100, 50));
-        DeploymentOutcome::SendBack { rollout: rollout(world), reason: why(), counted, judged, probed: Probed::default() }
+        outcome::SendBack { rollout: rollout(world), reason: why(), counted, judged, probed: Probed::default() }.into()
     },
-    CanaryIsUnfit = |world: &World| DeploymentOutcome::SendBack { rollout: rollout(world), reason: why(), counted: None, judged: None, probed: Probed::default() },
-    CollectFirst = |world: &World| DeploymentOutcome::StartCollection { stack: stack(world, V1), reason: why() },
-    CollectSecond = |world: &World| DeploymentOutcome::StartCollection { stack: stack(world, V2), reason: why() },
-    CollectedSecond = |world: &World| DeploymentOutcome::Collected { stack: stack(world, V2) },
+    CanaryIsUnfit = |world: &World| outcome::SendBack { rollout: rollout(world), reason: why(), counted: None, judged: None, probed: Probed::default() }.into(),
+    CollectFirst = |world: &World| outcome::StartCollection { stack: stack(world, V1), reason: why() }.into(),
+    CollectSecond = |world: &World| outcome::StartCollection { stack: stack(world, V2), reason: why() }.into(),
+    CollectedSecond = |world: &World| outcome::Collected { stack: stack(world, V2) }.into(),
 }
 
 /// Every kind of report must be in the table: a new one has no name here.
 fn name(outcome: &DeploymentOutcome) -> &'static str {
     use DeploymentOutcome::*;
     match outcome {
-        StartLaunch { .. } => "StartLaunch",
-        Launched { .. } => "Launched",
-        LaunchFailed { .. } => "LaunchFailed",
-        NodeReady { .. } => "NodeReady",
-        NodeUnhealthy { .. } => "NodeUnhealthy",
-        NodeFailing { .. } => "NodeFailing",
-        NodeLost { .. } => "NodeLost",
-        NodeStopped { .. } => "NodeStopped",
-        StackReady { .. } => "StackReady",
-        StackFailed { .. } => "StackFailed",
-        StackUnhealthy { .. } => "StackUnhealthy",
-        StackRecovered { .. } => "StackRecovered",
-        WeightsApplied { .. } => "WeightsApplied",
-        DriftSeen { .. } => "DriftSeen",
-        StartRequestedRollout { .. } => "StartRequestedRollout",
-        DropRequest { .. } => "DropRequest",
-        EndHold { .. } => "EndHold",
-        BeginJudging { .. } => "BeginJudging",
-        Count { .. } => "Count",
-        TakeStep { .. } => "TakeStep",
-        Hold { .. } => "Hold",
-        DriveAgain { .. } => "DriveAgain",
-        SendBack { .. } => "SendBack",
-        StartCollection { .. } => "StartCollection",
-        Collected { .. } => "Collected",
+        StartLaunch(_) => "StartLaunch",
+        Launched(_) => "Launched",
+        LaunchFailed(_) => "LaunchFailed",
+        NodeReady(_) => "NodeReady",
+        NodeUnhealthy(_) => "NodeUnhealthy",
+        NodeFailing(_) => "NodeFailing",
+        NodeLost(_) => "NodeLost",
+        NodeStopped(_) => "NodeStopped",
+        StackReady(_) => "StackReady",
+        StackFailed(_) => "StackFailed",
+        StackUnhealthy(_) => "StackUnhealthy",
+        StackRecovered(_) => "StackRecovered",
+        WeightsApplied(_) => "WeightsApplied",
+        DriftSeen(_) => "DriftSeen",
+        StartRequestedRollout(_) => "StartRequestedRollout",
+        DropRequest(_) => "DropRequest",
+        EndHold(_) => "EndHold",
+        BeginJudging(_) => "BeginJudging",
+        Count(_) => "Count",
+        TakeStep(_) => "TakeStep",
+        Hold(_) => "Hold",
+        DriveAgain(_) => "DriveAgain",
+        SendBack(_) => "SendBack",
+        StartCollection(_) => "StartCollection",
+        Collected(_) => "Collected",
     }
 }
 
@@ -164,7 +164,7 @@ fn rollout(world: &World) -> RolloutId {
 }
 
 fn no_step(rollout: RolloutId) -> DeploymentOutcome {
-    DeploymentOutcome::TakeStep { rollout, step: 0, counted: None, judged: None }
+    DeploymentOutcome::TakeStep(outcome::TakeStep { rollout, step: 0, counted: None, judged: None })
 }
 
 /// What was counted, if the judge listens, and what it says then.

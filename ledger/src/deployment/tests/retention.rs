@@ -1,17 +1,20 @@
 //! What is never taken down, and what is when.
 
-use schemas::command::DeploymentOutcome;
+use schemas::outcome::{self, DeploymentOutcome};
 use schemas::policy::RetentionPolicy;
 
-use super::super::retention::{due, in_use};
+use super::super::retention::{due, in_use, leaves};
 use super::named::{Named, given};
-use crate::decide::Rejection;
+use crate::decision::Rejection;
 use crate::kit::*;
 
 const DAY_MS: u64 = 24 * 3_600_000;
 
 fn start(world: &World, text: &str) -> Result<crate::Decision, Rejection> {
-    let outcome = DeploymentOutcome::StartCollection { stack: world.stack(text), reason: "unused".to_owned() };
+    let outcome = DeploymentOutcome::StartCollection(outcome::StartCollection {
+        stack: world.stack(text),
+        reason: "unused".to_owned(),
+    });
     world.decide_outcome(&outcome)
 }
 
@@ -31,7 +34,7 @@ fn a_stack_with_weight_set_applied_or_seen_is_never_taken_down() {
     assert!(start(&world, V2).is_err());
     world.applied();
     let seen = [(world.stack(V1), percent(50)), (world.stack(V2), percent(50))].into();
-    world.report(DeploymentOutcome::DriftSeen { seen, generation: None });
+    world.report(DeploymentOutcome::DriftSeen(outcome::DriftSeen { seen, generation: None }));
     assert_eq!(why(&world, V2), Some("the router was seen to give it traffic"));
     assert!(start(&world, V2).is_err());
     world.applied();
@@ -87,7 +90,10 @@ fn of_more_than_the_policys_number_the_longest_unused_goes_first() {
     let mut narrow = definition();
     narrow.policy.retention.warm_max = 0;
     world.ask(apply(narrow));
-    world.report(DeploymentOutcome::StartCollection { stack: world.stack(V3), reason: "too many".to_owned() });
+    world.report(DeploymentOutcome::StartCollection(outcome::StartCollection {
+        stack: world.stack(V3),
+        reason: "too many".to_owned(),
+    }));
     assert!(!due_now(&world, V2, 1), "one that is being taken down is not kept warm");
 }
 
@@ -124,10 +130,10 @@ fn what_was_asked_for_after_the_end_can_be_ended_too() {
 fn a_stack_is_gone_once_its_nodes_are() {
     let mut world = given(Named::Collecting);
     let stack = world.stack(V2);
-    let collected = DeploymentOutcome::Collected { stack };
+    let collected = DeploymentOutcome::Collected(outcome::Collected { stack });
     assert!(matches!(world.decide_outcome(&collected), Err(Rejection::Outdated(_))));
     let effect = world.stack_state(V2).nodes[&0].effect;
-    world.report(DeploymentOutcome::NodeStopped { effect });
+    world.report(DeploymentOutcome::NodeStopped(outcome::NodeStopped { effect }));
     world.report(collected);
     assert!(!world.deployment().stacks.contains_key(&stack));
 }
@@ -136,6 +142,40 @@ fn a_stack_is_gone_once_its_nodes_are() {
 fn no_node_is_stopped_but_those_of_a_stack_that_is_taken_down() {
     let world = given(Named::Warm);
     let effect = world.stack_state(V2).nodes[&0].effect;
-    let answer = world.decide_outcome(&DeploymentOutcome::NodeStopped { effect });
+    let answer = world.decide_outcome(&DeploymentOutcome::NodeStopped(outcome::NodeStopped { effect }));
     assert!(matches!(answer, Err(Rejection::Outdated(_))), "{answer:?}");
+}
+
+#[test]
+fn a_stack_whose_rollout_was_dropped_goes_also_while_it_starts_and_who_dropped_it_is_told() {
+    let told = format!("{V2} is taken down: its rollout was dropped; `ionledger new api {V2}` makes another");
+    for is_ready in [false, true] {
+        let mut world = given(Named::Serving);
+        world.ask(new_then_roll(V2));
+        if is_ready {
+            world.bring_up(V2);
+        }
+        assert!(start(&world, V2).is_err(), "its rollout waits");
+        let replaced = world.ask(new_then_roll(V3));
+        assert!(replaced.notes.contains(&told), "{:?}", replaced.notes);
+        assert_eq!(leaves(world.deployment(), world.stack(V2)), Some("its rollout was dropped"));
+        assert!(start(&world, V3).is_err(), "the other one's rollout waits");
+        let taken = start(&world, V2).unwrap();
+        assert_eq!(kinds(&taken), ["retention.collection_started"]);
+        let mut others = world.clone();
+        assert!(!others.ask(hold(None)).notes.contains(&told), "it is said once");
+
+        let stack = world.stack(V2);
+        world.commit(taken);
+        assert_eq!(leaves(world.deployment(), stack), None, "it has begun");
+        let ready = DeploymentOutcome::StackReady(outcome::StackReady { stack });
+        assert!(matches!(world.decide_outcome(&ready), Err(Rejection::Outdated(_))), "it does not come back");
+    }
+}
+
+#[test]
+fn an_abort_of_what_waits_says_that_its_stack_is_taken_down() {
+    let mut world = given(Named::Waiting);
+    let told = format!("{V2} is taken down: its rollout was dropped; `ionledger new api {V2}` makes another");
+    assert_eq!(world.ask(abort()).notes, [told]);
 }

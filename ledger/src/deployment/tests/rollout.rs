@@ -1,13 +1,14 @@
 //! Rollouts: what they begin with, what lets them go on, and what ends them.
 
-use schemas::command::{Command, DeploymentOutcome, PlanAsked};
+use schemas::command::{self, Command, PlanAsked};
 use schemas::judgement::{Counted, Judged};
+use schemas::outcome::{self, DeploymentOutcome};
 use schemas::rollout::HoldKind;
 use schemas::{Event, Probed, Weight, rollout};
 
 use super::super::rollout::Phase;
 use super::named::{Named, given};
-use crate::decide::{Decision, Rejection};
+use crate::decision::{Decision, Rejection};
 use crate::kit::*;
 
 fn outdated(answer: &Result<Decision, Rejection>) -> &str {
@@ -57,13 +58,13 @@ fn until_the_router_has_confirmed_the_last_step_the_canary_can_still_come_back()
     let mut ill = at_the_end();
     ill.fall_ill(V2);
     let (rollout, reason) = (ill.deployment().rollout.as_ref().unwrap().id, "it is unhealthy".to_owned());
-    let decision = ill.report(DeploymentOutcome::SendBack {
+    let decision = ill.report(DeploymentOutcome::SendBack(outcome::SendBack {
         rollout,
         reason,
         counted: None,
         judged: None,
         probed: Probed::default(),
-    });
+    }));
     assert_eq!(kinds(&decision), ["traffic.rolled_back", "traffic.weights_set", "rollout.came_back"]);
 
     let mut aborted = at_the_end();
@@ -78,7 +79,8 @@ fn a_rollout_at_its_end_says_what_it_waits_for_and_is_complete_even_if_paused() 
     let promoted = world.ask(promote());
     assert_eq!(promoted.notes, ["its last step is taken; the rollout is complete once the router has confirmed it"]);
     let (kind, reason) = (HoldKind::Router, "the router has not confirmed the weights".to_owned());
-    let held = world.report(DeploymentOutcome::Hold { rollout, kind, reason, counted: None, judged: None });
+    let held =
+        world.report(DeploymentOutcome::Hold(outcome::Hold { rollout, kind, reason, counted: None, judged: None }));
     assert_eq!(kinds(&held)[0], "rollout.held");
     world.ask(pause());
     assert_eq!(kinds(&world.confirm()), ["traffic.weights_applied", "rollout.completed"]);
@@ -127,13 +129,18 @@ fn a_step_needs_the_judges_own_verdict_on_what_was_counted() {
     let mut world = given(Named::AtStep);
     world.pass_ms(600_000);
     let take = |change: &dyn Fn(&mut Counted, &mut Option<Judged>)| {
-        let DeploymentOutcome::TakeStep { rollout, step, counted: Some(mut counted), mut judged } =
+        let DeploymentOutcome::TakeStep(outcome::TakeStep { rollout, step, counted: Some(mut counted), mut judged }) =
             world.next_step((900, 0), (100, 0))
         else {
             unreachable!()
         };
         change(&mut counted, &mut judged);
-        world.decide_outcome(&DeploymentOutcome::TakeStep { rollout, step, counted: Some(counted), judged })
+        world.decide_outcome(&DeploymentOutcome::TakeStep(outcome::TakeStep {
+            rollout,
+            step,
+            counted: Some(counted),
+            judged,
+        }))
     };
     assert!(take(&|_, _| ()).is_ok());
     let none = take(&|_, judged| *judged = None);
@@ -171,16 +178,24 @@ fn an_unhealthy_canary_takes_no_step() {
 fn no_step_is_taken_twice_or_left_out_and_none_while_paused() {
     let mut world = given(Named::AtStep);
     world.pass_ms(2_000_000);
-    let DeploymentOutcome::TakeStep { rollout, step, counted, judged } = world.next_step((900, 0), (100, 0)) else {
+    let DeploymentOutcome::TakeStep(outcome::TakeStep { rollout, step, counted, judged }) =
+        world.next_step((900, 0), (100, 0))
+    else {
         unreachable!()
     };
     for wrong in [step - 1, step + 1] {
         let (counted, judged) = (counted.clone(), judged.clone());
-        let answer = world.decide_outcome(&DeploymentOutcome::TakeStep { rollout, step: wrong, counted, judged });
+        let answer = world.decide_outcome(&DeploymentOutcome::TakeStep(outcome::TakeStep {
+            rollout,
+            step: wrong,
+            counted,
+            judged,
+        }));
         assert!(outdated(&answer).contains("not its next step"), "{answer:?}");
     }
     world.ask(pause());
-    let answer = world.decide_outcome(&DeploymentOutcome::TakeStep { rollout, step, counted, judged });
+    let answer =
+        world.decide_outcome(&DeploymentOutcome::TakeStep(outcome::TakeStep { rollout, step, counted, judged }));
     assert!(outdated(&answer).contains("is not running"), "{answer:?}");
 }
 
@@ -223,8 +238,8 @@ fn a_plan_that_ends_before_the_soak_is_refused() {
         duration_ms: Some(duration_ms),
     };
     let decide = |plan| {
-        let Command::Roll { deployment, from, to, supersede, .. } = roll(V1, V2) else { unreachable!() };
-        world.decide(&Command::Roll { deployment, from, to, plan, supersede, again: false })
+        let Command::Roll(command::Roll { deployment, from, to, supersede, .. }) = roll(V1, V2) else { unreachable!() };
+        world.decide(&Command::Roll(command::Roll { deployment, from, to, plan, supersede, again: false }))
     };
     for (steps, duration_ms, all_after) in [(&[10, 100][..], 599_999, "9m 59s 999ms"), (&[100], 600_000, "0s")] {
         let said = decide(plan(steps, duration_ms)).unwrap_err().to_string();
@@ -256,7 +271,7 @@ fn its_baseline_must_have_a_node_that_passes_its_check() {
     let mut started = given(Named::AtStep);
     started.deploy(V3);
     started.lose_node(V1);
-    assert!(matches!(started.decide(&roll_instead(V1, V3)), Err(Rejection::Invalid(_))));
+    assert!(matches!(started.decide(&roll_instead(V1, V3)), Err(Rejection::BaselineFails { .. })));
     assert!(given(Named::Mended).decide(&roll(V1, V2)).is_ok(), "a node is back");
 }
 
@@ -284,7 +299,7 @@ fn a_plan_may_come_from_the_command_and_must_rise_to_all_traffic() {
     let with = |steps: &[u16], duration_ms| {
         let plan = PlanAsked { steps: Some(steps.iter().copied().map(percent).collect()), duration_ms };
         let (from, to) = (stack_name(V1), stack_name(V2));
-        world.decide(&Command::Roll { deployment: id(), from, to, plan, supersede: false, again: false })
+        world.decide(&Command::Roll(command::Roll { deployment: id(), from, to, plan, supersede: false, again: false }))
     };
     for steps in [&[][..], &[0, 100], &[50, 10, 100], &[50, 50, 100], &[10, 50]] {
         assert!(matches!(with(steps, None), Err(Rejection::Invalid(_))), "{steps:?}");
@@ -356,7 +371,7 @@ fn holding_for_the_same_reason_is_recorded_once_and_the_next_step_ends_it() {
     let rollout = world.deployment().rollout.as_ref().unwrap().id;
     let (counted, judged) = world.look((900, 0), (9, 0));
     let (kind, reason) = (HoldKind::FewRequests, "too few requests, said otherwise".to_owned());
-    let again = DeploymentOutcome::Hold { rollout, kind, reason, counted, judged };
+    let again = DeploymentOutcome::Hold(outcome::Hold { rollout, kind, reason, counted, judged });
     assert_eq!(world.report(again).events, []);
     world.report(world.next_step((900, 0), (100, 0)));
     assert_eq!(world.deployment().rollout.as_ref().unwrap().held, None);
@@ -368,7 +383,7 @@ fn the_first_version_of_a_deployment_gets_all_traffic_when_its_rollout_was_asked
     world.ask(new_then_roll(V1));
     world.bring_up(V1);
     let stack = world.stack(V1);
-    let decision = world.report(DeploymentOutcome::StartRequestedRollout { stack });
+    let decision = world.report(DeploymentOutcome::StartRequestedRollout(outcome::StartRequestedRollout { stack }));
     assert_eq!(kinds(&decision), ["traffic.weights_set"]);
     assert_eq!(world.weights(), [(V1.to_owned(), 100)].into());
 }
@@ -377,7 +392,7 @@ fn the_first_version_of_a_deployment_gets_all_traffic_when_its_rollout_was_asked
 fn a_rollout_asked_for_with_its_stack_starts_once_that_is_ready_and_nothing_is_in_the_way() {
     let mut world = given(Named::AtStep);
     world.ask(new_then_roll(V3));
-    let start = DeploymentOutcome::StartRequestedRollout { stack: world.stack(V3) };
+    let start = DeploymentOutcome::StartRequestedRollout(outcome::StartRequestedRollout { stack: world.stack(V3) });
     assert!(outdated(&world.decide_outcome(&start)).contains("the rollout 1.0.0 -> 1.1.0 is under way"));
     world.bring_up(V3);
     assert!(outdated(&world.decide_outcome(&start)).contains("the rollout 1.0.0 -> 1.1.0 is under way"));

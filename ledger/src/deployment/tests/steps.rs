@@ -2,8 +2,9 @@
 
 mod bakes;
 
-use schemas::command::{Command, DeploymentOutcome, PlanAsked};
+use schemas::command::{Command, PlanAsked};
 use schemas::judgement::{Begun, Verdict};
+use schemas::outcome::{self, DeploymentOutcome};
 use schemas::policy::{Deadline, Prometheus};
 use schemas::rollout::HoldKind;
 use schemas::service::Definition;
@@ -12,7 +13,7 @@ use schemas::{Event, Timestamp, Weight, rollout};
 use super::super::rollout::Phase;
 use super::super::step::{Expected, Gate, expected, gate};
 use super::named::{Named, given};
-use crate::decide::Rejection;
+use crate::decision::Rejection;
 use crate::kit::*;
 
 /// A rollout of 5, 10, 50 and 100 % in 900 s at its first step.
@@ -33,7 +34,7 @@ fn at_step(change: impl FnOnce(&mut Definition)) -> World {
 /// Records requests of both versions without a failure.
 fn good(world: &mut World, requests: u64) {
     let (Some(counted), _) = world.look((9 * requests, 0), (requests, 0)) else { panic!("nobody listens") };
-    world.report(DeploymentOutcome::Count { counted, judged: None });
+    world.report(DeploymentOutcome::Count(outcome::Count { counted, judged: None }));
 }
 
 fn gate_of(world: &World) -> Gate {
@@ -71,8 +72,8 @@ fn go_on(world: &mut World) {
 fn expected_of(world: &World) -> Expected {
     let deployment = world.deployment();
     let rollout = deployment.rollout.as_ref().unwrap();
-    let hearing = world.state.judgements.get(&id()).and_then(|judgements| judgements.of(rollout.id));
-    expected(&deployment.traffic, rollout, hearing, world.time).expect("a step is left")
+    let analysis = world.state.judgements.get(&id()).and_then(|judgements| judgements.of(rollout.id));
+    expected(&deployment.traffic, rollout, analysis, world.time).expect("a step is left")
 }
 
 fn seconds_since(from: Timestamp, to: Timestamp) -> i64 {
@@ -95,8 +96,8 @@ fn seconds_to_the_next(world: &mut World) -> i64 {
 
 /// So strict that no number of requests in these tests accepts anything.
 fn strict(definition: &mut Definition) {
-    definition.policy.judgement.errors_tolerance_ppm = 1;
-    definition.policy.judgement.errors_ratio_percent = 100;
+    let errors = &mut definition.policy.judgement.metrics["errors"];
+    (errors.tolerance_ppm, errors.ratio_percent) = (1, 100);
 }
 
 #[test]
@@ -209,8 +210,11 @@ fn a_baseline_in_an_incident_freezes_the_ramp_and_convicts_nobody() {
     world.pass_ms(700_000);
     let (Some(counted), judged) = world.look((900, 450), (100, 50)) else { panic!("nobody listens") };
     assert_eq!(judged.unwrap().verdict, Verdict::NotWorse);
-    world.report(DeploymentOutcome::Count { counted, judged: None });
-    assert_eq!(held(&world), "the baseline itself is in an incident; nothing is learnt of the canary meanwhile");
+    world.report(DeploymentOutcome::Count(outcome::Count { counted, judged: None }));
+    assert_eq!(
+        held(&world),
+        "the baseline itself has an incident; nothing can be learned about the canary until it is over"
+    );
 }
 
 #[test]
@@ -218,7 +222,7 @@ fn a_router_that_sends_the_canary_too_much_is_called_broken_and_not_the_version_
     let mut world = at_step(|_| ());
     for _ in 0..5 {
         let (Some(counted), _) = world.look_under(percent(5), (500, 0), (500, 0)) else { panic!("nobody listens") };
-        world.report(DeploymentOutcome::Count { counted, judged: None });
+        world.report(DeploymentOutcome::Count(outcome::Count { counted, judged: None }));
     }
     world.pass_ms(700_000);
     assert!(held(&world).starts_with("the router does not share requests out as the weights say"));
@@ -228,7 +232,7 @@ fn a_router_that_sends_the_canary_too_much_is_called_broken_and_not_the_version_
 fn what_was_counted_is_recorded_in_order_and_once() {
     let mut world = at_step(|_| ());
     let (Some(counted), judged) = world.look((90, 0), (10, 0)) else { panic!("nobody listens") };
-    let count = |judged| DeploymentOutcome::Count { counted: counted.clone(), judged };
+    let count = |judged| DeploymentOutcome::Count(outcome::Count { counted: counted.clone(), judged });
     assert_eq!(kinds(&world.clone().report(count(judged.clone()))), ["judgement.counted", "judgement.judged"]);
     let mut forged = judged.unwrap();
     forged.canary.errors += 1;
@@ -243,13 +247,13 @@ fn the_judge_is_told_the_rollouts_own_plan_and_policy() {
     let mut world = given(Named::Warm);
     world.ask(roll(V1, V2));
     for change in [
-        (|begun| begun.policy.errors_tolerance_ppm += 1) as fn(&mut schemas::judgement::Begun),
+        (|begun| begun.policy.metrics["errors"].tolerance_ppm += 1) as fn(&mut schemas::judgement::Begun),
         |begun| begun.plan.duration_ms += 1,
         |begun| begun.rule = "betting/99".to_owned(),
     ] {
         let mut begun = world.begun();
         change(&mut begun);
-        let answer = world.decide_outcome(&DeploymentOutcome::BeginJudging { begun });
+        let answer = world.decide_outcome(&DeploymentOutcome::BeginJudging(outcome::BeginJudging { begun }));
         assert!(matches!(answer, Err(Rejection::Outdated(_))), "{answer:?}");
     }
     assert_eq!(kinds(&world.begin()), ["judgement.begun"]);
@@ -262,14 +266,17 @@ fn a_canary_that_fails_far_above_the_tolerance_gets_no_more_though_the_judge_sti
     world.ask(roll(V1, V2));
     // Nothing is known of the baseline, so nothing is bet before it had its first requests.
     let begun = Begun { history: vec![None], ..world.begun() };
-    world.report(DeploymentOutcome::BeginJudging { begun });
+    world.report(DeploymentOutcome::BeginJudging(outcome::BeginJudging { begun }));
     world.report(world.next_step((0, 0), (0, 0)));
     world.applied();
     let (Some(counted), judged) = world.look((30, 0), (60, 40)) else { panic!("nobody listens") };
     assert_eq!(judged.unwrap().verdict, Verdict::Inconclusive);
-    world.report(DeploymentOutcome::Count { counted, judged: None });
+    world.report(DeploymentOutcome::Count(outcome::Count { counted, judged: None }));
     world.pass_ms(10_000_000);
-    assert_eq!(held(&world), "the canary fails far above the tolerance; whether that is a burst is not told yet");
+    assert_eq!(
+        held(&world),
+        "the canary's failures are far above the tolerance; it is not known yet whether that is a burst"
+    );
 }
 
 /// A canary that breaks under load must be seen at each step: overdue steps are not made up for.
@@ -305,18 +312,21 @@ fn a_deadline_moves_with_pauses_and_while_nobody_drives_it_and_never_with_late_s
     assert_eq!(seconds_since(planned, ends_at(&world)), 100);
     let rollout = world.deployment().rollout.as_ref().unwrap().id;
     world.pass_ms(4_000);
-    let answer = world.decide_outcome(&DeploymentOutcome::DriveAgain { rollout });
+    let answer = world.decide_outcome(&DeploymentOutcome::DriveAgain(outcome::DriveAgain { rollout }));
     assert!(matches!(&answer, Err(Rejection::Outdated(why)) if why.contains("a moment ago")), "{answer:?}");
     world.pass_ms(46_000);
-    assert_eq!(kinds(&world.report(DeploymentOutcome::DriveAgain { rollout })), ["rollout.driven_again"]);
+    assert_eq!(
+        kinds(&world.report(DeploymentOutcome::DriveAgain(outcome::DriveAgain { rollout }))),
+        ["rollout.driven_again"]
+    );
     assert_eq!(seconds_since(planned, ends_at(&world)), 150);
-    let again = world.decide_outcome(&DeploymentOutcome::DriveAgain { rollout });
+    let again = world.decide_outcome(&DeploymentOutcome::DriveAgain(outcome::DriveAgain { rollout }));
     assert!(matches!(again, Err(Rejection::Outdated(_))), "once is enough: {again:?}");
     good(&mut world, 1);
     world.pass_ms(10_000);
     let (Some(counted), _) = world.look((90, 0), (10, 0)) else { panic!("nobody listens") };
-    world.report(DeploymentOutcome::Count { counted, judged: None });
-    let again = world.decide_outcome(&DeploymentOutcome::DriveAgain { rollout });
+    world.report(DeploymentOutcome::Count(outcome::Count { counted, judged: None }));
+    let again = world.decide_outcome(&DeploymentOutcome::DriveAgain(outcome::DriveAgain { rollout }));
     assert!(matches!(again, Err(Rejection::Outdated(_))), "what is counted is a sign: {again:?}");
 }
 
@@ -408,8 +418,14 @@ fn reasons_that_take_turns_are_recorded_once_each_and_again_only_after_a_while()
     let hold = |world: &mut World, kind, reason: &str| {
         world.pass_ms(1_000);
         let (counted, judged) = (None, None);
-        kinds(&world.report(DeploymentOutcome::Hold { rollout, kind, reason: reason.to_owned(), counted, judged }))
-            .len()
+        kinds(&world.report(DeploymentOutcome::Hold(outcome::Hold {
+            rollout,
+            kind,
+            reason: reason.to_owned(),
+            counted,
+            judged,
+        })))
+        .len()
     };
     assert_eq!(hold(&mut world, HoldKind::Source, "the query `a` fails"), 1);
     assert_eq!(hold(&mut world, HoldKind::Source, "the query `b` fails"), 0, "another query of the same source");
@@ -429,7 +445,30 @@ fn a_rollout_that_is_held_before_its_first_step_is_at_no_step() {
     world.ask(roll(V1, V2));
     let rollout = world.deployment().rollout.as_ref().unwrap().id;
     let (kind, reason) = (HoldKind::Source, "no answer".to_owned());
-    let held = world.report(DeploymentOutcome::Hold { rollout, kind, reason, counted: None, judged: None });
+    let held =
+        world.report(DeploymentOutcome::Hold(outcome::Hold { rollout, kind, reason, counted: None, judged: None }));
     let [Event::Rollout(rollout::Event::Held(held))] = events_of(&held, "rollout.held")[..] else { panic!("{held:?}") };
     assert_eq!(held.step, None);
+}
+
+#[test]
+fn while_a_rollout_stands_still_what_remains_is_known_and_not_when_it_ends() {
+    let mut world = at_step(|_| {});
+    good(&mut world, 60);
+    let known = expected_of(&world);
+    assert_eq!(known.remaining_ms, None, "it goes on by the clock");
+    let left_ms = u64::try_from(known.end_at().duration_since(world.time).as_millis()).unwrap();
+    world.ask(pause());
+    let paused = expected_of(&world).remaining_ms.unwrap();
+    assert!(paused.abs_diff(left_ms) <= 1_000, "{paused} of {left_ms}");
+    world.pass_ms(3_600_000);
+    assert_eq!(expected_of(&world).remaining_ms, Some(paused), "it does not move with the clock");
+    world.ask(resume());
+    world.pass_ms(3_600_000);
+    let rollout = world.deployment().rollout.as_ref().unwrap().id;
+    let (kind, reason) = (HoldKind::Source, "the source does not answer".to_owned());
+    world.report(DeploymentOutcome::Hold(outcome::Hold { rollout, kind, reason, counted: None, judged: None }));
+    let held = expected_of(&world).remaining_ms.unwrap();
+    world.pass_ms(3_600_000);
+    assert_eq!(expected_of(&world).remaining_ms, Some(held));
 }

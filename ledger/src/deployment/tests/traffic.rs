@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use schemas::command::DeploymentOutcome;
+use schemas::outcome::{self, DeploymentOutcome};
 use schemas::{StreamVersion, Weight};
 
 use super::named::{Named, given};
-use crate::decide::Rejection;
+use crate::decision::Rejection;
 use crate::kit::*;
 
 fn refused(world: &World, shares: &[(&str, u16)]) -> String {
@@ -95,8 +95,9 @@ fn only_the_weights_that_are_set_are_confirmed() {
     let old = world.deployment().traffic.set.clone().unwrap();
     world.ask(traffic(&[(V1, 90), (V2, 10)], false));
     let set = world.deployment().traffic.set.clone().unwrap();
-    let confirm =
-        |generation: StreamVersion, weights| DeploymentOutcome::WeightsApplied { generation, weights, listening: None };
+    let confirm = |generation: StreamVersion, weights| {
+        DeploymentOutcome::WeightsApplied(outcome::WeightsApplied { generation, weights, listening: None })
+    };
     for late in [confirm(set.version, old.weights), confirm(old.version, set.weights.clone())] {
         assert!(matches!(world.decide_outcome(&late), Err(Rejection::Outdated(_))), "{late:?}");
     }
@@ -107,10 +108,10 @@ fn only_the_weights_that_are_set_are_confirmed() {
 }
 
 fn drift(world: &World, seen: &[(&str, Weight)]) -> DeploymentOutcome {
-    DeploymentOutcome::DriftSeen {
+    DeploymentOutcome::DriftSeen(outcome::DriftSeen {
         seen: seen.iter().map(|(version, weight)| (world.stack(version), *weight)).collect(),
         generation: None,
-    }
+    })
 }
 
 #[test]
@@ -123,7 +124,8 @@ fn what_the_router_serves_before_it_has_followed_is_no_drift() {
     assert!(matches!(answer, Err(Rejection::Outdated(_))), "{answer:?}");
     let mut first = given(Named::Ready);
     first.ask(traffic(&[(V1, 100)], false));
-    let answer = first.decide_outcome(&DeploymentOutcome::DriftSeen { seen: BTreeMap::new(), generation: None });
+    let answer = first
+        .decide_outcome(&DeploymentOutcome::DriftSeen(outcome::DriftSeen { seen: BTreeMap::new(), generation: None }));
     assert!(matches!(answer, Err(Rejection::Outdated(_))), "{answer:?}");
 }
 
@@ -165,4 +167,33 @@ fn retiring_ends_the_rollout_and_all_traffic() {
     assert_eq!(kinds(&decision), ["rollout.aborted", "traffic.retired"]);
     assert!(world.deployment().traffic.set.is_none());
     assert!(world.deployment().traffic.retired_at.is_some());
+}
+
+#[test]
+fn a_rollouts_stacks_are_called_by_their_names_also_once_they_are_gone() {
+    let mut world = given(Named::AtStep);
+    let (baseline, canary) = (world.stack(V1), world.stack(V2));
+    world.ask(retire());
+    world.collect(V2);
+    let deployment = world.deployment();
+    assert_eq!(deployment.name_of(canary), None, "no decision rests on what is gone");
+    let names = [baseline, canary].map(|stack| deployment.remembered_name(stack).map(|name| name.to_string()));
+    assert_eq!(names, [Some(V1.to_owned()), Some(V2.to_owned())]);
+}
+
+#[test]
+fn a_stack_is_used_since_it_first_had_weight() {
+    let mut world = given(Named::Serving);
+    world.deploy(V2);
+    let used_since = |world: &World| world.stack_state(V2).used_since;
+    assert_eq!(used_since(&world), None);
+    world.pass_ms(60_000);
+    world.serve(&[(V1, 90), (V2, 10)]);
+    let first = used_since(&world);
+    assert_eq!(first, Some(world.deployment().traffic.set.as_ref().unwrap().at));
+    world.pass_ms(60_000);
+    world.serve(&[(V1, 50), (V2, 50)]);
+    assert_eq!(used_since(&world), first, "more of it is no beginning");
+    world.serve(&[(V1, 100)]);
+    assert_eq!(used_since(&world), first, "what it did before is in what is counted of it");
 }

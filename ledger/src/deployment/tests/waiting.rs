@@ -1,11 +1,11 @@
 //! A rollout that was asked for with its stack: at most one waits, and none goes back to an older release by itself.
 
-use schemas::command::DeploymentOutcome;
+use schemas::outcome::{self, DeploymentOutcome};
 use schemas::rollout;
 use schemas::{ActorKind, Event, StackId, Version};
 
 use super::named::{Named, given};
-use crate::decide::Rejection;
+use crate::decision::Rejection;
 use crate::deployment::waiting::{ObstacleKind, obstacles, pointless};
 use crate::kit::*;
 
@@ -29,7 +29,7 @@ fn dropped(world: &World) -> Vec<(String, String)> {
 }
 
 fn start(stack: StackId) -> DeploymentOutcome {
-    DeploymentOutcome::StartRequestedRollout { stack }
+    DeploymentOutcome::StartRequestedRollout(outcome::StartRequestedRollout { stack })
 }
 
 fn why_not(world: &World, stack: StackId) -> String {
@@ -144,7 +144,7 @@ fn a_stack_that_fails_and_a_deployment_that_is_retired_drop_what_waits() {
     let mut world = given(Named::Serving);
     world.ask(new_then_roll(V2));
     let stack = world.stack(V2);
-    let failed = DeploymentOutcome::StackFailed { stack, reason: "it took too long".to_owned() };
+    let failed = DeploymentOutcome::StackFailed(outcome::StackFailed { stack, reason: "it took too long".to_owned() });
     assert_eq!(kinds(&world.report(failed)), ["stack.failed", "rollout.request_dropped"]);
     assert_eq!(dropped(&world), [(V2.to_owned(), "its stack failed: it took too long".to_owned())]);
     let mut world = given(Named::Waiting);
@@ -168,7 +168,7 @@ mod from_an_older_program {
     use schemas::stack;
 
     use super::*;
-    use crate::decide::Decision;
+    use crate::decision::Decision;
 
     fn asked(world: &mut World, text: &str) {
         let mut decision = world.decide(&new_then_roll(text)).unwrap();
@@ -206,7 +206,7 @@ mod from_an_older_program {
         let (stack, service) = (world.stack(V2), world.state.service(&service()).unwrap());
         assert!(pointless(world.deployment(), service).is_some());
         assert!(why_not(&world, stack).contains("1.2.0, which was recorded later, serves"));
-        let decision = world.report(DeploymentOutcome::DropRequest { stack });
+        let decision = world.report(DeploymentOutcome::DropRequest(outcome::DropRequest { stack }));
         assert_eq!(kinds(&decision), ["rollout.request_dropped"]);
         assert_eq!(waiting(&world), None);
     }
@@ -261,7 +261,8 @@ fn the_stack_of_a_dropped_request_goes_first_and_takes_no_other_ones_place() {
     world.bring_up(V3);
     world.ask(new_then_roll(LATEST));
     let (second, third) = (world.stack(V2), world.stack(V3));
-    let collect = |stack| DeploymentOutcome::StartCollection { stack, reason: "unused".to_owned() };
+    let collect =
+        |stack| DeploymentOutcome::StartCollection(outcome::StartCollection { stack, reason: "unused".to_owned() });
     assert!(matches!(world.decide_outcome(&collect(second)), Err(Rejection::Outdated(_))), "it is kept warm");
     assert_eq!(kinds(&world.report(collect(third))), ["retention.collection_started"]);
 }
@@ -272,7 +273,7 @@ fn a_stack_that_waits_is_not_taken_down_however_long() {
     world.lose_node(V1);
     world.pass_ms(30 * 24 * 3_600_000);
     let stack = world.stack(V2);
-    let collect = DeploymentOutcome::StartCollection { stack, reason: "unused".to_owned() };
+    let collect = DeploymentOutcome::StartCollection(outcome::StartCollection { stack, reason: "unused".to_owned() });
     let answer = world.decide_outcome(&collect);
     assert!(matches!(&answer, Err(Rejection::Outdated(why)) if why.contains("its rollout waits")), "{answer:?}");
 }
@@ -285,4 +286,64 @@ fn a_pipeline_does_not_go_back_even_if_it_says_so_and_a_person_may() {
     let refused = world.decide_by(ActorKind::Pipeline, &back).unwrap_err();
     assert!(matches!(refused, Rejection::Older { .. }), "{refused}");
     assert_eq!(kinds(&world.decide(&back).unwrap()), ["rollout.started"]);
+}
+
+#[test]
+fn an_abort_drops_what_waits_where_no_rollout_is_under_way() {
+    let mut world = given(Named::Completed);
+    world.ask(new_then_roll(V3));
+    let reason = "the config is wrong";
+    let decision = world.ask_because(reason, &abort());
+    assert_eq!(kinds(&decision), ["rollout.request_dropped"], "and it sets no hold");
+    assert_eq!(dropped(&world), [(V3.to_owned(), format!("it was aborted before it began: {reason}"))]);
+    assert_eq!(waiting(&world), None);
+    assert!(world.deployment().holds.is_empty());
+    world.bring_up(V3);
+    assert!(why_not(&world, world.stack(V3)).contains("no rollout of it is asked for"));
+    let again = world.ask(abort());
+    let told = (again.events, again.notes.join(""));
+    assert_eq!(told, (vec![], "the rollout of 1.2.0, which waited, was dropped already".to_owned()), "twice is once");
+}
+
+#[test]
+fn a_second_abort_sets_no_hold_for_what_the_judge_rolled_back_before() {
+    let mut world = given(Named::CameBack);
+    world.ask(new_then_roll(V3));
+    assert_eq!(kinds(&world.ask(abort())), ["rollout.request_dropped"]);
+    assert_eq!(kinds(&world.ask(abort())), Vec::<&str>::new());
+    assert!(world.deployment().holds.is_empty());
+}
+
+#[test]
+fn an_abort_of_a_rollout_says_what_becomes_of_the_one_that_waits_and_a_second_one_drops_it() {
+    let mut world = rolling();
+    world.ask(new_then_roll(V3));
+    let decision = world.ask(abort());
+    assert_eq!(kinds(&decision), ["rollout.aborted", "traffic.weights_set", "hold.set"]);
+    let note = "the rollout of 1.2.0, which waits, is prepared and not rolled out until `ionledger hold api --lift`; \
+                `ionledger abort api` once more drops it";
+    assert_eq!(decision.notes.last().map(String::as_str), Some(note));
+    assert_eq!(waiting(&world), Some(version(V3)));
+    assert_eq!(kinds(&world.ask(abort())), ["rollout.request_dropped"]);
+    assert_eq!(kinds(&world.ask(abort())), Vec::<&str>::new(), "and a third one changes nothing");
+}
+
+#[test]
+fn once_its_canary_was_rolled_back_a_promotion_is_refused_and_names_what_helps() {
+    let mut world = given(Named::Completed);
+    assert_eq!(world.decide(&promote()).unwrap().events, vec![], "it has all traffic");
+    world.ask(rollback());
+    let refused = world.decide(&promote()).unwrap_err();
+    assert!(matches!(refused, Rejection::NoRollout { .. }), "{refused}");
+    let hint = refused.hint().unwrap();
+    assert!(hint.contains("all traffic went back to 1.0.0 by a rollback at "), "{hint}");
+    assert!(hint.contains("`ionledger roll api 1.0.0 1.1.0 --again --reason WHY` tries 1.1.0 once more"), "{hint}");
+}
+
+#[test]
+fn once_its_canary_got_traffic_again_an_abort_of_an_aborted_rollout_is_refused() {
+    let mut world = given(Named::Aborted);
+    assert_eq!(world.decide(&abort()).unwrap().events, vec![]);
+    world.ask(traffic(&[(V1, 50), (V2, 50)], false));
+    assert!(matches!(world.decide(&abort()), Err(Rejection::NoRollout { .. })));
 }

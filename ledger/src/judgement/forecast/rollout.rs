@@ -1,20 +1,17 @@
 //! What a planned rollout will be able to tell, metric by metric, from its baseline's traffic.
 
-use schemas::policy::{Deadline, Policy};
+use schemas::policy::{Deadline, Policy, metric};
 use schemas::{Weight, rollout};
 use serde::{Deserialize, Serialize};
 
 use super::{requests_to_accept, smallest_detectable};
 use crate::judgement::latency::{Buckets, Latencies};
 use crate::judgement::maths::{exp, ln};
-use crate::judgement::plan::{History, Kind, Metric, Plan};
+use crate::judgement::plan::{BaselineHistory, Kind, Metric, Plan};
 use crate::judgement::policy;
 
-/// How often requests of a service fail of which nothing is known.
-const ERRORS_RATE_ASSUMED: f64 = 0.001;
-
-/// How often they are answered with a 4xx status.
-const STATUS_4XX_RATE_ASSUMED: f64 = 0.01;
+/// How often requests are hits of a metric that has no row.
+const RATE_ASSUMED: f64 = 0.001;
 
 /// From how many requests on any rate of a baseline can be told at the least.
 const REQUESTS_TO_TELL_MIN: u64 = 100;
@@ -82,7 +79,7 @@ pub struct MetricForecast {
     pub tolerated_slowdown: Option<f64>,
     /// The smallest rate of hits that is likely to be seen; none if not even every request is.
     pub smallest_rate: Option<f64>,
-    /// The smallest slowdown that is likely to be seen, as a part of the baseline's latency: 0.5 is half as long again.
+    /// The smallest slowdown that is likely to be seen, as a part of the baseline's latency: 0.5 is a latency of 1.5 times the baseline's.
     pub smallest_slowdown: Option<f64>,
     /// How many requests a canary like its baseline needs until the metric is accepted; none if it never is.
     pub requests_to_accept: Option<f64>,
@@ -115,7 +112,7 @@ impl Stage {
 }
 
 /// Returns after how many seconds a canary like its baseline is expected to have all traffic, by the steps of `plan` and
-/// what `forecast` says of them; none if it waits for requests that do not come, or for ever to be accepted.
+/// what `forecast` says of them; none if it would wait for requests that do not come, or would never be accepted.
 ///
 /// It gets no more than the ramp's share before it is accepted, or the plan ends and the policy says go on; each step keeps
 /// the plan's distance from the one before it, however late that was, unless the policy's `early` shortens it.
@@ -224,7 +221,7 @@ impl Course<'_> {
 fn of_metric(plan: &Plan, metric: &Metric, course: &Course<'_>, known: &Known) -> MetricForecast {
     let requests_to_tell = requests_to_tell(metric);
     let tail = Tail::of(metric, known, requests_to_tell);
-    let told = |history: &History| history.requests >= requests_to_tell || history.hits >= HITS_TO_TELL;
+    let told = |history: &BaselineHistory| history.requests >= requests_to_tell || history.hits >= HITS_TO_TELL;
     let history = metric.history.filter(told);
     let baseline_rate = match (&tail, history) {
         (Some(tail), _) => tail.beyond(0),
@@ -269,8 +266,10 @@ fn of_metric(plan: &Plan, metric: &Metric, course: &Course<'_>, known: &Known) -
 fn rate_assumed(metric: &Metric) -> f64 {
     match metric.kind {
         Kind::Latency { quantile, .. } => 1.0 - quantile,
-        Kind::Status if metric.name == crate::judgement::policy::STATUS_4XX => STATUS_4XX_RATE_ASSUMED,
-        Kind::Status => ERRORS_RATE_ASSUMED,
+        Kind::Status => match metric::named(&metric.name).map(|row| row.kind) {
+            Some(metric::Kind::Share { assumed_ppm, .. }) => f64::from(assumed_ppm) / 1e6,
+            Some(metric::Kind::Quantile { .. }) | None => RATE_ASSUMED,
+        },
     }
 }
 
@@ -424,7 +423,7 @@ mod tests {
     #[test]
     fn what_was_measured_of_the_baseline_counts_and_what_was_not_is_said_so() {
         let mut plan = Plan::new(3_600.0);
-        plan.metrics[0].history = Some(History { requests: 9_999, hits: 499, beyond: 0 });
+        plan.metrics[0].history = Some(BaselineHistory { requests: 9_999, hits: 499, beyond: 0 });
         let latencies = Some(Buckets::from([(100, 9_800), (300, 200)]));
         let stages = [Stage { share: 0.5, seconds: 3_600.0 }];
         let found = forecast(&plan, &stages, 100.0, &Known { latencies, is_measured: true });
@@ -438,13 +437,13 @@ mod tests {
     fn a_few_requests_tell_no_rate_and_what_was_seen_is_told_instead() {
         let of = |requests: u64, hits: u64| {
             let mut plan = Plan::new(3_600.0);
-            plan.metrics[0].history = Some(History { requests, hits, beyond: 0 });
+            plan.metrics[0].history = Some(BaselineHistory { requests, hits, beyond: 0 });
             let known = Known { latencies: Some(Buckets::from([(100, requests)])), is_measured: true };
             forecast(&plan, &[Stage { share: 0.5, seconds: 3_600.0 }], 100.0, &known)
         };
         let few = of(1, 0);
         let [first, slow] = [errors(&few), few.metrics.iter().find(|metric| metric.name == "p99").unwrap()];
-        assert_eq!((first.measured, first.baseline_rate, first.requests_to_tell), (false, ERRORS_RATE_ASSUMED, 1_000));
+        assert_eq!((first.measured, first.baseline_rate, first.requests_to_tell), (false, RATE_ASSUMED, 1_000));
         assert_eq!(first.seen, Some(BaselineSeen { requests: 1, hits: Some(0) }));
         assert_eq!((slow.measured, slow.requests_to_tell), (false, 100));
         assert_eq!(slow.seen, Some(BaselineSeen { requests: 1, hits: None }));

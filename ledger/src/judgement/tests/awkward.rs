@@ -5,7 +5,7 @@ use schemas::judgement::{NodeTally, Tally, Verdict};
 use super::kit::{Dice, judge, node, plan, second, tally};
 use crate::judgement::forecast::requests_still_needed;
 use crate::judgement::judge::Judge;
-use crate::judgement::latency::{Buckets, InFlight, Latencies, Seen, Side};
+use crate::judgement::latency::{Buckets, InFlight, Latencies, NodeLatencies, Side};
 use crate::judgement::observed::Observed;
 use crate::judgement::plan::{Metric, Plan};
 
@@ -127,7 +127,7 @@ fn a_canary_that_hangs_is_convicted_once_its_requests_are_older_than_the_edge() 
         let edge = latencies.edge(0.99);
         // Ten requests each tenth of a second and none of them ends; the oldest came at the first.
         let ages = (0..*tenth).map(|i| (bucket(f64::from(i) * 100.0 + 50.0), 10)).collect();
-        let seen = Seen { ended: Buckets::new(), failed: 0, in_flight: ages };
+        let seen = NodeLatencies { ended: Buckets::new(), failed: 0, in_flight: ages };
         let metrics: Vec<Metric> = judge.plan().metrics.clone();
         let mut count = |m: usize| in_flight[m].count(&metrics[m], Side::Canary, edge, bucket(30_000.0), &seen);
         let canary = vec![count(0), count(1)];

@@ -6,7 +6,7 @@ use schemas::judgement::{NodeTally, Tally};
 
 use crate::judgement::judge::Judge;
 use crate::judgement::observed::Observed;
-use crate::judgement::plan::{History, Metric, Plan};
+use crate::judgement::plan::{BaselineHistory, Metric, Plan};
 
 /// A plan of these metrics with a long history of a good baseline.
 pub(super) fn plan(names: &[&str]) -> Plan {
@@ -18,7 +18,7 @@ pub(super) fn plan(names: &[&str]) -> Plan {
             _ => (600, 600),
         };
         metric.weight = 1.0 / names.len() as f64;
-        metric.history = Some(History { requests: 600_000, hits, beyond });
+        metric.history = Some(BaselineHistory { requests: 600_000, hits, beyond });
     }
     Plan { metrics, ..Plan::new(86_400.0) }
 }

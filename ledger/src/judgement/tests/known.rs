@@ -2,10 +2,10 @@
 
 use schemas::judgement::{Tally, Verdict};
 
-use super::canary::{self, Canary};
 use crate::judgement::judge::Judge;
 use crate::judgement::observed::Observed;
-use crate::judgement::plan::{History, Kind, Metric, Plan};
+use crate::judgement::plan::{BaselineHistory, Kind, Metric, Plan};
+use support::canary::{self, Canary};
 
 fn judge_of(canary: &Canary, counts: &canary::Counts) -> Judge {
     let mut metric = Metric::named(if canary.is_latency { "p99" } else { "errors" });
@@ -14,7 +14,7 @@ fn judge_of(canary: &Canary, counts: &canary::Counts) -> Judge {
     }
     let (requests, hits) = counts.history;
     metric.weight = 1.0;
-    metric.history = Some(History { requests, hits, beyond: 0 });
+    metric.history = Some(BaselineHistory { requests, hits, beyond: 0 });
     metric.accept_ratio = Some(counts.accept_ratio);
     Judge::new(Plan { metrics: vec![metric], ..Plan::new(86_400.0) }).unwrap()
 }

@@ -60,18 +60,18 @@ pub(super) struct Outgoing {
 impl Outgoing {
     /// Returns the record that carries `bytes`, or their stub if they are no commit.
     pub(super) fn of(bytes: &Bytes) -> Self {
-        if let Some(told) = Told::at_the_beginning_of(bytes) {
+        if let Some(told) = StatedBinding::at_the_beginning_of(bytes) {
             return Self::told(bytes, &told);
         }
         let parsed = Parsed::of(bytes);
         match parsed.envelope {
-            Some(envelope) => Self::told(bytes, &Told::by(&envelope)),
+            Some(envelope) => Self::told(bytes, &StatedBinding::by(&envelope)),
             None if parsed.rule > RULE => Self { key: None, headers: Some(of_rule(parsed.rule)), value: bytes.clone() },
             None => Self { key: None, headers: None, value: rule::canonical(bytes) },
         }
     }
 
-    fn told<T: AsRef<[u8]>>(bytes: &Bytes, told: &Told<T>) -> Self {
+    fn told<T: AsRef<[u8]>>(bytes: &Bytes, told: &StatedBinding<T>) -> Self {
         Self { key: Some(told.subject.as_ref().to_vec()), headers: Some(told.headers()), value: bytes.clone() }
     }
 }
@@ -132,13 +132,13 @@ fn headers_of<'a>(message: &'a BorrowedMessage<'_>) -> Option<[Pair<'a>; COUNT]>
 
 /// What key and headers say of a commit.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Told<T = String> {
+struct StatedBinding<T = String> {
     id: T,
     time: T,
     subject: T,
 }
 
-impl Told {
+impl StatedBinding {
     /// What they must say of this one.
     fn by(envelope: &Envelope<'_>) -> Self {
         let subject = envelope.extends.first().map(|expected| expected.stream.to_string());
@@ -150,7 +150,7 @@ impl Told {
     }
 }
 
-impl<T: AsRef<[u8]>> Told<T> {
+impl<T: AsRef<[u8]>> StatedBinding<T> {
     fn headers(&self) -> OwnedHeaders {
         let pairs: [Pair<'_>; COUNT] = [
             ("ce_specversion", b"1.0"),
@@ -167,7 +167,7 @@ impl<T: AsRef<[u8]>> Told<T> {
     }
 }
 
-impl<'a> Told<&'a [u8]> {
+impl<'a> StatedBinding<&'a [u8]> {
     /// What these say; nothing if they are not those of a commit.
     fn of(key: Option<&[u8]>, headers: &[Pair<'a>; COUNT]) -> Option<Self> {
         match *headers {
@@ -206,7 +206,7 @@ impl<'a> Told<&'a [u8]> {
         (are_plain && rest.starts_with(br#"","#)).then_some(Self { id, time, subject })
     }
 
-    fn is(&self, told: &Told) -> bool {
+    fn is(&self, told: &StatedBinding) -> bool {
         self.id == told.id.as_bytes() && self.time == told.time.as_bytes() && self.subject == told.subject.as_bytes()
     }
 }
@@ -227,9 +227,9 @@ fn taken<'a>(
     kind: impl FnOnce() -> Option<&'a [u8]>,
     room: &mut BytesMut,
 ) -> Bytes {
-    let told = headers.and_then(|headers| Told::of(key, headers));
+    let told = headers.and_then(|headers| StatedBinding::of(key, headers));
     match &told {
-        Some(told) if Told::at_the_beginning_of(value).as_ref() == Some(told) => copied(value, room),
+        Some(told) if StatedBinding::at_the_beginning_of(value).as_ref() == Some(told) => copied(value, room),
         _ => taken_for(value, told.as_ref(), kind()),
     }
 }
@@ -243,11 +243,11 @@ fn copied(value: &[u8], room: &mut BytesMut) -> Bytes {
     room.split().freeze()
 }
 
-fn taken_for(value: &[u8], told: Option<&Told<&[u8]>>, kind: Option<&[u8]>) -> Bytes {
+fn taken_for(value: &[u8], told: Option<&StatedBinding<&[u8]>>, kind: Option<&[u8]>) -> Bytes {
     let bytes = Bytes::copy_from_slice(value);
     let parsed = Parsed::of(&bytes);
     match parsed.envelope {
-        Some(envelope) if told.is_none_or(|told| !told.is(&Told::by(&envelope))) => rule::stub(&bytes),
+        Some(envelope) if told.is_none_or(|told| !told.is(&StatedBinding::by(&envelope))) => rule::stub(&bytes),
         Some(_) => bytes.clone(),
         None if parsed.rule == RULE => rule::canonical(&bytes),
         // Headers and value agree on a later rule: every reader that does not know it stops.

@@ -15,10 +15,10 @@ use rdkafka::producer::ProducerContext;
 use rdkafka::{ClientContext, Offset as At, TopicPartitionList};
 use schemas::Offset;
 
-use super::place::Place;
+use super::place::KafkaAddress;
 use super::security::Security;
-use super::{Options, binding};
-use crate::log::{AHEAD_MAX, Ahead};
+use super::{KafkaOptions, binding};
+use crate::log::{Ahead, RECORD_AHEAD_MAX};
 
 /// How long one question to a broker may take.
 pub(super) const ASK_MAX: Duration = Duration::from_secs(3);
@@ -29,7 +29,7 @@ pub(super) const COPY_MAX: Duration = Duration::from_secs(300);
 /// Makes clients for a place.
 #[derive(Clone, Debug)]
 pub(super) struct Clients {
-    place: Place,
+    place: KafkaAddress,
     security: Security,
     /// What users have chosen besides.
     more: BTreeMap<String, String>,
@@ -48,7 +48,7 @@ const EARLY_MAX: usize = 16;
 impl Early {
     /// Takes in when a commit was made and when its broker took it in.
     pub(super) fn note(&self, ahead: Ahead) {
-        if ahead.time.duration_since(ahead.taken) > AHEAD_MAX {
+        if ahead.time.duration_since(ahead.taken) > RECORD_AHEAD_MAX {
             let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
             known.insert(ahead.offset, ahead);
             if known.len() > EARLY_MAX {
@@ -160,8 +160,8 @@ pub(super) type Consumer = BaseConsumer<Quiet>;
 
 impl Clients {
     /// Makes clients for `place`.
-    pub(super) fn new(place: Place, options: &Options) -> Self {
-        let Options { security, client, copying, .. } = options.clone();
+    pub(super) fn new(place: KafkaAddress, options: &KafkaOptions) -> Self {
+        let KafkaOptions { security, client, copying, .. } = options.clone();
         Self { place, security, more: client, copying, complaint: Complaint::default(), ahead: Early::default() }
     }
 
@@ -181,7 +181,7 @@ impl Clients {
     }
 
     /// Returns the place.
-    pub(super) fn place(&self) -> &Place {
+    pub(super) fn place(&self) -> &KafkaAddress {
         &self.place
     }
 

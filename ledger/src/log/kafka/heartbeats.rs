@@ -16,8 +16,8 @@ use rdkafka::{Offset as At, TopicPartitionList};
 use schemas::Role;
 
 use super::client::{Clients, Closing, Consumer, Quiet};
-use super::{OpenError, Options, Place, blocking, topic};
-use crate::heartbeats::{Beat, Ear, Heartbeats};
+use super::{KafkaAddress, KafkaOpenError, KafkaOptions, blocking, topic};
+use crate::heartbeats::{Beat, FailureDetector, Heartbeats};
 
 /// How long a poll waits for a beat.
 const POLL: Duration = Duration::from_millis(100);
@@ -35,7 +35,7 @@ const KEPT_MS: &str = "3600000";
 pub struct KafkaHeartbeats {
     topic: String,
     producer: Option<ThreadedProducer<Quiet>>,
-    ear: Arc<Mutex<Ear>>,
+    detector: Arc<Mutex<FailureDetector>>,
     closed: Arc<AtomicBool>,
 }
 
@@ -49,38 +49,41 @@ impl std::fmt::Debug for KafkaHeartbeats {
 pub(super) const NAME: &str = "heartbeats";
 
 /// Makes the topic beside the log at `place`, unless it is there.
-pub(super) async fn prepare(place: &Place, options: &Options) -> Result<Clients, OpenError> {
+pub(super) async fn prepare(place: &KafkaAddress, options: &KafkaOptions) -> Result<Clients, KafkaOpenError> {
     let clients = Clients::new(place.beside(NAME), options);
     make(&clients).await?;
     Ok(clients)
 }
 
 impl KafkaHeartbeats {
-    /// Listens beside the log at `place`, for the instance `own`; makes the topic if there is none.
+    /// Listens for the instance `own`, in the topic of heartbeats beside the log at `place`; makes that topic if there is none.
     ///
     /// # Errors
     ///
-    /// [`OpenError`] if the topic cannot be made or read.
-    pub async fn open(place: &Place, options: &Options, own: &str) -> Result<Self, OpenError> {
+    /// [`KafkaOpenError`] if the topic cannot be made or read.
+    pub async fn open(place: &KafkaAddress, options: &KafkaOptions, own: &str) -> Result<Self, KafkaOpenError> {
         let clients = prepare(place, options).await?;
         let own = own.to_owned();
         blocking(move || Self::begin(&clients, &own)).await
     }
 
-    fn begin(clients: &Clients, own: &str) -> Result<Self, OpenError> {
+    fn begin(clients: &Clients, own: &str) -> Result<Self, KafkaOpenError> {
         let topic = clients.topic().to_owned();
-        let producer = producing(clients).create_with_context(clients.quiet()).map_err(OpenError::client)?;
-        let consumer: Consumer = hearing(clients).create_with_context(clients.quiet()).map_err(OpenError::client)?;
+        let producer = producing(clients).create_with_context(clients.quiet()).map_err(KafkaOpenError::client)?;
+        let consumer: Consumer =
+            listening(clients).create_with_context(clients.quiet()).map_err(KafkaOpenError::client)?;
         let mut end = TopicPartitionList::with_capacity(1);
-        end.add_partition_offset(&topic, 0, At::End).and_then(|()| consumer.assign(&end)).map_err(OpenError::client)?;
-        let (ear, closed) = (Arc::new(Mutex::new(Ear::new(own))), Arc::new(AtomicBool::new(false)));
+        end.add_partition_offset(&topic, 0, At::End)
+            .and_then(|()| consumer.assign(&end))
+            .map_err(KafkaOpenError::client)?;
+        let (detector, closed) = (Arc::new(Mutex::new(FailureDetector::new(own))), Arc::new(AtomicBool::new(false)));
         let listener = {
-            let (ear, closed) = (Arc::clone(&ear), Arc::clone(&closed));
-            move || listen(&consumer, &ear, &closed)
+            let (detector, closed) = (Arc::clone(&detector), Arc::clone(&closed));
+            move || listen(&consumer, &detector, &closed)
         };
         let spawned = thread::Builder::new().name("kafka-heartbeats".to_owned()).spawn(listener);
-        spawned.map_err(|error| OpenError::Client(error.to_string()))?;
-        Ok(Self { topic, producer: Some(producer), ear, closed })
+        spawned.map_err(|error| KafkaOpenError::Client(error.to_string()))?;
+        Ok(Self { topic, producer: Some(producer), detector, closed })
     }
 }
 
@@ -95,7 +98,7 @@ impl Heartbeats for KafkaHeartbeats {
     }
 
     fn silence(&self, role: Role, holder: &str) -> Duration {
-        lock(&self.ear).silence(role, holder)
+        lock(&self.detector).silence(role, holder)
     }
 }
 
@@ -106,7 +109,7 @@ impl Drop for KafkaHeartbeats {
     }
 }
 
-fn listen(consumer: &Consumer, ear: &Mutex<Ear>, closed: &AtomicBool) {
+fn listen(consumer: &Consumer, detector: &Mutex<FailureDetector>, closed: &AtomicBool) {
     let began = Instant::now();
     while !closed.load(Ordering::Relaxed) {
         match consumer.poll(POLL) {
@@ -115,7 +118,7 @@ fn listen(consumer: &Consumer, ear: &Mutex<Ear>, closed: &AtomicBool) {
                 // What a stranger writes here is no beat.
                 let beat = message.payload().and_then(|payload| serde_json::from_slice::<Beat>(payload).ok());
                 if let Some(beat) = beat {
-                    lock(ear).hear(beat, began.elapsed());
+                    lock(detector).hear(beat, began.elapsed());
                 }
             }
             Some(Err(error)) => consumer.context().error(error, "heartbeats"),
@@ -123,8 +126,8 @@ fn listen(consumer: &Consumer, ear: &Mutex<Ear>, closed: &AtomicBool) {
     }
 }
 
-fn lock(ear: &Mutex<Ear>) -> std::sync::MutexGuard<'_, Ear> {
-    ear.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock(detector: &Mutex<FailureDetector>) -> std::sync::MutexGuard<'_, FailureDetector> {
+    detector.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn producing(clients: &Clients) -> ClientConfig {
@@ -135,7 +138,7 @@ fn producing(clients: &Clients) -> ClientConfig {
     config
 }
 
-fn hearing(clients: &Clients) -> ClientConfig {
+fn listening(clients: &Clients) -> ClientConfig {
     let mut config = clients.config();
     config
         .set("enable.auto.commit", "false")
@@ -149,13 +152,14 @@ fn hearing(clients: &Clients) -> ClientConfig {
 }
 
 /// Makes the topic, unless it is there.
-async fn make(clients: &Clients) -> Result<(), OpenError> {
-    let admin: AdminClient<Quiet> = clients.config().create_with_context(clients.quiet()).map_err(OpenError::client)?;
+async fn make(clients: &Clients) -> Result<(), KafkaOpenError> {
+    let admin: AdminClient<Quiet> =
+        clients.config().create_with_context(clients.quiet()).map_err(KafkaOpenError::client)?;
     let asking = clients.clone();
     let (brokers, is_there) = blocking(move || {
         let unreachable =
-            |error: KafkaError| OpenError::Unreachable { place: asking.place().clone(), why: error.to_string() };
-        let client = asking.asking().map_err(OpenError::client)?;
+            |error: KafkaError| KafkaOpenError::Unreachable { place: asking.place().clone(), why: error.to_string() };
+        let client = asking.asking().map_err(KafkaOpenError::client)?;
         let metadata = client.fetch_metadata(None, MAKE_MAX).map_err(unreachable)?;
         Ok((metadata.brokers().len(), metadata.topics().iter().any(|topic| topic.name() == asking.topic())))
     })
@@ -170,5 +174,5 @@ async fn make(clients: &Clients) -> Result<(), OpenError> {
         .set("min.insync.replicas", "1");
     let made = topic::create(&admin, &topic, &AdminOptions::new().operation_timeout(Some(MAKE_MAX))).await;
     drop(Closing::begin("admin client", admin));
-    made.map_err(|why| OpenError::NotMade { topic: clients.topic().to_owned(), why })
+    made.map_err(|why| KafkaOpenError::NotMade { topic: clients.topic().to_owned(), why })
 }

@@ -37,7 +37,7 @@ const AGAIN_AFTER: Duration = Duration::from_millis(300);
 type Batch = Result<Vec<Record>, ReadError>;
 
 /// What lies before the tail.
-pub(super) struct History {
+pub(super) struct OlderRecords {
     clients: Clients,
     tail: Arc<Tail>,
     /// The one that was used last comes last.
@@ -59,7 +59,7 @@ struct Job {
     batches: channel::Sender<Batch>,
 }
 
-impl History {
+impl OlderRecords {
     /// Makes a history without cursors.
     pub(super) fn new(clients: &Clients, tail: &Arc<Tail>) -> Self {
         Self { clients: clients.clone(), tail: Arc::clone(tail), idle: Mutex::default() }

@@ -8,20 +8,20 @@ pub const TOPIC: &str = "ionledger.commits";
 
 /// The brokers to ask first, and the topic.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct KafkaAddress {
     servers: String,
     topic: String,
 }
 
 /// Why a text names no place in Kafka.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{text}` names no ledger in Kafka: {why}; write kafka://HOST:PORT[,HOST:PORT...][/TOPIC]")]
-pub struct BadPlace {
+#[error("`{text}` does not name a ledger in Kafka: {why}; write kafka://HOST:PORT[,HOST:PORT...][/TOPIC]")]
+pub struct BadKafkaAddress {
     text: String,
     why: &'static str,
 }
 
-impl Place {
+impl KafkaAddress {
     /// Returns the brokers to ask first, as `host:port[,host:port...]`.
     pub fn servers(&self) -> &str {
         &self.servers
@@ -33,25 +33,25 @@ impl Place {
     }
 }
 
-impl Place {
+impl KafkaAddress {
     /// Returns the place of a topic beside this one, on the same brokers.
     pub(super) fn beside(&self, name: &str) -> Self {
         Self { servers: self.servers.clone(), topic: format!("{}.{name}", self.topic) }
     }
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for KafkaAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "kafka://{}", self.servers)?;
         if self.topic == TOPIC { Ok(()) } else { write!(f, "/{}", self.topic) }
     }
 }
 
-impl FromStr for Place {
-    type Err = BadPlace;
+impl FromStr for KafkaAddress {
+    type Err = BadKafkaAddress;
 
-    fn from_str(text: &str) -> Result<Self, BadPlace> {
-        let bad = |why| BadPlace { text: text.to_owned(), why };
+    fn from_str(text: &str) -> Result<Self, BadKafkaAddress> {
+        let bad = |why| BadKafkaAddress { text: text.to_owned(), why };
         let rest = text.strip_prefix("kafka://").ok_or_else(|| bad("it does not begin with kafka://"))?;
         let (servers, topic) = match rest.split_once('/') {
             None | Some((_, "")) => (rest.trim_end_matches('/'), TOPIC),
@@ -90,19 +90,19 @@ mod tests {
             ("kafka://a:9092,b.c:1,[::1]:2/", "a:9092,b.c:1,[::1]:2", TOPIC),
             ("kafka://127.0.0.1:9092/team-a.commits_2", "127.0.0.1:9092", "team-a.commits_2"),
         ] {
-            let place: Place = text.parse().unwrap();
+            let place: KafkaAddress = text.parse().unwrap();
             assert_eq!((place.servers(), place.topic()), (servers, topic));
-            assert_eq!(place.to_string().parse::<Place>().unwrap(), place);
+            assert_eq!(place.to_string().parse::<KafkaAddress>().unwrap(), place);
         }
     }
 
     #[test]
     fn what_names_no_place_is_refused_with_its_reason() {
         for text in ["", "a:9092", "kafka://", "kafka://a", "kafka://a:0", "kafka://a:b", "kafka://a:1,,b:2"] {
-            assert!(text.parse::<Place>().is_err(), "{text}");
+            assert!(text.parse::<KafkaAddress>().is_err(), "{text}");
         }
         for topic in ["a/b", "..", "ü", "a b", &"x".repeat(250)] {
-            let refused = format!("kafka://a:1/{topic}").parse::<Place>().unwrap_err();
+            let refused = format!("kafka://a:1/{topic}").parse::<KafkaAddress>().unwrap_err();
             assert!(refused.to_string().contains("a topic has"), "{refused}");
         }
     }

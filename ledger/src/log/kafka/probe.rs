@@ -8,7 +8,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::place::Place;
+use super::place::KafkaAddress;
 use super::security::{Sasl, Security};
 
 /// How long brokers may take before anything is probed: those that are well need less.
@@ -39,7 +39,7 @@ enum Found {
 
 /// Waits until it is certain that nothing at `place` is a broker as the settings have it, and returns the first such address
 /// with what is wrong there and what to do. Otherwise it never returns.
-pub(super) async fn stranger(place: &Place, security: &Security) -> (String, String, String) {
+pub(super) async fn stranger(place: &KafkaAddress, security: &Security) -> (String, String, String) {
     tokio::time::sleep(GRACE).await;
     match wrong(place, security, STEP_MAX).await {
         Some(wrong) => wrong,
@@ -48,7 +48,7 @@ pub(super) async fn stranger(place: &Place, security: &Security) -> (String, Str
 }
 
 /// Returns what [`stranger`] does, or nothing if something may be right.
-async fn wrong(place: &Place, security: &Security, step_max: Duration) -> Option<(String, String, String)> {
+async fn wrong(place: &KafkaAddress, security: &Security, step_max: Duration) -> Option<(String, String, String)> {
     let servers: Vec<&str> = place.servers().split(',').collect();
     let found = join_all(servers.iter().map(|server| look(server, security.tls.is_some(), step_max))).await;
     let wrong: Option<Vec<_>> = found.iter().map(|found| verdict(found, security)).collect();
@@ -242,7 +242,7 @@ mod tests {
     }
 
     async fn said(servers: &str, security: Security) -> Option<String> {
-        let place: Place = format!("kafka://{servers}").parse().unwrap();
+        let place: KafkaAddress = format!("kafka://{servers}").parse().unwrap();
         // Everything here answers or hangs up at once, however busy the machine is.
         let found = wrong(&place, &security, Duration::from_secs(60)).await;
         found.map(|(server, what, next)| format!("{server} {what}; {next}"))

@@ -18,7 +18,7 @@ use schemas::Offset;
 
 use super::binding::Outgoing;
 use super::client::{self, Clients, Closing, Complaint};
-use super::tail::{Answer, Tail};
+use super::tail::{AppendReply, Tail};
 use crate::log::AppendError;
 
 /// How long a producer that is dropped waits for what it has sent.
@@ -39,7 +39,7 @@ struct Deliveries {
 type Threaded = ThreadedProducer<Deliveries>;
 
 /// A record to append, and who hears of it.
-type Job = (Outgoing, Answer);
+type Job = (Outgoing, AppendReply);
 
 /// Appends records.
 pub(super) struct Producer {
@@ -67,9 +67,9 @@ impl ClientContext for Deliveries {
 }
 
 impl ProducerContext for Deliveries {
-    type DeliveryOpaque = Box<Answer>;
+    type DeliveryOpaque = Box<AppendReply>;
 
-    fn delivery(&self, result: &DeliveryResult<'_>, answer: Box<Answer>) {
+    fn delivery(&self, result: &DeliveryResult<'_>, answer: Box<AppendReply>) {
         match result {
             Ok(message) => match u64::try_from(message.offset()) {
                 Ok(offset) => self.tail.landed(Offset(offset), *answer),
@@ -117,7 +117,7 @@ impl Producer {
     }
 
     /// Appends a record; `answer` hears of it once. What it was is not remembered: to send it again is the caller's.
-    pub(super) fn send(&self, record: Outgoing, answer: Answer) {
+    pub(super) fn send(&self, record: Outgoing, answer: AppendReply) {
         if let Some(jobs) = &self.jobs {
             // Without the thread the answer is dropped: nobody knows.
             let _ = jobs.send((record, answer));
@@ -147,7 +147,7 @@ impl Sender {
         let _ = self.current.flush(FLUSH_MAX);
     }
 
-    fn hand_over(&self, mut record: Outgoing, answer: Answer) {
+    fn hand_over(&self, mut record: Outgoing, answer: AppendReply) {
         let topic = self.clients.topic();
         let mut outgoing = BaseRecord::with_opaque_to(topic, Box::new(answer)).partition(0).payload(&record.value[..]);
         outgoing.key = record.key.as_deref();

@@ -94,7 +94,7 @@ impl FromStr for Mechanism {
     fn from_str(text: &str) -> Result<Self, String> {
         let names = Self::ALL.map(Self::name).join(", ");
         let known = Self::ALL.into_iter().find(|known| known.name() == text);
-        known.ok_or_else(|| format!("`{text}` is no mechanism that ionledger logs in with; write one of {names}"))
+        known.ok_or_else(|| format!("`{text}` is not a mechanism that ionledger logs in with; write one of {names}"))
     }
 }
 

@@ -23,7 +23,8 @@ const RESERVED: [Reserved; 9] = [
     },
     Reserved {
         names: &["enable.ssl.certificate.verification"],
-        why: "a broker that anyone can play loses commits; name who vouches for it as `ca_file`",
+        why: "unchecked, any server could pose as a broker and lose commits; name the authority that signs the \
+              brokers' certificates in `ca_file`",
     },
     Reserved {
         names: &[
@@ -100,7 +101,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::log::kafka::Options;
+    use crate::log::kafka::KafkaOptions;
     use crate::log::kafka::client::Clients;
 
     #[test]
@@ -128,7 +129,7 @@ mod tests {
     /// Whatever this program sets for its own sake would be overruled by a user's choice, or overrule it silently.
     #[test]
     fn a_user_may_choose_nothing_that_is_set_for_the_ledger_s_sake() {
-        let clients = Clients::new("kafka://a:1".parse().unwrap(), &Options::default());
+        let clients = Clients::new("kafka://a:1".parse().unwrap(), &KafkaOptions::default());
         let common = clients.config();
         let common: BTreeMap<&str, &str> = common.config_map();
         for config in [clients.reading(), clients.writing()] {

@@ -13,7 +13,7 @@ use crate::log::{AppendError, ReadError, Record};
 const BYTES_MAX: usize = 32 << 20;
 
 /// Where an append waits for its answer.
-pub(super) type Answer = oneshot::Sender<Result<Offset, AppendError>>;
+pub(super) type AppendReply = oneshot::Sender<Result<Offset, AppendError>>;
 
 /// The newest records, as the follower got them.
 #[derive(Debug)]
@@ -33,7 +33,7 @@ struct Inner {
     follower: u64,
     progress: Instant,
     /// Appends that are durable at an offset which was not read back yet.
-    waiting: BTreeMap<Offset, Answer>,
+    waiting: BTreeMap<Offset, AppendReply>,
     stopped: Option<ReadError>,
 }
 
@@ -134,7 +134,7 @@ impl Tail {
     }
 
     /// Answers an append that is durable at `offset` once its record was read back.
-    pub(super) fn landed(&self, offset: Offset, answer: Answer) {
+    pub(super) fn landed(&self, offset: Offset, answer: AppendReply) {
         let mut inner = self.lock();
         if let Some(why) = &inner.stopped {
             let why = why.to_string();
@@ -156,7 +156,7 @@ impl Tail {
         Some(Ok(inner.records.iter().skip(skipped).take(max).cloned().collect()))
     }
 
-    /// Stops for good: who waits for what comes next is told why, and what is here can still be read.
+    /// Stops for good: whoever waits for the next record is told why, and the records that are here can still be read.
     pub(super) fn stop(&self, why: ReadError) {
         let mut inner = self.lock();
         if inner.stopped.is_some() {

@@ -14,9 +14,9 @@ const WAIT_MAX: Duration = Duration::from_secs(30);
 
 /// Opens a log on `cluster`, which knows no settings to look at.
 async fn open(servers: String) -> Kafka {
-    let place: Place = format!("kafka://{servers}").parse().unwrap();
+    let place: KafkaAddress = format!("kafka://{servers}").parse().unwrap();
     let runtime = tokio::runtime::Handle::current();
-    let clients = Clients::new(place, &Options::default());
+    let clients = Clients::new(place, &KafkaOptions::default());
     blocking(move || Kafka::begin(clients, Status::default(), true, runtime)).await.unwrap()
 }
 
@@ -90,7 +90,7 @@ async fn dropping_a_log_whose_broker_is_gone_does_not_hang() {
 fn brokers_that_do_not_answer_in_time_are_not_taken_for_a_missing_right() {
     use rdkafka::types::RDKafkaErrorCode::{OperationTimedOut, RequestTimedOut, TopicAuthorizationFailed};
     let said = |code: rdkafka::types::RDKafkaErrorCode| {
-        OpenError::NotMade { topic: "t".to_owned(), why: code.to_string() }.to_string()
+        KafkaOpenError::NotMade { topic: "t".to_owned(), why: code.to_string() }.to_string()
     };
     for late in [OperationTimedOut, RequestTimedOut] {
         assert!(said(late).contains("try again") && !said(late).contains("let this user"), "{}", said(late));

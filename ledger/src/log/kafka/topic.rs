@@ -9,7 +9,7 @@ use rdkafka::consumer::Consumer as _;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 use super::client::{ASK_MAX, Clients, Closing, Consumer, Quiet};
-use super::{OpenError, Options, Weak, blocking};
+use super::{KafkaOpenError, KafkaOptions, Weak, blocking};
 
 /// How long the brokers may take to answer at the start.
 const READY_MAX: Duration = Duration::from_secs(20);
@@ -63,25 +63,30 @@ const MIN_IN_SYNC: &str = "min.insync.replicas";
 
 /// Looks whether the topic can hold a ledger, after making it if it is not there and may be made. Returns what could be
 /// better but endangers nothing.
-pub(super) async fn prepare(clients: &Clients, options: &Options) -> Result<Vec<String>, OpenError> {
-    let admin: AdminClient<Quiet> = clients.config().create_with_context(clients.quiet()).map_err(OpenError::client)?;
+pub(super) async fn prepare(clients: &Clients, options: &KafkaOptions) -> Result<Vec<String>, KafkaOpenError> {
+    let admin: AdminClient<Quiet> =
+        clients.config().create_with_context(clients.quiet()).map_err(KafkaOpenError::client)?;
     let looked = look(clients, &admin, options).await;
     drop(Closing::begin("admin client", admin));
     looked
 }
 
-async fn look(clients: &Clients, admin: &AdminClient<Quiet>, options: &Options) -> Result<Vec<String>, OpenError> {
+async fn look(
+    clients: &Clients,
+    admin: &AdminClient<Quiet>,
+    options: &KafkaOptions,
+) -> Result<Vec<String>, KafkaOpenError> {
     let deadline = Instant::now() + READY_MAX;
     let topic = || clients.topic().to_owned();
     let mut made = false;
     loop {
         let found = find(clients, deadline).await?;
         if found.is_copy && !options.copying {
-            return Err(OpenError::Copy(clients.place().clone()));
+            return Err(KafkaOpenError::Copy(clients.place().clone()));
         }
         let why = match found.partitions.as_deref() {
             None if made => "the topic was made and is not there yet",
-            None if options.must_exist => return Err(OpenError::NoTopic(clients.place().clone())),
+            None if options.must_exist => return Err(KafkaOpenError::NoTopic(clients.place().clone())),
             None => {
                 make(clients, admin, options.dev, found.brokers).await?;
                 made = true;
@@ -91,16 +96,16 @@ async fn look(clients: &Clients, admin: &AdminClient<Quiet>, options: &Options) 
                 return check_settings(clients, admin, options.dev, partition, deadline).await;
             }
             Some([] | [_]) => "its partition has no leader",
-            Some(many) => return Err(OpenError::Partitions { topic: topic(), found: many.len() }),
+            Some(many) => return Err(KafkaOpenError::Partitions { topic: topic(), found: many.len() }),
         };
         wait(clients, deadline, why.to_owned()).await?;
     }
 }
 
 /// Waits a moment before the next look; the last one's reason is the error.
-async fn wait(clients: &Clients, deadline: Instant, why: String) -> Result<(), OpenError> {
+async fn wait(clients: &Clients, deadline: Instant, why: String) -> Result<(), KafkaOpenError> {
     if Instant::now() > deadline {
-        return Err(OpenError::unreachable(clients, why));
+        return Err(KafkaOpenError::unreachable(clients, why));
     }
     tokio::time::sleep(AGAIN_AFTER).await;
     Ok(())
@@ -121,10 +126,10 @@ struct Partition {
     replicas: usize,
 }
 
-async fn find(clients: &Clients, deadline: Instant) -> Result<Found, OpenError> {
+async fn find(clients: &Clients, deadline: Instant) -> Result<Found, KafkaOpenError> {
     let clients = clients.clone();
     blocking(move || {
-        let client = clients.asking().map_err(OpenError::client)?;
+        let client = clients.asking().map_err(KafkaOpenError::client)?;
         let metadata = loop {
             // Of all topics: to ask for one alone could make it, with settings that are not a ledger's.
             let error = match client.fetch_metadata(None, ASK_MAX) {
@@ -134,7 +139,7 @@ async fn find(clients: &Clients, deadline: Instant) -> Result<Found, OpenError> 
             // What the library has against the brokers, or they against this program, waiting may not change.
             while client.poll(LISTEN).is_some() {}
             if clients.complaint().is_final() || Instant::now() > deadline {
-                return Err(OpenError::unreachable(&clients, error.to_string()));
+                return Err(KafkaOpenError::unreachable(&clients, error.to_string()));
             }
         };
         let topic = metadata.topics().iter().find(|topic| topic.name() == clients.topic());
@@ -148,9 +153,9 @@ async fn find(clients: &Clients, deadline: Instant) -> Result<Found, OpenError> 
     .await
 }
 
-async fn make(clients: &Clients, admin: &AdminClient<Quiet>, dev: bool, brokers: usize) -> Result<(), OpenError> {
+async fn make(clients: &Clients, admin: &AdminClient<Quiet>, dev: bool, brokers: usize) -> Result<(), KafkaOpenError> {
     if brokers < 3 && !dev {
-        return Err(OpenError::Brokers { place: clients.place().clone(), found: brokers });
+        return Err(KafkaOpenError::Brokers { place: clients.place().clone(), found: brokers });
     }
     let replicas = brokers.clamp(1, 3);
     let mut topic = NewTopic::new(clients.topic(), 1, TopicReplication::Fixed(replicas as i32));
@@ -160,7 +165,7 @@ async fn make(clients: &Clients, admin: &AdminClient<Quiet>, dev: bool, brokers:
     // By the brokers' clock, so that a commit that says another time can be named. A topic without it is taken, too.
     topic = topic.set("message.timestamp.type", "LogAppendTime");
     let made = create(admin, &topic, &AdminOptions::new()).await;
-    made.map_err(|why| OpenError::NotMade { topic: clients.topic().to_owned(), why })
+    made.map_err(|why| KafkaOpenError::NotMade { topic: clients.topic().to_owned(), why })
 }
 
 /// Makes a topic, unless it is there; the brokers' reason if they refuse.
@@ -183,7 +188,7 @@ async fn check_settings(
     dev: bool,
     partition: &Partition,
     deadline: Instant,
-) -> Result<Vec<String>, OpenError> {
+) -> Result<Vec<String>, KafkaOpenError> {
     let (topic, broker) = loop {
         match settings(clients, admin, partition.leader).await {
             Ok(told) => break told,
@@ -197,7 +202,7 @@ async fn check_settings(
     });
     let weak: Vec<Weak> = too_few.into_iter().chain(weaknesses(&topic, dev)).collect();
     match weak.is_empty() {
-        false => Err(OpenError::Settings { topic: clients.topic().to_owned(), weak }),
+        false => Err(KafkaOpenError::Settings { topic: clients.topic().to_owned(), weak }),
         true => Ok(broker.as_ref().and_then(slow_broker).into_iter().collect()),
     }
 }
@@ -245,7 +250,7 @@ pub(super) async fn look_again(clients: &Clients, dev: bool) -> Option<Vec<Strin
     drop(Closing::begin("admin client", admin));
     let topic = answers.ok()?.into_iter().next()?.ok().filter(is_told)?;
     let weak = weaknesses(&topic, dev);
-    let said = OpenError::Settings { topic: clients.topic().to_owned(), weak: weak.clone() };
+    let said = KafkaOpenError::Settings { topic: clients.topic().to_owned(), weak: weak.clone() };
     Some((!weak.is_empty()).then(|| said.to_string()).into_iter().collect())
 }
 
@@ -264,10 +269,11 @@ fn mark_of(clients: &Clients) -> String {
 }
 
 /// Marks the topic as a copy, or as none any more.
-pub(super) async fn mark_copy(clients: &Clients, is_copy: bool) -> Result<(), OpenError> {
+pub(super) async fn mark_copy(clients: &Clients, is_copy: bool) -> Result<(), KafkaOpenError> {
     let mark = mark_of(clients);
-    let failed = |why: String| OpenError::NotMade { topic: mark.clone(), why };
-    let admin: AdminClient<Quiet> = clients.config().create_with_context(clients.quiet()).map_err(OpenError::client)?;
+    let failed = |why: String| KafkaOpenError::NotMade { topic: mark.clone(), why };
+    let admin: AdminClient<Quiet> =
+        clients.config().create_with_context(clients.quiet()).map_err(KafkaOpenError::client)?;
     let done = if is_copy {
         let topic = NewTopic::new(&mark, 1, TopicReplication::Fixed(1));
         admin.create_topics([&topic], &AdminOptions::new()).await

@@ -73,13 +73,13 @@ pub(super) struct Watchdog {
     pub(super) dev: bool,
     /// Where what the library does in the background is waited for.
     pub(super) runtime: tokio::runtime::Handle,
-    pub(super) seen: Seen,
+    pub(super) seen: Streak,
     pub(super) doubted: (Offset, u32),
 }
 
 /// How often in a row something was seen, and since when.
 #[derive(Debug, Default)]
-pub(super) struct Seen {
+pub(super) struct Streak {
     what: Option<(&'static str, Instant)>,
     times: u32,
 }
@@ -108,7 +108,7 @@ impl Bounds {
     }
 }
 
-impl Seen {
+impl Streak {
     /// Counts a sighting, and says whether it was seen often enough, and for so long.
     fn again(&mut self, what: &'static str, long: Duration, now: Instant) -> bool {
         let since = match self.what {
@@ -121,7 +121,7 @@ impl Seen {
         self.times += 1;
         self.what = Some((what, since));
         if self.times == SEEN_MIN {
-            tracing::warn!(what, ?long, "this is no ledger any more if it stays so");
+            tracing::warn!(what, ?long, "the reader stops if this lasts");
         }
         self.times >= SEEN_MIN && now.duration_since(since) >= long
     }
@@ -178,7 +178,7 @@ impl Watchdog {
                 self.compare(end);
             }
             Bounds::Silent => {
-                tracing::warn!(%end, high, "the reader of the log has fallen silent; another one takes its place");
+                tracing::warn!(%end, high, "the reader of the log no longer answers; another one takes its place");
                 self.replace(Offset(high));
             }
             Bounds::HeadGone if self.seen.again("the log's first records are not there", Duration::ZERO, now) => {
@@ -206,7 +206,7 @@ impl Watchdog {
         let first = client::fetch(&self.clients, &consumer, Offset(0));
         match (first, &self.first) {
             (Ok(found), Some(known)) if found != *known => {
-                self.stop(Offset(0), "it is another record than before; the topic was made anew");
+                self.stop(Offset(0), "it is not the record that was here before; the topic was created again");
             }
             (Ok(found), _) => self.first = Some(found),
             (Err(FetchError::Missing(why)), _) => self.stop(Offset(0), &why),
@@ -296,7 +296,7 @@ mod tests {
     fn what_ends_a_ledger_is_seen_often_and_for_long_and_without_a_break() {
         let start = Instant::now();
         let after = |secs| start + Duration::from_secs(secs);
-        let mut seen = Seen::default();
+        let mut seen = Streak::default();
         assert!(![0, 1, 30, 39].into_iter().any(|secs| seen.again("gone", SEEN_FOR, after(secs))));
         assert!(seen.again("gone", SEEN_FOR, after(40)));
         assert!(!seen.again("tail", SEEN_FOR, after(41)), "another thing begins anew");

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use schemas::{LedgerId, Offset};
 use serde::{Deserialize, Serialize};
 
-use super::OpenError;
+use super::SegmentsOpenError;
 
 /// The format of the data folder that this program writes and understands.
 pub const FORMAT: u32 = 1;
@@ -54,10 +54,10 @@ impl DataFolder {
     ///
     /// # Errors
     ///
-    /// [`OpenError`] if another process holds it, it has a newer format, or it cannot be used.
-    pub fn hold(path: &Path) -> Result<Self, OpenError> {
+    /// [`SegmentsOpenError`] if another process holds it, it has a newer format, or it cannot be used.
+    pub fn hold(path: &Path) -> Result<Self, SegmentsOpenError> {
         let path = made(path)?;
-        let io = |source| OpenError::io(&path, source);
+        let io = |source| SegmentsOpenError::io(&path, source);
         if let Some(parent) = path.parent() {
             sync_dir(parent).map_err(io)?;
         }
@@ -75,32 +75,27 @@ impl DataFolder {
     ///
     /// # Errors
     ///
-    /// [`OpenError::Io`] if that cannot be written.
-    pub fn sign_for_a_moment(&self) -> Result<(), OpenError> {
+    /// [`SegmentsOpenError::Io`] if that cannot be written.
+    pub fn sign_for_a_moment(&self) -> Result<(), SegmentsOpenError> {
         let signed = sign(&self.lock, &format!("{}{MOMENT}", std::process::id()));
-        signed.map_err(|source| OpenError::io(&self.path, source))
+        signed.map_err(|source| SegmentsOpenError::io(&self.path, source))
     }
 
     /// Returns what its log is a copy of, if it is one.
     ///
     /// # Errors
     ///
-    /// [`OpenError::Io`] if that cannot be read.
-    pub fn copy_of(&self) -> Result<Option<String>, OpenError> {
-        let path = self.path.join(COPY_OF);
-        match fs::read_to_string(&path) {
-            Ok(of) => Ok(Some(of.trim().to_owned())),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(source) => Err(OpenError::io(&path, source)),
-        }
+    /// [`SegmentsOpenError::Io`] if that cannot be read.
+    pub fn copy_of(&self) -> Result<Option<String>, SegmentsOpenError> {
+        copy_of(&self.path)
     }
 
     /// Marks its log as a copy, or as none any more.
     ///
     /// # Errors
     ///
-    /// [`OpenError::Io`] if that cannot be written.
-    pub fn mark_copy(&self, of: Option<&str>) -> Result<(), OpenError> {
+    /// [`SegmentsOpenError::Io`] if that cannot be written.
+    pub fn mark_copy(&self, of: Option<&str>) -> Result<(), SegmentsOpenError> {
         let path = self.path.join(COPY_OF);
         let marked = match of {
             Some(of) => write_synced(&self.path, COPY_OF, format!("{of}\n").as_bytes()),
@@ -109,21 +104,21 @@ impl DataFolder {
                 _ => sync_dir(&self.path),
             },
         };
-        marked.map_err(|source| OpenError::io(&path, source))
+        marked.map_err(|source| SegmentsOpenError::io(&path, source))
     }
 
     /// Says that its ledger lies in it, and no longer elsewhere.
     ///
     /// # Errors
     ///
-    /// [`OpenError::Io`] if that cannot be written.
-    pub fn mark_here(&self) -> Result<(), OpenError> {
+    /// [`SegmentsOpenError::Io`] if that cannot be written.
+    pub fn mark_here(&self) -> Result<(), SegmentsOpenError> {
         let path = self.path.join(ELSEWHERE);
         let marked = match fs::remove_file(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => sync_dir(&self.path),
         };
-        marked.map_err(|source| OpenError::io(&path, source))
+        marked.map_err(|source| SegmentsOpenError::io(&path, source))
     }
 
     /// Returns where the folder is.
@@ -145,13 +140,13 @@ pub struct Elsewhere {
 ///
 /// # Errors
 ///
-/// [`OpenError::Io`] if that cannot be read.
-pub fn elsewhere(path: &Path) -> Result<Option<Elsewhere>, OpenError> {
+/// [`SegmentsOpenError::Io`] if that cannot be read.
+pub fn elsewhere(path: &Path) -> Result<Option<Elsewhere>, SegmentsOpenError> {
     let path = path.join(ELSEWHERE);
     match fs::read(&path) {
-        Ok(text) => serde_json::from_slice(&text).map(Some).map_err(|error| OpenError::io(&path, error.into())),
+        Ok(text) => serde_json::from_slice(&text).map(Some).map_err(|error| SegmentsOpenError::io(&path, error.into())),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(OpenError::io(&path, source)),
+        Err(source) => Err(SegmentsOpenError::io(&path, source)),
     }
 }
 
@@ -173,10 +168,10 @@ impl SharedFolder {
     ///
     /// # Errors
     ///
-    /// [`OpenError`] if a process holds it, or it cannot be used.
-    pub fn hold(path: &Path) -> Result<Self, OpenError> {
+    /// [`SegmentsOpenError`] if a process holds it, or it cannot be used.
+    pub fn hold(path: &Path) -> Result<Self, SegmentsOpenError> {
         let path = made(path)?;
-        let io = |source| OpenError::io(&path, source);
+        let io = |source| SegmentsOpenError::io(&path, source);
         let lock = lock_file(&path).map_err(io)?;
         match lock.try_lock_shared() {
             Ok(()) => {}
@@ -192,13 +187,13 @@ impl SharedFolder {
     ///
     /// # Errors
     ///
-    /// [`OpenError::Io`] if that cannot be written.
-    pub fn mark_elsewhere(&self, at: &Elsewhere) -> Result<(), OpenError> {
+    /// [`SegmentsOpenError::Io`] if that cannot be written.
+    pub fn mark_elsewhere(&self, at: &Elsewhere) -> Result<(), SegmentsOpenError> {
         if elsewhere(&self.path)?.as_ref() == Some(at) {
             return Ok(());
         }
         let marked = write_synced(&self.path, ELSEWHERE, &serde_json::to_vec(at).expect("JSON"));
-        marked.map_err(|source| OpenError::io(&self.path.join(ELSEWHERE), source))
+        marked.map_err(|source| SegmentsOpenError::io(&self.path.join(ELSEWHERE), source))
     }
 
     /// Returns where the folder is.
@@ -208,9 +203,41 @@ impl SharedFolder {
 }
 
 /// Makes the folder at `path` if there is none, and returns where it is.
-fn made(path: &Path) -> Result<PathBuf, OpenError> {
+fn made(path: &Path) -> Result<PathBuf, SegmentsOpenError> {
     let made = fs::create_dir_all(path).and_then(|()| path.canonicalize());
-    made.map_err(|source| OpenError::io(path, source))
+    made.map_err(|source| SegmentsOpenError::io(path, source))
+}
+
+/// Returns what the log of the folder at `path` is a copy of, if it is one.
+///
+/// # Errors
+///
+/// [`SegmentsOpenError::Io`] if that cannot be read.
+pub fn copy_of(path: &Path) -> Result<Option<String>, SegmentsOpenError> {
+    let path = path.join(COPY_OF);
+    match fs::read_to_string(&path) {
+        Ok(of) => Ok(Some(of.trim().to_owned())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(SegmentsOpenError::io(&path, source)),
+    }
+}
+
+/// Looks whether there is a ledger that a process could follow and write to from the folder at `path`.
+///
+/// # Errors
+///
+/// [`SegmentsOpenError::NoLog`] and [`SegmentsOpenError::Copy`], or what keeps from looking.
+pub fn check_ledger(path: &Path) -> Result<(), SegmentsOpenError> {
+    if elsewhere(path)?.is_some() {
+        return Ok(());
+    }
+    if format(path)?.is_none() {
+        return Err(SegmentsOpenError::NoLog(path.to_owned()));
+    }
+    match copy_of(path)? {
+        Some(of) => Err(SegmentsOpenError::Copy { folder: path.to_owned(), of }),
+        None => Ok(()),
+    }
 }
 
 /// Opens the file that is locked.
@@ -219,14 +246,14 @@ fn lock_file(path: &Path) -> io::Result<File> {
 }
 
 /// The error of who finds the folder held.
-fn held(path: &Path, holder: Option<u32>) -> OpenError {
+fn held(path: &Path, holder: Option<u32>) -> SegmentsOpenError {
     let pid = holder.map_or_else(|| "unknown".to_owned(), |pid| pid.to_string());
-    OpenError::Held { folder: path.to_owned(), pid }
+    SegmentsOpenError::Held { folder: path.to_owned(), pid }
 }
 
 /// Takes the lock of the folder at `path` and writes this process's id into it.
-fn lock(path: &Path) -> Result<File, OpenError> {
-    let io = |source| OpenError::io(path, source);
+fn lock(path: &Path) -> Result<File, SegmentsOpenError> {
+    let io = |source| SegmentsOpenError::io(path, source);
     let file = lock_file(path).map_err(io)?;
     let begun = Instant::now();
     loop {
@@ -271,13 +298,13 @@ fn holder(path: &Path) -> Option<(u32, bool)> {
 }
 
 /// A look at a folder that is not held: while it lasts no process can begin to hold it.
-pub(super) struct Look {
+pub(super) struct UnheldFolder {
     lock: Option<File>,
     /// Whether another process holds the folder.
     pub(super) is_held: bool,
 }
 
-impl Look {
+impl UnheldFolder {
     /// Looks at the folder at `path`. A folder whose lock cannot be read counts as held, the careful answer.
     pub(super) fn at(path: &Path) -> Self {
         match File::open(path.join("lock")) {
@@ -287,7 +314,7 @@ impl Look {
     }
 }
 
-impl Drop for Look {
+impl Drop for UnheldFolder {
     fn drop(&mut self) {
         self.lock.iter().for_each(unlock);
     }
@@ -303,17 +330,18 @@ fn unlock(lock: &File) {
 ///
 /// # Errors
 ///
-/// [`OpenError`] if it is newer than [`FORMAT`], or not to be read.
-pub(super) fn format(path: &Path) -> Result<Option<u32>, OpenError> {
+/// [`SegmentsOpenError`] if it is newer than [`FORMAT`], or not to be read.
+pub(super) fn format(path: &Path) -> Result<Option<u32>, SegmentsOpenError> {
     let file = path.join("format.json");
     let text = match fs::read(&file) {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(source) => return Err(OpenError::io(&file, source)),
+        Err(source) => return Err(SegmentsOpenError::io(&file, source)),
     };
-    let Format { format } = serde_json::from_slice(&text).map_err(|error| OpenError::io(&file, error.into()))?;
+    let Format { format } =
+        serde_json::from_slice(&text).map_err(|error| SegmentsOpenError::io(&file, error.into()))?;
     if format > FORMAT {
-        return Err(OpenError::Format { folder: path.to_owned(), found: format });
+        return Err(SegmentsOpenError::Format { folder: path.to_owned(), found: format });
     }
     Ok(Some(format))
 }

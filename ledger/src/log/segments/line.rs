@@ -34,9 +34,9 @@ pub(super) struct Line {
 pub(super) enum Flaw {
     #[error("the line has no end")]
     Cut,
-    #[error("the line is none of a record's")]
+    #[error("the line does not have the form of a record")]
     Shape,
-    #[error("the line's checksum does not fit it")]
+    #[error("the line does not match its checksum")]
     Checksum,
     #[error("the line holds another record")]
     Order,

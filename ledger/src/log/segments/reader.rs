@@ -9,10 +9,10 @@ use bytes::Bytes;
 use schemas::Offset;
 use tokio::sync::watch;
 
-use super::folder::{self, Look};
+use super::folder::{self, UnheldFolder};
 use super::recover::{self, Known};
-use super::shelf::Shelf;
-use super::{OpenError, hint, read_aside};
+use super::segment_index::SegmentIndex;
+use super::{SegmentsOpenError, hint, read_aside};
 use crate::log::{AppendError, Log, ReadError, Record, Urgency};
 
 /// A log in files that this process only reads. It changes nothing.
@@ -22,7 +22,7 @@ use crate::log::{AppendError, Log, ReadError, Record, Urgency};
 /// a sync of its own.
 #[derive(Debug)]
 pub struct SegmentsReader {
-    shelf: Arc<Shelf>,
+    index: Arc<SegmentIndex>,
     end: watch::Sender<Offset>,
     known_end: Option<Offset>,
     folder: PathBuf,
@@ -33,16 +33,16 @@ impl SegmentsReader {
     ///
     /// # Errors
     ///
-    /// [`OpenError`] if there is none, or it is of a newer format. Damage is found where it is read: what was
+    /// [`SegmentsOpenError`] if there is none, or it is of a newer format. Damage is found where it is read: what was
     /// acknowledged, as the log or `known_end` says, but is not there, is an error and never the log's end.
-    pub fn open(path: &Path, known_end: Option<Offset>) -> Result<Self, OpenError> {
+    pub fn open(path: &Path, known_end: Option<Offset>) -> Result<Self, SegmentsOpenError> {
         if folder::format(path)?.is_none() {
-            return Err(OpenError::NoLog(path.to_owned()));
+            return Err(SegmentsOpenError::NoLog(path.to_owned()));
         }
         let log = path.join("log");
-        let shelf = Shelf::open(&log).map_err(|source| OpenError::io(&log, source))?;
+        let index = SegmentIndex::open(&log).map_err(|source| SegmentsOpenError::io(&log, source))?;
         let end = watch::Sender::new(Offset(0));
-        let reader = Self { shelf: Arc::new(shelf), end, known_end, folder: path.to_owned() };
+        let reader = Self { index: Arc::new(index), end, known_end, folder: path.to_owned() };
         reader.refresh()?;
         Ok(reader)
     }
@@ -52,23 +52,23 @@ impl SegmentsReader {
     /// # Errors
     ///
     /// As [`SegmentsReader::open`].
-    pub fn refresh(&self) -> Result<Offset, OpenError> {
-        let look = Look::at(&self.folder);
+    pub fn refresh(&self) -> Result<Offset, SegmentsOpenError> {
+        let look = UnheldFolder::at(&self.folder);
         // Before the lines are read: what it says is in them by then.
-        let hinted = hint::read(self.shelf.log());
+        let hinted = hint::read(self.index.log());
         let known = Known::beside(hinted, self.known_end);
-        self.shelf.refresh().map_err(|source| OpenError::io(self.shelf.log(), source))?;
+        self.index.refresh().map_err(|source| SegmentsOpenError::io(self.index.log(), source))?;
         if look.is_held && hinted.is_some() {
             return Ok(self.publish(known.end));
         }
         let known_end = known.end;
-        let Some(found) = recover::look(&self.shelf, known)? else { return Ok(self.publish(known_end)) };
+        let Some(found) = recover::look(&self.index, known)? else { return Ok(self.publish(known_end)) };
         if look.is_held || found.survey.end <= found.known.end {
             return Ok(self.publish(found.known.end));
         }
-        let path = self.shelf.path(found.first);
+        let path = self.index.path(found.first);
         let synced = File::open(&path).and_then(|segment| segment.sync_all());
-        synced.map_err(|source| OpenError::io(&path, source))?;
+        synced.map_err(|source| SegmentsOpenError::io(&path, source))?;
         Ok(self.publish(found.survey.end))
     }
 
@@ -78,7 +78,7 @@ impl SegmentsReader {
     ///
     /// As [`Log::read`].
     pub fn read_blocking(&self, from: Offset, max: usize) -> Result<Vec<Record>, ReadError> {
-        self.shelf.read(from, max, *self.end.borrow())
+        self.index.read(from, max, *self.end.borrow())
     }
 
     /// Publishes the end, never backwards.
@@ -95,12 +95,12 @@ impl SegmentsReader {
 #[async_trait]
 impl Log for SegmentsReader {
     async fn append(&self, _: Bytes, _: Urgency) -> Result<Offset, AppendError> {
-        Err(AppendError::Refused("it is open for reading alone; start `ionledger up` and ask it".to_owned()))
+        Err(AppendError::Refused("it is open for reading only; start `ionledger up` for changes".to_owned()))
     }
 
     async fn read(&self, from: Offset, max: usize) -> Result<Vec<Record>, ReadError> {
-        let (shelf, end) = (Arc::clone(&self.shelf), *self.end.borrow());
-        read_aside(move || shelf.read(from, max, end)).await
+        let (index, end) = (Arc::clone(&self.index), *self.end.borrow());
+        read_aside(move || index.read(from, max, end)).await
     }
 
     fn end(&self) -> watch::Receiver<Offset> {

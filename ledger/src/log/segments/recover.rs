@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 use schemas::Offset;
 
 use super::scan::{self, Survey};
-use super::shelf::{self, Shelf};
+use super::segment_index::{self, SegmentIndex};
 use super::writer::{RESERVE, Segment};
-use super::{OpenError, folder, hint};
+use super::{SegmentsOpenError, folder, hint};
 use crate::log::ReadError;
 
 /// The last segment as it was found.
@@ -48,11 +48,11 @@ impl Known {
 }
 
 /// Reads the last segment through; nothing if there is no segment.
-pub(super) fn look(shelf: &Shelf, mut known: Known) -> Result<Option<Found>, OpenError> {
-    let Some(first) = shelf.last() else { return Ok(None) };
-    let path = shelf.path(first);
-    let bytes = fs::read(&path).map_err(|source| OpenError::io(&path, source))?;
-    let survey = scan::survey(first, &bytes, |offset, at| shelf.place(first, offset, at));
+pub(super) fn look(index: &SegmentIndex, mut known: Known) -> Result<Option<Found>, SegmentsOpenError> {
+    let Some(first) = index.last() else { return Ok(None) };
+    let path = index.path(first);
+    let bytes = fs::read(&path).map_err(|source| SegmentsOpenError::io(&path, source))?;
+    let survey = scan::survey(first, &bytes, |offset, at| index.place(first, offset, at));
     known.hear(survey.synced, || format!("the line at byte {}", survey.synced_at));
     Ok(Some(Found { first, bytes, survey, known }))
 }
@@ -61,30 +61,30 @@ pub(super) fn look(shelf: &Shelf, mut known: Known) -> Result<Option<Found>, Ope
 ///
 /// # Errors
 ///
-/// [`OpenError::Log`] if what was acknowledged is not there: then a bad place is no torn tail, and nothing is changed.
-pub(super) fn recover(shelf: &Shelf, known_end: Option<Offset>) -> Result<(Segment, Offset), OpenError> {
-    let known = Known::beside(hint::read(shelf.log()), known_end);
+/// [`SegmentsOpenError::Log`] if what was acknowledged is not there: then a bad place is no torn tail, and nothing is changed.
+pub(super) fn recover(index: &SegmentIndex, known_end: Option<Offset>) -> Result<(Segment, Offset), SegmentsOpenError> {
+    let known = Known::beside(hint::read(index.log()), known_end);
     let missing =
-        |why: &str| ReadError::Damaged { offset: Offset(0), what: format!("{}: {why}", shelf.log().display()) };
-    match shelf.first() {
+        |why: &str| ReadError::Damaged { offset: Offset(0), what: format!("{}: {why}", index.log().display()) };
+    match index.first() {
         None if known.end > Offset(0) => {
             return Err(missing(&format!("it holds no segment, but {} says that it did", known.who)).into());
         }
-        None => return begin(shelf),
+        None => return begin(index),
         Some(Offset(0)) => {}
         Some(_) => return Err(missing("the first segment is gone").into()),
     }
-    let found = look(shelf, known)?.expect("there is a segment");
-    let path = shelf.path(found.first);
+    let found = look(index, known)?.expect("there is a segment");
+    let path = index.path(found.first);
     if let Some(damage) = found.damage(&path) {
         return Err(damage.into());
     }
-    let io = |source| OpenError::io(&path, source);
+    let io = |source| SegmentsOpenError::io(&path, source);
     let file = File::options().read(true).write(true).open(&path).map_err(io)?;
     if found.survey.flaw.is_some() {
-        cut(&file, shelf.log(), &found).map_err(io)?;
+        cut(&file, index.log(), &found).map_err(io)?;
     }
-    settle(&file, &found).and_then(|()| folder::sync_dir(shelf.log())).map_err(io)?;
+    settle(&file, &found).and_then(|()| folder::sync_dir(index.log())).map_err(io)?;
     let len = found.survey.len as u64;
     let mut segment = Segment { first: found.first, file, len, allocated: len };
     segment.reach(len + RESERVE).map_err(io)?;
@@ -97,17 +97,17 @@ impl Found {
         let Self { survey, known: Known { end, who }, .. } = self;
         let flaw = survey.flaw.map_or_else(|| "the segment ends".to_owned(), |flaw| flaw.to_string());
         let what = format!("{flaw}, but {who} says that everything before offset {end} was acknowledged");
-        (*end > survey.end).then(|| shelf::damaged(survey.end, path, survey.len as u64, &what))
+        (*end > survey.end).then(|| segment_index::damaged(survey.end, path, survey.len as u64, &what))
     }
 }
 
 /// Makes the first segment.
-fn begin(shelf: &Shelf) -> Result<(Segment, Offset), OpenError> {
-    let path = shelf.path(Offset(0));
+fn begin(index: &SegmentIndex) -> Result<(Segment, Offset), SegmentsOpenError> {
+    let path = index.path(Offset(0));
     let full = || io::Error::from(io::ErrorKind::StorageFull);
     let made = Segment::create(&path, Offset(0)).and_then(|segment| segment.ok_or_else(full));
-    let segment = made.map_err(|source| OpenError::io(&path, source))?;
-    shelf.add(Offset(0));
+    let segment = made.map_err(|source| SegmentsOpenError::io(&path, source))?;
+    index.add(Offset(0));
     Ok((segment, Offset(0)))
 }
 

@@ -26,8 +26,11 @@ impl Files {
         self.log().join(folder::segment_name(Offset(first)))
     }
 
-    fn try_open(&self, segment_bytes: u64, known_end: Option<Offset>) -> Result<Segments, OpenError> {
-        Segments::open(DataFolder::hold(self.0.path())?, Options { segment_bytes, known_end, ..Options::default() })
+    fn try_open(&self, segment_bytes: u64, known_end: Option<Offset>) -> Result<Segments, SegmentsOpenError> {
+        Segments::open(
+            DataFolder::hold(self.0.path())?,
+            SegmentsOptions { segment_bytes, known_end, ..SegmentsOptions::default() },
+        )
     }
 
     fn open_one(&self) -> Segments {
@@ -79,9 +82,9 @@ fn line_at(bytes: &[u8], n: usize) -> usize {
     std::iter::once(0).chain(ends).nth(n).unwrap()
 }
 
-fn damage(error: OpenError) -> (u64, String) {
+fn damage(error: SegmentsOpenError) -> (u64, String) {
     match error {
-        OpenError::Log(ReadError::Damaged { offset, what }) => (offset.0, what),
+        SegmentsOpenError::Log(ReadError::Damaged { offset, what }) => (offset.0, what),
         other => panic!("{other}"),
     }
 }
@@ -231,8 +234,8 @@ async fn a_bad_place_that_a_later_line_proves_synced_stops_the_start() {
     assert_eq!(
         what,
         format!(
-            "segment {}, byte {second}: the line is none of a record's, but the line at byte {last} says that \
-             everything before offset 4 was acknowledged",
+            "segment {}, byte {second}: the line does not have the form of a record, but the line at byte {last} says \
+             that everything before offset 4 was acknowledged",
             files.segment(0).canonicalize().unwrap().display()
         )
     );
@@ -321,7 +324,7 @@ async fn a_reader_beside_the_writer_follows_what_is_acknowledged_and_no_more() {
 #[tokio::test]
 async fn a_folder_without_a_log_is_not_read_as_an_empty_one() {
     let folder = tempfile::tempdir().unwrap();
-    assert!(matches!(SegmentsReader::open(folder.path(), None), Err(OpenError::NoLog(_))));
+    assert!(matches!(SegmentsReader::open(folder.path(), None), Err(SegmentsOpenError::NoLog(_))));
 }
 
 #[tokio::test]
@@ -352,7 +355,7 @@ async fn a_large_log_is_read_from_everywhere() {
 fn a_folder_that_is_held_for_one_command_is_waited_for_and_another_is_not() {
     let temp = tempfile::tempdir().unwrap();
     let folder = DataFolder::hold(temp.path()).unwrap();
-    assert!(matches!(DataFolder::hold(temp.path()), Err(OpenError::Held { .. })), "for good");
+    assert!(matches!(DataFolder::hold(temp.path()), Err(SegmentsOpenError::Held { .. })), "for good");
     folder.sign_for_a_moment().unwrap();
     let (path, begun) = (temp.path().to_owned(), std::time::Instant::now());
     let waiting = std::thread::spawn(move || DataFolder::hold(&path).map(|_| begun.elapsed()));

@@ -12,7 +12,7 @@ use schemas::Offset;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::hint::Hint;
-use super::shelf::Shelf;
+use super::segment_index::SegmentIndex;
 use super::tail::Tail;
 use super::{folder, line};
 use crate::log::{AppendError, Record, Urgency};
@@ -37,7 +37,7 @@ pub(super) struct Append {
 /// What the writer shares with those who read.
 #[derive(Debug)]
 pub(super) struct Shared {
-    pub(super) shelf: Shelf,
+    pub(super) index: SegmentIndex,
     pub(super) tail: Tail,
     /// Why the writer has stopped, if it has.
     pub(super) stopped: OnceLock<String>,
@@ -137,7 +137,7 @@ impl Writer {
         let mut answers = Vec::with_capacity(waiting.len());
         let mut next = synced;
         for Append { bytes, answer, .. } in waiting.drain(..) {
-            self.shared.shelf.place(self.segment.first, next, at);
+            self.shared.index.place(self.segment.first, next, at);
             at += line::len(next, synced, bytes.len()) as u64;
             answers.push((answer, next));
             self.shared.tail.push(Record { offset: next, bytes });
@@ -163,11 +163,11 @@ impl Writer {
         if self.segment.len < self.segment_bytes {
             return Ok(());
         }
-        let path = self.shared.shelf.path(synced);
+        let path = self.shared.index.path(synced);
         match Segment::create(&path, synced) {
             Ok(Some(segment)) => {
                 let old = std::mem::replace(&mut self.segment, segment);
-                self.shared.shelf.add(synced);
+                self.shared.index.add(synced);
                 // What it had allocated and does not need. A failure costs only that space.
                 let _ = old.file.set_len(old.len);
                 Ok(())
@@ -182,7 +182,7 @@ impl Writer {
     }
 
     fn path(&self) -> String {
-        self.shared.shelf.path(self.segment.first).display().to_string()
+        self.shared.index.path(self.segment.first).display().to_string()
     }
 }
 

@@ -1,7 +1,7 @@
 //! The way back: where a rollback would go, what one waits for whose target is not ready, and users on a stack that does not pass.
 
 use ledger::deployment::stranded::{self, Stranded};
-use ledger::deployment::{Deployment, rollback};
+use ledger::deployment::{Deployment, rollback, served};
 use schemas::{DeploymentId, Probed, StackId, StackName, Version, Weight};
 use serde::{Deserialize, Serialize};
 
@@ -56,11 +56,24 @@ pub struct StrandedStatus {
     pub next: Option<String>,
 }
 
-/// Returns where a rollback would go, by what the ledger knows of the stacks' nodes. `past` is whether the policy lets it go past
-/// its target.
+/// What users get that nobody meant them to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UsersGetStatus {
+    /// What, and why.
+    pub why: String,
+    /// The command that moves all users to a stack that passes, where one would be taken.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
+}
+
+/// Returns where a rollback would go, by what the ledger knows of the stacks' nodes; none where it would change nothing. `past` is
+/// whether the policy lets it go past its target.
 pub(super) fn target_status(deployment: &Deployment, past: bool) -> Option<RollbackTarget> {
     let known = stranded::known(deployment);
     let target = rollback::target_by(deployment, &known, past)?;
+    if rollback::is_settled(deployment, &known, Some(&target)) {
+        return None;
+    }
     let version = |stack: &StackId| deployment.version_of(*stack).cloned();
     Some(match target {
         rollback::Target::Warm { stack, passed_over } => RollbackTarget {
@@ -101,6 +114,11 @@ fn failing(known: &Probed, stack: StackId) -> Option<String> {
 pub(super) fn rolling_back_status(id: &DeploymentId, deployment: &Deployment) -> Option<RollingBackStatus> {
     let awaited = deployment.stacks.get(&deployment.traffic.awaited?)?;
     Some(RollingBackStatus { why: awaited.progress(), next: rollback::unready(deployment, id) })
+}
+
+/// Returns what users get, where that is not what is set, or no node of it passes its check.
+pub(super) fn users_get_status(id: &DeploymentId, deployment: &Deployment) -> Option<UsersGetStatus> {
+    served::trouble(deployment, id).map(|served::ServingTrouble { why, next }| UsersGetStatus { why, next })
 }
 
 /// Returns the users that are on a stack which does not pass, by what the ledger knows of the stacks' nodes.

@@ -2,7 +2,8 @@
 
 use ledger::deployment::{self, Deployment, rollout, step};
 use ledger::judgement::Judgements;
-use ledger::judgement::hearing::Hearing;
+use ledger::judgement::analysis::Analysis;
+use schemas::break_glass::Unrecorded;
 use schemas::judgement::{Counts, Evidence, Verdict};
 use schemas::rollout::{HoldKind, Plan};
 use schemas::{RolloutId, StackId, StackName, Timestamp, Version, Weight};
@@ -76,9 +77,20 @@ pub struct RolloutStatus {
     pub held_since: Option<Timestamp>,
     /// The step that comes next, while it is live.
     pub next: Option<NextStep>,
-    /// When it is expected to end, while it is live and has a step left: as of the moment that this speaks of.
+    /// When it is expected to end, while it is live and has a step left: as of the moment that this speaks of. None while it is
+    /// paused, or its due step waits for something that no clock brings.
     #[serde(default)]
     pub expected_end_at: Option<Timestamp>,
+    /// While it stands still, how many milliseconds its remaining steps take once it goes on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remaining_ms: Option<u64>,
+    /// Where a rollback that the ledger does not have yet sends all traffic back to: no step of this rollout comes any more. Only of
+    /// now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub comes_back_to: Option<StackName>,
+    /// Whether the router confirmed that this rollback moved users; none if that is not known, or there is no such rollback.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub came_back: Option<bool>,
     /// What the judge said of it last.
     pub verdict: Option<VerdictStatus>,
     /// What the judge knows of it by now, whether there was something to say or not.
@@ -159,6 +171,19 @@ pub struct EvidenceStatus {
     pub bad_places: Vec<u16>,
 }
 
+impl RolloutStatus {
+    /// Says that the traffic of a rollout under way goes back, if one of these rollbacks of its deployment is younger than it and
+    /// nothing was decided since.
+    pub fn name_unrecorded<'u>(&mut self, of_deployment: impl IntoIterator<Item = &'u Unrecorded>) {
+        let started_at = self.started_at;
+        let ends = |back: &&Unrecorded| back.at >= started_at && back.overtaken.is_none();
+        let Some(back) = of_deployment.into_iter().filter(ends).last().filter(|_| self.live) else { return };
+        (self.comes_back_to, self.came_back) = (Some(back.name()), back.moved);
+        (self.next, self.expected_end_at, self.remaining_ms) = (None, None, None);
+        (self.held, self.held_kind, self.held_since) = (None, None, None);
+    }
+}
+
 pub(super) fn rollout_status(
     deployment: &Deployment,
     rollout: &deployment::Rollout,
@@ -174,18 +199,19 @@ pub(super) fn rollout_status(
         rollout::Phase::Promoted => (RolloutPhase::Promoted, rollout.ended_because.clone(), None),
         rollout::Phase::Superseded => (RolloutPhase::Superseded, rollout.ended_because.clone(), None),
     };
+    let [baseline, canary] = [rollout.baseline, rollout.canary].map(|stack| deployment.remembered_name(stack));
     let next = rollout.next_step().filter(|_| rollout.is_live());
     let judged = judgements.and_then(|judgements| judgements.last.as_ref());
-    let hearing = judgements.and_then(|judgements| judgements.of(rollout.id));
-    let expected = step::expected(&deployment.traffic, rollout, hearing, at.unwrap_or(rollout.started_at));
+    let analysis = judgements.and_then(|judgements| judgements.of(rollout.id));
+    let expected = step::expected(&deployment.traffic, rollout, analysis, at.unwrap_or(rollout.started_at));
     RolloutStatus {
         rollout: rollout.id,
-        baseline: deployment.version_of(rollout.baseline).cloned(),
+        baseline: baseline.as_ref().map(|name| name.version.clone()),
         baseline_stack: rollout.baseline,
-        baseline_name: deployment.name_of(rollout.baseline),
-        canary: deployment.version_of(rollout.canary).cloned(),
+        baseline_name: baseline,
+        canary: canary.as_ref().map(|name| name.version.clone()),
         canary_stack: rollout.canary,
-        canary_name: deployment.name_of(rollout.canary),
+        canary_name: canary,
         phase,
         live: rollout.is_live(),
         baking: rollout.is_baking(),
@@ -208,7 +234,10 @@ pub(super) fn rollout_status(
             due_at: rollout.due_at(step),
             then_ms: expected.map_or(0, |expected| expected.then_ms),
         }),
-        expected_end_at: expected.map(step::Expected::end_at),
+        expected_end_at: expected.filter(|expected| expected.remaining_ms.is_none()).map(step::Expected::end_at),
+        remaining_ms: expected.and_then(|expected| expected.remaining_ms),
+        comes_back_to: None,
+        came_back: None,
         verdict: judged.filter(|judged| judged.rollout == rollout.id).map(|judged| VerdictStatus {
             step: judged.step + 1,
             verdict: judged.verdict,
@@ -217,7 +246,7 @@ pub(super) fn rollout_status(
             canary: judged.canary,
             evidence: judged.evidence.clone(),
         }),
-        evidence: hearing.and_then(|hearing| evidence_status(deployment, rollout, hearing)),
+        evidence: analysis.and_then(|analysis| evidence_status(deployment, rollout, analysis)),
         measured: None,
     }
 }
@@ -225,9 +254,9 @@ pub(super) fn rollout_status(
 fn evidence_status(
     deployment: &Deployment,
     rollout: &deployment::Rollout,
-    hearing: &Hearing,
+    analysis: &Analysis,
 ) -> Option<EvidenceStatus> {
-    let judged = step::judged_of(deployment, rollout, hearing)?;
+    let judged = step::judged_of(deployment, rollout, analysis)?;
     let evidence = judged.evidence?;
     let places = deployment.stacks.get(&rollout.canary).map(|stack| &stack.nodes);
     let bad = |(_, node): &(&u16, &deployment::Node)| evidence.bad_nodes.contains(&node.effect);

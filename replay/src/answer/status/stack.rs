@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use ledger::deployment::{self, Deployment, rejected, stack};
+use ledger::deployment::{self, Deployment, rejected, retention, stack};
 use schemas::{EffectId, StackId, StackName, Timestamp, Version, Weight};
 use serde::{Deserialize, Serialize};
 
@@ -41,6 +41,9 @@ pub struct VersionStatus {
     pub unused_since: Option<Timestamp>,
     /// Since when it is being taken down, if it is.
     pub collecting_since: Option<Timestamp>,
+    /// Why it is taken down as soon as that can be, if it is and that has not begun.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub leaves_because: Option<String>,
     /// Whether a rollout starts by itself once it is ready.
     pub rolls_when_ready: bool,
     /// What is held against it, if anything is: then no rollback goes to it.
@@ -169,6 +172,7 @@ pub(super) fn version_status(deployment: &Deployment, id: StackId, stack: &deplo
         requested_at: stack.requested_at,
         unused_since: stack.unused_since,
         collecting_since,
+        leaves_because: retention::leaves(deployment, id).map(str::to_owned),
         rolls_when_ready: deployment.waiting.as_ref().is_some_and(|waiting| waiting.stack == id),
         rejected: rejected::of(deployment, id).map(|rejected| RejectedStatus {
             why: rejected.told(),
@@ -198,6 +202,7 @@ pub(super) fn failed_status(deployment: &Deployment, id: StackId, failed: &deplo
         requested_at: failed.requested_at,
         unused_since: None,
         collecting_since: None,
+        leaves_because: None,
         rolls_when_ready: false,
         rejected: None,
         nodes: vec![],

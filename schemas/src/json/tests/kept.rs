@@ -62,7 +62,7 @@ impl Kept {
             } else if std::fs::read_to_string(path).ok().as_ref() != Some(text) {
                 return Err(format!(
                     "schemas/json/{file} is not the type's: if the payload changed, append an upcaster to its event, which \
-                     makes a new version, and put this file back; then run `UPDATE_SCHEMAS=1 cargo test -p schemas`"
+                     makes a new version, and put this file back; then run `UPDATE_SCHEMAS=1 cargo test --workspace --lib -q -- json::`"
                 ));
             }
         }
@@ -115,7 +115,7 @@ impl Kept {
                 std::fs::write(&path, serde_json::to_string_pretty(&made).unwrap() + "\n").unwrap();
             }
             let stored = std::fs::read_to_string(&path).map_err(|_| {
-                format!("{file} has no successor: run `UPDATE_SCHEMAS=1 cargo test -p schemas` to store {next}")
+                format!("{file} has no successor: run `UPDATE_SCHEMAS=1 cargo test --workspace --lib -q -- json::` to store {next}")
             })?;
             if serde_json::from_str::<Value>(&stored).unwrap() != made {
                 return Err(format!("the upcaster makes {made} of {file}; {next} holds something else"));
@@ -140,7 +140,11 @@ impl Kept {
                 Some(known) if known == hash => {}
                 Some(_) => return Err(format!("{file} was changed: put it back")),
                 None if self.updating => append(&list, &format!("{hash}  {file}")),
-                None => return Err(format!("{file} is new: run `UPDATE_SCHEMAS=1 cargo test -p schemas`")),
+                None => {
+                    return Err(format!(
+                        "{file} is new: run `UPDATE_SCHEMAS=1 cargo test --workspace --lib -q -- json::`"
+                    ));
+                }
             }
         }
         match listed.first_key_value() {

@@ -16,7 +16,7 @@ use crate::traffic::measures::{HIGHEST_BUCKET, LOWEST_BUCKET, bucket_of};
 /// What tells one histogram from another: its labels without the edge.
 type Own<'a> = Vec<(&'a str, &'a str)>;
 
-/// Returns the latencies that the rises of a histogram's series say, in seconds.
+/// Returns the latencies that follow from how much each series of a histogram rose. Edges are in seconds.
 ///
 /// # Errors
 ///
@@ -27,7 +27,7 @@ pub(super) fn latency(increases: &[Increase<'_>]) -> Result<Latency, String> {
     for increase in increases {
         let le = increase.labels.get("le").ok_or("a series has no label `le`")?;
         let edge = le.parse::<f64>().ok().filter(|edge| !edge.is_nan());
-        let edge = edge.ok_or_else(|| format!("`{le}` is no edge"))?;
+        let edge = edge.ok_or_else(|| format!("`{le}` is not an edge"))?;
         let own = increase.labels.iter().filter(|(name, _)| *name != "le");
         let own = own.map(|(name, value)| (name.as_str(), value.as_str())).collect();
         histograms.entry(own).or_default().push((edge, increase.by));
@@ -96,7 +96,7 @@ mod tests {
 
     #[test]
     fn what_is_no_histogram_is_said_so() {
-        assert_eq!(of(&[("a", "much", 1.0)]).unwrap_err(), "`much` is no edge");
+        assert_eq!(of(&[("a", "much", 1.0)]).unwrap_err(), "`much` is not an edge");
         let labels = BTreeMap::new();
         assert_eq!(latency(&[Increase { labels: &labels, by: 1.0 }]).unwrap_err(), "a series has no label `le`");
         assert_eq!(latency(&[]).unwrap(), Latency::default());

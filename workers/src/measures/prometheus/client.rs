@@ -34,7 +34,7 @@ pub(super) struct Client {
 
 /// What a query found.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Answer {
+pub(super) struct QueryResult {
     pub(super) series: Vec<Series>,
     pub(super) warnings: Vec<String>,
 }
@@ -90,14 +90,14 @@ impl Client {
     }
 
     /// Returns every series that `query` finds on the grid.
-    pub(super) async fn range(&self, query: &str, grid: Grid) -> Result<Answer, Failure> {
+    pub(super) async fn range(&self, query: &str, grid: Grid) -> Result<QueryResult, Failure> {
         let [start, end, step] = grid.asked();
         let parameters = [("query", query), ("start", &start), ("end", &end), ("step", &step)];
         let (found, warnings) = self.ask("query_range", query, &parameters, "matrix").await?;
         let garbage = |what: String| self.garbage(query, what);
         let found: Vec<Found> = serde_json::from_value(found).map_err(|error| garbage(error.to_string()))?;
         let series = found.into_iter().map(|found| Series::read(found.metric, &found.values, grid));
-        Ok(Answer { series: series.collect::<Result<_, String>>().map_err(garbage)?, warnings })
+        Ok(QueryResult { series: series.collect::<Result<_, String>>().map_err(garbage)?, warnings })
     }
 
     /// Says whether there is any series now, whosever, of the metric `name`.
@@ -134,7 +134,7 @@ impl Client {
                 let (at, body) = (self.address.clone(), beginning(&String::from_utf8_lossy(&body)));
                 return Err(Failure::Status { at, status: status.as_u16(), body });
             }
-            Err(error) => return Err(self.garbage(query, format!("what is no answer of the API: {error}"))),
+            Err(error) => return Err(self.garbage(query, format!("what is not an answer of its API: {error}"))),
         };
         if envelope.status != "success" || !status.is_success() {
             let reason = beginning(&envelope.error.unwrap_or_else(|| format!("status {status} without a reason")));

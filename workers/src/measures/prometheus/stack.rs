@@ -3,11 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use schemas::policy::metric;
 use schemas::{StackId, StackName};
 
 use super::super::NodeMeasured;
 use super::buckets;
-use super::client::Answer;
+use super::client::QueryResult;
 use super::series::{Grid, Increase};
 use crate::traffic::Histogram;
 
@@ -18,16 +19,14 @@ pub(super) enum What {
     Requests,
     /// When their newest samples were taken.
     Newest,
-    /// Those that failed.
-    Errors,
-    /// Those that were answered with a 4xx status.
-    Status4xx,
+    /// Those that were hits of the metric of this name, a share of requests.
+    Hits(&'static str),
     /// How long they took.
     Latency,
 }
 
 /// What each query found.
-pub(super) type Answers = BTreeMap<What, Answer>;
+pub(super) type Answers = BTreeMap<What, QueryResult>;
 
 /// What a server has of one stack.
 pub(super) struct StackAnswers<'a> {
@@ -102,8 +101,7 @@ impl StackAnswers<'_> {
         NodeMeasured {
             node: None,
             requests,
-            errors: sum(What::Errors),
-            status_4xx: sum(What::Status4xx),
+            hits: metric::shares().filter_map(|metric| Some((metric.name, sum(What::Hits(metric.name))?))).collect(),
             latency,
             in_flight: Histogram::default(),
         }

@@ -25,7 +25,7 @@ use super::folder::{Folder, Mark, Record};
 use super::{env, life, log};
 use crate::identity::Identity;
 use crate::nodes::{Fault, Launch};
-use crate::rights;
+use crate::{proc_stat, rights};
 
 /// The exit code of node-exec if the node runs already or is being started by another launcher.
 pub const ALREADY_RUNNING: u8 = 9;
@@ -163,8 +163,7 @@ pub(super) fn unsearchable(folder: &Path) -> String {
 /// The message of who cannot be another user.
 pub(super) fn cannot_become(cause: &io::Error) -> String {
     format!(
-        "cannot run a node as a user of its own: {cause}; root needs the capabilities CAP_SETUID, CAP_SETGID and CAP_CHOWN \
-         for it: give them to ionledger, or run ionledger as another user"
+        "cannot run a node as a user of its own: {cause}; root needs capabilities for it: give ionledger those that docs/machine.md lists, or run it as another user"
     )
 }
 
@@ -199,7 +198,7 @@ fn refuse_what_is_no_program(artifact: &Path) -> Result<(), Refusal> {
         (Program::Script, _) => return Ok(()),
         (Program::Elf(its), Program::Elf(our)) if its == our || OLDER_SIBLINGS.contains(&(our, its)) => return Ok(()),
         (Program::Elf(its), _) => format!("is built for another machine (ELF machine {its})"),
-        (Program::Other, _) => "is no program: it begins neither as an ELF executable nor with `#!`".to_owned(),
+        (Program::Other, _) => "is not a program: it begins neither as an ELF executable nor with `#!`".to_owned(),
     };
     Err(hopeless(format!("artifact {} {why}", artifact.display())))
 }
@@ -232,7 +231,7 @@ impl Program {
 
 fn describe_self(launch: &Launch, address: SocketAddr) -> io::Result<Record> {
     let pid = rustix::process::getpid().as_raw_nonzero().get();
-    let stat = life::stat(pid)?.ok_or_else(|| io::Error::other("/proc does not show this process"))?;
+    let stat = proc_stat::stat(pid)?.ok_or_else(|| io::Error::other("/proc does not show this process"))?;
     Ok(Record {
         effect: launch.effect,
         pid,

@@ -17,6 +17,7 @@ use rustix::process::{Flock, FlockType, Pid, PidfdFlags, fcntl_getlk, pidfd_open
 use schemas::EffectId;
 
 use super::folder::{Folder, Record};
+use crate::proc_stat::{Stat, stat};
 
 /// What is known of a node's process.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,15 +39,6 @@ pub(super) enum Holder {
     Process(Pid),
     /// A process that cannot be seen from here, as in another container.
     Unseen,
-}
-
-/// What `/proc/<pid>/stat` says that matters here.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Stat {
-    pub(super) state: u8,
-    pub(super) session: i32,
-    /// In clock ticks since boot.
-    pub(super) start_ticks: u64,
 }
 
 /// A process of a node, held by a descriptor that can never come to mean another.
@@ -93,36 +85,6 @@ fn is_alive(record: &Record) -> io::Result<bool> {
 /// Returns this boot's id, which no other boot of any machine has.
 pub(super) fn boot_id() -> io::Result<String> {
     Ok(fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned())
-}
-
-impl Stat {
-    pub(super) fn is_dead(self) -> bool {
-        matches!(self.state, b'Z' | b'X' | b'x')
-    }
-
-    fn parse(text: &str) -> Option<Self> {
-        // The second field is the program's name in parentheses, and may itself hold blanks and parentheses.
-        let (_, rest) = text.rsplit_once(") ")?;
-        let mut fields = rest.split_ascii_whitespace();
-        let state = *fields.next()?.as_bytes().first()?;
-        let session = fields.nth(2)?.parse().ok()?;
-        let start_ticks = fields.nth(15)?.parse().ok()?;
-        Some(Self { state, session, start_ticks })
-    }
-}
-
-/// Returns what `/proc` says of a process, or nothing if there is none.
-pub(super) fn stat(pid: i32) -> io::Result<Option<Stat>> {
-    match fs::read_to_string(format!("/proc/{pid}/stat")) {
-        Ok(text) => {
-            let damaged = || io::Error::new(io::ErrorKind::InvalidData, format!("/proc/{pid}/stat is not understood"));
-            Stat::parse(&text).map(Some).ok_or_else(damaged)
-        }
-        // A process that ends while its file is read answers ESRCH.
-        Err(fault) if fault.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(fault) if fault.raw_os_error() == Some(rustix::io::Errno::SRCH.raw_os_error()) => Ok(None),
-        Err(fault) => Err(fault),
-    }
 }
 
 /// Returns the processes that are proven to be the node's: its own, while the lock or its record proves it, with that
@@ -189,25 +151,5 @@ impl Member {
     pub(super) fn is_gone(&self) -> io::Result<bool> {
         let now = stat(self.pid.as_raw_nonzero().get())?;
         Ok(now.is_none_or(|now| now.start_ticks != self.start_ticks || now.is_dead()))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_program_named_to_confuse_is_read_right() {
-        let text = "77 (a) b (c) S 1 77 42 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 987654 1 2";
-        assert_eq!(Stat::parse(text), Some(Stat { state: b'S', session: 42, start_ticks: 987_654 }));
-        assert_eq!(Stat::parse("77 (a"), None);
-    }
-
-    #[test]
-    fn this_process_is_found_with_its_start_and_no_process_has_pid_zero() {
-        let pid = i32::try_from(std::process::id()).unwrap();
-        let seen = stat(pid).unwrap().unwrap();
-        assert!(!seen.is_dead() && seen.start_ticks > 0);
-        assert_eq!(stat(0).unwrap(), None);
     }
 }

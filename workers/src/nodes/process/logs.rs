@@ -327,9 +327,9 @@ mod tests {
 
     use super::*;
 
-    struct Place(tempfile::TempDir);
+    struct TestFolder(tempfile::TempDir);
 
-    impl Place {
+    impl TestFolder {
         fn new() -> Self {
             let data = tempfile::tempdir().unwrap();
             fs::create_dir(data.path().join("nodes")).unwrap();
@@ -384,7 +384,7 @@ mod tests {
 
     #[test]
     fn the_logs_of_a_service_are_read_whole_and_those_of_others_are_not() {
-        let place = Place::new();
+        let place = TestFolder::new();
         write(&place.node(1, "1.0.0", &[]), "one\ntwo");
         write(&place.node(2, "2.0.0", &[]), "three\n");
         assert_eq!(all(&mut place.logs(|_| {})), ["one", "two", "three"]);
@@ -400,7 +400,7 @@ mod tests {
 
     #[test]
     fn a_version_means_all_of_its_stacks_and_a_name_the_one() {
-        let place = Place::new();
+        let place = TestFolder::new();
         write(&place.node(1, "1.0.0", &[]), "one\n");
         write(&place.node(2, "1.0.0~2", &[]), "two\n");
         let of = |name: &str| all(&mut place.logs(|wanted| wanted.version = Some(name.parse().unwrap())));
@@ -413,7 +413,7 @@ mod tests {
 
     #[test]
     fn who_follows_gets_whole_lines_over_a_rotation_and_a_new_nodes_too() {
-        let place = Place::new();
+        let place = TestFolder::new();
         let folder = place.node(1, "1.0.0", &[]);
         write(&folder, "one\nhal");
         let mut logs = place.logs(|wanted| wanted.follow = true);
@@ -429,7 +429,7 @@ mod tests {
 
     #[test]
     fn a_secret_is_masked_also_where_a_long_line_is_cut_and_a_log_whose_secrets_are_unknown_is_withheld() {
-        let place = Place::new();
+        let place = TestFolder::new();
         let file = place.0.path().join("secret");
         fs::write(&file, "hunter22hunter22\n").unwrap();
         let secret = EnvValue::FromFile(file.to_str().unwrap().to_owned());
@@ -452,7 +452,7 @@ mod tests {
 
     #[test]
     fn since_begins_at_the_last_mark_before_it() {
-        let place = Place::new();
+        let place = TestFolder::new();
         let folder = place.node(1, "1.0.0", &[]);
         let at = |seconds: u64| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
         for (seconds, text) in [(100, "early\n"), (200, "middle\n"), (300, "late\n")] {
@@ -472,7 +472,7 @@ mod tests {
 
     #[test]
     fn marks_stay_few_however_long_a_log_is_written() {
-        let place = Place::new();
+        let place = TestFolder::new();
         let folder = place.node(1, "1.0.0", &[]);
         for second in 0..6_000_u64 {
             write(&folder, "x\n");

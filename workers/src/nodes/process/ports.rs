@@ -17,6 +17,7 @@ const LAST_AT_LEAST: u16 = 20_000;
 #[derive(Debug)]
 pub(super) struct Ports {
     next: AtomicU16,
+    first: u16,
     last: u16,
 }
 
@@ -25,18 +26,23 @@ impl Ports {
         let ephemeral = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
         let first_ephemeral = ephemeral.split_whitespace().next().and_then(|n| n.parse().ok()).unwrap_or(32_768_u16);
         let last = first_ephemeral.saturating_sub(1).max(LAST_AT_LEAST);
-        Self { next: AtomicU16::new(UnwrapErr(SysRng).random_range(FIRST..=last)), last }
+        Self::within(FIRST, last)
+    }
+
+    /// Returns the ports from `first` to `last`, of which any is handed out first.
+    pub(super) fn within(first: u16, last: u16) -> Self {
+        Self { next: AtomicU16::new(UnwrapErr(SysRng).random_range(first..=last)), first, last }
     }
 
     /// Returns `n` ports that nobody listens on and that are not among `taken`, or as many as there are.
     pub(super) fn free(&self, n: u16, taken: &BTreeSet<u16>) -> Vec<u16> {
-        let all = (FIRST..=self.last).map(|_| self.turn());
+        let all = (self.first..=self.last).map(|_| self.turn());
         all.filter(|port| !taken.contains(port) && is_free(*port)).take(n.into()).collect()
     }
 
     fn turn(&self) -> u16 {
-        let step = |port: u16| Some(if port >= self.last { FIRST } else { port + 1 });
-        self.next.fetch_update(Ordering::Relaxed, Ordering::Relaxed, step).unwrap_or(FIRST)
+        let step = |port: u16| Some(if port >= self.last { self.first } else { port + 1 });
+        self.next.fetch_update(Ordering::Relaxed, Ordering::Relaxed, step).unwrap_or(self.first)
     }
 }
 

@@ -86,9 +86,9 @@ pub(super) fn named(name: &str) -> Result<Identity, String> {
         None => Err(format!(
             "the user {name} of [run] is not in /etc/passwd; make it with `useradd --system {name}`, or leave `user` out"
         )),
-        Some(Identity { uid: 0, .. }) => {
-            Err(format!("the user {name} of [run] is root, as whom no node runs; name another, or leave `user` out"))
-        }
+        Some(Identity { uid: 0, .. }) => Err(format!(
+            "the user {name} of [run] is root, and no node runs as root; name another user, or leave `user` out"
+        )),
         Some(identity) => Ok(identity),
     }
 }
@@ -114,7 +114,7 @@ fn choose(mapped: &[Range<u32>], wish: u32, taken: impl Fn(u32) -> bool) -> io::
     let holds = |range: &Range<u32>| mapped.iter().any(|map| map.start <= range.start && range.end <= map.end);
     let range = [FREE, FREE_IN_CONTAINER].into_iter().find(holds).ok_or_else(|| {
         let (first, last) = (FREE_IN_CONTAINER.start, FREE_IN_CONTAINER.end - 1);
-        io::Error::other(format!("this container has no users {first} to {last}; map them, or name a user in [run]"))
+        io::Error::other(format!("this container has no user ids {first} to {last}; map them, or name a user in [run]"))
     })?;
     let count = range.end - range.start;
     let mut numbers = (0..count).map(|n| range.start + (wish % count + n) % count);

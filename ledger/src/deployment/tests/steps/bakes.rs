@@ -1,5 +1,7 @@
 //! Bakes: the time after the last step but one.
 
+use schemas::command;
+
 use super::*;
 
 /// A rollout of 5, 10, 50, 90 and 100 % in 900 s, with a bake of an hour at 90 %.
@@ -91,7 +93,7 @@ fn the_soak_must_be_over_before_a_bake_ends_and_nobody_driving_it_is_no_baking()
     good(&mut world, 10);
     world.pass_ms(50_000);
     let rollout = world.deployment().rollout.as_ref().unwrap().id;
-    world.report(DeploymentOutcome::DriveAgain { rollout });
+    world.report(DeploymentOutcome::DriveAgain(outcome::DriveAgain { rollout }));
     world.pass_ms(11_000);
     assert!(matches!(gate_of(&world), Gate::NotBefore(_)), "for 50 s nobody judged it");
     world.pass_ms(50_000);
@@ -106,14 +108,14 @@ fn a_plan_of_one_step_gets_no_bake_and_says_so_and_steps_above_it_are_replaced_b
     world.ask(apply(definition));
     let asked = |steps: &[u16]| {
         let plan = PlanAsked { steps: Some(steps.iter().copied().map(percent).collect()), ..PlanAsked::default() };
-        Command::Roll {
+        Command::Roll(command::Roll {
             deployment: id(),
             from: stack_name(V1),
             to: stack_name(V2),
             plan,
             supersede: false,
             again: false,
-        }
+        })
     };
     let started = |world: &World, steps: &[u16]| {
         let decision = world.decide(&asked(steps)).unwrap();
@@ -141,7 +143,7 @@ fn a_rollout_that_is_asked_for_with_its_stack_bakes_too_or_says_that_it_does_not
     world.ask(release(V3));
     let asked = |steps: &[u16]| {
         let plan = PlanAsked { steps: Some(steps.iter().copied().map(percent).collect()), ..PlanAsked::default() };
-        Command::New { deployment: id(), version: version(V3), then_roll: Some(plan), again: false }
+        Command::New(command::New { deployment: id(), version: version(V3), then_roll: Some(plan), again: false })
     };
     let decided = |steps: &[u16]| {
         let decision = world.decide(&asked(steps)).unwrap();

@@ -1,0 +1,171 @@
+//! Break glass: what a rollback comes to on the last view, and how it is recorded once the log is back.
+
+use schemas::break_glass::Intent;
+use schemas::command::{self, Command, Request};
+use schemas::envelope::{About, CommandRef, Draft};
+use schemas::outcome::{self, Outcome};
+use schemas::traffic;
+use schemas::{Actor, CommitId, Event, Probed, StreamVersion};
+
+use super::prepare::prepare;
+use super::{Asked, Executed, Ledger, Prepared, Refusal, What};
+use crate::decision::{Now, Told};
+use crate::deployment::rollback;
+use crate::view::View;
+
+/// What a rollback comes to on the last view of the ledger.
+#[derive(Clone, Debug, PartialEq)]
+pub enum EmergencyDecision {
+    /// All traffic goes to a stack that can take it.
+    Back(Box<Intent>),
+    /// It is already so, or was carried out before.
+    Nothing(Told),
+    /// Its target is gone and cannot be deployed again without the ledger: the notes for the one who asked.
+    Cold(Vec<String>),
+}
+
+impl Asked {
+    /// Returns what a person or a pipeline asks, with the fence left open.
+    /// `probed`: what the newest probes say of its deployment's stacks.
+    pub fn request(request: &Request, actor: Actor, cause: Option<CommitId>, probed: Probed) -> Self {
+        let Request { id, command, fence, reason, effective_at } = request.clone();
+        let about = About { actor, cause, correlation: cause, reason, traceparent: None, effective_at };
+        let reference = CommandRef { id, hash: command.hash() };
+        Self { command: Some(reference), what: What::Command { command, fence, probed }, about }
+    }
+
+    /// Says whether it goes to the rollback's target whatever its check says.
+    pub fn is_unready(&self) -> bool {
+        matches!(self.what, What::Command { command: Command::Rollback(command::Rollback { unready: true, .. }), .. })
+    }
+
+    /// Returns what the newest probes say of its deployment's stacks, as far as it came with that.
+    fn probed(&self) -> Probed {
+        match &self.what {
+            What::Command { probed, .. } => probed.clone(),
+            What::Outcome { .. } | What::BreakGlass { .. } => Probed::default(),
+        }
+    }
+
+    /// Returns the deployment that it is about, if it is about one.
+    pub fn deployment(&self) -> Option<&schemas::DeploymentId> {
+        match &self.what {
+            What::Command { command, .. } => command.deployment(),
+            What::Outcome { outcome: Outcome::Deployment(outcome::DeploymentReport { deployment, .. }), .. } => {
+                Some(deployment)
+            }
+            What::Outcome { .. } => None,
+            What::BreakGlass { intent, .. } => Some(&intent.deployment),
+        }
+    }
+}
+
+impl Ledger {
+    /// Says what a rollback comes to on the view as it is now, whether or not the log can be followed.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal`] as [`Ledger::execute`], as far as the view knows.
+    pub fn intend(&self, asked: &Asked) -> Result<EmergencyDecision, Refusal> {
+        let view = self.view();
+        intend(&view, asked, self.now(&view))
+    }
+
+    /// Says which stacks a rollback without the ledger goes past, and why: none if it goes past none.
+    pub fn told_passed_over(&self, asked: &Asked, intent: &Intent) -> Option<String> {
+        let view = self.view();
+        let deployment = view.state().deployment(&intent.deployment)?;
+        rollback::told_passed_over(deployment, &intent.passed_over, &asked.probed())
+    }
+
+    /// Records a rollback that was carried out while the log gave no verdict. `generation` is what the router holds.
+    /// Repeating it is harmless: the command id counts once.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal`] as [`Ledger::execute`].
+    pub async fn reconcile(&self, intent: &Intent, generation: StreamVersion) -> Result<Executed, Refusal> {
+        let about = About {
+            actor: intent.actor.clone(),
+            cause: intent.cause,
+            correlation: intent.cause,
+            reason: intent.reason.clone(),
+            traceparent: None,
+            effective_at: Some(intent.at),
+        };
+        let what = What::BreakGlass { intent: Box::new(intent.clone()), generation };
+        self.settle(&Asked { command: Some(intent.command), what, about }, true, true).await
+    }
+}
+
+/// Says what a rollback comes to on a view. The generation is the view's own; who carries it out puts it above the
+/// router's.
+///
+/// # Errors
+///
+/// [`Refusal`] as [`Ledger::execute`], as far as the view knows.
+pub fn intend(view: &View, asked: &Asked, now: Now) -> Result<EmergencyDecision, Refusal> {
+    let (draft, told) = match prepare(view, asked, now, true)? {
+        Prepared::Commit(draft, told) => (draft, told),
+        Prepared::Nothing(told) => return Ok(EmergencyDecision::Nothing(told)),
+        Prepared::Before(done) => {
+            let note = format!("it was carried out before, offset {} of the ledger", done.offset);
+            return Ok(EmergencyDecision::Nothing(Told { notes: vec![note], stack: None }));
+        }
+    };
+    let (state, id) = (view.state(), asked.deployment());
+    let found = state.ledger.zip(id).and_then(|(ledger, id)| intent_of(&draft, ledger, id, state.deployment(id)?));
+    Ok(found.map_or(EmergencyDecision::Cold(told.notes), |intent| EmergencyDecision::Back(Box::new(intent))))
+}
+
+/// Returns what a rollback's commit says, if it moves weights at once.
+fn intent_of(
+    draft: &Draft,
+    ledger: schemas::LedgerId,
+    id: &schemas::DeploymentId,
+    deployment: &crate::Deployment,
+) -> Option<Intent> {
+    let events = || draft.events.iter().map(|(_, event)| event);
+    let back = events().find_map(|event| match event {
+        Event::Traffic(traffic::Event::RolledBack(back)) => Some(back),
+        _ => None,
+    })?;
+    let set = events().find_map(|event| match event {
+        Event::Traffic(traffic::Event::WeightsSet(set)) => Some(set),
+        _ => None,
+    })?;
+    let judged = events().find_map(|event| match event {
+        Event::Judgement(schemas::judgement::Event::Judged(judged)) => Some(judged.clone()),
+        _ => None,
+    });
+    let counted = events().find_map(|event| match event {
+        Event::Judgement(schemas::judgement::Event::Counted(counted)) => Some(counted.clone()),
+        _ => None,
+    });
+    let head = draft.extends.iter().find(|head| head.stream == schemas::Stream::Deployment(id.clone()))?;
+    Some(Intent {
+        ledger,
+        command: draft.command,
+        deployment: id.clone(),
+        actor: draft.about.actor.clone(),
+        cause: draft.about.cause,
+        reason: draft.about.reason.clone(),
+        why: back.reason.clone(),
+        at: draft.time,
+        to: set.weights.sole()?,
+        version: deployment.name_of(back.to)?,
+        passed_over: back.passed_over.clone(),
+        rollout: deployment.rollout.as_ref().filter(|rollout| rollout.is_live()).map(|rollout| rollout.id),
+        counted,
+        judged,
+        head: head.clone(),
+        fence: deployment.traffic.fence,
+        generation: deployment.generation(),
+        after: None,
+    })
+}
+
+/// Says whether a command may be carried out without the ledger: `rollback` alone.
+pub fn may_break_glass(command: &Command) -> bool {
+    matches!(command, Command::Rollback(_))
+}

@@ -1,6 +1,0 @@
-//! Break glass over a log that falls silent and a router that keeps its rules: what moves, what is kept, what history says.
-
-mod kills;
-mod outage;
-mod shifter;
-mod world;
