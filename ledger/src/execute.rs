@@ -9,10 +9,11 @@ mod prepare;
 mod seal;
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use bytes::Bytes;
+use parking_lot::{RwLock, RwLockReadGuard};
 use schemas::command::{Command, Request};
 use schemas::envelope::{About, CommandRef, Draft, Head as WireHead};
 use schemas::outcome::{self, Outcome};
@@ -118,9 +119,12 @@ impl Ledger {
         Ok(Self { log, shared })
     }
 
-    /// Returns the view as it is now. Do not hold it across an await.
+    /// Returns the view as it is now. Nothing is folded while anybody has one: for anything long, copy its state, which takes a
+    /// constant time.
     pub fn view(&self) -> RwLockReadGuard<'_, View> {
-        self.shared.view.read().unwrap_or_else(std::sync::PoisonError::into_inner)
+        // Also while a record waits to be folded. Who has a view may call what asks for one, or wait for a lock whose holder
+        // asks for one: behind that record they would wait for each other for ever.
+        self.shared.view.read_recursive()
     }
 
     /// Returns the ledger's id.
@@ -418,7 +422,7 @@ async fn follow(log: Arc<dyn Log>, shared: Arc<Shared>) {
             }
             Err(error) => break error.to_string(),
         };
-        let mut view = shared.view.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut view = shared.view.write();
         let mut halt = None;
         for record in records {
             if let Err(error) = view.advance(record.offset, &Decoded::of(&record.bytes)) {

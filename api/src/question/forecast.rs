@@ -40,7 +40,10 @@ impl Question for ForecastQuestion {
     async fn answer(&self, by: &dyn Answerer) -> Result<ForecastAnswer, Problem> {
         let id = &self.deployment;
         let (known, under_way) = match by.ledger() {
-            Some(ledger) => (known(ledger.view().state(), id), under_way(ledger, id)),
+            Some(ledger) => {
+                let state = ledger.view().state().clone();
+                (known(&state, id), under_way(ledger, id))
+            }
             None => (known(&by.reader().state_at(Moment::Now).await?.state, id), None),
         };
         let (policy, serving) = known.map_err(Refusal::Rejected)?;

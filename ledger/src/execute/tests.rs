@@ -14,6 +14,8 @@ use crate::log::memory::{Fault, MemoryLog};
 use crate::log::{ReadError, Record};
 use crate::rule::Halt;
 
+mod views;
+
 const HOLDER: &str = "one";
 const WAIT_MAX: Duration = Duration::from_secs(20);
 
