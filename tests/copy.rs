@@ -14,10 +14,11 @@ use ledger::{View, execute};
 use schemas::{Offset, Stream};
 use serde_json::Value;
 use support::cluster::Cluster;
+use support::process::output;
 
 /// Runs the command line; returns its exit code, its answer and what it said.
 fn say(arguments: &[&str]) -> (i32, Value, String) {
-    let output = Command::new(env!("CARGO_BIN_EXE_ionledger")).args(arguments).arg("--json").output().unwrap();
+    let output = output(Command::new(env!("CARGO_BIN_EXE_ionledger")).args(arguments).arg("--json"));
     let answer = serde_json::from_slice(&output.stdout).unwrap_or(Value::Null);
     (output.status.code().unwrap_or(-1), answer, String::from_utf8(output.stderr).unwrap())
 }

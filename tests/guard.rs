@@ -12,6 +12,7 @@ use std::path::Path;
 
 use support::installation::{Installation, Said, eventually};
 use support::nodes::{Fixture, PATIENT};
+use support::process::output;
 use workers::identity::{self, Identity};
 use workers::nodes::process::ProcessNodes;
 use workers::nodes::{Nodes as _, Observed, Stopped};
@@ -47,7 +48,7 @@ fn mode(path: &Path) -> u32 {
 fn run_as(installation: &Installation, uid: u32, gid: u32, arguments: &[&str]) -> Said {
     let mut command = std::process::Command::new(installation.program());
     command.args(arguments).env("IONLEDGER_DATA", installation.data()).env("NO_COLOR", "1").current_dir("/");
-    command.uid(uid).gid(gid).output().unwrap().into()
+    output(command.uid(uid).gid(gid)).into()
 }
 
 /// Declares a service with quick checks.
@@ -295,7 +296,7 @@ fn without_root_doctor_says_plainly_what_a_node_can_do() {
         std::os::unix::fs::chown(&data, Some(STRANGER), Some(STRANGER)).unwrap();
         command.uid(STRANGER).gid(STRANGER);
     }
-    let said = Said::from(command.output().unwrap());
+    let said = Said::from(output(&mut command));
     assert!(said.stdout.contains("can read this ledger's secrets"), "{said:?}");
     assert!(said.stdout.contains("run `ionledger up` as root"), "{said:?}");
 }

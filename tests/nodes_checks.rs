@@ -1,12 +1,13 @@
 //! The HTTP check tells three things apart, and the demo service shows it each of them.
 #![allow(clippy::print_stdout)] // a process of the tests answers on it
 
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use schemas::run::HttpCheck;
+use support::process::{ended, lines};
 use workers::checks::http::{BODY_BYTES_MAX, probe};
 use workers::checks::{Checks as _, Probe};
 
@@ -26,9 +27,8 @@ impl Demo {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stderr.take().unwrap()).read_line(&mut line).unwrap();
-        assert_eq!(line, format!("version 1.2.3 listens on {address}\n"));
+        let line = lines(child.stderr.take().unwrap()).next();
+        assert_eq!(line, Some(format!("version 1.2.3 listens on {address}")));
         Self { child, address }
     }
 
@@ -218,5 +218,5 @@ fn the_demo_service_ends_requests_before_it_ends() {
     let mut rest = String::new();
     echo.read_to_string(&mut rest).unwrap();
     assert!(rest.starts_with("llo"), "{rest}");
-    assert!(demo.child.wait().unwrap().success());
+    assert!(ended(&mut demo.child).success());
 }

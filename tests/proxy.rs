@@ -115,7 +115,7 @@ async fn held(control: &ProxyControl) -> HeldRoutes {
 }
 
 fn second_proxy(data: &Path) -> std::process::Output {
-    Command::new(exe()).arg("proxy").arg("--data").arg(data).output().unwrap()
+    support::process::output(Command::new(exe()).arg("proxy").arg("--data").arg(data))
 }
 
 #[tokio::test(flavor = "multi_thread")]

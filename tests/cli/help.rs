@@ -1,6 +1,7 @@
 //! Help: every command explains itself and shows examples that the command line takes.
 
 use support::binary::{ionledger, say};
+use support::process::output;
 
 /// Returns the names of the commands that `ionledger --help` lists.
 fn commands() -> Vec<String> {
@@ -51,14 +52,14 @@ fn every_example_is_a_command_line_that_is_understood() {
 fn is_understood(example: &str) {
     let nowhere = tempfile::tempdir().unwrap();
     let script = example.trim().replacen("ionledger", "\"$IONLEDGER\"", 1);
-    let output = std::process::Command::new("bash")
+    let mut shell = std::process::Command::new("bash");
+    shell
         .current_dir(nowhere.path())
         .env("IONLEDGER", ionledger().get_program())
         .env("IONLEDGER_DATA", nowhere.path().join("data"))
         .env("HOME", nowhere.path())
-        .args(["-c", &script])
-        .output()
-        .unwrap();
+        .args(["-c", &script]);
+    let output = output(&mut shell);
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert_ne!(output.status.code(), Some(2), "{example}: {stderr}");
     assert!(!stderr.contains("panicked"), "{example}: {stderr}");
@@ -121,10 +122,7 @@ fn a_shell_is_offered_what_is_for_people_and_nothing_else() {
 #[test]
 fn a_reader_who_goes_away_early_is_no_error() {
     let script = "\"$IONLEDGER\" completions zsh | head -1; exit ${PIPESTATUS[0]}";
-    let output = std::process::Command::new("bash")
-        .env("IONLEDGER", ionledger().get_program())
-        .args(["-c", script])
-        .output()
-        .unwrap();
+    let mut shell = std::process::Command::new("bash");
+    let output = output(shell.env("IONLEDGER", ionledger().get_program()).args(["-c", script]));
     assert_eq!((output.status.code(), String::from_utf8_lossy(&output.stderr).as_ref()), (Some(0), ""));
 }

@@ -1,6 +1,6 @@
 //! Ctrl-C: it ends a command that is being sent at once, and of one that waits it ends the wait alone.
 
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Child, Stdio};
@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use support::binary::ionledger;
+use support::process::{ended, lines};
 
 /// How long anything may take before a test gives it up.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -83,7 +84,7 @@ fn a_command_that_is_being_sent_is_ended_by_ctrl_c_also_with_wait() {
         let mut child = ledger.run(sentence);
         ledger.until_asked(SENDS);
         interrupt(&child);
-        let ended = child.wait().unwrap();
+        let ended = ended(&mut child);
         assert_eq!(ended.signal(), Some(Signal::INT.as_raw()), "{sentence}: {ended}");
     }
 }
@@ -95,8 +96,8 @@ fn a_wait_is_ended_by_ctrl_c_also_while_the_ledger_gives_no_answer() {
     ledger.until_asked(SENDS);
     ledger.until_asked("GET /v1/ledger");
     interrupt(&child);
-    let mut said = String::new();
-    child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
-    assert_eq!(child.wait().unwrap().code(), Some(8), "{said}");
-    assert!(said.ends_with("it goes on, look with `ionledger status api -w`\n"), "{said}");
+    let said: Vec<String> = lines(child.stderr.take().unwrap()).collect();
+    assert_eq!(ended(&mut child).code(), Some(8), "{said:?}");
+    let last = said.last().expect("it says how it ended");
+    assert!(last.ends_with("it goes on, look with `ionledger status api -w`"), "{last}");
 }

@@ -5,6 +5,7 @@ use ledger::log::segments::{DataFolder, Segments, SegmentsOptions};
 use ledger::log::{Log as _, Urgency};
 use serde_json::json;
 use support::binary::{ionledger, run, say};
+use support::process::output;
 
 #[test]
 fn a_sentence_that_is_none_is_a_usage_error_in_one_line() {
@@ -168,8 +169,7 @@ fn a_wrong_file_is_named_with_its_line_and_the_reason() {
 fn the_data_folder_is_the_users_own_unless_one_is_named() {
     let home = tempfile::tempdir().unwrap();
     let told = |command: &mut std::process::Command| {
-        let output = command.args(["rollback", "api"]).output().unwrap();
-        String::from_utf8(output.stderr).unwrap()
+        String::from_utf8(output(command.args(["rollback", "api"])).stderr).unwrap()
     };
     let by_home = told(ionledger().env_remove("XDG_STATE_HOME").env("HOME", home.path()));
     assert!(by_home.contains(&format!("{}/.local/state/ionledger\n", home.path().display())), "{by_home}");
@@ -223,7 +223,7 @@ fn wrong_settings_are_named_with_their_file_and_line_or_their_variable() {
         std::fs::write(&file, text).unwrap();
         let mut command = ionledger();
         command.args(["copy", "--from", "kafka://127.0.0.1:1", "--to", "there", "--config"]).arg(&file);
-        support::binary::ran(command.envs(variables.iter().copied()).current_dir(nowhere.path()).output().unwrap())
+        support::binary::ran(output(command.envs(variables.iter().copied()).current_dir(nowhere.path())))
     };
     let line = copy("[kafka]\nprotocl = \"ssl\"\n", &[]);
     let expected = format!("{}:2:1: kafka.protocl: unknown key, did you mean", file.display());
@@ -245,9 +245,7 @@ fn wrong_settings_are_named_with_their_file_and_line_or_their_variable() {
 fn a_time_that_names_no_moment_is_an_error_and_no_answer_for_another_one() {
     let nowhere = tempfile::tempdir().unwrap();
     let asked = |words: &[&str], zone: &str| {
-        support::binary::ran(
-            ionledger().env("IONLEDGER_DATA", nowhere.path()).env("TZ", zone).args(words).output().unwrap(),
-        )
+        support::binary::ran(output(ionledger().env("IONLEDGER_DATA", nowhere.path()).env("TZ", zone).args(words)))
     };
     for (at, zone, expected) in [
         ("2026-10-26T10:00:30[Europe/Berln]", "UTC", "unknown time zone `Europe/Berln`; did you mean Europe/Berlin?"),
@@ -310,14 +308,9 @@ fn a_file_that_cannot_be_run_is_refused_before_anything_is_sent() {
 #[test]
 fn where_nobody_can_be_asked_retire_needs_to_be_told() {
     let nowhere = tempfile::tempdir().unwrap();
-    let run = support::binary::ran(
-        ionledger()
-            .env("IONLEDGER_DATA", nowhere.path().join("data"))
-            .args(["retire", "api"])
-            .stdin(std::process::Stdio::null())
-            .output()
-            .unwrap(),
-    );
+    let run = support::binary::ran(output(
+        ionledger().env("IONLEDGER_DATA", nowhere.path().join("data")).args(["retire", "api"]),
+    ));
     assert!(
         run.mistake(2).contains("takes every stack of production/api down, and nobody can be asked here; say --yes")
     );

@@ -11,6 +11,7 @@ use tempfile::TempDir;
 
 use super::running::{Up, answer};
 use support::binary::{Run, ran, run, say};
+use support::process::output;
 
 /// A ledger of which 1.1.0 serves, after 1.0.0, and where its users connect.
 fn serving() -> (Up, SocketAddr) {
@@ -241,13 +242,13 @@ fn a_stranger_is_told_what_may_look_and_nothing_untrue() {
 
 /// Runs the command line as a user who is neither root nor the folder's owner.
 fn as_stranger(data: &Path, args: &[&str]) -> Run {
-    let stranger = Command::new("setpriv")
+    let mut stranger = Command::new("setpriv");
+    stranger
         .args(["--reuid=65533", "--regid=65533", "--clear-groups"])
         .arg(env!("CARGO_BIN_EXE_ionledger"))
         .args(args)
-        .env("IONLEDGER_DATA", data)
-        .output();
-    ran(stranger.unwrap())
+        .env("IONLEDGER_DATA", data);
+    ran(output(&mut stranger))
 }
 
 #[test]

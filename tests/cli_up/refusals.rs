@@ -2,6 +2,7 @@
 
 use super::running::{Up, free_address};
 use support::binary::{ionledger, run, say};
+use support::process::output;
 
 #[test]
 fn what_the_ledger_refuses_is_one_line_and_no_event() {
@@ -155,7 +156,7 @@ fn a_pipelines_token_may_not_do_what_is_a_persons() {
 fn colours_are_for_terminals_only() {
     let up = Up::new();
     up.declare("");
-    let output = ionledger().env("IONLEDGER_DATA", up.data()).args(["history"]).output().unwrap();
+    let output = output(ionledger().env("IONLEDGER_DATA", up.data()).args(["history"]));
     assert!(!output.stdout.contains(&0x1b) && !output.stderr.contains(&0x1b));
     let Some(on_terminal) = on_terminal(&up) else { return };
     assert!(on_terminal.contains("\u{1b}[2moffset\u{1b}[0m"), "{on_terminal:?}");
@@ -182,6 +183,6 @@ fn on_terminal_with(up: &Up, [environment, option]: [&str; 2]) -> Option<String>
     let script = format!("TERM=xterm {environment} {binary} history {option}");
     let mut command = std::process::Command::new("script");
     command.args(["-qec", &script, "/dev/null"]).env("IONLEDGER_DATA", up.data()).env_remove("NO_COLOR");
-    let output = command.stdin(std::process::Stdio::null()).output().ok()?;
+    let output = output(&mut command);
     Some(String::from_utf8(output.stdout).unwrap())
 }

@@ -1,6 +1,6 @@
 //! A ledger that runs in a folder of its own, and what the tests ask of it.
 
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Stdio};
@@ -11,6 +11,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use support::binary::{Run, ionledger, run};
+use support::process::{ended, lines};
 
 /// How long anything may take before a test gives it up.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -37,13 +38,11 @@ impl Up {
         let mut command = ionledger();
         command.args(["up", "--down"]).args(arguments).env("IONLEDGER_DATA", folder.path().join("data"));
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let mut lines = lines(child.stderr.take().unwrap());
         let mut said = Vec::new();
         while !said.iter().any(|line: &String| line.contains("is up on")) {
-            said.push(lines.next().unwrap_or_else(|| panic!("up ended: {said:?}")).unwrap());
+            said.push(lines.next().unwrap_or_else(|| panic!("up ended: {said:?}")));
         }
-        // Nobody may be left to wait for a reader.
-        std::thread::spawn(move || lines.for_each(drop));
         Self { child, folder }
     }
 
@@ -177,7 +176,7 @@ impl Up {
         if self.child.try_wait().is_ok_and(|ended| ended.is_none()) {
             let pid = Pid::from_raw(self.child.id().try_into().unwrap()).unwrap();
             let _ = kill_process(pid, Signal::TERM);
-            let _ = self.child.wait();
+            ended(&mut self.child);
         }
     }
 }
@@ -202,6 +201,7 @@ pub fn ask(address: SocketAddr) -> u16 {
 /// Asks `address` as a user does, and returns the whole answer.
 pub fn answer(address: SocketAddr) -> String {
     let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
     stream.write_all(b"GET / HTTP/1.1\r\nhost: api\r\nconnection: close\r\n\r\n").unwrap();
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).unwrap();

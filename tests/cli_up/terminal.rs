@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::running::PATIENCE;
 use support::binary::ionledger;
+use support::process::ended;
 
 /// The binary on a terminal.
 pub struct Terminal {
@@ -67,7 +68,7 @@ impl Terminal {
 
     /// Waits for the binary's end, and returns its exit code and what it left on the screen.
     pub fn ended(mut self) -> (i32, String) {
-        let code = self.child.wait().unwrap().code().unwrap();
+        let code = ended(&mut self.child).code().unwrap();
         // The last bytes may still be on their way: the reader ends behind them.
         let deadline = Instant::now() + PATIENCE;
         while !self.reader.is_finished() {

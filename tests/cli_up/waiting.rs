@@ -1,12 +1,12 @@
 //! Waiting and watching: how a rollout's end becomes an exit code, and how a change is shown as it comes.
 
-use std::io::{BufRead as _, BufReader};
 use std::process::Stdio;
 
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::running::{Up, users};
 use support::binary::ionledger;
+use support::process::{ended, lines};
 
 const QUICK: &str = "[rollout]\nsteps = [20, 100]\nduration = \"1 s\"\n[judgement]\nrequests_min = 10\n\
     weights = { errors = 100, p50 = 0, p99 = 0 }\n";
@@ -63,12 +63,12 @@ fn whoever_stops_waiting_is_told_that_it_goes_on() {
     let mut roll = ionledger();
     roll.env("IONLEDGER_DATA", up.data()).args(["roll", "api", "1.0.0", "1.1.0", "24", "hours", "--wait"]);
     let mut roll = roll.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    let mut said = BufReader::new(roll.stderr.take().unwrap()).lines().map(Result::unwrap);
+    let mut said = lines(roll.stderr.take().unwrap());
     assert!(said.any(|line| line == "undo: ionledger abort api"));
     up.until("begun", |deployment| deployment["rollout"]["steps_taken"] == 1);
     let pid = Pid::from_raw(roll.id().try_into().unwrap()).unwrap();
     kill_process(pid, Signal::INT).unwrap();
-    let ended = roll.wait().unwrap();
+    let ended = ended(&mut roll);
     assert_eq!(ended.code(), Some(8));
     let last = said.last().unwrap();
     assert!(last.ends_with("it goes on, look with `ionledger status api -w`"), "{last}");
@@ -83,7 +83,7 @@ fn watching_in_a_pipe_appends_what_changes() {
     let mut watch = ionledger();
     watch.env("IONLEDGER_DATA", up.data()).args(["status", "api", "-w"]).stdout(Stdio::piped());
     let mut watch = watch.spawn().unwrap();
-    let mut lines = BufReader::new(watch.stdout.take().unwrap()).lines().map(Result::unwrap);
+    let mut lines = lines(watch.stdout.take().unwrap());
     let shares = |line: &str| line.split('\t').skip(1).take(4).collect::<Vec<_>>().join(" ");
     let mut seen: Vec<String> = lines.by_ref().take(2).map(|line| shares(&line)).collect();
     assert_eq!(seen, ["1.0.0 serving 100 100", "1.1.0 warm 0 0"]);
@@ -92,5 +92,5 @@ fn watching_in_a_pipe_appends_what_changes() {
         seen.push(shares(&lines.next().expect("it goes on")));
     }
     kill_process(Pid::from_raw(watch.id().try_into().unwrap()).unwrap(), Signal::INT).unwrap();
-    assert_eq!(watch.wait().unwrap().code(), Some(0), "Ctrl-C ends a watch in an orderly way");
+    assert_eq!(ended(&mut watch).code(), Some(0), "Ctrl-C ends a watch in an orderly way");
 }

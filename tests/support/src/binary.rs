@@ -3,6 +3,8 @@
 use std::path::Path;
 use std::process::{Command, Output};
 
+use crate::process::output;
+
 /// What a run of the binary left.
 #[derive(Debug)]
 pub struct Run {
@@ -26,7 +28,7 @@ pub fn ionledger() -> Command {
 
 /// Runs the binary with `words` as its arguments, on the data folder `data`.
 pub fn run(data: &Path, words: &[&str]) -> Run {
-    ran(ionledger().env("IONLEDGER_DATA", data).args(words).output().expect("the binary runs"))
+    ran(output(ionledger().env("IONLEDGER_DATA", data).args(words)))
 }
 
 /// Runs the binary with a sentence of plain words as its arguments.

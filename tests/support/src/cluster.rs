@@ -2,7 +2,7 @@
 //! one, and all of them end with the test's process, however that ends.
 
 use std::fs;
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, OnceLock};
@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rustix::process::{Pid, Signal, kill_process};
+
+use crate::process::{lines, output};
 
 /// Longer than anything takes that works.
 pub const DEADLINE: Duration = Duration::from_secs(120);
@@ -53,7 +55,7 @@ impl Cluster {
     /// Gives or takes rights, as an administrator, with the arguments of `kafka-acls.sh`.
     pub fn acls(&self, arguments: &[&str]) {
         let mut acls = Command::new(SCRIPT);
-        let done = acls.arg("acls").arg(self.folder.path()).args(arguments).output().unwrap();
+        let done = output(acls.arg("acls").arg(self.folder.path()).args(arguments));
         assert!(done.status.success(), "{arguments:?}: {done:?}");
     }
 
@@ -114,9 +116,8 @@ impl Cluster {
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
-        let mut said = String::new();
-        BufReader::new(attendant.stdout.as_mut().unwrap()).read_line(&mut said).unwrap();
-        let pid = said.trim().strip_prefix("pid=").and_then(|pid| pid.parse().ok()).and_then(Pid::from_raw);
+        let said = lines(attendant.stdout.take().unwrap()).next().unwrap_or_default();
+        let pid = said.strip_prefix("pid=").and_then(|pid| pid.parse().ok()).and_then(Pid::from_raw);
         let pid = pid.unwrap_or_else(|| panic!("broker {n} does not start: {said}"));
         self.brokers.lock().unwrap()[n - 1] = Some(Broker { attendant, pid });
     }

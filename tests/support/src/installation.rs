@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use workers::traffic::ProxyControl;
 
+use crate::process::output;
+
 /// Longer than anything takes that works.
 pub const DEADLINE: Duration = Duration::from_secs(60);
 
@@ -113,7 +115,7 @@ impl Installation {
 
     /// Runs a command on the data folder to its end.
     pub fn run(&self, arguments: &[&str]) -> Said {
-        self.command(arguments).stdin(Stdio::null()).output().unwrap().into()
+        output(&mut self.command(arguments)).into()
     }
 
     /// Runs a command that must work, and returns what it printed.

@@ -2,8 +2,8 @@
 //!
 //! Begin with [`installation`], a data folder with `ionledger up` on it, and [`binary`], one run of the command line. [`load`] is the users,
 //! [`cluster`] a real Kafka, [`services`] the processes of a ledger in Kafka, [`prometheus`] a real Prometheus and a false one,
-//! [`nodes`] nodes without a ledger, [`canary`] counts of canaries that others
-//! wrote, [`busy`] a made-up production.
+//! [`nodes`] nodes without a ledger, [`canary`] counts of canaries that others wrote, [`busy`] a made-up production. [`process`] waits for
+//! any other process.
 #![allow(clippy::missing_panics_doc, clippy::unwrap_used, clippy::expect_used)] // a test panics where it fails
 
 pub mod binary;
@@ -14,6 +14,7 @@ pub mod completion;
 pub mod installation;
 pub mod load;
 pub mod nodes;
+pub mod process;
 pub mod prometheus;
 pub mod services;
 

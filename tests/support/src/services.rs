@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use crate::cluster::Cluster;
 use crate::installation::{Installation, eventually};
+use crate::process::ended;
 
 /// A process of ionledger's, ended with this.
 pub struct Service {
@@ -45,7 +46,7 @@ impl Service {
     pub fn end(mut self) -> Duration {
         let began = Instant::now();
         self.signal(Signal::TERM);
-        let status = self.child.wait().unwrap();
+        let status = ended(&mut self.child);
         assert!(status.success(), "{}: {status}; {}", self.kind, self.said());
         began.elapsed()
     }
