@@ -12,6 +12,8 @@ mod append;
 #[path = "../../bare_producer.rs"]
 mod bare_producer;
 mod up;
+#[path = "../../up_process.rs"]
+mod up_process;
 mod users;
 
 use std::path::Path;
@@ -78,7 +80,7 @@ async fn run() -> Result<bool, Error> {
         Some(cluster) => Append::to_kafka(cluster).await?,
         None => Append::to_disk(folder.path())?,
     };
-    let users = Users::start(up.address(), REQUESTS_PER_SECOND)?;
+    let users = Users::start(vec![up.address()], REQUESTS_PER_SECOND)?;
     let measured = measure(&mut up, &mut bare, rollbacks).await;
     let seen = users.stop();
     up.stop()?;

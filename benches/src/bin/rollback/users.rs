@@ -2,7 +2,7 @@
 //! its time counts from then. So a proxy that stands still is seen by every request that it keeps waiting.
 
 use std::cell::RefCell;
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -42,16 +42,17 @@ pub struct Users {
 }
 
 type Sender = SendRequest<Empty<Bytes>>;
-/// Connections at rest; the one that rested longest is used next, so that none rests long enough to be closed.
-type Pool = Rc<RefCell<VecDeque<Sender>>>;
+/// Connections at rest to each address; the one that rested longest is used next, so that none rests long enough to be closed.
+type Pool = Rc<RefCell<HashMap<SocketAddr, VecDeque<Sender>>>>;
 
 impl Users {
-    pub fn start(address: SocketAddr, per_second: u32) -> Result<Self, Error> {
+    /// Sends so many requests a second, to one of `addresses` after the other.
+    pub fn start(addresses: Vec<SocketAddr>, per_second: u32) -> Result<Self, Error> {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = stop.clone();
         let thread = thread::Builder::new().name("users".to_owned()).spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            LocalSet::new().block_on(&runtime, send(address, Duration::from_secs(1) / per_second, &stopped))
+            LocalSet::new().block_on(&runtime, send(&addresses, Duration::from_secs(1) / per_second, &stopped))
         })?;
         Ok(Self { stop, thread })
     }
@@ -63,12 +64,14 @@ impl Users {
     }
 }
 
-async fn send(address: SocketAddr, period: Duration, stop: &AtomicBool) -> Result<Seen, Error> {
+async fn send(addresses: &[SocketAddr], period: Duration, stop: &AtomicBool) -> Result<Seen, Error> {
     let (pool, mut requests) = (Pool::default(), JoinSet::new());
     let mut seen = Seen { sent: 0, lost: 0, first_loss: None, latencies: Histogram::new(3)?, time: Duration::ZERO };
     let start = Instant::now();
-    let mut due = start;
-    while !stop.load(Ordering::Relaxed) {
+    let (mut due, mut addresses) = (start, addresses.iter().copied().cycle());
+    while let Some(address) = addresses.next()
+        && !stop.load(Ordering::Relaxed)
+    {
         sleep_until(due).await;
         requests.spawn_local(request(pool.clone(), address, due));
         seen.sent += 1;
@@ -100,7 +103,7 @@ impl Seen {
 /// Asks once, never again, and returns how long it took.
 async fn request(pool: Pool, address: SocketAddr, due: Instant) -> Result<Duration, Error> {
     timeout(LOST_AFTER, async {
-        let rested = pool.borrow_mut().pop_front();
+        let rested = pool.borrow_mut().entry(address).or_default().pop_front();
         let mut sender = match rested {
             Some(sender) => sender,
             None => connect(address).await?,
@@ -112,7 +115,7 @@ async fn request(pool: Pool, address: SocketAddr, due: Instant) -> Result<Durati
         let time = due.elapsed();
         // One that the proxy closed after its answer is of no more use.
         if sender.ready().await.is_ok() {
-            pool.borrow_mut().push_back(sender);
+            pool.borrow_mut().entry(address).or_default().push_back(sender);
         }
         if status == StatusCode::OK { Ok(time) } else { Err(format!("the answer was {status}").into()) }
     })
