@@ -50,8 +50,8 @@ impl Folded {
         while self.ruler.next() < end {
             let max = usize::try_from(end.0 - self.ruler.next().0).unwrap();
             for record in self.log.read(self.ruler.next(), max).await.unwrap() {
-                let judged = self.ruler.judge(record.offset, &Parsed::of(&record.bytes)).unwrap();
-                self.voids.push(judged.void);
+                let ruling = self.ruler.rule_on(record.offset, &Parsed::of(&record.bytes)).unwrap();
+                self.voids.push(ruling.void);
             }
         }
     }

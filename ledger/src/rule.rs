@@ -14,6 +14,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::tree;
 
+mod commands;
+
+pub use commands::{Commands, NotSorted};
+
 /// Why a record does not count. It stays in the log, for everyone and for ever.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -96,7 +100,7 @@ pub struct Ruler {
     next: Offset,
     time: Timestamp,
     heads: HashMap<String, Head>,
-    commands: HashMap<CommandId, Done>,
+    commands: Commands,
     tree: tree::Frontier,
     sealed: bool,
 }
@@ -114,7 +118,7 @@ pub struct Parsed<'a> {
 
 /// A record after the rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Judged {
+pub struct Ruling {
     /// The ledger's time at it.
     pub time: Timestamp,
     /// Why it does not count, or nothing if it does.
@@ -223,7 +227,7 @@ impl Ruler {
         next: Offset,
         time: Timestamp,
         heads: HashMap<String, Head>,
-        commands: HashMap<CommandId, Done>,
+        commands: Commands,
         tree: tree::Frontier,
     ) -> Self {
         let sealed = heads.get(LEDGER).is_some_and(seals);
@@ -257,12 +261,17 @@ impl Ruler {
 
     /// Returns the commit that carried a command out, if one counted.
     pub fn command(&self, id: CommandId) -> Option<Done> {
-        self.commands.get(&id).copied()
+        self.commands.get(id)
+    }
+
+    /// Returns every command that counted.
+    pub fn commands(&self) -> &Commands {
+        &self.commands
     }
 
     /// Returns where the last record stands that counted; none before the first.
     pub fn last_counted(&self) -> Option<Offset> {
-        self.commands.values().map(|done| done.offset).max()
+        self.commands.last()
     }
 
     /// Returns the tree over all records so far.
@@ -279,12 +288,12 @@ impl Ruler {
         }
     }
 
-    /// Judges the next record and remembers it.
+    /// Rules on the next record and remembers it.
     ///
     /// # Errors
     ///
     /// [`Halt`] if this program cannot go on without guessing; nothing is remembered then.
-    pub fn judge(&mut self, offset: Offset, record: &Parsed<'_>) -> Result<Judged, Halt> {
+    pub fn rule_on(&mut self, offset: Offset, record: &Parsed<'_>) -> Result<Ruling, Halt> {
         if offset != self.next {
             return Err(Halt::Gap { expected: self.next, found: offset });
         }
@@ -297,12 +306,12 @@ impl Ruler {
             return Err(Halt::NoGenesis);
         }
         self.remember(offset, record.hash, envelope, void);
-        Ok(Judged { time: self.time, void })
+        Ok(Ruling { time: self.time, void })
     }
 
     fn void(&self, envelope: Option<&Envelope<'_>>) -> Option<Void> {
         let Some(envelope) = envelope else { return Some(Void::Malformed) };
-        if self.commands.contains_key(&envelope.command.id) {
+        if self.commands.get(envelope.command.id).is_some() {
             return Some(Void::Duplicate);
         }
         if self.is_sealed() {

@@ -7,7 +7,7 @@ use schemas::envelope::{About, Envelope};
 use schemas::{Actor, CommandId, CommitId, Event, Hash, Offset, Stream, StreamVersion, Timestamp, traffic};
 
 use crate::at::At;
-use crate::rule::{Done, Halt, Head, Judged, Parsed, Ruler, Void};
+use crate::rule::{Done, Halt, Head, Parsed, Ruler, Ruling, Void};
 use crate::state::State;
 use crate::tree::Frontier;
 
@@ -125,12 +125,12 @@ impl<'a> Decoded<'a> {
     }
 
     /// Returns what the record was, given what the rule said of it.
-    pub fn into_folded(self, offset: Offset, judged: Judged) -> Folded {
+    pub fn into_folded(self, offset: Offset, ruling: Ruling) -> Folded {
         let Self { parsed, events } = self;
         let commit = parsed.envelope.map(|envelope| Commit {
             id: envelope.id,
             command: envelope.command.id,
-            time: judged.time,
+            time: ruling.time,
             written_at: envelope.time,
             extends: envelope.extends.iter().map(|head| (head.stream.to_string(), head.version.next())).collect(),
             about: serde_json::from_str(envelope.about.get()).unwrap_or_else(|_| unreadable_about()),
@@ -143,7 +143,7 @@ impl<'a> Decoded<'a> {
                 })
                 .collect(),
         });
-        Folded { offset, hash: parsed.hash, time: judged.time, void: judged.void, commit }
+        Folded { offset, hash: parsed.hash, time: ruling.time, void: ruling.void, commit }
     }
 }
 
@@ -211,8 +211,8 @@ impl View {
     /// [`Halt`] if this program cannot go on without guessing; the view stays as it was.
     pub fn fold(&mut self, offset: Offset, bytes: &Bytes) -> Result<Folded, Halt> {
         let decoded = Decoded::of(bytes);
-        let judged = self.advance(offset, &decoded)?;
-        Ok(decoded.into_folded(offset, judged))
+        let ruling = self.advance(offset, &decoded)?;
+        Ok(decoded.into_folded(offset, ruling))
     }
 
     /// Folds the next record, already decoded, and returns only what the rule said.
@@ -220,12 +220,12 @@ impl View {
     /// # Errors
     ///
     /// [`Halt`], as [`View::fold`].
-    pub fn advance(&mut self, offset: Offset, decoded: &Decoded<'_>) -> Result<Judged, Halt> {
-        let judged = self.ruler.judge(offset, &decoded.parsed)?;
-        match (&decoded.parsed.envelope, judged.void) {
+    pub fn advance(&mut self, offset: Offset, decoded: &Decoded<'_>) -> Result<Ruling, Halt> {
+        let ruling = self.ruler.rule_on(offset, &decoded.parsed)?;
+        match (&decoded.parsed.envelope, ruling.void) {
             (Some(envelope), None) => {
                 // What was done without the ledger is so from when it was done.
-                let took_effect = decoded.took_effect().map(|at| at.min(judged.time));
+                let took_effect = decoded.took_effect().map(|at| at.min(ruling.time));
                 for (wire, event) in std::iter::zip(&envelope.events, &decoded.events) {
                     let (stream, event) = match event {
                         Ok(event) => event,
@@ -237,13 +237,13 @@ impl View {
                     let version = envelope.extends.iter().find(|head| head.stream == wire.stream);
                     let version = version.map_or(StreamVersion(0), |head| head.version.next());
                     let of_deployment = matches!(stream, Stream::Deployment(_));
-                    let time = took_effect.filter(|_| of_deployment).unwrap_or(judged.time);
+                    let time = took_effect.filter(|_| of_deployment).unwrap_or(ruling.time);
                     self.state.evolve(stream, event, &At { time, commit: envelope.id, version });
                 }
             }
             _ => self.voids += 1,
         }
-        Ok(judged)
+        Ok(ruling)
     }
 }
 

@@ -16,8 +16,12 @@
 //! w <chunk>                    who made each commit that counts, and why, 32 a chunk
 //! g <offset>                   a rollback that was in effect before it was recorded there
 //! ```
+//!
+//! Beside them, in `commands`, lie the commands that counted, sorted, up to some offset: a start reads that file and only the
+//! records behind it.
 
 mod held;
+mod kept_commands;
 mod pending;
 mod row;
 mod store;
@@ -50,6 +54,10 @@ pub use row::Damaged;
 
 /// How many records are folded and written at once.
 const BATCH: usize = 32_768;
+/// How many records may come behind the kept commands before these are kept anew: at least so many, and one for so many that are
+/// kept already. While it follows the log, and at its end.
+const KEPT_LATE: (u64, u64) = (65_536, 4);
+const KEPT_EARLY: (u64, u64) = (128, 64);
 /// How often a damaged cache is made again before it is left alone until the next start.
 const REBUILDS_MAX: u32 = 3;
 /// How long a process that opens the cache waits for another one that reads it.
@@ -277,9 +285,9 @@ impl Projection {
     }
 
     /// Returns the ledger's time at a record and why it does not count, or nothing if it does.
-    pub(crate) fn judged(&self, offset: Offset) -> Option<ledger::rule::Judged> {
+    pub(crate) fn ruling(&self, offset: Offset) -> Option<ledger::rule::Ruling> {
         let record = self.read_at(offset, |held| held.record(offset))?;
-        Some(ledger::rule::Judged { time: record.time, void: record.void })
+        Some(ledger::rule::Ruling { time: record.time, void: record.void })
     }
 
     /// Returns who made the commit at an offset, and why; `Some(None)` if no commit counts there.
@@ -353,6 +361,9 @@ impl Drop for Projection {
         if let Some(follower) = lock_of(&self.follower).take() {
             let _ = follower.join();
         }
+        if let Some(fold) = lock_of(&self.fold).take() {
+            self.shared.keep_commands(&fold);
+        }
         self.flush();
     }
 }
@@ -397,6 +408,13 @@ impl Shared {
         Ok(fold)
     }
 
+    /// Makes the next start quick. Called once nothing more is folded.
+    fn keep_commands(&self, fold: &Fold) {
+        if let Some(held) = self.held.write().unwrap_or_else(PoisonError::into_inner).as_mut() {
+            held.keep_commands(&fold.view, KEPT_EARLY);
+        }
+    }
+
     fn is_gone(&self) -> bool {
         self.held.read().unwrap_or_else(PoisonError::into_inner).is_none()
     }
@@ -425,6 +443,7 @@ impl Shared {
         let mut held = self.held.write().unwrap_or_else(PoisonError::into_inner);
         let Some(held) = held.as_mut() else { return Ok(()) };
         pending.apply(held, fold)?;
+        held.keep_commands(&fold.view, KEPT_LATE);
         self.next.send_replace(held.meta.next);
         halt.map_or(Ok(()), |halt| Err(halt.into()))
     }
@@ -458,7 +477,7 @@ async fn follow(shared: &Shared, log: &dyn Log, mut fold: Fold, mut stop: watch:
     loop {
         let caught = tokio::select! {
             biased;
-            _ = stop.wait_for(|stop| *stop) => return,
+            _ = stop.wait_for(|stop| *stop) => return shared.keep_commands(&fold),
             caught = catch_up(shared, log, &mut fold) => caught,
         };
         if let Err(error) = caught {
@@ -468,7 +487,7 @@ async fn follow(shared: &Shared, log: &dyn Log, mut fold: Fold, mut stop: watch:
         }
         let next = fold.view.next();
         tokio::select! {
-            _ = stop.wait_for(|stop| *stop) => return,
+            _ = stop.wait_for(|stop| *stop) => return shared.keep_commands(&fold),
             () = shared.condemned.notified() => {}
             grown = end.wait_for(|end| *end > next) => if grown.is_err() { return },
         }

@@ -333,6 +333,36 @@ async fn a_cut_cache_is_made_again() {
     }
 }
 
+/// What is wrong with the file of commands costs the next start some time, and nothing else.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn commands_that_do_not_go_with_the_cache_are_not_believed() {
+    let (world, other) = (World::new(11).await, World::new(12).await);
+    let of = |world: &World| fs::read(world.data.path().join("replay/commands")).unwrap();
+    let sound = of(&world);
+    assert!(sound.len() > RECORDS / 2 * 56, "most of them count");
+    // One command forgotten, in a file that says of itself that it is whole.
+    let mut fewer = sound[..sound.len() - 56].to_vec();
+    let crc = crc32c::crc32c(&fewer[4..]);
+    fewer[..4].copy_from_slice(&crc.to_be_bytes());
+    let mut ahead = fewer.clone();
+    ahead[20..28].copy_from_slice(&(RECORDS as u64 + 1).to_be_bytes());
+    let crc = crc32c::crc32c(&ahead[4..]);
+    ahead[..4].copy_from_slice(&crc.to_be_bytes());
+    for wrong in [vec![], sound[..100].to_vec(), sound[..sound.len() - 56].to_vec(), of(&other), ahead] {
+        let data = world.copy();
+        fs::write(data.path().join("replay/commands"), wrong).unwrap();
+        assert!(world.check(data.path(), 0).await, "the cache is still good");
+    }
+    let data = world.copy();
+    fs::remove_file(data.path().join("replay/commands")).unwrap();
+    assert!(world.check(data.path(), 0).await, "the cache is still good");
+    assert!(data.path().join("replay/commands").exists(), "the next start is quick again");
+    // It is read: otherwise this one would go unnoticed.
+    fs::write(data.path().join("replay/commands"), fewer).unwrap();
+    let projection = Projection::open(data.path()).unwrap();
+    assert_ne!(projection.resume(&*world.log).await.unwrap(), world.view);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_half_written_snapshot_is_swept_away() {
     let world = World::new(4).await;

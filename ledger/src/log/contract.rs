@@ -83,14 +83,14 @@ impl Folded {
             let records = self.log.read(self.ruler.next(), 100).await.expect("it reads");
             assert!(!records.is_empty(), "nothing at {} before the end {end}", self.ruler.next());
             for record in records {
-                self.judge(&record);
+                self.rule_on(&record);
             }
         }
     }
 
-    fn judge(&mut self, record: &Record) {
-        let judged = self.ruler.judge(record.offset, &Parsed::of(&record.bytes)).expect("the rule goes on");
-        self.verdicts.push(judged.void);
+    fn rule_on(&mut self, record: &Record) {
+        let ruling = self.ruler.rule_on(record.offset, &Parsed::of(&record.bytes)).expect("the rule goes on");
+        self.verdicts.push(ruling.void);
     }
 
     /// Appends `bytes` and returns what the rule makes of them.

@@ -39,10 +39,10 @@ impl Golden {
     }
 }
 
-fn verdict(judged: &Result<Judged, Halt>) -> String {
-    match judged {
-        Ok(Judged { void: None, .. }) => "counts".to_owned(),
-        Ok(Judged { void: Some(void), .. }) => void.to_string(),
+fn verdict(ruling: &Result<Ruling, Halt>) -> String {
+    match ruling {
+        Ok(Ruling { void: None, .. }) => "counts".to_owned(),
+        Ok(Ruling { void: Some(void), .. }) => void.to_string(),
         Err(Halt::UnknownRule { rule, .. }) => format!("halt {rule}"),
         Err(other) => panic!("{other}"),
     }
@@ -54,11 +54,11 @@ fn every_golden_record_has_its_verdict_leaf_time_and_root() {
     for golden in Golden::all() {
         let (name, bytes) = (&golden.name, golden.bytes());
         let parsed = Parsed::of(&bytes);
-        let judged = ruler.judge(ruler.next(), &parsed);
-        assert_eq!(verdict(&judged), golden.verdict, "{name}");
-        if let Ok(judged) = judged {
+        let ruling = ruler.rule_on(ruler.next(), &parsed);
+        assert_eq!(verdict(&ruling), golden.verdict, "{name}");
+        if let Ok(ruling) = ruling {
             assert_eq!(Some(parsed.hash), golden.leaf, "{name}");
-            assert_eq!(Some(judged.time), golden.time, "{name}");
+            assert_eq!(Some(ruling.time), golden.time, "{name}");
             assert_eq!(Some(ruler.tree().root()), golden.root, "{name}");
         }
     }
@@ -99,21 +99,21 @@ fn a_log_that_does_not_begin_with_a_genesis_is_no_ledger() {
     ];
     for first in firsts {
         let mut ruler = Ruler::default();
-        assert_eq!(ruler.judge(Offset(0), &Parsed::of(&first)), Err(Halt::NoGenesis));
+        assert_eq!(ruler.rule_on(Offset(0), &Parsed::of(&first)), Err(Halt::NoGenesis));
         assert_eq!(ruler, Ruler::default(), "nothing is remembered");
-        assert!(ruler.judge(Offset(0), &Parsed::of(&genesis())).is_ok());
+        assert!(ruler.rule_on(Offset(0), &Parsed::of(&genesis())).is_ok());
     }
 }
 
 #[test]
 fn a_record_that_is_missing_or_repeated_halts_the_reader() {
     let mut ruler = Ruler::default();
-    ruler.judge(Offset(0), &Parsed::of(&genesis())).unwrap();
+    ruler.rule_on(Offset(0), &Parsed::of(&genesis())).unwrap();
     for found in [0, 2, 9].map(Offset) {
-        let halt = ruler.judge(found, &Parsed::of(&step(1, "s", NO_HEAD)));
+        let halt = ruler.rule_on(found, &Parsed::of(&step(1, "s", NO_HEAD)));
         assert_eq!(halt, Err(Halt::Gap { expected: Offset(1), found }));
     }
-    assert!(ruler.judge(Offset(1), &Parsed::of(&step(1, "s", NO_HEAD))).is_ok());
+    assert!(ruler.rule_on(Offset(1), &Parsed::of(&step(1, "s", NO_HEAD))).is_ok());
 }
 
 /// A head as a writer may name it: how far behind the head it is, or ahead of it, and whether its hash is the true one.
@@ -151,7 +151,7 @@ impl Model {
         Head { version: StreamVersion(version), hash }
     }
 
-    fn judge(&mut self, command: u128, extends: &[Named], requires: &[Named], leaf: Hash) -> Option<Void> {
+    fn rule_on(&mut self, command: u128, extends: &[Named], requires: &[Named], leaf: Hash) -> Option<Void> {
         self.leaves.push(leaf);
         let names: Vec<usize> = extends.iter().chain(requires).map(|named| named.stream).collect();
         if (1..names.len()).any(|n| names[..n].contains(&names[n])) {
@@ -204,7 +204,7 @@ proptest! {
         resumed_at in any::<prop::sample::Index>(),
     ) {
         let (mut model, mut ruler) = (Model::default(), Ruler::default());
-        ruler.judge(Offset(0), &Parsed::of(&genesis())).unwrap();
+        ruler.rule_on(Offset(0), &Parsed::of(&genesis())).unwrap();
         model.leaves.push(Parsed::of(&genesis()).hash);
         let resumed_at = resumed_at.index(commits.len());
         for (n, (command, extends, requires)) in commits.iter().enumerate() {
@@ -221,8 +221,8 @@ proptest! {
                 ruler = Ruler::resume(
                     ruler.next(), ruler.time(), ruler.heads().clone(), ruler.commands.clone(), ruler.tree().clone());
             }
-            let judged = ruler.judge(Offset(n as u64 + 1), &parsed).unwrap();
-            prop_assert_eq!(judged.void, model.judge(1_000 + command, extends, requires, parsed.hash));
+            let ruling = ruler.rule_on(Offset(n as u64 + 1), &parsed).unwrap();
+            prop_assert_eq!(ruling.void, model.rule_on(1_000 + command, extends, requires, parsed.hash));
         }
         for (stream, history) in STREAMS.iter().zip(&model.streams) {
             let hash = history.last().copied().unwrap_or(Hash::ZERO);

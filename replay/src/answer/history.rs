@@ -1,6 +1,6 @@
 //! History: what happened to a service, commit by commit, and who was behind it.
 
-use ledger::rule::{Judged, Void};
+use ledger::rule::{Ruling, Void};
 use ledger::view::{Commit, Folded};
 use schemas::break_glass::Unrecorded;
 use schemas::{Actor, ActorKind, CommandId, CommitId, EnvironmentName, Event, Offset, ServiceName, Timestamp};
@@ -304,7 +304,7 @@ pub fn entry(folded: &Folded, names: &Names, on_behalf_of: Option<OnBehalfOf>) -
 /// Returns a record as history shows it that cannot be read now: as far as the cache knows it.
 pub(crate) fn entry_without_events(
     offset: Offset,
-    judged: Judged,
+    ruling: Ruling,
     made: Option<Made>,
     on_behalf_of: Option<OnBehalfOf>,
     why: String,
@@ -312,7 +312,7 @@ pub(crate) fn entry_without_events(
     let made = made.as_ref();
     HistoryEntry {
         offset,
-        time: judged.time,
+        time: ruling.time,
         written_at: made.map(|made| made.written_at),
         effective_at: made.and_then(|made| made.effective_at),
         recorded_at: made.and_then(|made| made.recorded_at),
@@ -321,7 +321,7 @@ pub(crate) fn entry_without_events(
         actor: made.map(|made| made.actor.clone()),
         on_behalf_of,
         reason: made.and_then(|made| made.reason.clone()),
-        void: judged.void,
+        void: ruling.void,
         events: vec![],
         missing: Some(why),
     }

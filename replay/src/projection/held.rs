@@ -2,19 +2,20 @@
 //! Superseded rows stay in the store and are read from there.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
-use ledger::rule::{Done, Head, Ruler};
+use ledger::rule::{Commands, Done, Head, Ruler};
 use ledger::tree::Frontier;
 use ledger::{State, View};
 use rayon::iter::ParallelIterator as _;
 use rayon::slice::ParallelSlice as _;
-use schemas::{CommandId, CommitId, Hash, LedgerId, Offset, Timestamp};
+use schemas::{CommitId, Hash, LedgerId, Offset, Timestamp};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::kept_commands;
 use super::row::{
     COMMITS, Fields, MAKERS, Makers, Open, RECORDS, Rec, Result, Tag, damaged, json_at, key, key_at, makers_from_bytes,
     name_in, number_in, read_chunk as read_rows, share_of_sum, unseal,
@@ -78,6 +79,8 @@ pub(super) struct HeldRows {
     pub(super) makers: Makers,
     /// Every rollback that was in effect before it was recorded.
     pub(super) outages: Vec<Outage>,
+    /// The offset before which the kept commands go.
+    kept: Offset,
 }
 
 /// The fold that goes with what is held.
@@ -99,7 +102,8 @@ impl HeldRows {
             }
             let meta = Meta { format: format(), ..Meta::default() };
             let (rows, streams) = (BTreeMap::new(), BTreeMap::new());
-            let held = Self { store, meta, rows, streams, records: vec![], makers: vec![], outages: vec![] };
+            let (records, makers, outages) = (vec![], vec![], vec![]);
+            let held = Self { store, meta, rows, streams, records, makers, outages, kept: Offset(0) };
             return Ok((held, Fold::default()));
         };
         let meta: Meta = serde_json::from_slice(&bytes).map_err(|error| damaged(error.to_string()))?;
@@ -113,7 +117,8 @@ impl HeldRows {
         if (rows.len() as u64, streams.len() as u64, sum) != (meta.rows, meta.streams, meta.sum) {
             return Err(damaged("rows are missing or of another time"));
         }
-        let (records, commands) = load_records(&store, meta.next)?;
+        let (kept, commands) = kept_commands::load(store.folder(), &meta).unwrap_or_default();
+        let (records, commands) = load_records(&store, meta.next, kept, commands)?;
         if meta.tree.size() != meta.next.0 || records.last().is_some_and(|last| last.time != meta.time) {
             return Err(damaged("its parts do not go equally far"));
         }
@@ -124,7 +129,19 @@ impl HeldRows {
         let (state, shares) = together(&rows.iter().collect::<Vec<_>>(), |_, open| Ok(Cow::Borrowed(&open.json)))?;
         let view = View::resume(ruler, state, meta.read_only.clone(), meta.voids);
         let last = meta.last;
-        Ok((Self { store, meta, rows, streams, records, makers, outages }, Fold { view, shares, last }))
+        Ok((Self { store, meta, rows, streams, records, makers, outages, kept }, Fold { view, shares, last }))
+    }
+
+    /// Keeps the commands of `view` in their file, if enough records came behind those that are kept.
+    pub(super) fn keep_commands(&mut self, view: &View, (least, part): (u64, u64)) {
+        let behind = view.next().0.saturating_sub(self.kept.0);
+        if behind < least || behind < self.kept.0 / part {
+            return;
+        }
+        match kept_commands::write(self.store.folder(), view) {
+            Ok(()) => self.kept = view.next(),
+            Err(error) => tracing::warn!(%error, "the commands cannot be kept; the next start takes longer"),
+        }
     }
 
     /// Returns the state and the shares after the record at `offset`.
@@ -165,8 +182,9 @@ impl HeldRows {
         if number == self.meta.next.0.saturating_sub(1) / RECORDS {
             return Ok(self.records.clone());
         }
-        let bytes = self.store.get(&key_at(Tag::Records, "", number))?;
-        read_chunk(&bytes.ok_or_else(|| damaged(format!("records from {} on are missing", number * RECORDS)))?)
+        let missing = || damaged(format!("records from {} on are missing", number * RECORDS));
+        let chunk = read_chunk(&self.store.get(&key_at(Tag::Records, "", number))?.ok_or_else(missing)?)?;
+        if chunk.len() as u64 == RECORDS { Ok(chunk) } else { Err(missing()) }
     }
 
     /// Returns the last record whose time is not later than `time`; none if the first is later.
@@ -391,18 +409,19 @@ fn read_chunk(bytes: &[u8]) -> Result<Vec<Rec>> {
     bytes.chunks(Rec::LEN).map(Rec::read).collect()
 }
 
-/// Reads every record before `next`: the last chunk of them and the commands that counted.
-fn load_records(store: &Store, next: Offset) -> Result<(Vec<Rec>, HashMap<CommandId, Done>)> {
-    let mut commands = HashMap::with_capacity(next.0 as usize);
-    let mut count = 0_u64;
+/// Reads the records from `kept` on and before `next`: returns the last chunk of them, and `commands` with those that counted.
+fn load_records(store: &Store, next: Offset, kept: Offset, mut commands: Commands) -> Result<(Vec<Rec>, Commands)> {
+    // The last chunk is wanted whole.
+    let first = kept.0.saturating_sub(1) / RECORDS;
+    let mut count = first * RECORDS;
     let mut last = Vec::new();
-    store.scan(Tag::Records as u8, |key, sealed| {
+    store.scan_from(&key_at(Tag::Records, "", first), Tag::Records as u8, |key, sealed| {
         let chunk = read_chunk(unseal(key, sealed)?)?;
         if number_in(key)? * RECORDS != count {
             return Err(damaged(format!("records from {count} on are missing")));
         }
         for record in &chunk {
-            if record.void.is_none() {
+            if record.void.is_none() && count >= kept.0 {
                 commands.insert(record.command, Done { hash: record.command_hash, offset: Offset(count) });
             }
             count += 1;

@@ -71,8 +71,18 @@ impl Store {
     }
 
     /// Calls `see` with every entry whose key begins with `tag`: its key and its sealed value.
-    pub(super) fn scan(&self, tag: u8, mut see: impl FnMut(&[u8], &[u8]) -> Result<()>) -> Result<()> {
-        let mut entries = self.db().scan_prefix([tag]);
+    pub(super) fn scan(&self, tag: u8, see: impl FnMut(&[u8], &[u8]) -> Result<()>) -> Result<()> {
+        self.scan_from(&[tag], tag, see)
+    }
+
+    /// Does so from `first` on.
+    pub(super) fn scan_from(
+        &self,
+        first: &[u8],
+        tag: u8,
+        mut see: impl FnMut(&[u8], &[u8]) -> Result<()>,
+    ) -> Result<()> {
+        let mut entries = self.db().range(first.to_vec()..vec![tag + 1]);
         while let Some((key, value)) = caught(|| entries.next().transpose())? {
             see(&key, &value)?;
         }
@@ -92,6 +102,11 @@ impl Store {
     /// Writes what is in memory to the disk.
     pub(super) fn flush(&self) -> Result<()> {
         caught(|| self.db().flush()).map(drop)
+    }
+
+    /// Returns where it lies.
+    pub(super) fn folder(&self) -> &Path {
+        &self.folder
     }
 
     /// Moves the store's folder out of the way, in place of one that was moved before.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use ledger::rule::{Halt, Judged};
+use ledger::rule::{Halt, Ruling};
 use ledger::view::{Decoded, Folded};
 use ledger::{Deployment, View};
 use schemas::envelope::Envelope;
@@ -22,7 +22,7 @@ pub(super) enum Kept {
     /// One that was read, with what its ids stood for.
     Read { folded: Folded, names: Names },
     /// One that cannot be read now, as far as the cache knows it, and why.
-    Missing { offset: Offset, judged: Judged, made: Option<Made>, why: String },
+    Missing { offset: Offset, ruling: Ruling, made: Option<Made>, why: String },
 }
 
 /// Where each commit stands.
@@ -180,25 +180,25 @@ impl Visit for Collect {
         };
         let before = self.deployment(deployment.as_ref());
         let service = service.and_then(|name| self.view.state().services.get(&name).cloned());
-        let judged = self.view.advance(offset, &decoded)?;
-        let commit = decoded.envelope().map(|envelope| envelope.id).filter(|_| judged.void.is_none());
+        let ruling = self.view.advance(offset, &decoded)?;
+        let commit = decoded.envelope().map(|envelope| envelope.id).filter(|_| ruling.void.is_none());
         if let Some(commit) = commit {
-            let place = CommitPosition { offset, time: judged.time, commit };
+            let place = CommitPosition { offset, time: ruling.time, commit };
             for (stream, event) in decoded.events().iter().flatten() {
                 self.shares.evolve(stream, event, place);
             }
             if let Some(places) = &mut self.places {
-                places.insert(commit, (offset, judged.time));
+                places.insert(commit, (offset, ruling.time));
             }
             self.keep_outage(&decoded, place);
         }
         let wanted = self.history.as_ref().is_some_and(|query| {
-            let young = query.since.is_none_or(|since| judged.time >= since);
-            about_it && young && query.reaches(offset) && (judged.void.is_none() || query.voids)
+            let young = query.since.is_none_or(|since| ruling.time >= since);
+            about_it && young && query.reaches(offset) && (ruling.void.is_none() || query.voids)
         });
         if wanted {
             let names = Names { before, after: self.deployment(deployment.as_ref()), service, asked: vec![] };
-            self.keep(Kept::Read { folded: decoded.into_folded(offset, judged), names });
+            self.keep(Kept::Read { folded: decoded.into_folded(offset, ruling), names });
         }
         Ok(if self.then.is_none() && self.ends(offset, commit) { self.reach() } else { ControlFlow::Continue(()) })
     }

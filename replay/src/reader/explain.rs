@@ -1,7 +1,7 @@
 //! Explanations, read from the log.
 
 use ledger::log::ReadError;
-use ledger::rule::Judged;
+use ledger::rule::Ruling;
 use schemas::{CommitId, DeploymentId};
 
 use super::collect::{Collect, Kept};
@@ -75,8 +75,8 @@ impl Reader {
             let Some(found) = places.find(&*self.log, id).await? else { return Ok(None) };
             let Some(made) = found else { break };
             next = made.cause;
-            let judged = Judged { time: made.time, void: None };
-            let read = blocks::within(made.offset, origins::read(&*self.log, made.offset, judged)).await;
+            let ruling = Ruling { time: made.time, void: None };
+            let read = blocks::within(made.offset, origins::read(&*self.log, made.offset, ruling)).await;
             kept.push(match (read, places) {
                 (Ok(None), _) => return Ok(None),
                 (Ok(Some(folded)), Places::Folded(_)) => Kept::Read { folded, names: Names::default() },
@@ -85,7 +85,7 @@ impl Reader {
                     Kept::Read { folded, names }
                 }
                 (Err(ReadError::Unavailable(why)), Places::Rows(_)) => {
-                    Kept::Missing { offset: made.offset, judged, made: Some(made), why }
+                    Kept::Missing { offset: made.offset, ruling, made: Some(made), why }
                 }
                 (Err(error), _) => return Err(error.into()),
             });

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use ledger::log::{Log, ReadError};
-use ledger::rule::Judged;
+use ledger::rule::Ruling;
 use ledger::view::{Decoded, Folded};
 use schemas::{CommitId, DeploymentId, Offset};
 
@@ -30,7 +30,7 @@ impl Places<'_> {
         let rows = match self {
             Places::Folded(places) => {
                 let Some((offset, time)) = places.get(&commit) else { return Ok(Some(None)) };
-                let folded = read(log, *offset, Judged { time: *time, void: None }).await?;
+                let folded = read(log, *offset, Ruling { time: *time, void: None }).await?;
                 return Ok(Some(folded.as_ref().and_then(Made::of)));
             }
             Places::Rows(rows) => rows,
@@ -68,10 +68,10 @@ impl Places<'_> {
     }
 }
 
-/// Reads the record at `offset`, of which the rule said `judged`.
-pub(super) async fn read(log: &dyn Log, offset: Offset, judged: Judged) -> Result<Option<Folded>, ReadError> {
+/// Reads the record at `offset`, of which the rule said `ruling`.
+pub(super) async fn read(log: &dyn Log, offset: Offset, ruling: Ruling) -> Result<Option<Folded>, ReadError> {
     let records = log.read(offset, 1).await?;
-    Ok(records.first().map(|record| Decoded::of(&record.bytes).into_folded(offset, judged)))
+    Ok(records.first().map(|record| Decoded::of(&record.bytes).into_folded(offset, ruling)))
 }
 
 /// Who is behind each commit, as far as it was looked up.
@@ -147,8 +147,8 @@ impl Reader {
             let Some(on_behalf_of) = behind.of(cause).await? else { return Ok(None) };
             entries.push(match kept {
                 Kept::Read { folded, names } => answer::entry(&folded, &names, on_behalf_of),
-                Kept::Missing { offset, judged, made, why } => {
-                    answer::entry_without_events(offset, judged, made, on_behalf_of, why)
+                Kept::Missing { offset, ruling, made, why } => {
+                    answer::entry_without_events(offset, ruling, made, on_behalf_of, why)
                 }
             });
             // Others may have something to do, and who asked may have gone.

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use ledger::State;
 use ledger::log::{ReadError, Record};
-use ledger::rule::Judged;
+use ledger::rule::Ruling;
 use ledger::view::{Decoded, Folded};
 use schemas::{DeploymentId, Offset, ServiceName, Version};
 
@@ -35,7 +35,7 @@ impl Reader {
             None => None,
             Some(None) => Some(At::default()),
             Some(Some(offset)) => {
-                rows.judged(offset).map(|judged| At { offset: Some(offset), time: Some(judged.time) })
+                rows.ruling(offset).map(|ruling| At { offset: Some(offset), time: Some(ruling.time) })
             }
         })
     }
@@ -72,13 +72,13 @@ impl Reader {
         &self,
         rows: &Projection,
         query: &HistoryQuery,
-        judged: Vec<(Offset, Judged)>,
+        rulings: Vec<(Offset, Ruling)>,
         unavailable: &mut Option<String>,
     ) -> Result<Option<Vec<Kept>>, Error> {
-        let offsets: Vec<Offset> = judged.iter().map(|(offset, _)| *offset).collect();
+        let offsets: Vec<Offset> = rulings.iter().map(|(offset, _)| *offset).collect();
         let about = |record: &Record| {
             let decoded = Decoded::of(&record.bytes);
-            let of_record = judged[judged.partition_point(|(offset, _)| *offset < record.offset)].1;
+            let of_record = rulings[rulings.partition_point(|(offset, _)| *offset < record.offset)].1;
             is_about(query, decoded.envelope()).then(|| decoded.into_folded(record.offset, of_record))
         };
         let read = match &unavailable {
@@ -96,11 +96,11 @@ impl Reader {
                 }
             }
             Err(ReadError::Unavailable(why)) => {
-                for (offset, judged) in judged {
+                for (offset, ruling) in rulings {
                     let Some(made) = rows.made(offset) else { return Ok(None) };
                     // Of a record that does not count nobody knows what it is about.
                     if made.is_some() || query.is_all() {
-                        kept.push(Kept::Missing { offset, judged, made, why: why.clone() });
+                        kept.push(Kept::Missing { offset, ruling, made, why: why.clone() });
                     }
                 }
                 *unavailable = Some(why);
@@ -120,9 +120,9 @@ fn wanted_of(
     query: &HistoryQuery,
     candidates: &mut (dyn Iterator<Item = Offset> + Send),
     max: usize,
-) -> Option<Vec<(Offset, Judged)>> {
-    let judged = candidates.map(|offset| Some((offset, rows.judged(offset)?)));
-    let told = judged.filter(|of| query.voids || of.as_ref().is_none_or(|(_, judged)| judged.void.is_none()));
+) -> Option<Vec<(Offset, Ruling)>> {
+    let rulings = candidates.map(|offset| Some((offset, rows.ruling(offset)?)));
+    let told = rulings.filter(|of| query.voids || of.as_ref().is_none_or(|(_, ruling)| ruling.void.is_none()));
     told.take(max).collect()
 }
 

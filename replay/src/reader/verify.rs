@@ -29,8 +29,8 @@ struct Count {
 
 impl Visit for Count {
     fn visit(&mut self, offset: Offset, decoded: Decoded<'_>) -> Result<ControlFlow<()>, Halt> {
-        let judged = self.view.advance(offset, &decoded)?;
-        match judged.void {
+        let ruling = self.view.advance(offset, &decoded)?;
+        match ruling.void {
             Some(void) => *self.voids.entry(void).or_default() += 1,
             None => self.events += decoded.events().len() as u64,
         }
