@@ -144,7 +144,7 @@ async fn the_real_server_says_what_it_does_not_have_and_when_it_has_stopped() {
     assert!(
         matches!(&empty, Reading::Empty { reason } if reason.contains("no series of the requests of 1.2.2 or of 1.2.3"))
     );
-    let lacks = source.trial(&[asked()], now()).await.unwrap();
+    let lacks = source.test_source(&[asked()], now()).await.unwrap();
     assert!(
         lacks[0].contains("has no metric `ionledger_proxy_request_seconds_bucket`; correct the query"),
         "{lacks:?}"
@@ -161,12 +161,12 @@ async fn the_real_server_says_what_it_does_not_have_and_when_it_has_stopped() {
     assert_eq!(read.measured().unwrap().of(NEW).hits("errors"), None);
     // What was scraped in the last two seconds is not looked at yet.
     let deadline = Instant::now() + DEADLINE;
-    while !source.trial(&[asked()], now()).await.unwrap().is_empty() {
-        assert!(Instant::now() < deadline, "{:?}", source.trial(&[asked()], now()).await);
+    while !source.test_source(&[asked()], now()).await.unwrap().is_empty() {
+        assert!(Instant::now() < deadline, "{:?}", source.test_source(&[asked()], now()).await);
         tokio::time::sleep(INTERVAL).await;
     }
     let stranger = Asked { deployment: "test/api".parse().unwrap(), ..asked() };
-    let lacks = source.trial(&[stranger], now()).await.unwrap();
+    let lacks = source.test_source(&[stranger], now()).await.unwrap();
     assert!(lacks[0].contains("no series of the requests of 1.2.2 or of 1.2.3; correct the queries"), "{lacks:?}");
     let none = source.read(&asked(), last(5)).await.unwrap();
     assert_eq!(none.measured().unwrap().of(NEW).hits("errors"), Some(0), "{none:?}");
@@ -264,9 +264,13 @@ async fn a_source_that_cannot_be_asked_is_named_with_its_address_the_cause_and_w
     let fake = Fake::start();
     let tried = async |url: &str| {
         let policy = JudgementPolicy { prometheus: Some(Prometheus::at(url)), ..policy() };
-        workers::measures::trial(&policy, &[], now()).await.join("\n")
+        workers::measures::test_source(&policy, &[], now()).await.join("\n")
     };
-    assert_eq!(workers::measures::trial(&policy(), &[asked()], now()).await, Vec::<String>::new(), "the router counts");
+    assert_eq!(
+        workers::measures::test_source(&policy(), &[asked()], now()).await,
+        Vec::<String>::new(),
+        "the router counts"
+    );
     let said = tried("http://127.0.0.1:1").await;
     assert!(said.starts_with("http://127.0.0.1:1 cannot be reached: "), "{said}");
     assert!(said.ends_with("; start it, or correct the policy's address"), "{said}");

@@ -15,7 +15,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use uuid::Uuid;
-use workers::traffic::{Backends, HeldRoutes, Node, ProxyControl, Routes, Status, Timeouts, ensure_running};
+use workers::traffic::{HeldRoutes, Node, ProxyControl, Routes, StackNodes, Status, Timeouts, ensure_running};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -74,7 +74,7 @@ fn routes(generation: u64, address: SocketAddr) -> Routes {
         generation: StreamVersion(generation),
         listen: None,
         weights: Weights::all_on(stack),
-        backends: [(stack, Backends { version: "1.0.0".parse().unwrap(), nodes })].into(),
+        backends: [(stack, StackNodes { version: "1.0.0".parse().unwrap(), nodes })].into(),
         timeouts: Timeouts::default(),
         nodes_only: false,
     }

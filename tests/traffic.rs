@@ -201,7 +201,7 @@ async fn users_on_a_dead_version_are_named_everywhere_with_the_command_that_move
     installation.ok(&["traffic", "api", "1.0.0", "50", "1.1.0", "50"]);
     eventually("the weights are applied", || installation.deployment()["weights_applied"] == true);
     let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
-    assert!(words(&installation.ok(&["doctor"])).contains("ok"), "nothing is amiss yet");
+    assert!(words(&installation.ok(&["doctor"])).contains("ok"), "nothing is wrong yet");
 
     std::fs::write(&dead, "").unwrap();
     for pid in &mortal {

@@ -173,10 +173,10 @@ impl Client {
         }
     }
 
-    /// Calls `heard` with the reason whenever a server answers whose ledger has halted.
+    /// Calls `callback` with the reason each time a server answers whose ledger has halted.
     #[must_use]
-    pub fn on_halted(mut self, heard: OnHalted) -> Self {
-        self.target.on_halted = Some(heard);
+    pub fn on_halted(mut self, callback: OnHalted) -> Self {
+        self.target.on_halted = Some(callback);
         self
     }
 

@@ -36,9 +36,9 @@ pub struct PlannedRollout {
     pub steps: Option<String>,
 }
 
-/// A deployment's traffic, as it was measured.
+/// Measured traffic of the stack with the largest share.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Traffic {
+pub struct MeasuredTraffic {
     /// The stack with the largest share.
     pub stack: StackId,
     /// Its share.
@@ -127,7 +127,7 @@ pub fn answer(
     deployment: DeploymentId,
     policy: &Policy,
     question: &PlannedRollout,
-    traffic: Result<Traffic, String>,
+    traffic: Result<MeasuredTraffic, String>,
 ) -> Result<ForecastAnswer, Problem> {
     let asked = asked(question)?;
     let rollout = plan::plan(&asked, policy).map_err(|no| Problem::new(Code::Invalid, no.to_string()))?;
@@ -302,8 +302,8 @@ impl ForecastAnswer {
         self.end_seconds.is_some_and(|end| end > self.plan.all_ms() as f64 / 1_000.0 + 1.0)
     }
 
-    /// Says whether the rollout would see little of what it is for, so that whoever begins it should know.
-    pub fn is_poor(&self) -> bool {
+    /// Says whether the rollout would see so little of what it is for that whoever begins it should know.
+    pub fn sees_too_little(&self) -> bool {
         self.forecast.seconds <= 0.0 || errors(self).is_some_and(sees_little)
     }
 }
@@ -328,11 +328,11 @@ mod tests {
         }
     }
 
-    fn unknown() -> Result<Traffic, String> {
+    fn unknown() -> Result<MeasuredTraffic, String> {
         Err("nothing runs".to_owned())
     }
 
-    fn measured(requests: u64, errors: u64, seconds: i64, share: u16) -> Traffic {
+    fn measured(requests: u64, errors: u64, seconds: i64, share: u16) -> MeasuredTraffic {
         let stack = StackId(uuid::Uuid::from_u128(1));
         let mut latency = Histogram::default();
         (0..requests).for_each(|request| latency.add(10.0 + (request % 100) as f64));
@@ -344,7 +344,7 @@ mod tests {
         };
         let span = Span { from: Timestamp::UNIX_EPOCH, to: Timestamp::from_second(seconds).unwrap() };
         let measured = Measured { span, stacks: BTreeMap::from([(stack, vec![node])]) };
-        Traffic { stack, share: Weight::from_percent(share), measured, seconds: seconds as f64 }
+        MeasuredTraffic { stack, share: Weight::from_percent(share), measured, seconds: seconds as f64 }
     }
 
     #[test]
@@ -353,7 +353,7 @@ mod tests {
         let sentence =
             "at 5 requests a minute and 10 % share, the smallest error rate this rollout can see in 1 hour is 15 %";
         assert_eq!(answer.sentence, sentence);
-        assert!(answer.is_poor() && answer.warnings[0].starts_with("it sees little"), "{answer:?}");
+        assert!(answer.sees_too_little() && answer.warnings[0].starts_with("it sees little"), "{answer:?}");
         let late = "by errors that takes 34,607 requests, and it is expected to get about 30; it then goes on";
         assert!(answer.warnings.len() == 4 && answer.warnings[2].contains(late), "{answer:?}");
         assert!(
@@ -404,7 +404,7 @@ mod tests {
         let answer = answer(id(), &policy, &PlannedRollout::default(), traffic).unwrap();
         assert_eq!((answer.requests_per_minute, answer.requests_measured), (60_000.0, true));
         assert!(answer.forecast.metrics.iter().all(|metric| metric.measured && metric.seconds_to_accept.is_some()));
-        assert!(!answer.is_poor() && answer.warnings.is_empty(), "{answer:?}");
+        assert!(!answer.sees_too_little() && answer.warnings.is_empty(), "{answer:?}");
     }
 
     #[test]
@@ -436,7 +436,7 @@ mod tests {
         );
         let at_once = PlannedRollout { steps: Some("10000".to_owned()), ..assumed(60.0, 10, 1_000) };
         let at_once = answer(id(), &policy, &PlannedRollout { share: None, ..at_once }, unknown()).unwrap();
-        assert!(at_once.sentence.starts_with("this rollout is not judged") && at_once.is_poor(), "{at_once:?}");
+        assert!(at_once.sentence.starts_with("this rollout is not judged") && at_once.sees_too_little(), "{at_once:?}");
     }
 
     #[test]

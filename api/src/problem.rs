@@ -76,7 +76,7 @@ codes! {
     Forbidden = "forbidden", FORBIDDEN, 4;
     /// There is no such address.
     NoSuchPath = "no_such_path", NOT_FOUND, 1;
-    /// The address does not take that method.
+    /// The path does not support that method.
     Method = "method_not_allowed", METHOD_NOT_ALLOWED, 1;
     /// Something was never declared, recorded or seen.
     Unknown = "unknown", NOT_FOUND, 1;

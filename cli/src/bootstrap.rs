@@ -27,7 +27,7 @@ use workers::nodes::process::{self, ProcessNodes};
 use workers::probing::Probing;
 use workers::rights::{self, Open};
 use workers::runtime::Adapters;
-use workers::traffic::{HeardRouter, ProxyControl, Router};
+use workers::traffic::{MonitoredRouter, ProxyControl, Router};
 
 use crate::settings::ServerSettings;
 
@@ -125,8 +125,7 @@ impl LocalServer {
     }
 }
 
-/// Returns the outside of a data folder: process nodes, HTTP checks, the folder's proxy, and what carries rollbacks out
-/// while the ledger gives no verdict.
+/// Returns the adapters of a data folder: process nodes, HTTP checks, the folder's proxy, and break-glass rollbacks.
 ///
 /// # Errors
 ///
@@ -140,7 +139,8 @@ pub(crate) fn adapters(opened: &Opened, artifacts: &Arc<Artifacts>) -> miette::R
         false => ProcessNodes::open(data, launcher, Arc::clone(artifacts)),
     };
     let nodes = nodes.into_diagnostic()?;
-    let router: Arc<dyn Router> = Arc::new(HeardRouter::new(Arc::new(ProxyControl::of(data)), Arc::new(SystemClock)));
+    let router: Arc<dyn Router> =
+        Arc::new(MonitoredRouter::new(Arc::new(ProxyControl::of(data)), Arc::new(SystemClock)));
     let break_glass = BreakGlass::new(data, opened.ledger.clone(), Arc::clone(&router), Patience::default());
     Ok(Adapters {
         nodes: Arc::new(nodes),
@@ -150,7 +150,7 @@ pub(crate) fn adapters(opened: &Opened, artifacts: &Arc<Artifacts>) -> miette::R
     })
 }
 
-/// Returns what settles with the ledger, until `stop`, whatever was done without it.
+/// Records break-glass rollbacks in the ledger once it answers, until `stop`.
 pub(crate) fn keep_break_glass(
     adapters: &Adapters,
     stop: CancellationToken,

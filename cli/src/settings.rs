@@ -111,7 +111,7 @@ impl KafkaArgs {
         let secret_files = kafka.secret_files();
         let mut kafka = kafka.options().map_err(Failure::usage)?;
         kafka.dev = self.dev.or(dev).unwrap_or(false);
-        kafka.check().map_err(Failure::usage)?;
+        kafka.validate().map_err(Failure::usage)?;
         Ok(ServerSettings {
             data,
             ledger,

@@ -71,7 +71,7 @@ pub fn decide_outcome(state: &State, outcome: &Outcome, now: Now) -> Result<Deci
             Ok(Decision::on(Stream::Worker(*role), events))
         }
         Outcome::ReleaseLease(outcome::ReleaseLease { role, holder }) => {
-            let events = lease::decide_release(&state.lease(*role), *role, holder)?;
+            let events = lease::decide_release_lease(&state.lease(*role), *role, holder)?;
             Ok(Decision::on(Stream::Worker(*role), events))
         }
     }

@@ -33,7 +33,7 @@ use crate::view::{Decoded, View};
 use clock::CLOCK_AHEAD_MAX;
 
 pub use answer::{Executed, LedgerOpenError, Refusal};
-pub use break_glass::{EmergencyDecision, intend, may_break_glass};
+pub use break_glass::{EmergencyDecision, decide_emergency, may_break_glass};
 pub use clock::{Anchor, Clock, ClockTrouble, SystemClock};
 pub use prepare::{Asked, Prepared, What, prepare};
 

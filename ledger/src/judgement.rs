@@ -19,7 +19,7 @@ pub mod baseline;
 pub mod burst;
 pub mod ladder;
 pub mod nodes;
-pub mod routing;
+pub mod share_alarm;
 pub mod wealth;
 pub mod evalue;
 pub mod maths;

@@ -52,12 +52,8 @@ pub fn decide_take(
     Ok(vec![lease::Taken { role, holder: holder.to_owned(), reason: text::tidy(reason) }.into()])
 }
 
-/// Returns the events that take `role` from `holder`: none if it does not have it.
-///
-/// # Errors
-///
-/// None.
-pub fn decide_release(lease: &Lease, role: Role, holder: &str) -> Result<Vec<schemas::Event>, Rejection> {
+/// Returns the events by which `holder` gives up the lease of `role`: none if it does not have it.
+pub fn decide_release_lease(lease: &Lease, role: Role, holder: &str) -> Result<Vec<schemas::Event>, Rejection> {
     if lease.holder.as_deref() != Some(holder) {
         return Ok(vec![]);
     }

@@ -197,7 +197,7 @@ mod tests {
 
     use super::*;
     use crate::meter::RequestOutcome;
-    use crate::routes::{Backends, Node, Timeouts};
+    use crate::routes::{Node, StackNodes, Timeouts};
 
     fn stack(n: u128) -> StackId {
         StackId(Uuid::from_u128(n))
@@ -208,7 +208,7 @@ mod tests {
     }
 
     fn routes(generation: u64, canary: Weight, nodes: u128) -> Routes {
-        let backends = |base: u128| Backends {
+        let backends = |base: u128| StackNodes {
             version: "1.0.0".parse().unwrap(),
             nodes: (0..nodes)
                 .map(|n| Node { effect: effect(base + n), address: ([127, 0, 0, 1], (base + n) as u16).into() })

@@ -45,7 +45,7 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::routes::{Backends, Node, Timeouts};
+    use crate::routes::{Node, StackNodes, Timeouts};
 
     fn routes(generation: u64, stack: u128) -> Routes {
         let stack = StackId(Uuid::from_u128(stack));
@@ -55,7 +55,7 @@ mod tests {
             generation: StreamVersion(generation),
             listen: None,
             weights: Weights::all_on(stack),
-            backends: [(stack, Backends { version: "1.0.0".parse().unwrap(), nodes: vec![node] })].into(),
+            backends: [(stack, StackNodes { version: "1.0.0".parse().unwrap(), nodes: vec![node] })].into(),
             timeouts: Timeouts::default(),
             nodes_only: false,
         }

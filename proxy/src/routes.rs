@@ -21,7 +21,7 @@ pub struct Routes {
     /// The share of each stack.
     pub weights: Weights,
     /// The stacks that can be reached; every stack with a share is among them.
-    pub backends: BTreeMap<StackId, Backends>,
+    pub backends: BTreeMap<StackId, StackNodes>,
     /// How long to wait for what.
     #[serde(default)]
     pub timeouts: Timeouts,
@@ -34,7 +34,7 @@ pub struct Routes {
 /// A stack's nodes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Backends {
+pub struct StackNodes {
     /// Its name.
     pub version: StackName,
     /// Its nodes, at least one.
@@ -288,7 +288,7 @@ mod tests {
             generation: StreamVersion(generation),
             listen: None,
             weights: Weights::all_on(stack(1)),
-            backends: [(stack(1), Backends { version: "1.0.0".parse().unwrap(), nodes: vec![node] })].into(),
+            backends: [(stack(1), StackNodes { version: "1.0.0".parse().unwrap(), nodes: vec![node] })].into(),
             timeouts: Timeouts::default(),
             nodes_only: false,
         }

@@ -250,14 +250,14 @@ impl Projection {
         caught
     }
 
-    /// Returns the offset of the next record to be folded, and every change of it.
-    pub fn next(&self) -> watch::Receiver<Offset> {
+    /// Returns a receiver of the offset of the next record to fold.
+    pub fn next_offset(&self) -> watch::Receiver<Offset> {
         self.shared.next.subscribe()
     }
 
     /// Waits until the records before `next` are in it, and says whether they are within `at_most`.
     pub async fn wait_for(&self, next: Offset, at_most: Duration) -> bool {
-        let mut changes = self.next();
+        let mut changes = self.next_offset();
         if self.shared.gave_up.load(Ordering::Relaxed) {
             return *changes.borrow() >= next;
         }

@@ -181,7 +181,7 @@ impl Reader {
         match Projection::open_if_free(data) {
             Ok(projection) => {
                 let sound = projection.resume(&*log).await.is_ok_and(|view| view.next().0 > 0);
-                let behind = log.end().borrow().0.saturating_sub(projection.next().borrow().0);
+                let behind = log.end().borrow().0.saturating_sub(projection.next_offset().borrow().0);
                 if sound && behind <= FOLD_MAX && projection.catch_up(&*log).await.is_ok() {
                     reader.projection = Some(Arc::new(projection));
                 }

@@ -256,7 +256,7 @@ async fn who_set_a_hold_that_the_cache_has_not_read_yet_is_not_looked_for_among_
         holds.find(|hold| hold.reason == "a busy day").expect("it is on hold").actor
     };
     assert_eq!(setter().await, None, "it is not waited for");
-    assert_eq!(*projection.next().borrow(), Offset(RECORDS as u64), "the cache was not looked through");
+    assert_eq!(*projection.next_offset().borrow(), Offset(RECORDS as u64), "the cache was not looked through");
     projection.catch_up(&*world.log).await.unwrap();
     assert_eq!(setter().await, Some(ana));
 }

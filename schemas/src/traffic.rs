@@ -100,9 +100,8 @@ pub struct Rejected {
     pub reason: String,
 }
 
-/// The glass was broken: a rollback was carried out while the ledger gave no verdict, and is recorded now. When it took
-/// effect is its commit's `effective_at`. What it changed in the ledger follows in the same commit; nothing if it was
-/// overtaken.
+/// A break-glass rollback was carried out while the ledger gave no verdict, and is recorded now. When it took effect is its
+/// commit's `effective_at`. What it changed in the ledger follows in the same commit; nothing if it was overtaken.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct GlassBroken {
     /// The stack that got all traffic.

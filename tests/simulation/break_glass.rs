@@ -1,13 +1,13 @@
-//! Broken glass: rollbacks past a log that is silent, the files that keep them, and what becomes of them when it is back.
+//! Break glass: rollbacks past a log that is silent, the files that keep them, and what becomes of them when it is back.
 
 use ledger::decision::Now;
-use ledger::execute::{Asked, EmergencyDecision, Refusal, What, intend};
+use ledger::execute::{Asked, EmergencyDecision, Refusal, What, decide_emergency};
 use schemas::break_glass::Intent;
 use schemas::command::{self, Command};
 use schemas::envelope::{About, CommandRef};
 use schemas::{CommandId, CommitId, Probed};
 use workers::break_glass::{
-    Facts, Outside, Progress, Step, after_record, generation_above, is_done, is_late, next, routes_back,
+    Facts, Outside, Progress, Step, after_record, generation_above, is_done, is_expired, next, routes_back,
 };
 use workers::effect::Effect;
 use workers::traffic::{Entry, Routes};
@@ -60,7 +60,7 @@ impl World {
         self.probe_for(&mut asked, &view);
         let Ok(time) = clock.decides(self.now, &view, true) else { return };
         let now = Now { time, commit: CommitId(self.dice.uuid(self.now)) };
-        let Ok(EmergencyDecision::Back(mut intent)) = intend(&view, &asked, now) else { return };
+        let Ok(EmergencyDecision::Back(mut intent)) = decide_emergency(&view, &asked, now) else { return };
         if let (What::Command { probed, .. }, Some(of)) = (&asked.what, view.state().deployment(&deployment)) {
             if leaves_the_dead(of, probed) {
                 self.checks.leaves_the_dead_without(id);
@@ -80,9 +80,10 @@ impl World {
             return;
         }
         intent.generation = generation_above(&intent, emergency_count, entry.as_ref().map(Entry::generation));
-        self.trace.add(self.now, format_args!("{name} breaks the glass of {deployment}, to {}", intent.version));
+        self.trace
+            .add(self.now, format_args!("{name} rolls {deployment} back without the ledger, to {}", intent.version));
         self.tally.break_glass += 1;
-        self.checks.glass_broken(&intent, &actor);
+        self.checks.break_glass_begun(&intent, &actor);
         let written = self.calm || !self.dice.chance(100);
         self.hosts[host].intents.insert(id, Pending { intent: (*intent).clone(), written });
         // Whoever asked is told so, and does not ask again.
@@ -100,7 +101,7 @@ impl World {
             self.send_call(pid, &name, Effect::Route(Box::new(routes)));
         }
         if !self.calm && self.dice.chance(60) {
-            self.crash(pid, "it broke the glass, and the ledger does not know");
+            self.crash(pid, "it rolled back without the ledger, which does not know yet");
         }
     }
 
@@ -114,12 +115,12 @@ impl World {
         let Some(pid) = self.hosts[host].process else { return };
         let ids: Vec<_> = self.hosts[host].intents.keys().copied().collect();
         for id in ids {
-            self.settle_glass(host, pid, id);
+            self.settle_break_glass(host, pid, id);
         }
     }
 
     /// Does the next step about one of them, as the product says.
-    fn settle_glass(&mut self, host: usize, pid: Pid, id: CommandId) {
+    fn settle_break_glass(&mut self, host: usize, pid: Pid, id: CommandId) {
         let Some(Pending { intent, written }) = self.hosts[host].intents.get(&id) else { return };
         let (intent, written) = (intent.clone(), *written);
         let Some(process) = self.processes.get(&pid) else { return };
@@ -130,15 +131,15 @@ impl World {
         let away = self.now < self.silent_until || process.cut_until > self.now || process.seen < self.log.end();
         let log = if away { Err("the log does not answer".to_owned()) } else { Ok(()) };
         let facts = Facts { outside: Some(Outside { log, entry: self.entry(&intent) }), ..Facts::of(&view, &intent) };
-        let late = is_late(&intent, process.wall(self.now));
-        let mut step = next(&intent, Progress { written, moved: false, appending, late }, &facts);
+        let expired = is_expired(&intent, process.wall(self.now));
+        let mut step = next(&intent, Progress { written, moved: false, appending, expired }, &facts);
         if step == Step::Write {
             if (self.calm || !self.dice.chance(300))
                 && let Some(kept) = self.hosts[host].intents.get_mut(&id)
             {
                 kept.written = true;
             }
-            step = next(&intent, Progress { written: true, moved: false, appending, late }, &facts);
+            step = next(&intent, Progress { written: true, moved: false, appending, expired }, &facts);
         }
         match step {
             Step::Record { generation } => {
@@ -147,7 +148,7 @@ impl World {
                 let asked = Asked { command: Some(intent.command), what, about };
                 let settling = Settling::new(process, Owner::Reconciler(host, id), asked, true, true);
                 if let Begun::Ended(answer) = self.begin(settling, &view) {
-                    self.glass_recorded(host, id, &answer);
+                    self.break_glass_recorded(host, id, &answer);
                 }
             }
             Step::Move => {
@@ -177,7 +178,7 @@ impl World {
     }
 
     /// The ledger has answered to what was to be recorded.
-    pub fn glass_recorded(&mut self, host: usize, id: CommandId, answer: &Result<Settled, Refusal>) {
+    pub fn break_glass_recorded(&mut self, host: usize, id: CommandId, answer: &Result<Settled, Refusal>) {
         match after_record(answer) {
             Step::PutAway => {
                 let recorded = self.log.last().command(id).is_some();

@@ -158,7 +158,7 @@ impl Checks {
     }
 
     /// A server carries a rollback out without the ledger, for `actor`.
-    pub fn glass_broken(&mut self, intent: &Intent, actor: &Actor) {
+    pub fn break_glass_begun(&mut self, intent: &Intent, actor: &Actor) {
         // Sent again, the same command may be carried out so at another server too.
         let known = self.intents.entry((intent.command.id, intent.command.hash));
         known.or_insert_with(|| (vec![], actor.clone())).0.push(intent.clone());
@@ -216,8 +216,8 @@ impl Checks {
         self.must(7, generation >= before, || format!("{id}: a late call brings generation {generation} back"));
         self.held.insert(id.clone(), generation.max(before));
         let all = self.intents.values().flat_map(|(intents, _)| intents);
-        let by_glass = all.into_iter().find(|of| of.deployment == *id && of.generation == generation);
-        if let Some(intent) = by_glass.cloned() {
+        let by_break_glass = all.into_iter().find(|of| of.deployment == *id && of.generation == generation);
+        if let Some(intent) = by_break_glass.cloned() {
             let right = held.routes.weights.sole() == Some(intent.to);
             self.must(7, right, || format!("{id}: a rollback goes to {:?}", held.routes.weights));
             self.by_hand.insert(id.clone(), held.routes.weights.clone());

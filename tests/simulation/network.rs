@@ -365,7 +365,7 @@ impl World {
             Owner::Lease => self.lease_settled(pid, result.is_ok()),
             Owner::Outcome(id) => self.outcome_settled(pid, &id, &result),
             Owner::Request(request) => self.executed(pid, request, result),
-            Owner::Reconciler(host, id) => self.glass_recorded(host, id, &result),
+            Owner::Reconciler(host, id) => self.break_glass_recorded(host, id, &result),
         }
     }
 }

@@ -9,7 +9,7 @@ use ledger::{Rejection, View};
 use schemas::break_glass::Intent;
 use schemas::outcome::{self, Outcome};
 use schemas::{CommandId, DeploymentId, Role, Timestamp};
-use workers::effect::{Done, Effect, Key};
+use workers::effect::{Done, Effect, EffectKey};
 use workers::facts::Facts;
 use workers::poll::{Pace, PollResult, PollSchedule};
 use workers::reactor::Reactor;
@@ -126,7 +126,7 @@ enum Stage {
 
 /// Something a worker hears of.
 pub enum News {
-    Done(Key, &'static str, Done),
+    Done(EffectKey, &'static str, Done),
     Seen(PollResult),
 }
 

@@ -187,10 +187,10 @@ impl ReferenceModel {
 
     /// Returns from when on a commit counts that is the last one: a rollback without the ledger from when it took effect.
     pub fn time_of(&self, commit: &Counted) -> Timestamp {
-        let breaks_glass = |(_, event): &(String, Result<Event, String>)| {
+        let records_break_glass = |(_, event): &(String, Result<Event, String>)| {
             matches!(event, Ok(Event::Traffic(traffic::Event::GlassBroken(_))))
         };
-        let from = commit.about.effective_at.filter(|_| commit.events.iter().any(breaks_glass));
+        let from = commit.about.effective_at.filter(|_| commit.events.iter().any(records_break_glass));
         from.map_or(self.time, |from| from.min(self.time))
     }
 

@@ -133,7 +133,7 @@ fn a_source_of_measurements_is_named_by_the_policy_and_the_registry_alone() {
 }
 
 /// What implements a port by asking another adapter of it, and so is for no system of its own.
-const NO_SYSTEM: [&str; 2] = ["probing", "traffic::heard"];
+const NO_SYSTEM: [&str; 2] = ["probing", "traffic::monitored"];
 
 #[test]
 fn the_front_page_of_the_workers_lists_every_adapter() {

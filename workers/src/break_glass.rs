@@ -36,7 +36,7 @@ use crate::traffic::{Entry, Router};
 use writes::{End, Writes};
 
 pub use folder::{Aside, Folder, Found};
-pub use next::{Facts, Outside, Progress, Step, after_record, is_late, next};
+pub use next::{Facts, Outside, Progress, Step, after_record, is_expired, next};
 use reroute::Attempt;
 pub use reroute::{generation_above, is_done, routes_back};
 
@@ -104,7 +104,7 @@ pub struct Broken {
 }
 
 impl BreakGlass {
-    /// Returns the glass of the data folder `data`.
+    /// Returns the break-glass rollbacks of the data folder `data`.
     pub fn new(data: &Path, ledger: Ledger, router: Arc<dyn Router>, patience: Patience) -> Arc<Self> {
         let folder = Folder::of(data);
         if let Err(error) = folder.prepare() {
@@ -191,7 +191,7 @@ impl BreakGlass {
             Err(_) => (silent(asked, format!("none came within {:?}", self.patience.verdict)), Some(verdict)),
         };
         let before = asked.deployment().and_then(|id| self.newest(id)).map(|(before, _)| before);
-        let obstacle = match self.ledger.intend(asked) {
+        let obstacle = match self.ledger.decide_emergency(asked) {
             // It went there before, and no node of it is there any more: this one is no other.
             Ok(EmergencyDecision::Back(intent)) if before.as_ref().is_some_and(|before| before.to == intent.to) => {
                 match self.once_more(&before.unwrap_or(*intent)).await {

@@ -7,7 +7,7 @@ use ledger::deployment::{Deployment, Phase, Stack, retention};
 use schemas::outcome;
 use schemas::{DeploymentId, EffectId, StackId, Timestamp, Weight};
 
-use crate::effect::{Effect, Key, Reaction};
+use crate::effect::{Effect, EffectKey, Reaction};
 use crate::facts::{Facts, RETRY_AFTER};
 use crate::nodes::Observed;
 use crate::poll::{Pace, PollInterval, PollTarget};
@@ -124,7 +124,7 @@ fn take_down(
 }
 
 fn stop(facts: &Facts, node: EffectId, failed_at: Option<Duration>, reaction: &mut Reaction) {
-    if facts.in_flight.contains(&Key::Stop(node)) {
+    if facts.in_flight.contains(&EffectKey::Stop(node)) {
         return;
     }
     if let Some(at) = failed_at.filter(|at| !facts.may_retry(*at)) {
@@ -154,7 +154,7 @@ pub fn sweep(state: &State, facts: &Facts) -> Reaction {
         let stopped = matches!(last, Some((Ok(()), _)));
         match nodes.get(effect) {
             Some(Observed::Exited(_)) if stopped => {
-                if !facts.in_flight.contains(&Key::CleanUp(*effect)) {
+                if !facts.in_flight.contains(&EffectKey::CleanUp(*effect)) {
                     reaction.effects.push(Effect::CleanUp { node: *effect });
                 }
             }

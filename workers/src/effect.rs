@@ -38,7 +38,7 @@ pub enum Effect {
 
 /// What an effect acts on. The runtime starts no effect while one on the same thing is under way.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Key {
+pub enum EffectKey {
     /// Launching a node.
     Launch(EffectId),
     /// Taking a node down.
@@ -51,13 +51,13 @@ pub enum Key {
 
 impl Effect {
     /// Returns what the effect acts on.
-    pub fn key(&self) -> Key {
+    pub fn key(&self) -> EffectKey {
         match self {
-            Effect::Launch(launch) => Key::Launch(launch.effect),
-            Effect::Stop { node, .. } => Key::Stop(*node),
-            Effect::CleanUp { node } => Key::CleanUp(*node),
-            Effect::Route(routes) => Key::Route(routes.deployment.clone()),
-            Effect::Unroute { deployment, .. } => Key::Route(deployment.clone()),
+            Effect::Launch(launch) => EffectKey::Launch(launch.effect),
+            Effect::Stop { node, .. } => EffectKey::Stop(*node),
+            Effect::CleanUp { node } => EffectKey::CleanUp(*node),
+            Effect::Route(routes) => EffectKey::Route(routes.deployment.clone()),
+            Effect::Unroute { deployment, .. } => EffectKey::Route(deployment.clone()),
         }
     }
 
@@ -125,12 +125,12 @@ pub struct Reaction {
 }
 
 impl Reaction {
-    /// Asks to react again at `at` by the wall clock at the latest.
+    /// Asks to react again no later than `at`, by the wall clock.
     pub fn wake(&mut self, at: Timestamp) {
         self.wake_at = Some(self.wake_at.map_or(at, |earlier| earlier.min(at)));
     }
 
-    /// Asks to react again at `at` by the steady clock at the latest.
+    /// Asks to react again no later than `at`, by the steady clock.
     pub fn wake_steady(&mut self, at: Duration) {
         self.wake_steady_at = Some(self.wake_steady_at.map_or(at, |earlier| earlier.min(at)));
     }

@@ -10,12 +10,12 @@ use ledger::execute::ClockTrouble;
 use schemas::{DeploymentId, EffectId, StackId, Timestamp};
 
 use crate::checks::Probe;
-use crate::effect::{Done, Effect, Key};
+use crate::effect::{Done, Effect, EffectKey};
 use crate::measures::{self, Failure};
 use crate::nodes::{Fault, Instance, Observed};
 use crate::tcp_ports;
 use crate::touched::{Before, Touched};
-use crate::traffic::heard::LOGGED_EVERY;
+use crate::traffic::monitored::LOGGED_EVERY;
 use crate::traffic::{ApplyError, Entry, Measures};
 use crate::watch::{Reading, Watch};
 
@@ -65,7 +65,7 @@ pub struct Facts {
     /// When that was last logged, since routes were applied.
     pub route_failures_logged: BTreeMap<DeploymentId, Duration>,
     /// Effects that are under way.
-    pub in_flight: BTreeSet<Key>,
+    pub in_flight: BTreeSet<EffectKey>,
     /// The free ports on which each stack's next nodes may listen. No two stacks have one of them in common.
     pub ports: BTreeMap<StackId, Vec<u16>>,
     /// What of all this changed since the last reaction.
@@ -186,7 +186,7 @@ impl Facts {
     /// Takes in what another source than the router answered.
     pub fn read_source(&mut self, state: &State, id: &DeploymentId, answer: Result<measures::Reading, Failure>) {
         let now = (self.steady, self.wall);
-        self.watches.entry(id.clone()).or_default().take_in_source(state, id, answer, now);
+        self.watches.entry(id.clone()).or_default().add_source_reading(state, id, answer, now);
         self.touched.deployment(id);
     }
 
@@ -195,13 +195,13 @@ impl Facts {
         self.touched.deployment(&id);
         match entry {
             // A look that began before an effect on the same deployment ended says nothing of what comes after it.
-            Ok(_) if self.in_flight.contains(&Key::Route(id.clone())) => {}
+            Ok(_) if self.in_flight.contains(&EffectKey::Route(id.clone())) => {}
             Ok(_) if self.routed_at.get(&id).is_some_and(|ended| began <= *ended) => {}
             Ok(entry) => {
                 self.routers_at.insert(id.clone(), began);
                 self.routers.insert(id, entry);
             }
-            // That it does not answer is logged where every read of it is seen: `traffic::heard`.
+            // That it does not answer is logged where every read of it is seen: `traffic::monitored`.
             Err(ApplyError::NotRunning(_) | ApplyError::Unreachable(_)) => drop(self.routers.remove(&id)),
             Err(error) => {
                 tracing::warn!(deployment = %id, %error, "the router cannot be read");
@@ -222,28 +222,30 @@ impl Facts {
     }
 
     /// Takes in how an effect ended.
-    pub fn take_in(&mut self, key: Key, done: Done) {
+    pub fn take_in(&mut self, key: EffectKey, done: Done) {
         let at = self.steady;
         self.in_flight.remove(&key);
         match &key {
-            Key::Launch(effect) | Key::Stop(effect) | Key::CleanUp(effect) => self.touched.effect(*effect),
-            Key::Route(id) => self.touched.deployment(id),
+            EffectKey::Launch(effect) | EffectKey::Stop(effect) | EffectKey::CleanUp(effect) => {
+                self.touched.effect(*effect)
+            }
+            EffectKey::Route(id) => self.touched.deployment(id),
         }
-        if let Key::Route(id) = &key {
+        if let EffectKey::Route(id) = &key {
             self.routed_at.insert(id.clone(), at);
             self.routers_at.insert(id.clone(), at);
         }
         match (key, done) {
-            (Key::Launch(effect), Done::Launched(result)) => drop(self.launches.insert(effect, (result, at))),
-            (Key::Stop(effect), Done::Stopped(result)) => drop(self.stops.insert(effect, (result, at))),
-            (Key::Route(id), Done::Routed(Ok(held))) => {
+            (EffectKey::Launch(effect), Done::Launched(result)) => drop(self.launches.insert(effect, (result, at))),
+            (EffectKey::Stop(effect), Done::Stopped(result)) => drop(self.stops.insert(effect, (result, at))),
+            (EffectKey::Route(id), Done::Routed(Ok(held))) => {
                 self.route_failures.remove(&id);
                 if self.route_failures_logged.remove(&id).is_some() {
                     tracing::warn!(deployment = %id, "routes are applied again");
                 }
                 self.routers.insert(id, Some(Entry::Routed(held)));
             }
-            (Key::Route(id), Done::Routed(Err(error))) => {
+            (EffectKey::Route(id), Done::Routed(Err(error))) => {
                 if self.is_due_to_log(&id) {
                     tracing::warn!(deployment = %id, %error, "routes were not applied");
                     self.route_failures_logged.insert(id.clone(), at);
@@ -252,8 +254,8 @@ impl Facts {
                 self.routers.remove(&id);
                 self.route_failures.insert(id, (error.to_string(), at));
             }
-            (Key::Route(id), _) => drop(self.routers.remove(&id)),
-            (Key::CleanUp(effect), _) => {
+            (EffectKey::Route(id), _) => drop(self.routers.remove(&id)),
+            (EffectKey::CleanUp(effect), _) => {
                 // It is gone unless the next look shows it still.
                 if let Some(nodes) = &mut self.nodes {
                     nodes.remove(&effect);

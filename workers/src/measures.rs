@@ -40,13 +40,13 @@ pub trait Source: Send + Sync {
     /// [`Failure`]: nothing is known; ask again for the same span later.
     async fn read(&self, asked: &Asked, span: Span) -> Result<Reading, Failure>;
 
-    /// Tries it once: whether it answers, knows what it is asked for, and has something of the stacks that serve, which are
+    /// Tests it once: whether it answers, knows what it is asked for, and has something of the stacks that serve, which are
     /// `serving`. Returns what it lacks, each as a sentence with the next step.
     ///
     /// # Errors
     ///
     /// [`Failure`]: it cannot be asked.
-    async fn trial(&self, serving: &[Asked], now: Timestamp) -> Result<Vec<String>, Failure>;
+    async fn test_source(&self, serving: &[Asked], now: Timestamp) -> Result<Vec<String>, Failure>;
 
     /// Returns what it is called in messages: its address.
     fn at(&self) -> &str;
@@ -217,9 +217,10 @@ pub struct Latency {
     pub at_least: Histogram,
 }
 
-/// Tries the source that `policy` names, if it names one, within 2 s: [`registry::Registry::trial`] of those that are supported.
-pub async fn trial(policy: &JudgementPolicy, serving: &[Asked], now: Timestamp) -> Vec<String> {
-    registry::SUPPORTED.trial(policy, serving, now).await
+/// Tests the source that `policy` names, if it names one, within 2 s: [`registry::Registry::test_source`] of those that are
+/// supported.
+pub async fn test_source(policy: &JudgementPolicy, serving: &[Asked], now: Timestamp) -> Vec<String> {
+    registry::SUPPORTED.test_source(policy, serving, now).await
 }
 
 /// Returns what was measured lately: by the source that the policy names in the longest span that it is asked for, else by
@@ -280,7 +281,7 @@ impl Measured {
 impl NodeMeasured {
     /// Returns what a version without requests did.
     pub fn nothing() -> Self {
-        let hits = metric::shares().map(|metric| (metric.name, 0)).collect();
+        let hits = metric::share_metrics().map(|metric| (metric.name, 0)).collect();
         Self { hits, latency: Some(Latency::default()), ..Self::default() }
     }
 

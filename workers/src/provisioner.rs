@@ -10,7 +10,7 @@ use schemas::outcome;
 use schemas::run::HttpCheck;
 use schemas::{DeploymentId, EffectId, LedgerId, StackId, Timestamp, text};
 
-use crate::effect::{Effect, Key, Reaction};
+use crate::effect::{Effect, EffectKey, Reaction};
 use crate::facts::{Facts, Probes, RETRY_AFTER, later};
 use crate::nodes::{Fault, Launch, Observed};
 use crate::poll::{Pace, PollInterval, PollTarget, is_live};
@@ -143,7 +143,7 @@ impl StackView<'_> {
     /// An intent without outcome: look first, then make the same call again.
     fn follow_launch(&mut self, slot: u16, node: &Node) {
         let effect = node.effect;
-        if self.facts.in_flight.contains(&Key::Launch(effect)) {
+        if self.facts.in_flight.contains(&EffectKey::Launch(effect)) {
             return;
         }
         let seen = self.facts.nodes.as_ref().map(|nodes| nodes.get(&effect));

@@ -155,9 +155,9 @@ impl Reactor {
         self.reacted.contains(id)
     }
 
-    /// Returns what the worker says of a deployment that the last turn left out, if that is wrong: it asks for something, or
-    /// to be woken earlier. It is always `None`; the simulation checks that.
-    pub fn left_out_wrongly(
+    /// Returns the reaction to a deployment that the last turn skipped although it needed one. Always `None` unless there is a
+    /// bug; the simulation checks this.
+    pub fn missed_reaction(
         &self,
         state: &State,
         facts: &Facts,

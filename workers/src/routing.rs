@@ -6,7 +6,7 @@ use ledger::State;
 use ledger::deployment::{Deployment, Stack};
 use schemas::{DeploymentId, Weights};
 
-use crate::traffic::{Backends, Node, Routes, Timeouts};
+use crate::traffic::{Node, Routes, StackNodes, Timeouts};
 
 /// Returns the routes that serve what is set, if anything is and a node of every version with weight can be called.
 pub fn routes(state: &State, id: &DeploymentId, deployment: &Deployment) -> Option<Routes> {
@@ -29,7 +29,7 @@ pub fn routes_by(weights: &Weights, state: &State, id: &DeploymentId, deployment
         if nodes.is_empty() {
             return None;
         }
-        backends.insert(stack_id, Backends { version: stack.name(), nodes });
+        backends.insert(stack_id, StackNodes { version: stack.name(), nodes });
     }
     Some(Routes {
         deployment: id.clone(),

@@ -24,7 +24,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::break_glass::BreakGlass;
-use crate::effect::{Done, Effect, Key};
+use crate::effect::{Done, Effect, EffectKey};
 use crate::facts::Facts;
 use crate::nodes::Nodes;
 use crate::poll::{Poll, PollResult};
@@ -77,7 +77,7 @@ pub enum WorkerError {
 /// Something a worker hears of.
 enum News {
     /// An effect ended.
-    Done(Key, Done),
+    Done(EffectKey, Done),
     /// A poll showed something.
     Seen(PollResult),
     /// A poll broke off.

@@ -3,7 +3,7 @@
 //! `routes` and `measures` are plain values that every router adapter and the simulation's fake share. They lie in the crate of our
 //! own proxy, which serves the first and counts the second.
 
-pub mod heard;
+pub mod monitored;
 pub mod proxy;
 
 use std::fmt;
@@ -12,9 +12,9 @@ use schemas::{DeploymentId, StreamVersion};
 
 pub use self::proxy::{ProxyControl, ProxyProcess, StartError, ensure_running};
 pub use ::proxy::{measures, routes};
-pub use heard::{HeardRouter, Silence};
 pub use measures::{Counts, Histogram, Measures, NodeMeasures, StackMeasures};
-pub use routes::{Backends, Entry, HeldRoutes, Node, Routes, Status, Timeouts};
+pub use monitored::{MonitoredRouter, Silence};
+pub use routes::{Entry, HeldRoutes, Node, Routes, StackNodes, Status, Timeouts};
 
 /// A router. Every call ends within a second or fails, so that a late one cannot undo what came after it.
 #[async_trait::async_trait]
@@ -47,7 +47,7 @@ pub trait Router: Send + Sync {
     /// [`ApplyError::Unreachable`].
     async fn measures(&self, deployment: &DeploymentId) -> Result<Option<Measures>, ApplyError>;
 
-    /// Returns since when it has not answered, if that is some seconds by now. Only [`HeardRouter`] knows.
+    /// Returns since when it has not answered, if that is some seconds by now. Only [`MonitoredRouter`] knows.
     fn silence(&self) -> Option<Silence> {
         None
     }

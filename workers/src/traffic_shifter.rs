@@ -13,7 +13,7 @@ use schemas::outcome::{self, DeploymentOutcome};
 use schemas::rollout::HoldKind;
 use schemas::{DeploymentId, Probed, Role, StackId, Timestamp, Weight, Weights};
 
-use crate::effect::{Effect, Key, Reaction};
+use crate::effect::{Effect, EffectKey, Reaction};
 use crate::facts::{FRESH_MAX, Facts, RETRY_AFTER, later};
 use crate::poll::{Pace, PollInterval, PollTarget};
 use crate::routing;
@@ -32,7 +32,7 @@ pub fn react_deployment(
     let mut reaction = Reaction::default();
     follow_traffic(state, facts, id, deployment, &mut reaction);
     // The ledger hears of a rollback that was carried out without it before anything goes on.
-    if is_of_unknown_glass(deployment, facts.routers.get(id).and_then(Option::as_ref)) {
+    if is_of_unrecorded_rollback(deployment, facts.routers.get(id).and_then(Option::as_ref)) {
         return reaction;
     }
     follow_rollout(state, facts, id, deployment, now, &mut reaction);
@@ -62,7 +62,7 @@ pub fn polls(deployment: &Deployment, pace: &Pace) -> Vec<PollInterval> {
 fn follow_traffic(state: &State, facts: &Facts, id: &DeploymentId, deployment: &Deployment, reaction: &mut Reaction) {
     // What cannot be read changes nothing.
     let Some(entry) = facts.routers.get(id) else { return };
-    if facts.in_flight.contains(&Key::Route(id.clone())) {
+    if facts.in_flight.contains(&EffectKey::Route(id.clone())) {
         return;
     }
     let traffic = &deployment.traffic;
@@ -83,7 +83,10 @@ fn follow_traffic(state: &State, facts: &Facts, id: &DeploymentId, deployment: &
     if let (true, Some(held)) = (serves, held) {
         let listening = Some(held.listening);
         let known = traffic.applied.as_ref().is_some_and(|applied| applied.listening == listening);
-        if !traffic.is_applied() || traffic.drift.is_some() || !known || is_of_unknown_glass(deployment, entry.as_ref())
+        if !traffic.is_applied()
+            || traffic.drift.is_some()
+            || !known
+            || is_of_unrecorded_rollback(deployment, entry.as_ref())
         {
             let (generation, weights) = (held.routes.generation, set.weights.clone());
             reaction.record(id, outcome::WeightsApplied { generation, weights, listening });
@@ -126,13 +129,13 @@ fn follow_traffic(state: &State, facts: &Facts, id: &DeploymentId, deployment: &
 fn is_drift(deployment: &Deployment, entry: Option<&Entry>) -> bool {
     let applied = deployment.traffic.is_applied();
     let Some(entry) = entry else { return applied };
-    is_of_unknown_glass(deployment, Some(entry))
+    is_of_unrecorded_rollback(deployment, Some(entry))
         || entry.held().is_some_and(|held| held.routes.generation == deployment.generation())
         || (applied && entry.held().is_none_or(|held| held.routes.generation <= deployment.generation()))
 }
 
 /// Says whether the router holds what a rollback left there that the ledger has not heard of.
-fn is_of_unknown_glass(deployment: &Deployment, entry: Option<&Entry>) -> bool {
+fn is_of_unrecorded_rollback(deployment: &Deployment, entry: Option<&Entry>) -> bool {
     entry.is_some_and(|entry| generation::emergency_count(entry.generation()) > deployment.emergency_count)
 }
 

@@ -101,12 +101,12 @@ impl Watch {
         let past = self.past.take().filter(|past| past.stack() == baseline);
         // Of a stack that is new here, everything that its router has counted so far is the past.
         let mut past = past.unwrap_or_else(|| Past::of(baseline));
-        past.hear(&since(last, reading, baseline), seconds(last, reading));
+        past.take_in(&since(last, reading, baseline), seconds(last, reading));
         self.past = Some(past);
     }
 
     /// Takes in what another source than the router answered.
-    pub fn take_in_source(
+    pub fn add_source_reading(
         &mut self,
         state: &State,
         id: &DeploymentId,

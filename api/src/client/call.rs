@@ -171,8 +171,8 @@ impl Target {
             RequestError::NotSent(cause) => self.not_reached(&cause),
             cause => lost(cause),
         })?;
-        if let (Some(heard), Some(why)) = (self.on_halted, response.headers().get(wire::HALTED)) {
-            heard(&String::from_utf8_lossy(why.as_bytes()));
+        if let (Some(callback), Some(why)) = (self.on_halted, response.headers().get(wire::HALTED)) {
+            callback(&String::from_utf8_lossy(why.as_bytes()));
         }
         if response.status().is_success() { Ok(response) } else { Err(refusal(response).await) }
     }

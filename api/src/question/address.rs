@@ -1,5 +1,5 @@
-//! Addresses: how a question stands in a path and its query, and how it is read from there. Client and server have this one
-//! reading and writing, so what is unknown, missing or wrong in an address gives the same error for every question.
+//! Addresses: how a question is written as a path and a query, and read back. Client and server share this
+//! code, so that what is unknown, missing or wrong in an address gives the same error for every question.
 
 use jiff::Zoned;
 use jiff::civil::Date;

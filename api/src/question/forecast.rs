@@ -14,7 +14,7 @@ use workers::measures::Asked;
 
 use super::address::{addressed, parameters};
 use super::{Answerer, Question};
-use crate::forecast::{self, ForecastAnswer, MEASURED_SECONDS_MIN, PlannedRollout, Traffic, UnderWay};
+use crate::forecast::{self, ForecastAnswer, MEASURED_SECONDS_MIN, MeasuredTraffic, PlannedRollout, UnderWay};
 use crate::problem::Problem;
 
 /// What a rollout of a deployment will be able to tell, by the policy that is declared and the traffic that was measured lately.
@@ -96,7 +96,7 @@ async fn measured(
     deployment: &DeploymentId,
     policy: &Policy,
     of: Serving,
-) -> Result<Traffic, String> {
+) -> Result<MeasuredTraffic, String> {
     let Serving { stack, name, share, since } = of;
     let asked = Asked { deployment: deployment.clone(), stacks: BTreeMap::from([(stack, name)]) };
     let measured = by.measured(&asked, &policy.judgement).await?;
@@ -105,5 +105,5 @@ async fn measured(
     if seconds < MEASURED_SECONDS_MIN {
         return Err(format!("it was measured for {:.0} s only", seconds.max(0.0)));
     }
-    Ok(Traffic { stack, share, measured, seconds })
+    Ok(MeasuredTraffic { stack, share, measured, seconds })
 }

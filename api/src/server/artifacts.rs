@@ -100,7 +100,7 @@ pub(super) async fn check(api: &Api, artifact: &Artifact) -> Result<Option<Strin
         return Err(Problem::new(Code::Invalid, why));
     }
     let (path, name) = (api.artifacts.path(sha256), artifact.name.clone());
-    let program = tokio::task::spawn_blocking(move || Program::at(&path)).await;
+    let program = tokio::task::spawn_blocking(move || Program::read(&path)).await;
     let program = program.map_err(|error| Problem::new(Code::Internal, error.to_string()))?;
     match program {
         Ok(program) => Ok(program.lacks_here().map(|lack| format!("artifact {name}: {lack}"))),

@@ -133,7 +133,7 @@ pub(super) async fn carry_out(
     }
     let done = done?;
     let applied = confirm(api, &command, &done, how.wait).await;
-    // What changed nothing says only what is amiss.
+    // What changed nothing says only what is wrong.
     let applied = applied.filter(|(confirmed, _)| !confirmed || done.commit.is_some());
     let before = if done.repeated { service_before(api, &command, done.offset).await } else { before };
     let mut answer = CommandAnswer::of(&done, &Names { service: before, before: deployment, ..names(api, &command) });

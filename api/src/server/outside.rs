@@ -123,10 +123,10 @@ impl Outside {
     }
 
     /// Tries once, for 2 s at most, whether whoever the policy says measures can be asked about the stacks that serve. Returns
-    /// what is amiss, each as a sentence; nothing where nothing is driven from.
+    /// what is wrong, each as a sentence; nothing where nothing is driven from.
     pub(super) async fn try_source(&self, ledger: &Ledger, serving: &[Asked], policy: &JudgementPolicy) -> Vec<String> {
         match self.router {
-            Some(_) => measures::trial(policy, serving, ledger.clock().now()).await,
+            Some(_) => measures::test_source(policy, serving, ledger.clock().now()).await,
             None => Vec::new(),
         }
     }

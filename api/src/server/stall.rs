@@ -11,7 +11,7 @@ use tokio::time::Sleep;
 /// How much must be taken within the limit, in bytes, unless less is left.
 const TAKEN_MIN: usize = 16 * 1024;
 
-/// A stream that fails once its other end has taken less than [`TAKEN_MIN`] of what is written for as long as the limit.
+/// A stream with a limit on stalled writes: it fails if the peer reads less than [`TAKEN_MIN`] bytes within the limit.
 pub(super) struct Unstalled<S> {
     stream: S,
     limit: Duration,
@@ -22,7 +22,7 @@ pub(super) struct Unstalled<S> {
 }
 
 impl<S> Unstalled<S> {
-    /// Returns `stream` with a limit on how long its other end may take little.
+    /// Returns `stream` with a limit on stalled writes.
     pub(super) fn new(stream: S, limit: Duration) -> Self {
         Self { stream, limit, until: None, taken: 0 }
     }

@@ -23,7 +23,7 @@ use schemas::{EffectId, StackId, StreamVersion, Weight, Weights};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use uuid::Uuid;
-use workers::traffic::{Backends, Node, ProxyControl, Routes, Timeouts};
+use workers::traffic::{Node, ProxyControl, Routes, StackNodes, Timeouts};
 
 const WARM_UP: Duration = Duration::from_secs(1);
 /// The unit of processor time in `/proc/PID/stat` on Linux.
@@ -225,7 +225,7 @@ async fn ours(folder: &Path, nodes: [SocketAddr; 2]) -> Result<Contestant, Error
     let stacks = [1, 2].map(|n| StackId(Uuid::from_u128(n)));
     let backends = stacks.into_iter().zip(nodes).map(|(stack, address)| {
         let nodes = vec![Node { effect: EffectId(stack.0), address }];
-        Ok((stack, Backends { version: "1.0.0".parse()?, nodes }))
+        Ok((stack, StackNodes { version: "1.0.0".parse()?, nodes }))
     });
     let routes = Routes {
         deployment: "production/api".parse()?,

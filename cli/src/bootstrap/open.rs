@@ -193,7 +193,7 @@ impl Opened {
     }
 }
 
-/// Returns how this process is called as a worker: where it runs, and since when.
+/// Returns this process's name as an instance: where it runs and since when.
 fn instance(ledger: &Ledger) -> String {
     let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
     let host: String = host.chars().filter(|c| c.is_ascii_alphanumeric() || "-._".contains(*c)).take(100).collect();

@@ -115,7 +115,7 @@ fn hashed(session: &Session, path: &Path) -> CommandResult<Artifact> {
         let next = "release a smaller program, and let it fetch its data";
         return Err(Failure::error(format!("artifact {shown} has {length} bytes, at most {max} are allowed; {next}")));
     }
-    Program::at(path).map_err(|why| Failure::error(format!("artifact {shown} cannot be run: {why}")))?;
+    Program::read(path).map_err(|why| Failure::error(format!("artifact {shown} cannot be run: {why}")))?;
     let mut file = File::open(path).map_err(unread)?;
     let _progress = Progress::begin(session.out, &format!("reading {}", path.display()));
     let (mut hash, mut size_bytes, mut part) = (Sha256::new(), 0, vec![0; 1 << 20]);

@@ -88,7 +88,7 @@ impl Roll {
 /// Says so if the rollout that begins will see little. The rollout does not depend on it: what cannot be forecast is not.
 async fn warn_of_a_poor_sight(session: &Session, ledger: &LedgerClient, question: &ForecastQuestion) {
     let Ok(forecast) = ledger.client().ask(question).await else { return };
-    if forecast.is_poor() {
+    if forecast.sees_too_little() {
         let (sentence, service) = (&forecast.sentence, &question.deployment.service);
         session.out.say(&faintly(&[format!("note: {sentence}; `ionledger forecast {service}` says more")]));
     }

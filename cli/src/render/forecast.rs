@@ -67,7 +67,7 @@ fn eyes(answer: &ForecastAnswer, columns: usize) -> String {
     text
 }
 
-/// The table, indented, and below it what there was no room for.
+/// Returns the indented table and, below it, the columns that it has no space for.
 fn table_of(metrics: &[MetricForecast], columns: usize) -> String {
     let head = ["metric", THE_OLD_VERSION, TOLERATED, SMALLEST, "accepted after"];
     let rows: Vec<Vec<Cell>> = metrics.iter().map(row).collect();

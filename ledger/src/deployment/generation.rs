@@ -30,7 +30,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_generation_of_broken_glass_is_above_every_other_and_below_what_follows_it() {
+    fn a_generation_of_a_break_glass_rollback_is_above_every_other_and_below_what_follows_it() {
         let generations = [of(0, StreamVersion(7)), of(0, StreamVersion(4_000_000_000)), of(1, StreamVersion(7))];
         assert!(generations.is_sorted());
         assert!(of(1, StreamVersion(8)) > generations[2]);

@@ -12,7 +12,7 @@ use schemas::policy::HoldAfter;
 use schemas::{CommitId, DeploymentId, Event, StackId, StackName, Stream, Timestamp, Version, rollout, text, traffic};
 use serde::{Deserialize, Serialize};
 
-use super::rejected::How;
+use super::rejected::RejectionCause;
 use super::{Case, Deployment, Waiting};
 use crate::at::At;
 use crate::decision::{Decision, Rejection};
@@ -248,7 +248,7 @@ fn after(case: &Case<'_>, mut decision: Decision, again: Option<Left>) -> Decisi
 
 /// Returns what the last rollback went back from, if no hold follows from it yet.
 fn went_back_before(deployment: &Deployment) -> Option<Left> {
-    let last = deployment.traffic.rejected.iter().rev().find(|rejected| rejected.how == How::RolledBack)?;
+    let last = deployment.traffic.rejected.iter().rev().find(|rejected| rejected.how == RejectionCause::RolledBack)?;
     let is_held = deployment.holds.contains_key(&Cause::Rollback);
     (!is_held).then(|| (vec![StackName::new(last.version.clone(), last.number)], ROLLED_BACK))
 }

@@ -29,17 +29,17 @@ pub struct Rejected {
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub alone: bool,
     /// What happened to it.
-    pub how: How,
+    pub how: RejectionCause,
     /// Why, as the event says.
     pub reason: String,
     /// When.
     pub at: Timestamp,
 }
 
-/// What happened to a rejected stack.
+/// Why a stack is rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum How {
+pub enum RejectionCause {
     /// It was rolled back from, by a person or by the judge.
     RolledBack,
     /// Somebody gave its traffic to an older release.
@@ -51,7 +51,7 @@ pub enum How {
 impl Rejected {
     /// Says whether somebody must say so before it gets traffic again.
     pub fn needs_again(&self) -> bool {
-        self.how != How::Aborted
+        self.how != RejectionCause::Aborted
     }
 
     /// Says what is held against it, after its name: `was rolled back from at ..: ..`.
@@ -59,9 +59,9 @@ impl Rejected {
         let at = self.at.strftime("%Y-%m-%dT%H:%M:%SZ");
         let why = text::given(&self.reason).map(|reason| format!(" ({reason})")).unwrap_or_default();
         match self.how {
-            How::RolledBack => format!("was rolled back from at {at}{why}"),
-            How::Left => format!("was left at {at}{why}"),
-            How::Aborted => format!("had its rollout aborted at {at}{why}"),
+            RejectionCause::RolledBack => format!("was rolled back from at {at}{why}"),
+            RejectionCause::Left => format!("was left at {at}{why}"),
+            RejectionCause::Aborted => format!("had its rollout aborted at {at}{why}"),
         }
     }
 }
@@ -96,9 +96,9 @@ pub(super) fn own(deployment: &Deployment, stack: StackId) -> Option<&Rejected> 
 }
 
 /// Holds something against a stack. That its rollout was aborted takes nothing back that weighs more.
-pub(super) fn mark(deployment: &mut Deployment, stack: StackId, how: How, reason: &str, at: Timestamp) {
+pub(super) fn mark(deployment: &mut Deployment, stack: StackId, how: RejectionCause, reason: &str, at: Timestamp) {
     let Some(StackName { version, number }) = deployment.name_of(stack) else { return };
-    if how == How::Aborted && own(deployment, stack).is_some_and(Rejected::needs_again) {
+    if how == RejectionCause::Aborted && own(deployment, stack).is_some_and(Rejected::needs_again) {
         return;
     }
     let alone = in_good_standing(deployment, &version).any(|other| other != stack);

@@ -13,7 +13,7 @@ use schemas::traffic::{Purpose, WeightsSet};
 use schemas::{Event, RolloutId, StackId, StackName, Stream, Timestamp, Version, Weight, Weights};
 use serde::{Deserialize, Serialize};
 
-use super::rejected::{self, How};
+use super::rejected::{self, RejectionCause};
 use super::{Case, Deployment, hold, plan};
 use crate::at::At;
 use crate::decision::{By, Decision, Rejection};
@@ -198,7 +198,7 @@ impl Rollout {
         (usize::from(next) < self.plan.steps.len()).then_some(next)
     }
 
-    /// Says whether its last step is taken: all traffic is set to the canary, and the router has yet to confirm it.
+    /// Says whether its last step has been taken: all traffic is set to the canary, and the router has not confirmed it yet.
     pub fn is_at_end(&self) -> bool {
         self.is_live() && self.step.is_some() && self.next_step().is_none()
     }
@@ -301,7 +301,7 @@ pub(super) fn evolve(deployment: &mut Deployment, event: &rollout::Event, at: &A
     if let rollout::Event::Completed(_) = event {
         rejected::clear(deployment, canary);
     } else if let rollout::Event::Aborted(aborted) = event {
-        rejected::mark(deployment, canary, How::Aborted, &aborted.reason, at.time);
+        rejected::mark(deployment, canary, RejectionCause::Aborted, &aborted.reason, at.time);
     }
     let Some(rollout) = deployment.rollout.as_mut() else { return };
     match event {
@@ -354,7 +354,7 @@ impl Case<'_> {
         Rejection::RolloutRunning { deployment: self.id.clone(), from, to, weight: rollout.weight() }
     }
 
-    /// Says that `version` is being rolled out by another plan than was asked for, and how that is replaced.
+    /// Says that `name` is being rolled out with another plan than was asked for, and how that is replaced.
     pub(super) fn rolled_otherwise(&self, live: &Rollout, name: &StackName) -> Rejection {
         let from = self.deployment.name_of(live.baseline).map_or("FROM".to_owned(), |from| from.to_string());
         Rejection::Invalid(format!(

@@ -122,7 +122,7 @@ fn against(rollout: &Rollout, analysis: &Analysis, last: &Step, weight: Weight, 
             format!("the canary got no requests, {min} {} needed", if min == 1 { "is" } else { "are" }),
         );
     }
-    if judge.routing().is_broken() {
+    if judge.share_alarm().is_broken() {
         let reason = "the router does not share requests out as the weights say; that says nothing about the canary";
         return hold(HoldKind::Routing, reason.to_owned());
     }

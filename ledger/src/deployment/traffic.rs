@@ -11,7 +11,7 @@ use schemas::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::rejected::{self, How, Rejected};
+use super::rejected::{self, Rejected, RejectionCause};
 use super::{Case, Deployment, Phase, generation, hold, waiting};
 use crate::at::At;
 use crate::decision::{Decision, Rejection};
@@ -169,7 +169,9 @@ pub(super) fn evolve(deployment: &mut Deployment, event: &traffic::Event, at: &A
         traffic::Event::RolledBack(back) => {
             roll_back(deployment, back, at);
         }
-        traffic::Event::Rejected(left) => rejected::mark(deployment, left.stack, How::Left, &left.reason, at.time),
+        traffic::Event::Rejected(left) => {
+            rejected::mark(deployment, left.stack, RejectionCause::Left, &left.reason, at.time)
+        }
         traffic::Event::GlassBroken(broken) => {
             deployment.heard_of(broken.generation);
             if broken.overtaken.is_none() {
@@ -206,7 +208,7 @@ fn roll_back(deployment: &mut Deployment, back: &traffic::RolledBack, at: &At) {
     deployment.traffic.fence = back.fence;
     deployment.traffic.awaited = starting.then_some(back.to);
     for stack in &back.from {
-        rejected::mark(deployment, *stack, How::RolledBack, &back.reason, at.time);
+        rejected::mark(deployment, *stack, RejectionCause::RolledBack, &back.reason, at.time);
     }
     if let Some(waiting) = deployment.waiting.as_ref().filter(|waiting| waiting.until_rollback) {
         let stack = waiting.stack;
@@ -385,14 +387,16 @@ pub(super) fn decide_applied(
         return Err(Rejection::Outdated(format!("{} has other weights set by now", case.id)));
     }
     let known = traffic.applied.as_ref().is_some_and(|applied| applied.listening == listening);
-    let by_glass = generation::emergency_count(generation) > case.deployment.emergency_count;
-    if traffic.is_applied() && traffic.drift.is_none() && known && !by_glass {
+    let by_break_glass = generation::emergency_count(generation) > case.deployment.emergency_count;
+    if traffic.is_applied() && traffic.drift.is_none() && known && !by_break_glass {
         return Ok(Decision::default());
     }
     let mut events = vec![traffic::WeightsApplied { generation, weights: weights.clone(), listening }.into()];
     match case.deployment.rollout.as_ref().filter(|rollout| rollout.is_at_end()) {
         Some(rollout) => events.push(rollout::Completed { rollout: rollout.id }.into()),
-        None if by_glass => events.extend(case.pausing("somebody rolled back without the ledger, to what is set")),
+        None if by_break_glass => {
+            events.extend(case.pausing("somebody rolled back without the ledger, to what is set"))
+        }
         None => {}
     }
     Ok(Decision::on(case.stream(), events))
@@ -418,15 +422,16 @@ pub(super) fn decide_drift(
     }
     let before = traffic.applied.as_ref().map(|applied| &applied.weights);
     let unchanged = before.map_or(seen.is_empty(), |weights| weights.iter().eq(shares(seen)));
-    let by_glass = generation.is_some_and(|held| generation::emergency_count(held) > case.deployment.emergency_count);
-    if unchanged && !traffic.is_applied() && !by_glass {
+    let by_break_glass =
+        generation.is_some_and(|held| generation::emergency_count(held) > case.deployment.emergency_count);
+    if unchanged && !traffic.is_applied() && !by_break_glass {
         return Err(Rejection::Outdated(format!("{} does not serve what is set yet", case.id)));
     }
     let target = super::rollback::target(case.deployment).and_then(|target| target.stack());
     let on_target = target.is_some_and(|target| seen.len() == 1 && seen.get(&target) == Some(&Weight::FULL));
     // If nobody is served, the router is told again what is set: it was retired and has kept the generation, or the stack was
     // taken down before the rollback reached the router.
-    let towards_target = on_target || (by_glass && !seen.is_empty() && case.deployment.can_serve(seen));
+    let towards_target = on_target || (by_break_glass && !seen.is_empty() && case.deployment.can_serve(seen));
     if traffic.drift.as_ref().is_some_and(|drift| drift.seen == *seen) {
         return Ok(Decision::default());
     }

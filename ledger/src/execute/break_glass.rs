@@ -61,14 +61,14 @@ impl Asked {
 }
 
 impl Ledger {
-    /// Says what a rollback comes to on the view as it is now, whether or not the log can be followed.
+    /// Decides a rollback on the view as it is now, without the log.
     ///
     /// # Errors
     ///
     /// [`Refusal`] as [`Ledger::execute`], as far as the view knows.
-    pub fn intend(&self, asked: &Asked) -> Result<EmergencyDecision, Refusal> {
+    pub fn decide_emergency(&self, asked: &Asked) -> Result<EmergencyDecision, Refusal> {
         let view = self.view();
-        intend(&view, asked, self.now(&view))
+        decide_emergency(&view, asked, self.now(&view))
     }
 
     /// Says which stacks a rollback without the ledger goes past, and why: none if it goes past none.
@@ -98,13 +98,13 @@ impl Ledger {
     }
 }
 
-/// Says what a rollback comes to on a view. The generation is the view's own; who carries it out puts it above the
+/// Decides a rollback on `view`, without the log. The generation is the view's own; who carries it out puts it above the
 /// router's.
 ///
 /// # Errors
 ///
 /// [`Refusal`] as [`Ledger::execute`], as far as the view knows.
-pub fn intend(view: &View, asked: &Asked, now: Now) -> Result<EmergencyDecision, Refusal> {
+pub fn decide_emergency(view: &View, asked: &Asked, now: Now) -> Result<EmergencyDecision, Refusal> {
     let (draft, told) = match prepare(view, asked, now, true)? {
         Prepared::Commit(draft, told) => (draft, told),
         Prepared::Nothing(told) => return Ok(EmergencyDecision::Nothing(told)),

@@ -72,7 +72,7 @@ impl Anchor {
 pub struct ClockTrouble {
     /// By how much it was set ahead (or back, if negative) against the clock that nobody sets, if by more than a minute.
     pub jumped: Option<SignedDuration>,
-    /// By how much it is behind the ledger's time, if by more than a minute; that stands still meanwhile.
+    /// By how much it is behind the ledger's time, if by more than a minute; that does not advance meanwhile.
     pub behind: Option<SignedDuration>,
 }
 

@@ -194,7 +194,7 @@ impl Analysis {
             requests_still_needed: forecast::requests_still_needed(judge, self.nu),
             excluded_ppm: (excluded < 1.0).then(|| ppm(excluded)),
             in_incident: judge.in_incident(),
-            routing_broken: judge.routing().is_broken(),
+            routing_broken: judge.share_alarm().is_broken(),
             bad_nodes: self.bad_nodes(),
             metrics: evidence::of(judge).into_iter().map(metric).collect(),
         }

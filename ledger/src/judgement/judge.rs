@@ -9,7 +9,7 @@ use super::metric::Trial;
 use super::nodes::NODES_MIN;
 use super::observed::Observed;
 use super::plan::{InvalidPlan, Plan};
-use super::routing::Routing;
+use super::share_alarm::ShareAlarm;
 use super::wealth::{Reserve, Wealth};
 
 /// The rule's name and version, written into every verdict.
@@ -21,7 +21,8 @@ pub struct Judge {
     plan: Plan,
     reserve: Reserve,
     trials: Vec<Trial>,
-    routing: Routing,
+    #[serde(rename = "routing")]
+    share_alarm: ShareAlarm,
     nodes: Vec<u32>,
     bad_node: Option<u32>,
     in_incident: bool,
@@ -40,7 +41,7 @@ impl Judge {
         Ok(Self {
             reserve: Reserve::new(plan.plan_seconds),
             trials: plan.metrics.iter().map(|metric| Trial::new(&plan, metric)).collect(),
-            routing: Routing::new(plan.plan_seconds),
+            share_alarm: ShareAlarm::new(plan.plan_seconds),
             nodes: vec![],
             bad_node: None,
             in_incident: false,
@@ -64,7 +65,7 @@ impl Judge {
         let requests = |nodes: &[schemas::judgement::NodeTally]| {
             nodes.iter().filter_map(|node| node.counts.iter().map(|tally| tally.requests).max()).sum::<u64>() as f64
         };
-        self.routing.listen(tick.seconds, tick.nu, requests(&tick.baseline), requests(&tick.canary));
+        self.share_alarm.listen(tick.seconds, tick.nu, requests(&tick.baseline), requests(&tick.canary));
         self.conclude();
         self.verdict
     }
@@ -104,7 +105,11 @@ impl Judge {
     pub fn least_without(&self) -> Option<(u32, f64)> {
         let of = |node: &u32| {
             let find = |trial: &'_ Trial| {
-                trial.without().iter().find(|(own, _)| own == node).map(|(_, wealth)| wealth.ln_with(&self.reserve))
+                trial
+                    .without_each_node()
+                    .iter()
+                    .find(|(own, _)| own == node)
+                    .map(|(_, wealth)| wealth.ln_with(&self.reserve))
             };
             let terms: Option<Vec<f64>> =
                 self.trials.iter().map(|trial| Some(ln(trial.metric.weight) + find(trial)?)).collect();
@@ -157,9 +162,9 @@ impl Judge {
         self.in_incident
     }
 
-    /// The routing alarm.
-    pub fn routing(&self) -> &Routing {
-        &self.routing
+    /// The share alarm.
+    pub fn share_alarm(&self) -> &ShareAlarm {
+        &self.share_alarm
     }
 
     /// How many ticks there have been.

@@ -124,7 +124,7 @@ impl InFlight {
     }
 
     fn slow(&mut self, side: Side, edge: i32, buckets: i32, seen: &NodeLatencies) -> Tally {
-        let further = canary_edge(edge, buckets);
+        let further = canary_slow_bucket(edge, buckets);
         let own = if side == Side::Canary { further } else { edge };
         let overdue = above(&seen.in_flight, own);
         let since = |now: u64| (now + overdue).saturating_sub(self.overdue);
@@ -142,7 +142,7 @@ pub const DIFFERENCE_MS_MIN: f64 = 5.0;
 
 /// Returns the bucket above which a request of the canary is slow, `edge` being the baseline's: so many buckets on, at
 /// least [`DIFFERENCE_MS_MIN`].
-pub fn canary_edge(edge: i32, buckets: i32) -> i32 {
+pub fn canary_slow_bucket(edge: i32, buckets: i32) -> i32 {
     let ln_ratio = ln(RATIO);
     let at_least = ln(libm::pow(RATIO, f64::from(edge)) + DIFFERENCE_MS_MIN) / ln_ratio;
     edge.saturating_add(buckets).max(libm::ceil(at_least) as i32)
@@ -198,9 +198,9 @@ mod tests {
 
     #[test]
     fn a_difference_of_a_few_milliseconds_is_none() {
-        assert_eq!(canary_edge(500, 19), 519, "144.8 ms and a fifth more");
-        assert_eq!(canary_edge(0, 10), 181, "1 ms is slow from 6 ms on");
-        assert_eq!(canary_edge(-694, 10), 162, "a microsecond from 5 ms on");
+        assert_eq!(canary_slow_bucket(500, 19), 519, "144.8 ms and a fifth more");
+        assert_eq!(canary_slow_bucket(0, 10), 181, "1 ms is slow from 6 ms on");
+        assert_eq!(canary_slow_bucket(-694, 10), 162, "a microsecond from 5 ms on");
     }
 
     #[test]

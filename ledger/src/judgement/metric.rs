@@ -8,7 +8,7 @@ use super::burst::{Bursts, Many, NodeHits};
 use super::evalue::{Against, Bet, Block, LINE_MAX, Payoffs, ln_needed, times_odds};
 use super::ladder::Ladder;
 use super::maths::poisson_limit;
-use super::nodes::Without;
+use super::nodes::BetsWithoutNode;
 use super::observed::Observed;
 use super::plan::{Metric, Plan};
 use super::wealth::Wealth;
@@ -33,7 +33,7 @@ pub struct Trial {
     bursts: Option<[Bursts; 2]>,
     pending: Pending,
     worse: Wealth,
-    without: Without,
+    without: BetsWithoutNode,
     not_worse: Wealth,
     accepted: bool,
     ladder: Ladder,
@@ -65,7 +65,7 @@ impl Trial {
             bursts: plan.burst_cap.then(Default::default),
             pending: Pending::default(),
             worse: Wealth::staked(metric.odds.len()),
-            without: Without::default(),
+            without: BetsWithoutNode::default(),
             not_worse: Wealth::shared(shares),
             accepted: false,
             ladder: Ladder::new(!metric.is_latency()),
@@ -78,8 +78,8 @@ impl Trial {
         &self.worse
     }
 
-    /// The same bets without one node each.
-    pub fn without(&self) -> &Without {
+    /// Returns, for each node, the same bets without that node's requests.
+    pub fn without_each_node(&self) -> &BetsWithoutNode {
         &self.without
     }
 

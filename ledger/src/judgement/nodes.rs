@@ -9,9 +9,9 @@ pub const NODES_MIN: usize = 3;
 
 /// For each node the bets of one metric on everything but what that node did.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Without(Vec<(u32, Wealth)>);
+pub struct BetsWithoutNode(Vec<(u32, Wealth)>);
 
-impl Without {
+impl BetsWithoutNode {
     /// Follows `node` from here on; what was seen before is common to all.
     pub fn follow(&mut self, node: u32, all: &Wealth) {
         if let Err(place) = self.0.binary_search_by_key(&node, |(node, _)| *node) {

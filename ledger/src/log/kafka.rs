@@ -41,6 +41,7 @@ pub use security::{Identity, Mechanism, Sasl, Secret, Security, Tls};
 pub use settings::reserved;
 pub use watchdog::Status;
 
+mod acl;
 mod binding;
 mod client;
 mod follower;
@@ -49,7 +50,6 @@ mod history;
 mod place;
 mod probe;
 mod producer;
-mod rights;
 mod security;
 mod settings;
 mod tail;
@@ -237,7 +237,7 @@ impl KafkaOptions {
     /// # Errors
     ///
     /// [`KafkaOpenError::Lacking`], [`KafkaOpenError::Reserved`] or [`KafkaOpenError::Client`] if not; no broker is asked.
-    pub fn check(&self) -> Result<(), KafkaOpenError> {
+    pub fn validate(&self) -> Result<(), KafkaOpenError> {
         if let Some(what) = self.security.lacking() {
             return Err(KafkaOpenError::Lacking { what });
         }
@@ -281,7 +281,7 @@ impl Kafka {
     ///
     /// [`KafkaOpenError`] if it cannot be reached, or is not kept as a ledger must be: nothing weaker is taken.
     pub async fn open(place: KafkaAddress, options: KafkaOptions) -> Result<Self, KafkaOpenError> {
-        options.check()?;
+        options.validate()?;
         let clients = Clients::new(place, &options);
         let security = options.security.clone();
         let warnings = tokio::select! {
@@ -402,7 +402,7 @@ impl Kafka {
     ///
     /// [`KafkaOpenError::Rights`] with what it may not, or why that cannot be known.
     pub async fn may_end(&self) -> Result<(), KafkaOpenError> {
-        use rights::Right::{Read, Write};
+        use acl::Right::{Read, Write};
         self.may(vec![(self.place().topic().to_owned(), vec![Read, Write])]).await
     }
 
@@ -413,18 +413,18 @@ impl Kafka {
     ///
     /// As [`Kafka::may_end`].
     pub async fn may_go_on(&self, options: &KafkaOptions) -> Result<(), KafkaOpenError> {
-        use rights::Right::{Delete, DescribeConfigs, Read, Write};
+        use acl::Right::{Delete, DescribeConfigs, Read, Write};
         heartbeats::prepare(self.place(), options).await?;
         let beside = |name| self.place().beside(name).topic().to_owned();
         let log = (self.place().topic().to_owned(), vec![Read, Write, DescribeConfigs]);
         self.may(vec![log, (beside(heartbeats::NAME), vec![Read, Write]), (beside(topic::MARK), vec![Delete])]).await
     }
 
-    async fn may(&self, wanted: Vec<(String, Vec<rights::Right>)>) -> Result<(), KafkaOpenError> {
+    async fn may(&self, wanted: Vec<(String, Vec<acl::Right>)>) -> Result<(), KafkaOpenError> {
         let asking = Arc::clone(&self.asking);
         blocking(move || {
             for (topic, wanted) in wanted {
-                let rights = match rights::lacking(&asking, &topic, &wanted) {
+                let rights = match acl::lacking(&asking, &topic, &wanted) {
                     Ok(lacking) => lacking.iter().map(ToString::to_string).collect(),
                     Err(why) => vec![format!("describe ({why})")],
                 };

@@ -13,7 +13,7 @@ use hyper::client::conn::http1::SendRequest;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use proxy::measures::{Measures, StackMeasures};
-use proxy::routes::{Backends, HeldRoutes, Node, Routes, Timeouts};
+use proxy::routes::{HeldRoutes, Node, Routes, StackNodes, Timeouts};
 use proxy::{Config, Proxy};
 use schemas::{EffectId, StackId, StreamVersion, Weight, Weights};
 use tempfile::TempDir;
@@ -98,7 +98,7 @@ pub(crate) fn routes(generation: u64, nodes: &[SocketAddr], canary: &[SocketAddr
     let stacks = [(BASELINE, "1.0.0", nodes), (CANARY, "1.1.0", canary)];
     let backends = stacks.into_iter().filter(|(_, _, nodes)| !nodes.is_empty()).map(|(stack, version, nodes)| {
         let nodes = nodes.iter().map(|address| Node { effect: effect(*address), address: *address }).collect();
-        (stack, Backends { version: version.parse().unwrap(), nodes })
+        (stack, StackNodes { version: version.parse().unwrap(), nodes })
     });
     Routes {
         deployment: "production/api".parse().unwrap(),

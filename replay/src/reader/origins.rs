@@ -56,7 +56,7 @@ impl Places<'_> {
         next: Offset,
     ) -> Result<Option<Made>, ReadError> {
         if let Places::Rows(rows) = self {
-            let reached = *rows.next().borrow() >= next;
+            let reached = *rows.next_offset().borrow() >= next;
             if !matches!(rows.offset_of(commit), Some(Some(_))) {
                 if reached {
                     rows.condemn("a commit that counts is missing");

@@ -120,7 +120,7 @@ pub fn is_overdue_a_hit(name: &str) -> bool {
 }
 
 /// Returns the metrics that are shares of requests.
-pub fn shares() -> impl Iterator<Item = &'static Metric> {
+pub fn share_metrics() -> impl Iterator<Item = &'static Metric> {
     METRICS.iter().filter(|metric| metric.is_share())
 }
 

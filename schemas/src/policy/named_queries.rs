@@ -26,7 +26,7 @@ impl Queries {
     /// Returns the name of every query with what it counts: all requests, each share of them that is a metric, and how long they
     /// took.
     pub fn names() -> impl Iterator<Item = (&'static str, &'static str)> {
-        let shares = metric::shares().map(|metric| (metric.name, metric.counted));
+        let shares = metric::share_metrics().map(|metric| (metric.name, metric.counted));
         let latency = "The buckets of a classic histogram of latencies in seconds, with their edge in `le`.";
         [(REQUESTS, "All requests.")].into_iter().chain(shares).chain([(LATENCY, latency)])
     }

@@ -15,7 +15,7 @@ impl Checks {
     /// 20: reacting to what changed comes to the same as reacting to everything.
     pub fn left_out(&mut self, name: &str, reactor: &Reactor, state: &State, facts: &Facts, now: Timestamp) {
         for (id, deployment) in &state.deployments {
-            if let Some(missed) = reactor.left_out_wrongly(state, facts, id, deployment, now) {
+            if let Some(missed) = reactor.missed_reaction(state, facts, id, deployment, now) {
                 return self.fail(LEFT_OUT, format!("{name} left {id} out, which asks for {missed:?}"));
             }
         }

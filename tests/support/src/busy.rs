@@ -10,7 +10,7 @@ use ledger::decision::Now;
 use ledger::deployment::stack::{NodePhase, Phase};
 use ledger::deployment::step::{self, Gate, Hold};
 use ledger::deployment::{Deployment, Rollout, Stack, retention, waiting};
-use ledger::execute::{Asked, EmergencyDecision, Prepared, What, intend, prepare};
+use ledger::execute::{Asked, EmergencyDecision, Prepared, What, decide_emergency, prepare};
 use ledger::judgement::judge::RULE;
 use rand::seq::IndexedRandom as _;
 use rand::{RngExt as _, SeedableRng as _};
@@ -135,7 +135,7 @@ impl Busy {
         let deployment = deployments.choose(&mut self.rng)?.clone();
         let (asked, _) = self.command(Command::Rollback(command::Rollback { deployment, unready: false }));
         let now = Now { time: self.time, commit: CommitId(self.uuid()) };
-        match intend(&self.view, &asked, now) {
+        match decide_emergency(&self.view, &asked, now) {
             Ok(EmergencyDecision::Back(intent)) => Some(*intent),
             _ => None,
         }

@@ -108,7 +108,7 @@ impl Source for CounterFile {
         Ok(Reading::Partial { measured, reason: format!("{} has no latencies", self.at) })
     }
 
-    async fn trial(&self, serving: &[Asked], now: Timestamp) -> Result<Vec<String>, Failure> {
+    async fn test_source(&self, serving: &[Asked], now: Timestamp) -> Result<Vec<String>, Failure> {
         let mut lacks = Vec::new();
         for asked in serving {
             let reading = self.read(asked, self.limits().lately(now)).await?;
@@ -172,7 +172,7 @@ pub(crate) async fn run() -> crate::Ran {
     assert_eq!(did(baseline), (982, Some(2)));
     assert_eq!(did(canary), (20, Some(5)));
     assert_eq!(measured.of(canary).latency, None, "what is not known is not told");
-    assert_eq!(source.trial(std::slice::from_ref(&asked), at(15)).await?, Vec::<String>::new());
+    assert_eq!(source.test_source(std::slice::from_ref(&asked), at(15)).await?, Vec::<String>::new());
 
     let stale = source.read(&asked, Span { from: at(10), to: at(60) }).await?;
     println!("a minute later: {}", stale.reason().unwrap_or_default());

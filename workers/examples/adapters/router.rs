@@ -19,7 +19,7 @@ use uuid::Uuid;
 use workers::durable;
 use workers::traffic::routes::{self, Admission, Refusal};
 use workers::traffic::{
-    ApplyError, Backends, Entry, HeldRoutes, Measures, Node, Router, RouterTrouble, Routes, Timeouts,
+    ApplyError, Entry, HeldRoutes, Measures, Node, Router, RouterTrouble, Routes, StackNodes, Timeouts,
 };
 
 /// How long a call may take: the port asks that each ends within a second.
@@ -156,9 +156,9 @@ fn stack(n: u128) -> StackId {
 }
 
 /// A stack of one node, which listens on `port`.
-fn backends(n: u128, version: &str, port: u16) -> (StackId, Backends) {
+fn backends(n: u128, version: &str, port: u16) -> (StackId, StackNodes) {
     let node = Node { effect: EffectId(Uuid::from_u128(n)), address: SocketAddr::from(([127, 0, 0, 1], port)) };
-    (stack(n), Backends { version: version.parse().expect("a stack's name"), nodes: vec![node] })
+    (stack(n), StackNodes { version: version.parse().expect("a stack's name"), nodes: vec![node] })
 }
 
 /// Routes 1 % to a canary, tries routes of an older generation, fails a reload, and takes the deployment down.

@@ -49,7 +49,7 @@ impl Program {
     /// # Errors
     ///
     /// [`NoProgram`] if the kernel would not run it.
-    pub fn at(path: &Path) -> Result<Self, NoProgram> {
+    pub fn read(path: &Path) -> Result<Self, NoProgram> {
         let mut head = vec![];
         File::open(path)?.take(HEAD_BYTES).read_to_end(&mut head)?;
         Self::of(&head)

@@ -13,7 +13,7 @@ use crate::facts::later;
 use crate::traffic::Entry;
 
 /// How long after it was asked for a rollback's weights are still moved past the ledger; then the ledger decides.
-pub const LATE_MAX: Duration = Duration::from_secs(10 * 60);
+pub const EXPIRES_AFTER: Duration = Duration::from_secs(10 * 60);
 
 /// How far a rollback has come that the ledger does not have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,7 +25,7 @@ pub struct Progress {
     /// Whether the append that got no verdict goes on.
     pub appending: bool,
     /// Whether it was asked for more than 10 minutes ago: somebody may have helped themselves since.
-    pub late: bool,
+    pub expired: bool,
 }
 
 /// What is known of the world.
@@ -116,9 +116,9 @@ pub fn next(intent: &Intent, progress: Progress, facts: &Facts) -> Step {
             let held = outside.entry.as_ref().map(Entry::generation);
             Step::Record { generation: held.map_or(intent.generation, |held| held.max(intent.generation)) }
         }
-        Err(why) if unmoved && progress.late => Step::Wait(format!(
+        Err(why) if unmoved && progress.expired => Step::Wait(format!(
             "{why}, and it is not known that users were moved within {} minutes; whether they are is decided once it does",
-            LATE_MAX.as_secs() / 60
+            EXPIRES_AFTER.as_secs() / 60
         )),
         Err(_) if unmoved => Step::Move,
         Err(why) => Step::Wait(why.clone()),
@@ -126,8 +126,8 @@ pub fn next(intent: &Intent, progress: Progress, facts: &Facts) -> Step {
 }
 
 /// Says whether an intent is so old at `now` that its weights are not moved past the ledger any more.
-pub fn is_late(intent: &Intent, now: Timestamp) -> bool {
-    now > later(intent.at, LATE_MAX)
+pub fn is_expired(intent: &Intent, now: Timestamp) -> bool {
+    now > later(intent.at, EXPIRES_AFTER)
 }
 
 /// Returns what is to be done once the ledger has answered to [`Step::Record`].

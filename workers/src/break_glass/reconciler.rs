@@ -15,7 +15,7 @@ use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
 
 use super::folder::Found;
-use super::next::{Facts, Outside, Progress, Step, after_record, foreign, is_late, next};
+use super::next::{Facts, Outside, Progress, Step, after_record, foreign, is_expired, next};
 use super::reroute::Attempt;
 use super::writes::End;
 use super::{BreakGlass, Pending, reroute};
@@ -252,7 +252,7 @@ impl Pending {
             written: self.file.is_ok(),
             moved: self.moved,
             appending,
-            late: is_late(&self.intent, Timestamp::now()),
+            expired: is_expired(&self.intent, Timestamp::now()),
         }
     }
 }

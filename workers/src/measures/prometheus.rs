@@ -165,7 +165,7 @@ impl Source for PrometheusSource {
         Ok(Reading::of(measured, missing.into_iter().collect()))
     }
 
-    async fn trial(&self, serving: &[Asked], now: Timestamp) -> Result<Vec<String>, Failure> {
+    async fn test_source(&self, serving: &[Asked], now: Timestamp) -> Result<Vec<String>, Failure> {
         let queries = self.queries.iter().filter(|(what, _)| **what != What::Newest);
         let names: BTreeSet<String> = queries.flat_map(|(_, query)| series::metrics_of(query)).collect();
         let mut lacks = vec![];

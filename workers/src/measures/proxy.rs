@@ -1,6 +1,6 @@
 //! What our own router has counted: exact, node by node, with the ages of what is in flight.
 //!
-//! A router tells counts since its start. What a span holds is the difference of two looks.
+//! A router tells counts since its start. What a span holds is the difference of two readings.
 
 use schemas::policy::metric;
 use schemas::{EffectId, Timestamp};
@@ -8,7 +8,7 @@ use schemas::{EffectId, Timestamp};
 use super::{Asked, Latency, Measured, NodeMeasured, Reading, Span};
 use crate::traffic::{Measures, NodeMeasures};
 
-/// A look at a router's counters.
+/// One reading of a router's counters.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CounterReading {
     /// When.
@@ -17,8 +17,8 @@ pub struct CounterReading {
     pub measures: Measures,
 }
 
-/// Returns what was counted from the look `before` to `now`.
-pub fn between(asked: &Asked, before: Option<&CounterReading>, now: &CounterReading) -> Reading {
+/// Returns what was counted from reading `before` to reading `now`.
+pub fn reading_between(asked: &Asked, before: Option<&CounterReading>, now: &CounterReading) -> Reading {
     let Some(before) = before else {
         let reason = "the router's counters were read for the first time; requests are counted from now on".to_owned();
         return Reading::Empty { reason };
@@ -56,7 +56,7 @@ fn counted(node: EffectId, before: Option<&NodeMeasures>, now: &NodeMeasures) ->
     NodeMeasured {
         node: Some(node),
         requests: counts.ended(),
-        hits: metric::shares().filter_map(|metric| Some((metric.name, counts.hits(metric.name)?))).collect(),
+        hits: metric::share_metrics().filter_map(|metric| Some((metric.name, counts.hits(metric.name)?))).collect(),
         latency: Some(Latency::exact(latency)),
         in_flight: now.in_flight.clone(),
     }
@@ -80,7 +80,7 @@ pub(super) mod tests {
         Asked { deployment: "production/api".parse().unwrap(), stacks }
     }
 
-    pub(in crate::measures) fn look(epoch: u128, at_ms: u64, ok: u64, failed: u64) -> CounterReading {
+    pub(in crate::measures) fn counters(epoch: u128, at_ms: u64, ok: u64, failed: u64) -> CounterReading {
         let mut latency = Histogram::default();
         (0..ok + failed).for_each(|_| latency.add(20.0));
         let mut in_flight = Histogram::default();
@@ -107,7 +107,7 @@ pub(super) mod tests {
 
     #[test]
     fn what_a_span_holds_is_the_difference_of_two_looks() {
-        let reading = between(&asked(), Some(&look(1, 1_000, 10, 1)), &look(1, 2_000, 25, 3));
+        let reading = reading_between(&asked(), Some(&counters(1, 1_000, 10, 1)), &counters(1, 2_000, 25, 3));
         let Reading::Complete(measured) = &reading else { panic!("{reading:?}") };
         let node = &measured.stacks[&stack()][0];
         assert_eq!((node.requests, node.hits("errors"), node.hits("4xx")), (17, Some(2), Some(0)));
@@ -117,21 +117,21 @@ pub(super) mod tests {
 
     #[test]
     fn the_first_look_counts_nothing_and_a_look_back_in_time_is_stale() {
-        assert!(matches!(between(&asked(), None, &look(1, 1_000, 10, 1)), Reading::Empty { .. }));
-        let reading = between(&asked(), Some(&look(1, 1_000, 10, 1)), &look(1, 1_000, 10, 1));
+        assert!(matches!(reading_between(&asked(), None, &counters(1, 1_000, 10, 1)), Reading::Empty { .. }));
+        let reading = reading_between(&asked(), Some(&counters(1, 1_000, 10, 1)), &counters(1, 1_000, 10, 1));
         assert!(matches!(reading, Reading::Stale { .. }), "{reading:?}");
     }
 
     #[test]
     fn what_was_counted_so_far_is_since_the_routers_start() {
-        let measured = so_far(&asked(), &look(1, 60_000, 10, 1));
+        let measured = so_far(&asked(), &counters(1, 60_000, 10, 1));
         assert_eq!(measured.of(stack()).requests, 11);
         assert_eq!(measured.span.to.duration_since(measured.span.from).as_secs(), 60);
     }
 
     #[test]
     fn a_router_that_began_anew_has_counted_from_zero_and_says_what_is_lost() {
-        let reading = between(&asked(), Some(&look(1, 9_000, 100, 5)), &look(2, 100, 4, 0));
+        let reading = reading_between(&asked(), Some(&counters(1, 9_000, 100, 5)), &counters(2, 100, 4, 0));
         assert!(reading.reason().unwrap().contains("restarted"), "{reading:?}");
         assert_eq!(reading.measured().unwrap().of(stack()).requests, 4);
     }

@@ -81,7 +81,7 @@ impl Recent {
         let measures = router.measures(&asked.deployment).await.ok()??;
         let looks = lock(&self.looks);
         let before = &looks.get(&asked.deployment)?.earlier;
-        match proxy::between(asked, Some(before), &CounterReading { at: now, measures }) {
+        match proxy::reading_between(asked, Some(before), &CounterReading { at: now, measures }) {
             Reading::Complete(measured) => Some(measured),
             Reading::Partial { .. } | Reading::Empty { .. } | Reading::Stale { .. } => None,
         }
@@ -113,7 +113,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 mod tests {
     use schemas::StreamVersion;
 
-    use super::super::proxy::tests::{asked, look, stack};
+    use super::super::proxy::tests::{asked, counters, stack};
     use super::*;
     use crate::traffic::{ApplyError, Entry, HeldRoutes, Measures, Routes};
 
@@ -141,15 +141,16 @@ mod tests {
 
     /// What is known of the last minute at a second at which the router has counted so many requests since its start.
     async fn known(recent: &Recent, epoch: u128, second: u64, requests: u64) -> Option<(u64, i64)> {
-        let look = look(epoch, second * 1_000, requests, 0);
-        let measured = recent.of(&asked(), &JudgementPolicy::default(), &Counter(look.measures), look.at).await?;
+        let counters = counters(epoch, second * 1_000, requests, 0);
+        let measured =
+            recent.of(&asked(), &JudgementPolicy::default(), &Counter(counters.measures), counters.at).await?;
         let span = measured.span.to.duration_since(measured.span.from);
         Some((measured.of(stack()).requests, span.as_secs()))
     }
 
     async fn keep(recent: &Recent, second: u64, requests: u64) {
-        let look = look(1, second * 1_000, requests, 0);
-        recent.keep([asked().deployment].into(), &Counter(look.measures), look.at).await;
+        let counters = counters(1, second * 1_000, requests, 0);
+        recent.keep([asked().deployment].into(), &Counter(counters.measures), counters.at).await;
     }
 
     #[tokio::test]
@@ -164,7 +165,7 @@ mod tests {
         keep(&recent, 61, 220).await;
         assert_eq!(known(&recent, 1, 71, 230).await, Some((70, 40)), "a minute at most");
         assert_eq!(known(&recent, 2, 72, 5).await, None, "a router that restarted has lost some");
-        recent.keep(BTreeSet::new(), &Counter(look(1, 1, 0, 0).measures), Timestamp::UNIX_EPOCH).await;
+        recent.keep(BTreeSet::new(), &Counter(counters(1, 1, 0, 0).measures), Timestamp::UNIX_EPOCH).await;
         assert_eq!(known(&recent, 1, 73, 230).await, None, "who serves nobody is forgotten");
     }
 }

@@ -13,8 +13,8 @@ use super::{Asked, Failure, Measured, Reading, Source, Span, prometheus};
 /// Every source but the router's own counters, which are read with its routes.
 pub const SUPPORTED: Registry = Registry(&[Adapter { name: "prometheus", open: prometheus::open }]);
 
-/// How long a policy's source is tried at most, when it is declared or relied on.
-const TRIAL_MAX: Duration = Duration::from_secs(2);
+/// How long a policy's source is tested at most, when it is declared or relied on.
+const TEST_MAX: Duration = Duration::from_secs(2);
 
 /// Adapters by the name of what they read.
 #[derive(Clone, Copy, Debug)]
@@ -69,18 +69,18 @@ impl Registry {
         source.read(asked, Span { from, to }).await
     }
 
-    /// Tries the source that `policy` names, if it names one, within 2 s. `serving` are the stacks that serve. Returns what
-    /// is amiss, each as a sentence that names the source, the cause and the next step.
-    pub async fn trial(&self, policy: &JudgementPolicy, serving: &[Asked], now: Timestamp) -> Vec<String> {
+    /// Tests the source that `policy` names, if it names one, within 2 s. `serving` are the stacks that serve. Returns what
+    /// is wrong, each as a sentence that names the source, the cause and the next step.
+    pub async fn test_source(&self, policy: &JudgementPolicy, serving: &[Asked], now: Timestamp) -> Vec<String> {
         let source = match self.open(policy) {
             Ok(Some(source)) => source,
             Ok(None) => return vec![],
             Err(failure) => return vec![failure.to_string()],
         };
-        match tokio::time::timeout(TRIAL_MAX, source.trial(serving, now)).await {
+        match tokio::time::timeout(TEST_MAX, source.test_source(serving, now)).await {
             Ok(Ok(lacks)) => lacks,
             Ok(Err(failure)) => vec![failure.to_string()],
-            Err(_) => vec![Failure::TimedOut { at: source.at().to_owned(), after: TRIAL_MAX }.to_string()],
+            Err(_) => vec![Failure::TimedOut { at: source.at().to_owned(), after: TEST_MAX }.to_string()],
         }
     }
 
@@ -123,7 +123,7 @@ mod tests {
             Ok(Reading::Complete(Measured { span, stacks }))
         }
 
-        async fn trial(&self, _: &[Asked], _: Timestamp) -> Result<Vec<String>, Failure> {
+        async fn test_source(&self, _: &[Asked], _: Timestamp) -> Result<Vec<String>, Failure> {
             Ok(vec!["made-up has no clock; wind it up".to_owned()])
         }
 
@@ -154,19 +154,22 @@ mod tests {
         assert_eq!((measured.of(stack()).requests, measured.span), (10, Span { from: at(0), to: at(7) }));
         let lately = MADE_UP.lately(&policy, &asked, at(100)).await.unwrap().unwrap();
         assert_eq!(lately.span, Span { from: at(37), to: at(97) });
-        assert_eq!(MADE_UP.trial(&policy, &[], at(0)).await, ["made-up has no clock; wind it up"]);
+        assert_eq!(MADE_UP.test_source(&policy, &[], at(0)).await, ["made-up has no clock; wind it up"]);
     }
 
     #[tokio::test]
     async fn a_name_that_the_registry_does_not_have_is_said_and_the_router_is_never_asked() {
         const EMPTY: Registry = Registry(&[]);
-        let said = EMPTY.trial(&named(), &[], Timestamp::UNIX_EPOCH).await.join("\n");
+        let said = EMPTY.test_source(&named(), &[], Timestamp::UNIX_EPOCH).await.join("\n");
         assert_eq!(
             said,
             "the source `prometheus` cannot be asked: this program does not know it; start a newer `ionledger`"
         );
         assert!(EMPTY.open(&JudgementPolicy::default()).unwrap().is_none());
-        assert_eq!(EMPTY.trial(&JudgementPolicy::default(), &[], Timestamp::UNIX_EPOCH).await, Vec::<String>::new());
+        assert_eq!(
+            EMPTY.test_source(&JudgementPolicy::default(), &[], Timestamp::UNIX_EPOCH).await,
+            Vec::<String>::new()
+        );
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! From readings to what the judge is told, for a source that counts whole versions.
 
-use ledger::judgement::latency::{Latencies, canary_edge};
+use ledger::judgement::latency::{Latencies, canary_slow_bucket};
 use ledger::judgement::plan::{BaselineHistory, Kind, Metric, Plan};
 use schemas::judgement::{NodeTally, Tally, Tick};
 use schemas::{StackId, Weight};
@@ -92,7 +92,7 @@ fn of_the_baseline(metric: &Metric, edge: Option<i32>, node: &NodeMeasured) -> T
         (Kind::Status, ..) => status(metric, node),
         (Kind::Latency { buckets, .. }, Some(edge), Some(latency)) => {
             let hits = latency.at_most.count_above(edge);
-            let beyond = latency.at_least.count_above(canary_edge(edge, i32::from(buckets)));
+            let beyond = latency.at_least.count_above(canary_slow_bucket(edge, i32::from(buckets)));
             Tally { requests: latency.at_most.count(), hits, beyond: beyond.min(hits) }
         }
         _ => Tally::default(),
@@ -103,7 +103,7 @@ fn of_the_canary(metric: &Metric, edge: Option<i32>, node: &NodeMeasured) -> Tal
     match (metric.kind, edge, &node.latency) {
         (Kind::Status, ..) => Tally { beyond: 0, ..status(metric, node) },
         (Kind::Latency { buckets, .. }, Some(edge), Some(latency)) => {
-            let hits = latency.at_least.count_above(canary_edge(edge, i32::from(buckets)));
+            let hits = latency.at_least.count_above(canary_slow_bucket(edge, i32::from(buckets)));
             Tally { requests: latency.at_least.count(), hits, beyond: 0 }
         }
         _ => Tally::default(),

@@ -1,10 +1,10 @@
-//! The past: what a baseline did before it was judged against, the old of it fading.
+//! The past: what the baseline did before it was compared with a canary; older measurements weigh less.
 
 use std::collections::BTreeMap;
 
 use ledger::judgement::analysis::metrics;
 use ledger::judgement::judge::RULE;
-use ledger::judgement::latency::{Latencies, canary_edge};
+use ledger::judgement::latency::{Latencies, canary_slow_bucket};
 use ledger::judgement::maths::decay;
 use ledger::judgement::plan::{Kind, Plan};
 use schemas::StackId;
@@ -45,8 +45,8 @@ impl Past {
         &self.latencies
     }
 
-    /// Hears what the stack did; it is the past only once it is [settled](Past::settle).
-    pub(super) fn hear(&mut self, since: &[Since], seconds: f64) {
+    /// Takes in what the stack did; it is the past only once it is [settled](Past::settle).
+    pub(super) fn take_in(&mut self, since: &[Since], seconds: f64) {
         let (mut counts, mut latency) = (Counts::default(), Histogram::default());
         for node in since {
             counts.merge(&node.measures.counts);
@@ -55,13 +55,13 @@ impl Past {
         self.fresh = Some((counts, latency, seconds));
     }
 
-    /// Learns what was heard.
+    /// Learns what was taken in.
     pub(super) fn settle(&mut self) {
         let Some((counts, latency, seconds)) = self.fresh.take() else { return };
         let half_life = self.half_life_seconds();
         let kept = decay(seconds, half_life);
         self.requests = self.requests * kept + counts.ended() as f64;
-        for metric in metric::shares() {
+        for metric in metric::share_metrics() {
             let hits = self.hits.entry(metric.name).or_default();
             *hits = *hits * kept + counts.hits(metric.name).unwrap_or(0) as f64;
         }
@@ -83,7 +83,7 @@ impl Past {
             Kind::Latency { quantile, buckets } => {
                 let edge = self.latencies.edge(quantile)?;
                 let (hits, requests) = self.latencies.above(edge);
-                (requests, hits, self.latencies.above(canary_edge(edge, i32::from(buckets))).0)
+                (requests, hits, self.latencies.above(canary_slow_bucket(edge, i32::from(buckets))).0)
             }
         };
         let [requests, hits, beyond] = [requests, hits, beyond].map(|count| count.round() as u64);

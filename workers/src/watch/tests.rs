@@ -369,7 +369,7 @@ fn what_another_source_measured_is_judged_and_the_routers_own_counts_are_not() {
     let mut stage = measured_elsewhere();
     let tell = |stage: &mut Stage, from, to, canary| {
         let reading = measures::Reading::Complete(counted_by_source(from, to, canary));
-        stage.watch.take_in_source(&stage.state, &id(), Ok(reading), (Duration::from_secs(1), now()));
+        stage.watch.add_source_reading(&stage.state, &id(), Ok(reading), (Duration::from_secs(1), now()));
     };
     tell(&mut stage, 0, 10, (100, 0));
     assert_eq!(stage.unrecorded(), None, "the first says where to go on from");
@@ -393,7 +393,7 @@ fn a_source_that_says_nothing_holds_the_rollout_with_the_reason() {
         [(stale(), "90 s old"), (empty(), "no series of api"), (down(), "gave no complete answer within 5s")];
     for (answer, reason) in answers {
         let mut stage = measured_elsewhere();
-        stage.watch.take_in_source(&stage.state, &id(), answer, (Duration::from_secs(1), now()));
+        stage.watch.add_source_reading(&stage.state, &id(), answer, (Duration::from_secs(1), now()));
         let mut facts = crate::facts::Facts { steady: Duration::from_secs(2), ..Default::default() };
         facts.watches.insert(id(), stage.watch.clone());
         let due = now() + Duration::from_secs(86_400 + 60);

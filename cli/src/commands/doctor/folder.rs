@@ -68,7 +68,7 @@ fn elsewhere_cache(data: &Path, elsewhere: &Elsewhere) -> Finding {
         Ok(cache) => match cache.found_damaged() {
             Some(what) => Finding::warn(THING, format!("damaged: {what}"), next),
             None => {
-                let next = *cache.next().borrow();
+                let next = *cache.next_offset().borrow();
                 Finding::ok(THING, format!("{} records of {} folded", grouped(next.0), elsewhere.place))
             }
         },
@@ -323,7 +323,7 @@ fn cache(data: &Path, end: Offset, is_held: bool) -> Finding {
             error.to_string(),
             format!("it can be removed while nothing runs: {}", folder.display()),
         ),
-        Ok(cache) => match (cache.found_damaged(), *cache.next().borrow()) {
+        Ok(cache) => match (cache.found_damaged(), *cache.next_offset().borrow()) {
             (Some(what), _) => Finding::warn(THING, format!("damaged: {what}"), "the next start makes it again"),
             (None, next) if next > end => Finding::fail(
                 THING,

@@ -36,7 +36,7 @@ fn named(service: &ServiceAt) -> Option<(&ServiceAt, &JudgementPolicy)> {
 async fn tried(service: &ServiceAt, policy: &JudgementPolicy) -> Vec<Finding> {
     let serving: Vec<Asked> = service.status.deployments.iter().filter_map(serving).collect();
     let name = &service.status.service;
-    let lacks = measures::trial(policy, &serving, Timestamp::now()).await;
+    let lacks = measures::test_source(policy, &serving, Timestamp::now()).await;
     if lacks.is_empty() {
         return vec![Finding::ok(THING, format!("{name}: the {} that its policy names answers", policy.source().name))];
     }

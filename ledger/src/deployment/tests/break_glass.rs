@@ -162,7 +162,7 @@ fn a_target_that_is_gone_by_now_gets_no_weights() {
 }
 
 #[test]
-fn what_broken_glass_left_is_drift_that_nobody_corrects_whatever_the_target_is_held_for() {
+fn what_break_glass_left_is_drift_that_nobody_corrects_whatever_the_target_is_held_for() {
     let mut world = given(Named::Warm);
     world.ask(kit::roll(V1, V2));
     world.begin();
@@ -173,7 +173,7 @@ fn what_broken_glass_left_is_drift_that_nobody_corrects_whatever_the_target_is_h
     assert!(world.deployment().traffic.drift.as_ref().unwrap().towards_target);
     assert_eq!(world.deployment().emergency_count, 1);
     let answer = world.decide_outcome(&seen(&world, V2, generation::of(1, StreamVersion(4)))).unwrap();
-    assert_eq!(kinds(&answer), ["traffic.drift_seen"], "the ledger has heard of that glass");
+    assert_eq!(kinds(&answer), ["traffic.drift_seen"], "the ledger has heard of that rollback");
 }
 
 #[test]
@@ -189,7 +189,7 @@ fn no_rollout_starts_by_itself_over_a_rollback_that_the_ledger_does_not_know() {
 }
 
 #[test]
-fn a_router_that_kept_the_generation_of_broken_glass_and_serves_nobody_is_told_anew() {
+fn a_router_that_kept_the_generation_of_a_break_glass_rollback_and_serves_nobody_is_told_anew() {
     let mut world = given(Named::Ready);
     world.ask(traffic(&[(V1, 100)], false));
     let generation = generation::of(1, StreamVersion(3));
@@ -213,7 +213,7 @@ fn a_rollback_that_came_to_the_router_after_its_stack_was_gone_is_corrected() {
 }
 
 #[test]
-fn what_broken_glass_left_on_a_stack_that_is_taken_down_is_corrected_once_its_node_is_gone() {
+fn what_break_glass_left_on_a_stack_that_is_taken_down_is_corrected_once_its_node_is_gone() {
     let mut world = given(Named::Collecting);
     world.report(seen(&world, V2, generation::of(1, StreamVersion(3))));
     assert!(world.deployment().drift_left_alone().is_some(), "its node still answers");

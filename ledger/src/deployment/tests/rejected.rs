@@ -2,13 +2,13 @@
 
 use schemas::Fence;
 
-use super::super::rejected::{self, How};
+use super::super::rejected::{self, RejectionCause};
 use super::super::rollback::target;
 use super::named::{Named, given};
 use crate::decision::Rejection;
 use crate::kit::*;
 
-fn held_against(world: &World, text: &str) -> Option<How> {
+fn held_against(world: &World, text: &str) -> Option<RejectionCause> {
     rejected::of(world.deployment(), world.stack(text)).map(|rejected| rejected.how)
 }
 
@@ -26,7 +26,7 @@ fn a_version_that_was_left_by_hand_for_an_older_release_is_no_target_and_needs_a
     let mut world = given(Named::Completed);
     let decision = world.ask(traffic(&[(V1, 100)], false));
     assert_eq!(kinds(&decision), ["traffic.rejected", "traffic.weights_set"]);
-    assert_eq!(held_against(&world, V2), Some(How::Left));
+    assert_eq!(held_against(&world, V2), Some(RejectionCause::Left));
     assert_eq!(target(world.deployment()), None, "a rollback goes forward again");
     for command in [traffic(&[(V2, 100)], false), traffic(&[(V1, 99), (V2, 1)], false), roll(V1, V2)] {
         let said = refused(&world, &command);
@@ -49,7 +49,7 @@ fn so_is_one_that_a_rollout_by_hand_or_a_promotion_left_for_an_older_release() {
             world.step();
             world.applied();
         }
-        assert_eq!(held_against(&world, V2), Some(How::Left), "promoted: {promoted}");
+        assert_eq!(held_against(&world, V2), Some(RejectionCause::Left), "promoted: {promoted}");
         assert_eq!(target(world.deployment()), None);
     }
 }
@@ -74,7 +74,7 @@ fn the_text_of_a_version_says_nothing_of_its_age() {
     }
     assert_eq!(target_of(&world).as_deref(), Some(V2), "1.0.0 was recorded after 1.1.0");
     world.ask(traffic(&[(V2, 100)], false));
-    assert_eq!((held_against(&world, V1), target(world.deployment())), (Some(How::Left), None));
+    assert_eq!((held_against(&world, V1), target(world.deployment())), (Some(RejectionCause::Left), None));
 }
 
 #[test]
@@ -83,7 +83,7 @@ fn part_by_part_a_version_is_left_for_an_older_one_all_the_same() {
     world.serve(&[(V1, 50), (V2, 50)]);
     assert_eq!(held_against(&world, V2), None, "it has half of the traffic");
     world.serve(&[(V1, 100)]);
-    assert_eq!(held_against(&world, V2), Some(How::Left));
+    assert_eq!(held_against(&world, V2), Some(RejectionCause::Left));
 }
 
 #[test]
@@ -91,7 +91,7 @@ fn a_version_that_served_when_its_deployment_was_retired_is_left_too_when_an_old
     let mut world = given(Named::Completed);
     world.ask(retire());
     world.ask(traffic(&[(V1, 100)], false));
-    assert_eq!((held_against(&world, V2), target(world.deployment())), (Some(How::Left), None));
+    assert_eq!((held_against(&world, V2), target(world.deployment())), (Some(RejectionCause::Left), None));
 }
 
 #[test]
@@ -99,14 +99,14 @@ fn a_canary_that_is_given_up_by_traffic_to_its_older_baseline_is_rejected() {
     let mut world = given(Named::AtStep);
     let decision = world.ask(traffic(&[(V1, 100)], false));
     assert_eq!(kinds(&decision), ["rollout.aborted", "traffic.rejected", "traffic.weights_set"]);
-    assert_eq!(held_against(&world, V2), Some(How::Left));
+    assert_eq!(held_against(&world, V2), Some(RejectionCause::Left));
 }
 
 #[test]
 fn one_that_was_judged_worse_or_rolled_back_from_is_rejected() {
     for named in [Named::CameBack, Named::RolledBack] {
         let world = given(named);
-        assert_eq!(held_against(&world, V2), Some(How::RolledBack), "{named:?}");
+        assert_eq!(held_against(&world, V2), Some(RejectionCause::RolledBack), "{named:?}");
         assert!(refused(&world, &roll(V1, V2)).contains("1.1.0 was rolled back from at"), "{named:?}");
     }
 }
@@ -120,7 +120,7 @@ fn an_aborted_one_is_never_a_target_and_needs_no_again() {
     world.begin();
     world.report(world.next_step((0, 0), (0, 0)));
     world.ask(abort());
-    assert_eq!((held_against(&world, V2), target_of(&world).as_deref()), (Some(How::Aborted), Some(V1)));
+    assert_eq!((held_against(&world, V2), target_of(&world).as_deref()), (Some(RejectionCause::Aborted), Some(V1)));
     assert!(world.decide(&roll(V3, V2)).is_ok() && world.decide(&traffic(&[(V2, 100)], false)).is_ok());
 }
 
@@ -129,7 +129,7 @@ fn an_abort_takes_nothing_back_that_was_held_against_a_stack_before() {
     let mut world = given(Named::RolledBack);
     world.ask(again(roll(V1, V2)));
     world.ask(abort());
-    assert_eq!(held_against(&world, V2), Some(How::RolledBack));
+    assert_eq!(held_against(&world, V2), Some(RejectionCause::RolledBack));
 }
 
 #[test]
@@ -163,7 +163,7 @@ fn a_version_that_is_deployed_again_is_no_better_for_it() {
     assert!(refused(&world, &new_then_roll(V2)).contains("1.1.0 was rolled back from at"));
     assert!(world.decide(&again(new_then_roll(V2))).is_ok());
     world.deploy(V2);
-    assert_eq!(held_against(&world, V2), Some(How::RolledBack));
+    assert_eq!(held_against(&world, V2), Some(RejectionCause::RolledBack));
     world.ask(again(traffic(&[(V2, 100)], false)));
     assert_eq!(held_against(&world, V2), None);
 }

@@ -4,7 +4,7 @@ use schemas::command::{self, Command, PlanAsked};
 use schemas::outcome::{self, DeploymentOutcome};
 use schemas::{ActorKind, Event, stack};
 
-use super::super::rejected::{self, How};
+use super::super::rejected::{self, RejectionCause};
 use super::super::rollback::{self, Target, target};
 use super::named::{Named, given};
 use crate::decision::Rejection;
@@ -21,7 +21,7 @@ fn target_of(world: &World) -> Option<String> {
     world.deployment().name_of(target).map(|name| name.to_string())
 }
 
-fn held_against(world: &World, text: &str) -> Option<How> {
+fn held_against(world: &World, text: &str) -> Option<RejectionCause> {
     rejected::of(world.deployment(), world.stack(text)).map(|rejected| rejected.how)
 }
 
@@ -137,7 +137,7 @@ fn a_renewal_that_is_worse_comes_back_to_the_stack_before_it_and_is_rejected_alo
     assert_eq!(target_of(&world).as_deref(), Some(V1));
     world.send_back();
     assert_eq!(world.weights().into_iter().collect::<Vec<_>>(), [(V1.to_owned(), 100)]);
-    assert_eq!(held_against(&world, RENEWED), Some(How::RolledBack));
+    assert_eq!(held_against(&world, RENEWED), Some(RejectionCause::RolledBack));
     let said = refused(&world, &roll(V1, RENEWED));
     assert!(said.contains("1.0.0~2 was rolled back from at"), "{said}");
     assert!(rejected::of_version(world.deployment(), &version(V1)).is_none(), "the release is in good standing");
@@ -152,7 +152,7 @@ fn a_rollback_of_a_renewal_that_has_all_users_returns_to_the_stack_before_it_and
     let decision = world.ask(rollback());
     assert_eq!(kinds(&decision), ["traffic.rolled_back", "traffic.weights_set", "hold.set"]);
     assert_eq!(world.weights().into_iter().collect::<Vec<_>>(), [(V1.to_owned(), 100)]);
-    assert_eq!(held_against(&world, RENEWED), Some(How::RolledBack));
+    assert_eq!(held_against(&world, RENEWED), Some(RejectionCause::RolledBack));
     assert!(world.deployment().holds.values().all(|hold| hold.reason.starts_with("1.0.0~2 was rolled back")));
     assert_eq!(target(world.deployment()), None, "no rollback goes forward to it");
 }
@@ -187,7 +187,7 @@ fn traffic_by_hand_to_the_stack_before_a_renewal_rejects_the_renewal_alone() {
     let mut world = moved();
     let decision = world.ask(traffic(&[(V1, 100)], false));
     assert_eq!(kinds(&decision), ["traffic.rejected", "traffic.weights_set"]);
-    assert_eq!(held_against(&world, RENEWED), Some(How::Left));
+    assert_eq!(held_against(&world, RENEWED), Some(RejectionCause::Left));
     assert!(rejected::of_version(world.deployment(), &version(V1)).is_none());
     assert!(refused(&world, &traffic(&[(RENEWED, 100)], false)).contains("left by hand for the older 1.0.0)"));
 }

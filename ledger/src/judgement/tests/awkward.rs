@@ -18,7 +18,7 @@ fn no_requests_are_no_evidence_and_never_a_verdict() {
     }
     assert!(judge.ln_wealth().abs() < 1e-9);
     assert!(judge.trials()[0].ln_not_worse().abs() < 1e-12);
-    assert!(judge.routing().is_broken(), "a tenth was to reach it and none did");
+    assert!(judge.share_alarm().is_broken(), "a tenth was to reach it and none did");
 }
 
 #[test]
@@ -26,7 +26,7 @@ fn requests_that_fall_far_from_the_weights_are_the_routers_fault() {
     let mut swapped = judge(&["errors"]);
     let fell_at = (1..=60).find(|_| {
         swapped.tick(&second(&[(10, 0)], &[(90, 0)]));
-        swapped.routing().is_broken()
+        swapped.share_alarm().is_broken()
     });
     assert_eq!(fell_at, Some(1));
     assert_ne!(swapped.verdict(), Verdict::Worse);
@@ -36,7 +36,7 @@ fn requests_that_fall_far_from_the_weights_are_the_routers_fault() {
             let canary = dice.hits(20, 0.1);
             judge.tick(&second(&[(20 - canary, 0)], &[(canary, 0)]));
         }
-        assert!(!judge.routing().is_broken(), "seed {seed}");
+        assert!(!judge.share_alarm().is_broken(), "seed {seed}");
     }
 }
 
@@ -46,10 +46,10 @@ fn routing_that_breaks_late_is_noticed() {
     (0..20_000).for_each(|_| {
         judge.tick(&second(&[(90, 0)], &[(10, 0)]));
     });
-    assert!(!judge.routing().is_broken());
+    assert!(!judge.share_alarm().is_broken());
     let noticed = (1..=60).find(|_| {
         judge.tick(&second(&[(100, 0)], &[(0, 0)]));
-        judge.routing().is_broken()
+        judge.share_alarm().is_broken()
     });
     assert!(noticed.is_some_and(|seconds| seconds <= 10), "{noticed:?}");
 }

@@ -11,7 +11,7 @@ use super::*;
 use crate::break_glass::kit::intent;
 use crate::traffic::{HeldRoutes, Routes, Timeouts};
 
-const DONE: Progress = Progress { written: true, moved: true, appending: false, late: false };
+const DONE: Progress = Progress { written: true, moved: true, appending: false, expired: false };
 
 fn held(generation: StreamVersion) -> Entry {
     let Intent { deployment, to, .. } = intent();
@@ -28,7 +28,7 @@ fn facts(log: Result<(), &str>, generation: Option<StreamVersion>) -> Facts {
 
 #[test]
 fn what_is_not_written_down_is_written_before_everything() {
-    let progress = Progress { written: false, moved: false, appending: true, late: false };
+    let progress = Progress { written: false, moved: false, appending: true, expired: false };
     for facts in [facts(Ok(()), None), facts(Err("silent"), None), Facts { outside: None, ..facts(Ok(()), None) }] {
         assert_eq!(next(&intent(), progress, &facts), Step::Write);
     }
@@ -94,12 +94,14 @@ fn nothing_is_moved_where_the_deployment_was_retired_since() {
 
 #[test]
 fn nothing_is_moved_long_after_it_was_asked_for() {
-    let late = Progress { moved: false, late: true, ..DONE };
+    let expired = Progress { moved: false, expired: true, ..DONE };
     let silent = facts(Err("the log does not answer"), None);
-    assert!(matches!(next(&intent(), late, &silent), Step::Wait(why) if why.contains("were moved within 10 minutes")));
-    assert!(matches!(next(&intent(), late, &facts(Ok(()), None)), Step::Record { .. }), "the ledger decides");
-    assert!(!is_late(&intent(), later(intent().at, LATE_MAX)));
-    assert!(is_late(&intent(), later(intent().at, LATE_MAX + Duration::from_millis(1))));
+    assert!(
+        matches!(next(&intent(), expired, &silent), Step::Wait(why) if why.contains("were moved within 10 minutes"))
+    );
+    assert!(matches!(next(&intent(), expired, &facts(Ok(()), None)), Step::Record { .. }), "the ledger decides");
+    assert!(!is_expired(&intent(), later(intent().at, EXPIRES_AFTER)));
+    assert!(is_expired(&intent(), later(intent().at, EXPIRES_AFTER + Duration::from_millis(1))));
 }
 
 #[test]

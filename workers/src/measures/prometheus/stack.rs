@@ -101,7 +101,9 @@ impl StackAnswers<'_> {
         NodeMeasured {
             node: None,
             requests,
-            hits: metric::shares().filter_map(|metric| Some((metric.name, sum(What::Hits(metric.name))?))).collect(),
+            hits: metric::share_metrics()
+                .filter_map(|metric| Some((metric.name, sum(What::Hits(metric.name))?)))
+                .collect(),
             latency,
             in_flight: Histogram::default(),
         }

@@ -28,19 +28,19 @@ pub struct Silence {
 
 /// A router of which is known whether it answers. It logs when it no longer does, at most once a minute while it does not, and
 /// when it does again.
-pub struct HeardRouter {
+pub struct MonitoredRouter {
     router: Arc<dyn Router>,
     clock: Arc<dyn Clock>,
     reads: Mutex<Reads>,
 }
 
-impl HeardRouter {
+impl MonitoredRouter {
     /// Returns `router`, and remembers from now on whether it answers.
     pub fn new(router: Arc<dyn Router>, clock: Arc<dyn Clock>) -> Self {
         Self { router, clock, reads: Mutex::default() }
     }
 
-    fn hear<T>(&self, read: Result<T, ApplyError>) -> Result<T, ApplyError> {
+    fn note<T>(&self, read: Result<T, ApplyError>) -> Result<T, ApplyError> {
         let failed = read.as_ref().err().and_then(unanswered);
         let (steady, wall) = (self.clock.steady(), self.clock.now());
         let mut reads = self.reads.lock().unwrap_or_else(PoisonError::into_inner);
@@ -88,7 +88,7 @@ enum News {
 #[derive(Debug, Default)]
 struct Reads {
     /// Whether it ever answered: where none ever ran, none is missed.
-    heard: bool,
+    ever_answered: bool,
     silent: Option<Failures>,
     logged_at: Option<Duration>,
 }
@@ -105,13 +105,13 @@ struct Failures {
 
 impl Reads {
     fn answered(&mut self, now: Duration) -> Option<News> {
-        self.heard = true;
+        self.ever_answered = true;
         let silent = self.silent.take().filter(|silent| silent.logged)?;
         Some(News::Answers { seconds: now.saturating_sub(silent.first).as_secs() })
     }
 
     fn failed(&mut self, failed: &Unanswered, now: Duration, wall: Timestamp) -> Option<News> {
-        if failed.absent && !self.heard {
+        if failed.absent && !self.ever_answered {
             return None;
         }
         // Where nobody read it for a while, this process stood still, or the machine slept: what was before says nothing.
@@ -140,7 +140,7 @@ impl Reads {
 }
 
 #[async_trait::async_trait]
-impl Router for HeardRouter {
+impl Router for MonitoredRouter {
     async fn apply(&self, routes: &Routes) -> Result<HeldRoutes, ApplyError> {
         self.router.apply(routes).await
     }
@@ -150,11 +150,11 @@ impl Router for HeardRouter {
     }
 
     async fn entry(&self, deployment: &DeploymentId) -> Result<Option<Entry>, ApplyError> {
-        self.hear(self.router.entry(deployment).await)
+        self.note(self.router.entry(deployment).await)
     }
 
     async fn measures(&self, deployment: &DeploymentId) -> Result<Option<Measures>, ApplyError> {
-        self.hear(self.router.measures(deployment).await)
+        self.note(self.router.measures(deployment).await)
     }
 
     fn silence(&self) -> Option<Silence> {

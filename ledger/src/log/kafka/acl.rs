@@ -1,4 +1,4 @@
-//! Rights: what the brokers let this user do with a topic, asked for without doing it.
+//! Access control (ACL): what the brokers let this user do with a topic, asked for without doing it.
 
 #![allow(unsafe_code)]
 

@@ -1,4 +1,4 @@
-//! The routing alarm: whether the versions get the shares of traffic that were set.
+//! The share alarm: whether the versions get the shares of traffic that were set.
 //!
 //! A router that sends the canary nothing, or everything, is broken, and that is not the version's doing. The alarm
 //! bets on shares far from the set one: if requests fall as they should, the chance that it is ever raised is at most
@@ -18,13 +18,13 @@ const ODDS: [f64; 6] = [1e-3, 0.1, 0.5, 2.0, 10.0, 1e3];
 
 /// The evidence that requests do not fall as they should.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Routing {
+pub struct ShareAlarm {
     reserve: Reserve,
     wealth: Wealth,
     broken: bool,
 }
 
-impl Routing {
+impl ShareAlarm {
     /// Returns an alarm that has heard nothing, for a rollout that is planned to take `plan_seconds`.
     pub fn new(plan_seconds: f64) -> Self {
         Self { reserve: Reserve::new(plan_seconds), wealth: Wealth::staked(ODDS.len()), broken: false }
