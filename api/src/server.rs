@@ -258,7 +258,7 @@ fn router(api: Arc<Api>) -> Router {
         .merge(questions::at::<Wanted, _>(logs::get))
         .merge(questions::at::<EventsQuestion, _>(events::get))
         .fallback(|| async { Problem::new(Code::NoSuchPath, "no such address; every address is in docs/api.md") })
-        .method_not_allowed_fallback(|| async { Problem::new(Code::Method, "this address does not take that method") })
+        .method_not_allowed_fallback(|| async { Problem::new(Code::Method, "this path does not support that method") })
         .layer(axum::middleware::from_fn(respond::in_a_task))
         .layer(axum::middleware::from_fn(seat::reserved_only))
         .layer(axum::middleware::from_fn(respond::drained))

@@ -234,8 +234,8 @@ async fn open(data: &Path, silent: Option<String>) -> CommandResult<FolderAnswer
             Ok(FolderAnswerer { reader, data: data.to_owned(), unmeasured: silent.unwrap_or_else(nothing_runs) })
         }
         Some(Elsewhere { place, .. }) => Err(Failure::error(format!(
-            "the ledger of {} lies in {place}, and no process that follows it runs here; start `ionledger api --ledger \
-             {place}`, or `ionledger up --ledger {place}`",
+            "the ledger of {} lies in {place}, and no ionledger process on this machine follows it; start `ionledger api \
+             --ledger {place}`, or `ionledger up --ledger {place}`",
             data.display()
         ))),
     }

@@ -40,8 +40,8 @@ pub(crate) fn say_first() {
         && !SAID.swap(true, Ordering::Relaxed)
     {
         let said = format!(
-            "the ledger was moved to {to}, and no process that follows it runs here: this is how it stood then; start \
-             `ionledger up --ledger {to}`"
+            "the ledger was moved to {to}, and no ionledger process on this machine follows it: this is how it stood \
+             then; start `ionledger up --ledger {to}`"
         );
         let _ = writeln!(anstream::stderr().lock(), "{}", plain(&said));
     }

@@ -55,8 +55,8 @@ pub(crate) fn length_ms(text: &str) -> Result<u64, String> {
 /// What is wrong with it.
 pub(crate) fn count(text: &str) -> Result<usize, String> {
     text.trim().parse().map_err(|error: std::num::ParseIntError| match error.kind() {
-        IntErrorKind::PosOverflow => "it is too large; write a smaller number, as 50".to_owned(),
-        _ => "it is not a whole number from 0; write one, as 50".to_owned(),
+        IntErrorKind::PosOverflow => "it is too large; write a smaller number, for example 50".to_owned(),
+        _ => "it must be a whole number, 0 or more; write one, for example 50".to_owned(),
     })
 }
 
@@ -66,7 +66,7 @@ pub(crate) fn count(text: &str) -> Result<usize, String> {
 ///
 /// What is wrong with it.
 pub(crate) fn number(text: &str) -> Result<f64, String> {
-    text.trim().parse().map_err(|_| "it is not a number; write one, as 60 or 0.5".to_owned())
+    text.trim().parse().map_err(|_| "it must be a number; write one, for example 60 or 0.5".to_owned())
 }
 
 /// Reads an id: `0193a6f0-0c41-7b66-b1d2-9e4a6c8f7d03`.
@@ -85,7 +85,7 @@ pub(crate) fn id<T: FromStr>(text: &str) -> Result<T, String> {
 ///
 /// What is wrong with it.
 pub(crate) fn seconds(text: &str) -> Result<u64, String> {
-    text.trim().parse().map_err(|_| "it is not a whole number of seconds; write one, as 30".to_owned())
+    text.trim().parse().map_err(|_| "it must be a whole number of seconds; write one, for example 30".to_owned())
 }
 
 /// The canary's weights, rising.

@@ -139,7 +139,7 @@ impl ServerSettings {
             Some(LedgerLocation::Kafka(_)) => Ok(()),
             _ => Err(Failure::usage(format!(
                 "{process} needs a ledger in Kafka; name it with --ledger kafka://HOST:PORT, or run `ionledger up`, which \
-                 has {part} in it"
+                 includes {part}"
             ))),
         }
     }

@@ -288,7 +288,7 @@ async fn a_moment_that_is_none_is_named() {
     let far = "2999-01-01T00:00:00Z".parse().unwrap();
     assert!(matches!(reader.state_at(Moment::Time(far)).await, Err(Error::Future { .. })));
     let text = error(Moment::Event(CommitId(uuid::Uuid::nil()))).await;
-    assert!(text.starts_with("no commit 00000000-0000-0000-0000-000000000000 counts"), "{text}");
+    assert!(text.starts_with("commit 00000000-0000-0000-0000-000000000000 is not in this ledger"), "{text}");
     let before = reader.state_at(Moment::Time("2020-01-01T00:00:00Z".parse().unwrap())).await.unwrap();
     assert_eq!((before.at.offset, before.state), (None, ledger::State::default()));
     let empty = Reader::from_genesis(Arc::new(MemoryLog::new()));

@@ -202,7 +202,7 @@ impl Policy {
         if self.judgement.soak_ms > self.rollout.duration_ms.saturating_add(self.rollout.bake_ms) {
             return fail(
                 "judgement.soak",
-                "it must be at most the rollout's duration, with its bake: no canary could end it before",
+                "it must be at most the rollout's duration plus its bake: otherwise the plan ends before the soak is over",
             );
         }
         if self.rollout.early_after_ms.is_some_and(|after| after < self.judgement.soak_ms) {
@@ -276,7 +276,7 @@ mod tests {
             assert!(said.starts_with("policy rollout.control: it must be above 0 and at most 50 %"), "{said}");
         }
         assert_eq!((with(1, 60_000, 0), with(5_000, 60_000, 120_000)), (Ok(()), Ok(())));
-        assert!(with(500, 60_000, 120_001).unwrap_err().contains("with its bake"));
+        assert!(with(500, 60_000, 120_001).unwrap_err().contains("plus its bake"));
         assert!(with(500, WEEKS_52_MS + 1, 0).unwrap_err().starts_with("policy rollout.bake"));
     }
 }

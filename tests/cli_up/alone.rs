@@ -154,7 +154,7 @@ fn with_up_hung_a_change_says_so_within_seconds_and_what_became_of_it() {
     let hung = format!("the process {} that serves {} does not answer", up.pid(), data.display());
     let said = held.mistake(1);
     assert!(said.contains(&hung) && said.contains("the command was sent, and nobody knows whether"), "{said}");
-    assert!(said.contains("end it and start it again") && said.contains("--command-id "), "{said}");
+    assert!(said.contains("stop it and start it again") && said.contains("--command-id "), "{said}");
     assert!(dry.mistake(1).contains(&hung) && !dry.stderr.contains("--command-id"), "{dry:?}");
     // The same command again is carried out once.
     let id = said.split("--command-id ").nth(1).unwrap().split('`').next().unwrap();

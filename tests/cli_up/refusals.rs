@@ -74,13 +74,17 @@ fn what_the_ledger_refuses_is_one_line_and_no_event() {
         ("forecast apy".to_owned(), 1, "did you mean api? known: api"),
         ("logs apy".to_owned(), 1, "did you mean api? known: api"),
         ("status production/api".to_owned(), 2, "environment is named with --env, as `api --env production`"),
-        ("forecast api --requests-per-minute many".to_owned(), 2, "it is not a number; write one, as 60 or 0.5"),
+        (
+            "forecast api --requests-per-minute many".to_owned(),
+            2,
+            "it must be a number; write one, for example 60 or 0.5",
+        ),
         ("replay --event zzz".to_owned(), 2, "it is not an id; write a whole one"),
         ("history --limit 99999999999999999999999".to_owned(), 2, "it is too large; write a smaller number"),
         ("show api --env test".to_owned(), 2, "unexpected `--env`; see `ionledger show --help`"),
         ("status --at now".to_owned(), 2, "and `ionledger replay --at TIME` the past"),
         (format!("release api 1.2.5 --artifact {script} --env production"), 2, "a release belongs to no environment"),
-        ("history api --limit many".to_owned(), 2, "it is not a whole number from 0; write one, as 50"),
+        ("history api --limit many".to_owned(), 2, "it must be a whole number, 0 or more; write one, for example 50"),
         ("replay --offset last".to_owned(), 2, "`last` is not a whole number from 0"),
         ("copy --to kafka:127.0.0.1".to_owned(), 2, "looks like an address; write kafka://HOST:PORT"),
         ("status --data /etc/passwd".to_owned(), 2, "the data folder /etc/passwd is a file; name a folder"),
@@ -91,7 +95,7 @@ fn what_the_ledger_refuses_is_one_line_and_no_event() {
         (format!("apply {wrong}"), 2, "wrong.toml:5:9: rollout.steps: steps must rise"),
         ("replay --at 2999-01-01".to_owned(), 2, "is in the future"),
         ("replay --offset 99999".to_owned(), 1, "offset 99999 is not written yet"),
-        ("replay --event 7a1d9a52-9f43-4b0c-a2b0-0d6f9e1c5b11".to_owned(), 1, "no commit 7a1d9a52"),
+        ("replay --event 7a1d9a52-9f43-4b0c-a2b0-0d6f9e1c5b11".to_owned(), 1, "commit 7a1d9a52"),
     ] {
         let run = up.say(&sentence);
         let line = run.mistake(code);

@@ -87,7 +87,7 @@ fn a_renewal_that_is_rolled_back_returns_to_the_stack_before_it_and_is_rejected_
     assert_eq!(second["rejected"]["needs_again"], true);
     assert_eq!(deployment["rollback_target"], Value::Null, "nothing goes forward again");
     let refused = up.say("roll api 1.0.0 1.0.0~2 1h");
-    assert!(refused.stderr.contains("1.0.0~2 was rolled back from"), "{refused:?}");
+    assert!(refused.stderr.contains("1.0.0~2 is rejected since a rollback"), "{refused:?}");
     assert!(up.done("history api").stdout.contains("a rollout 1.0.0 -> 1.0.0~2 began"));
     let explained = up.done("explain api").stdout;
     assert!(explained.contains("is complete, 1.0.0~2 has all traffic"), "{explained}");

@@ -82,10 +82,10 @@ fn rejections() -> Vec<Example> {
         NoTarget { .. } => Rejection::NoTarget { deployment: deployment() };
         AllRejected { .. } => Rejection::AllRejected {
             deployment: deployment(),
-            rejected: "1.2.2 was rolled back from 2 days ago, `ionledger traffic api 1.2.2 100 --again --reason WHY`".to_owned(),
+            rejected: "1.2.2 is rejected since a rollback 2 days ago, `ionledger traffic api 1.2.2 100 --again --reason WHY`".to_owned(),
         };
         Rejected { .. } => Rejection::Rejected {
-            deployment: deployment(), version: stack("1.2.3"), why: "was rolled back from: checkout fails; it was slow".to_owned(),
+            deployment: deployment(), version: stack("1.2.3"), why: "is rejected since a rollback: checkout fails; it was slow".to_owned(),
         };
         Ambiguous { .. } => Rejection::Ambiguous {
             deployment: deployment(), version: version("1.2.3"), stacks: vec![stack("1.2.3"), stack("1.2.3~2")],

@@ -168,8 +168,8 @@ pub enum Failure {
         /// What came back.
         what: String,
     },
-    /// The source cannot be asked as the policy says.
-    #[error("{at} cannot be asked: {reason}")]
+    /// The source cannot be queried as the policy says.
+    #[error("cannot query {at}: {reason}")]
     Unasked {
         /// The source.
         at: String,

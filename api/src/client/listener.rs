@@ -27,17 +27,22 @@ impl Listener {
     pub(super) fn next(&self) -> String {
         match self {
             Self::Process { .. } => {
-                "find out why it hangs, or end it and start it again; until then `ionledger rollback` works without it"
+                "find out why the process hangs, or stop it and start it again; until then `ionledger rollback` works without it"
             }
-            Self::Server { .. } => "look at why it hangs, or end it and start it again",
+            Self::Server { .. } => "find out why the server hangs, or stop it and start it again",
         }
         .to_owned()
     }
 
     /// Returns what to do next after a change that got no answer; `sent` is its id if it was sent.
     pub(super) fn next_after(&self, sent: Option<CommandId>) -> String {
-        let again = sent.map(|id| format!(" with `--command-id {id}`, which carries it out once")).unwrap_or_default();
-        format!("find out why it hangs, or end it and start it again; then send the command again{again}")
+        let who = match self {
+            Self::Process { .. } => "process",
+            Self::Server { .. } => "server",
+        };
+        let again = sent.map(|id| format!(" with `--command-id {id}`: one id is carried out at most once"));
+        let again = again.unwrap_or_default();
+        format!("find out why the {who} hangs, or stop it and start it again; then send the command again{again}")
     }
 }
 

@@ -64,9 +64,10 @@ impl Opened {
             None => Self::in_folder(data).await,
             Some(LedgerLocation::Folder(folder)) if folder == data => Self::in_folder(data).await,
             Some(LedgerLocation::Folder(folder)) => Err(miette!(
-                "the ledger lies in the data folder {}, not in {}; name one of them, with --data DIR",
-                data.display(),
-                folder.display()
+                "the ledger setting names the folder {folder}, but the data folder is {data}, and an embedded ledger lies in \
+                 the data folder; remove the ledger setting, or use `--data {folder}`",
+                folder = folder.display(),
+                data = data.display()
             )),
             Some(LedgerLocation::Kafka(place)) => Self::in_kafka(data, place, &settings.kafka, need).await,
         }

@@ -232,9 +232,10 @@ fn look_at_rollout(status: &DeploymentStatus, canary: &StackName) -> WaitState {
     let step = format!("{canary} {at} {}, step {} of {}", rollout.weight, rollout.steps_taken, rollout.steps);
     match rollout.phase {
         RolloutPhase::Completed => WaitState::Ended(Exit::Done, format!("{canary} has all requests")),
-        RolloutPhase::Promoted if is_being_applied(status, canary) => {
-            WaitState::On(format!("{canary} was promoted{because}; the router has yet to confirm it"), Exit::StillGoing)
-        }
+        RolloutPhase::Promoted if is_being_applied(status, canary) => WaitState::On(
+            format!("{canary} was promoted{because}; the router has not confirmed it yet"),
+            Exit::StillGoing,
+        ),
         RolloutPhase::Promoted => WaitState::Ended(Exit::Done, format!("{canary} was promoted{because}")),
         RolloutPhase::CameBack => WaitState::Ended(Exit::RolledBack, format!("{canary} came back{because}")),
         RolloutPhase::Aborted => {
@@ -306,7 +307,7 @@ async fn until_ended(
                 if now.duration_since(since) >= SILENT_MAX || deadline.is_some_and(|deadline| now >= deadline) {
                     return Err(failure.though(&format!("the command was carried out: {}", goes_on(deployment))));
                 }
-                say("the process that follows the ledger does not answer; it is waited for");
+                say("the process that follows the ledger does not answer; still waiting for it");
                 tokio::time::sleep(AGAIN_AFTER).await;
                 continue;
             }

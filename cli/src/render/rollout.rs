@@ -18,7 +18,7 @@ pub(super) fn headline(rollout: &RolloutStatus) -> (&'static str, String) {
         (_, Some(_)) => (WARN, format!("{rolling} holds at {step}, {}", rollout.weight)),
         (_, None) if rollout.baking => (BUSY, format!("{rolling} bakes at {}, {step}", rollout.weight)),
         (_, None) if rollout.next.is_none() => {
-            (BUSY, format!("rolling {rolling}, {step}, {}; the router has yet to confirm it", rollout.weight))
+            (BUSY, format!("rolling {rolling}, {step}, {}; the router has not confirmed it yet", rollout.weight))
         }
         _ => (BUSY, format!("rolling {rolling}, {step}, {}", rollout.weight)),
     }

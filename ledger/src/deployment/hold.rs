@@ -140,7 +140,7 @@ pub(super) fn decide_lift(case: &Case<'_>, only: Option<Cause>) -> Result<Decisi
     } else if let Some(waiting) = &case.deployment.waiting
         && let Some(name) = case.deployment.name_of(waiting.stack)
     {
-        decision.notes.push(format!("the rollout of {name}, which waited, begins once nothing else is in its way"));
+        decision.notes.push(format!("the waiting rollout of {name} begins when nothing else blocks it"));
     }
     Ok(decision)
 }

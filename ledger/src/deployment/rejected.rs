@@ -54,14 +54,14 @@ impl Rejected {
         self.how != RejectionCause::Aborted
     }
 
-    /// Says what is held against it, after its name: `was rolled back from at ..: ..`.
+    /// Says what is held against it, after its name: `is rejected since a rollback at .. (..)`.
     pub fn told(&self) -> String {
         let at = self.at.strftime("%Y-%m-%dT%H:%M:%SZ");
         let why = text::given(&self.reason).map(|reason| format!(" ({reason})")).unwrap_or_default();
         match self.how {
-            RejectionCause::RolledBack => format!("was rolled back from at {at}{why}"),
-            RejectionCause::Left => format!("was left at {at}{why}"),
-            RejectionCause::Aborted => format!("had its rollout aborted at {at}{why}"),
+            RejectionCause::RolledBack => format!("is rejected since a rollback at {at}{why}"),
+            RejectionCause::Left => format!("is rejected since a move to an older release at {at}{why}"),
+            RejectionCause::Aborted => format!("is rejected since an abort of its rollout at {at}{why}"),
         }
     }
 }

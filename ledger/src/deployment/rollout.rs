@@ -358,8 +358,8 @@ impl Case<'_> {
     pub(super) fn rolled_otherwise(&self, live: &Rollout, name: &StackName) -> Rejection {
         let from = self.deployment.name_of(live.baseline).map_or("FROM".to_owned(), |from| from.to_string());
         Rejection::Invalid(format!(
-            "{} {name} is being rolled out already, by another plan: it is at {}; `ionledger roll {} {from} {name}{} \
-             --supersede` with a duration begins again",
+            "{} already rolls out {name} with another plan, now at {}; to start again with the new plan, run \
+             `ionledger roll {} {from} {name}{} --supersede` and add a duration",
             self.id,
             live.weight(),
             self.id.service,

@@ -392,12 +392,12 @@ pub(super) fn behind_abort(case: &Case<'_>, mut decision: Decision) -> Decision 
     let then = match on_hold {
         Some(hold) => {
             let lift = hold.next.as_ref().map(|next| format!(" until `{next}`")).unwrap_or_default();
-            format!("is prepared and not rolled out{lift}")
+            format!("is prepared and does not begin{lift}")
         }
-        None => "begins once nothing else is in its way".to_owned(),
+        None => "begins when nothing else blocks it".to_owned(),
     };
-    let again = format!("`ionledger abort {}` once more drops it", case.id.arguments());
-    decision.notes.push(format!("the rollout of {name}, which waits, {then}; {again}"));
+    let again = format!("to drop it, run `ionledger abort {}` again", case.id.arguments());
+    decision.notes.push(format!("the waiting rollout of {name} {then}; {again}"));
     decision
 }
 

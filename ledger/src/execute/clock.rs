@@ -89,7 +89,7 @@ impl ClockTrouble {
     pub fn holds(&self) -> Option<&'static str> {
         match (self.behind, self.jumped) {
             (Some(_), _) => Some(
-                "this machine's clock is behind the ledger's time, which stands still; it goes on once the clock has caught \
+                "this machine's clock is behind the ledger's time, which does not advance; it goes on once the clock has caught \
                  up or is set right",
             ),
             (None, Some(by)) if by.is_positive() => Some(
@@ -103,21 +103,22 @@ impl ClockTrouble {
 impl fmt::Display for ClockTrouble {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let length = |by: SignedDuration| format!("{:#}", SignedDuration::from_secs(by.abs().as_secs()));
-        let right = "set it right; if it is right now, start ionledger again";
+        let right = "set the clock right; if it is already right, start ionledger again";
         match (self.jumped, self.behind) {
             (Some(by), _) if by.is_positive() => {
                 write!(f, "this machine's clock was set ahead by {}: only rollbacks are accepted; {right}", length(by))
             }
             (Some(by), Some(behind)) => write!(
                 f,
-                "this machine's clock was set back by {}: the ledger's time stands still for {}; {right}",
+                "this machine's clock was set back by {}: the ledger's time does not advance for {}; {right}",
                 length(by),
                 length(behind)
             ),
             (Some(by), None) => write!(f, "this machine's clock was set back by {}; {right}", length(by)),
             (None, Some(behind)) => write!(
                 f,
-                "this machine's clock is {} behind the ledger's time, which stands still until then; set it right",
+                "this machine's clock is {} behind the ledger's time, which does not advance until the clock has caught up; \
+                 set the clock right",
                 length(behind)
             ),
             (None, None) => f.write_str("this machine's clock is right"),
@@ -144,17 +145,18 @@ mod tests {
         assert_eq!(trouble(-60, 0, 0), None);
         assert_eq!(
             trouble(3_600, 0, 0).unwrap(),
-            "this machine's clock was set ahead by 1h: only rollbacks are accepted; set it right; if it is right now, \
-             start ionledger again"
+            "this machine's clock was set ahead by 1h: only rollbacks are accepted; set the clock right; if it is \
+             already right, start ionledger again"
         );
         assert_eq!(
             trouble(-1_500, 0, -20).unwrap(),
-            "this machine's clock was set back by 25m: the ledger's time stands still for 24m 40s; set it right; if it is \
-             right now, start ionledger again"
+            "this machine's clock was set back by 25m: the ledger's time does not advance for 24m 40s; set the clock \
+             right; if it is already right, start ionledger again"
         );
         assert_eq!(
             trouble(-1_500, -1_500, 0).unwrap(),
-            "this machine's clock is 25m behind the ledger's time, which stands still until then; set it right"
+            "this machine's clock is 25m behind the ledger's time, which does not advance until the clock has caught up; set \
+             the clock right"
         );
         assert!(trouble(-1_500, 0, -3_600).unwrap().starts_with("this machine's clock was set back by 25m; "));
     }

@@ -38,9 +38,7 @@ pub enum CopyError {
         offset: Offset,
     },
     /// The source holds a record that this program cannot judge. Those before it were carried and read back.
-    #[error(
-        "the copy stopped before offset {end}; the target holds the {end} records before it, with root {root}: {halt}"
-    )]
+    #[error("cannot copy the whole log: {halt}; the target holds the {end} records before it, with root {root}")]
     Halted {
         /// Why.
         halt: Halt,

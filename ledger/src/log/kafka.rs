@@ -367,8 +367,7 @@ impl Kafka {
         }
         let end = self.tail.end();
         if view.next() > end {
-            let what = format!("the log ends here and was folded up to {}; its tail is gone", view.next());
-            return Err(ReadError::Damaged { offset: end, what }.into());
+            return Err(ReadError::Damaged { offset: end, what: ends_early(view.next()) }.into());
         }
         let heads: HashSet<Hash> = view.ruler().heads().values().map(|head| head.hash).collect();
         let ledger = view.ruler().head("ledger");
@@ -477,6 +476,11 @@ fn bounds(clients: &Clients, asking: &Consumer) -> Result<(Offset, Option<Bytes>
         }
         thread::sleep(Duration::from_millis(100));
     }
+}
+
+/// Says what is wrong with a log that ends before `read`, up to where it was read.
+fn ends_early(read: Offset) -> String {
+    format!("the log ends at this offset, but {read} records were read before: the last records are missing")
 }
 
 /// Does what waits for brokers on a thread that may wait.

@@ -41,7 +41,7 @@ pub(super) fn check(query: &str) -> Result<(), String> {
     if tells_apart(&parsed) {
         Ok(())
     } else {
-        Err("it must tell the versions apart; write `{version}` where a version's name stands".to_owned())
+        Err("it must tell the versions apart; write `{version}` as the value of the version label".to_owned())
     }
 }
 

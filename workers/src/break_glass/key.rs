@@ -84,7 +84,10 @@ impl Key {
     pub(super) fn verify(&self, text: &[u8]) -> Result<Intent, String> {
         let signed: Signed = serde_json::from_slice(text).map_err(|error| format!("it is not an intent: {error}"))?;
         if signed.format != FORMAT {
-            return Err(format!("it has format {}, this program knows {FORMAT}; upgrade ionledger", signed.format));
+            return Err(format!(
+                "the file has format {}, this program knows {FORMAT}; upgrade ionledger",
+                signed.format
+            ));
         }
         let own: VerifyingKey = self.0.verifying_key();
         if signed.key != hex::encode(own.as_bytes()) {

@@ -163,7 +163,7 @@ mod tests {
         let said = EMPTY.test_source(&named(), &[], Timestamp::UNIX_EPOCH).await.join("\n");
         assert_eq!(
             said,
-            "the source `prometheus` cannot be asked: this program does not know it; start a newer `ionledger`"
+            "cannot query the source `prometheus`: this program does not know it; start a newer `ionledger`"
         );
         assert!(EMPTY.open(&JudgementPolicy::default()).unwrap().is_none());
         assert_eq!(

@@ -199,7 +199,7 @@ async fn what_was_sent_before_it_is_decided_after_it() {
         again: false,
     });
     let refused = world.ask_as("ana", sent_before).await.unwrap_err().to_string();
-    assert!(refused.contains("was rolled back from"), "{refused}");
+    assert!(refused.contains("is rejected since a rollback"), "{refused}");
     assert_eq!(world.set(), Weights::all_on(world.stack(V1)));
     assert!(world.break_glass.unrecorded().is_empty());
 }

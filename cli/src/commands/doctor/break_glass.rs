@@ -7,14 +7,18 @@ use workers::break_glass::Folder;
 use super::Finding;
 use super::folder::mode;
 
-const THING: &str = "glass";
+const THING: &str = "break-glass";
 
 /// Looks at what was done without the ledger.
 pub(super) fn findings(data: &Path) -> Vec<Finding> {
     let folder = Folder::of(data);
     let mut findings = Vec::new();
     match folder.waiting() {
-        Err(error) => findings.push(Finding::fail(THING, error.to_string(), "use it as its owner, and check the disk")),
+        Err(error) => findings.push(Finding::fail(
+            THING,
+            error.to_string(),
+            "run `ionledger doctor` as the owner of the data folder, and check the disk",
+        )),
         Ok(waiting) => findings.extend(waiting.into_iter().map(|found| {
             let file = found.file.display();
             match found.intent {
@@ -35,7 +39,11 @@ pub(super) fn findings(data: &Path) -> Vec<Finding> {
         })),
     }
     match folder.aside() {
-        Err(error) => findings.push(Finding::fail(THING, error.to_string(), "use it as its owner")),
+        Err(error) => findings.push(Finding::fail(
+            THING,
+            error.to_string(),
+            "run `ionledger doctor` as the owner of the data folder, and check the disk",
+        )),
         Ok(aside) => findings.extend(aside.into_iter().map(|aside| {
             let what = format!("set aside and not recorded: {}: {}", aside.file.display(), aside.why);
             Finding::warn(THING, what, "find out who wrote it; then remove it")

@@ -66,7 +66,11 @@ fn unapplied(of: &DeploymentStatus, now: Timestamp, log: &Path) -> Option<Findin
     let [set, served] = [in_words(|version| version.weight_set), in_words(|version| version.weight_applied)];
     (waits && differs).then(|| {
         let what = format!("{}: {set} is set, and the router serves {served}", of.deployment);
-        Finding::fail("traffic", what, format!("look at {}; it is tried again every second", log.display()))
+        Finding::fail(
+            "traffic",
+            what,
+            format!("see {} for the cause; ionledger tries again every second", log.display()),
+        )
     })
 }
 
@@ -160,7 +164,7 @@ pub(super) fn read_only((stream, why): (&String, &String)) -> Finding {
 /// What the running ledger says of this machine's clock, if that jumped while it ran.
 async fn clock(client: &Client) -> Option<Finding> {
     let trouble = client.ask(&StatusQuestion::now(None, None)).await.ok()?.clock?;
-    let (what, next) = ErrorText::of(trouble).hint_or("set it right, and keep it with NTP");
+    let (what, next) = ErrorText::of(trouble).hint_or("set the clock right, and keep it right with NTP");
     Some(Finding::fail("clock", what, next))
 }
 

@@ -144,9 +144,9 @@ fn a_clock_that_jumped_is_named_first_and_is_why_a_rollout_is_held() {
     let text = bare(&eyes(&set_back, &now()));
     let about = |line: &&str| ["clock", "holds"].iter().any(|word| line.contains(word));
     assert_snapshot!(text.lines().filter(about).map(str::trim).collect::<Vec<_>>().join("\n"), @r"
-⚠ this machine's clock was set back by 1h: the ledger's time stands still for 1h; set it right; if it is right now, start ionledger again
+⚠ this machine's clock was set back by 1h: the ledger's time does not advance for 1h; set the clock right; if it is already right, start ionledger again
 production/api  ⚠ 1.2.3 -> 1.2.4 holds at step 3 of 7, 5 %
-holds        this machine's clock is behind the ledger's time, which stands still; it goes on once the clock has caught up or is set right
+holds        this machine's clock is behind the ledger's time, which does not advance; it goes on once the clock has caught up or is set right
 ");
 }
 
@@ -188,7 +188,7 @@ fn the_reason_of_a_rollback_is_said_once_though_a_hold_and_a_mark_follow_from_it
         rollout["verdict"] = json!(null);
         deployment["holds"] = json!([{"cause": "rollback", "reason": "1.2.4 was rolled back: checkout fails",
             "since": "2026-11-22T13:30:05Z"}]);
-        deployment["versions"][1]["rejected"] = json!({"why": "was rolled back from at 13:30 (checkout fails)", "needs_again": true,
+        deployment["versions"][1]["rejected"] = json!({"why": "is rejected since a rollback at 13:30 (checkout fails)", "needs_again": true,
                 "at": "2026-11-22T13:30:05Z"});
         deployment["waiting"] = json!({"version": "1.2.5", "stack": "01900000-0000-7000-8000-000000000003",
             "asked_at": "2026-11-22T13:30:00Z", "plan": {"steps": [10_000], "duration_ms": 0}, "waits_for": [

@@ -67,7 +67,7 @@ pub(in crate::deployment) fn decide_abort(case: &Case<'_>) -> Result<Decision, R
         return Ok(Decision::on(case.stream(), vec![dropped.into()]));
     }
     if let Some(name) = dropped_by_abort(case) {
-        return Ok(Decision::nothing(format!("the rollout of {name}, which waited, was dropped already")));
+        return Ok(Decision::nothing(format!("the waiting rollout of {name} was dropped already")));
     }
     let unused = |stack| case.deployment.traffic.set_weight(stack) == Weight::ZERO;
     if last.is_some_and(|rollout| rollout.phase == Phase::Aborted && unused(rollout.canary)) {
@@ -165,7 +165,7 @@ pub(in crate::deployment) fn decide_promote(case: &Case<'_>) -> Result<Decision,
     }
     let rollout = case.live_rollout(&nothing_to_promote(case))?;
     if rollout.is_at_end() {
-        let note = "its last step is taken; the rollout is complete once the router has confirmed it";
+        let note = "its last step has been taken; the rollout is complete once the router has confirmed it";
         return Ok(Decision::nothing(note.to_owned()));
     }
     let canary = case.deployment.stacks.get(&rollout.canary).ok_or_else(|| case.canary_gone())?;

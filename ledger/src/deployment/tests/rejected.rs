@@ -30,7 +30,11 @@ fn a_version_that_was_left_by_hand_for_an_older_release_is_no_target_and_needs_a
     assert_eq!(target(world.deployment()), None, "a rollback goes forward again");
     for command in [traffic(&[(V2, 100)], false), traffic(&[(V1, 99), (V2, 1)], false), roll(V1, V2)] {
         let said = refused(&world, &command);
-        assert!(said.contains("1.1.0 was left at 2026-11-01T") && said.contains("`--again --reason WHY`"), "{said}");
+        assert!(
+            said.contains("1.1.0 is rejected since a move to an older release at 2026-11-01T")
+                && said.contains("`--again --reason WHY`"),
+            "{said}"
+        );
         assert!(world.decide(&again(command)).is_ok());
     }
 }
@@ -107,7 +111,7 @@ fn one_that_was_judged_worse_or_rolled_back_from_is_rejected() {
     for named in [Named::CameBack, Named::RolledBack] {
         let world = given(named);
         assert_eq!(held_against(&world, V2), Some(RejectionCause::RolledBack), "{named:?}");
-        assert!(refused(&world, &roll(V1, V2)).contains("1.1.0 was rolled back from at"), "{named:?}");
+        assert!(refused(&world, &roll(V1, V2)).contains("1.1.0 is rejected since a rollback at"), "{named:?}");
     }
 }
 
@@ -160,7 +164,7 @@ fn all_traffic_clears_it_and_a_part_does_not() {
 fn a_version_that_is_deployed_again_is_no_better_for_it() {
     let mut world = given(Named::RolledBack);
     world.collect(V2);
-    assert!(refused(&world, &new_then_roll(V2)).contains("1.1.0 was rolled back from at"));
+    assert!(refused(&world, &new_then_roll(V2)).contains("1.1.0 is rejected since a rollback at"));
     assert!(world.decide(&again(new_then_roll(V2))).is_ok());
     world.deploy(V2);
     assert_eq!(held_against(&world, V2), Some(RejectionCause::RolledBack));
@@ -178,7 +182,10 @@ fn if_every_older_one_is_rejected_a_rollback_lists_each_with_its_reason_and_the_
     let Err(Rejection::AllRejected { rejected, .. }) = world.decide(&rollback()) else { panic!("it goes somewhere") };
     let overrules = |text: &str| format!("`ionledger traffic api {text} 100 --again --reason WHY` overrules that");
     assert!(rejected.contains(&overrules(V2)) && rejected.contains(&overrules(V3)), "{rejected}");
-    assert!(rejected.contains("1.2.0 was left at") && rejected.contains("older 1.1.0"), "{rejected}");
+    assert!(
+        rejected.contains("1.2.0 is rejected since a move to an older release at") && rejected.contains("older 1.1.0"),
+        "{rejected}"
+    );
     assert!(!rejected.contains(&overrules(V1)), "it serves: {rejected}");
 }
 

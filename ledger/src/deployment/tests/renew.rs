@@ -139,7 +139,7 @@ fn a_renewal_that_is_worse_comes_back_to_the_stack_before_it_and_is_rejected_alo
     assert_eq!(world.weights().into_iter().collect::<Vec<_>>(), [(V1.to_owned(), 100)]);
     assert_eq!(held_against(&world, RENEWED), Some(RejectionCause::RolledBack));
     let said = refused(&world, &roll(V1, RENEWED));
-    assert!(said.contains("1.0.0~2 was rolled back from at"), "{said}");
+    assert!(said.contains("1.0.0~2 is rejected since a rollback at"), "{said}");
     assert!(rejected::of_version(world.deployment(), &version(V1)).is_none(), "the release is in good standing");
     let renewed_again = world.ask(renew(true));
     assert!(kinds(&renewed_again).contains(&"rollout.requested"), "{renewed_again:?}");
@@ -308,7 +308,7 @@ fn a_renewal_of_a_rejected_release_names_the_stack_that_was_rolled_back_from() {
         again: false,
     });
     let said = refused(&world, &again);
-    assert!(said.starts_with("production/api 1.1.0~2 was rolled back from at "), "{said}");
+    assert!(said.starts_with("production/api 1.1.0~2 is rejected since a rollback at "), "{said}");
 }
 
 #[test]

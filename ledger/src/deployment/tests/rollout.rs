@@ -77,7 +77,10 @@ fn a_rollout_at_its_end_says_what_it_waits_for_and_is_complete_even_if_paused() 
     let mut world = at_the_end();
     let rollout = world.deployment().rollout.as_ref().unwrap().id;
     let promoted = world.ask(promote());
-    assert_eq!(promoted.notes, ["its last step is taken; the rollout is complete once the router has confirmed it"]);
+    assert_eq!(
+        promoted.notes,
+        ["its last step has been taken; the rollout is complete once the router has confirmed it"]
+    );
     let (kind, reason) = (HoldKind::Router, "the router has not confirmed the weights".to_owned());
     let held =
         world.report(DeploymentOutcome::Hold(outcome::Hold { rollout, kind, reason, counted: None, judged: None }));

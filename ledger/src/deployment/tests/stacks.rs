@@ -64,7 +64,7 @@ fn a_rollout_that_waits_gives_way_to_one_of_the_same_stack_by_another_plan() {
 fn a_rejected_stack_is_rolled_out_again_only_by_who_says_so_and_a_second_plan_needs_supersede() {
     let mut world = given(Named::RolledBack);
     let said = world.decide(&new_then_roll(V2)).unwrap_err().to_string();
-    assert!(said.starts_with("production/api 1.1.0 was rolled back from at "), "{said}");
+    assert!(said.starts_with("production/api 1.1.0 is rejected since a rollback at "), "{said}");
     assert!(said.ends_with("add `--again --reason WHY`"), "{said}");
     assert_eq!(kinds(&world.ask(again(new_then_roll(V2)))), ["rollout.requested"]);
 
@@ -72,7 +72,7 @@ fn a_rejected_stack_is_rolled_out_again_only_by_who_says_so_and_a_second_plan_ne
     let Command::New(command::New { then_roll: Some(plan), .. }) = &mut other else { unreachable!() };
     plan.duration_ms = Some(60_000);
     let said = given(Named::AtStep).decide(&other).unwrap_err().to_string();
-    assert!(said.contains("is being rolled out already, by another plan: it is at 10 %"), "{said}");
+    assert!(said.contains("already rolls out 1.1.0 with another plan, now at 10 %"), "{said}");
     assert!(said.contains("`ionledger roll api 1.0.0 1.1.0 --supersede`"), "{said}");
     let said = given(Named::Split).decide(&new_then_roll(V2)).unwrap_err().to_string();
     assert!(said.contains("has 10 % of the traffic already") && said.contains("traffic api 1.1.0 100"), "{said}");

@@ -302,7 +302,7 @@ fn an_abort_drops_what_waits_where_no_rollout_is_under_way() {
     assert!(why_not(&world, world.stack(V3)).contains("no rollout of it is asked for"));
     let again = world.ask(abort());
     let told = (again.events, again.notes.join(""));
-    assert_eq!(told, (vec![], "the rollout of 1.2.0, which waited, was dropped already".to_owned()), "twice is once");
+    assert_eq!(told, (vec![], "the waiting rollout of 1.2.0 was dropped already".to_owned()), "twice is once");
 }
 
 #[test]
@@ -320,8 +320,8 @@ fn an_abort_of_a_rollout_says_what_becomes_of_the_one_that_waits_and_a_second_on
     world.ask(new_then_roll(V3));
     let decision = world.ask(abort());
     assert_eq!(kinds(&decision), ["rollout.aborted", "traffic.weights_set", "hold.set"]);
-    let note = "the rollout of 1.2.0, which waits, is prepared and not rolled out until `ionledger hold api --lift`; \
-                `ionledger abort api` once more drops it";
+    let note = "the waiting rollout of 1.2.0 is prepared and does not begin until `ionledger hold api --lift`; to drop it, \
+                run `ionledger abort api` again";
     assert_eq!(decision.notes.last().map(String::as_str), Some(note));
     assert_eq!(waiting(&world), Some(version(V3)));
     assert_eq!(kinds(&world.ask(abort())), ["rollout.request_dropped"]);

@@ -16,7 +16,7 @@ use schemas::Offset;
 use super::client::{self, ASK_MAX, Aside, Clients, FetchError};
 use super::follower::{self, Doubt, Follower};
 use super::tail::Tail;
-use super::topic;
+use super::{ends_early, topic};
 use crate::log::ReadError;
 
 /// How often the brokers are asked for the log's end.
@@ -189,7 +189,7 @@ impl Watchdog {
                 if self.seen.again("the brokers have the log end before what was read", SEEN_FOR, now)
                     && topic::is_in_sync(&self.clients, &self.asking) =>
             {
-                self.stop(Offset(high), &format!("the log ends here and was read up to {end}; its tail is gone"));
+                self.stop(Offset(high), &ends_early(end));
             }
             Bounds::HeadGone | Bounds::TailGone => {}
         }

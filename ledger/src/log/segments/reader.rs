@@ -95,7 +95,7 @@ impl SegmentsReader {
 #[async_trait]
 impl Log for SegmentsReader {
     async fn append(&self, _: Bytes, _: Urgency) -> Result<Offset, AppendError> {
-        Err(AppendError::Refused("it is open for reading only; start `ionledger up` for changes".to_owned()))
+        Err(AppendError::Refused("the log is open read-only; start `ionledger up` for changes".to_owned()))
     }
 
     async fn read(&self, from: Offset, max: usize) -> Result<Vec<Record>, ReadError> {
