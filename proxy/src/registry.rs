@@ -1,15 +1,17 @@
 //! The registry: every deployment's routes, in the order disk, then memory, so that what was confirmed survives. Where the disk does
-//! not take them, users are served by them all the same: a rollback waits for no disk. They are written once it does.
+//! not take them, or not in time, users are served by them all the same: a rollback waits for no disk. They are written once it does.
 
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use schemas::{DeploymentId, StreamVersion};
 use tokio::net::TcpListener;
 use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
+use tokio::task::JoinHandle;
 use uuid::Uuid;
 
 use super::deployment::Deployment;
@@ -23,6 +25,9 @@ pub(super) type Sockets = BTreeMap<DeploymentId, std::net::TcpListener>;
 
 /// Where a free port is taken when no address is asked for.
 const ANY_PORT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
+
+/// How long a change waits for the disk: less than its caller waits for the answer.
+const DISK_MAX: Duration = Duration::from_millis(300);
 
 #[derive(Debug)]
 pub(super) struct Registry {
@@ -39,6 +44,8 @@ pub(super) struct Registry {
 struct Slot {
     /// Held by the one change that is being made.
     changing: tokio::sync::Mutex<()>,
+    /// The write that is under way. There is one at a time: an older one that ended after a newer one would be what a start finds.
+    writing: tokio::sync::Mutex<Option<JoinHandle<io::Result<()>>>>,
     state: Mutex<State>,
 }
 
@@ -114,7 +121,7 @@ impl Registry {
         }
         let (listening, socket) = self.socket(&slot, &routes, held.map(|held| held.listening))?;
         let held = HeldRoutes { routes, listening };
-        let stored = self.store(&held.routes.deployment, Entry::Routed(held.clone())).await;
+        let stored = self.store(&slot, &held.routes.deployment, Entry::Routed(held.clone())).await;
         if let Some(old) = slot.serve(&held, socket, &self.shared) {
             old.stop().await;
         }
@@ -134,7 +141,12 @@ impl Registry {
                 state.entry.clone().filter(|_| state.unstored.is_some())
             };
             if let Some(entry) = entry {
-                let stored = self.store(&id, entry).await;
+                // A disk that hangs is waited for by nobody.
+                if slot.is_writing() {
+                    all = false;
+                    continue;
+                }
+                let stored = self.store(&slot, &id, entry).await;
                 all &= stored.is_ok();
                 slot.note(&id, stored);
             }
@@ -152,7 +164,7 @@ impl Registry {
             return Ok(());
         }
         let entry = Entry::Retired { generation };
-        let stored = self.store(id, entry.clone()).await;
+        let stored = self.store(&slot, id, entry.clone()).await;
         stored.map_err(|cause| ChangeError::Disk { deployment: id.clone(), cause })?;
         let old = std::mem::replace(&mut *slot.state.lock().unwrap(), State { entry: Some(entry), ..State::default() });
         if let Some(listener) = old.listener {
@@ -293,10 +305,21 @@ impl Registry {
         ChangeError::Listen { address, deployment: id.clone(), cause }
     }
 
-    async fn store(&self, id: &DeploymentId, entry: Entry) -> io::Result<()> {
+    /// Writes `entry`, as long as that may take. A write that takes longer goes on.
+    async fn store(&self, slot: &Slot, id: &DeploymentId, entry: Entry) -> io::Result<()> {
         let (folder, deployment) = (self.folder.clone(), id.clone());
-        let stored = tokio::task::spawn_blocking(move || disk::store(&folder, &deployment, &entry)).await;
-        stored.unwrap_or_else(|panic| Err(io::Error::other(panic)))
+        let stored = async {
+            let mut writing = slot.writing.lock().await;
+            if let Some(before) = writing.as_mut() {
+                let _ = before.await; // what came of it does not matter: this one is newer
+            }
+            let write = writing.insert(tokio::task::spawn_blocking(move || disk::store(&folder, &deployment, &entry)));
+            let stored = write.await;
+            *writing = None;
+            stored.unwrap_or_else(|panic| Err(io::Error::other(panic)))
+        };
+        let late = || io::Error::new(io::ErrorKind::TimedOut, format!("the disk took longer than {DISK_MAX:?}"));
+        tokio::time::timeout(DISK_MAX, stored).await.unwrap_or_else(|_| Err(late()))
     }
 }
 
@@ -311,6 +334,11 @@ impl State {
 }
 
 impl Slot {
+    /// Says whether a write is under way.
+    fn is_writing(&self) -> bool {
+        self.writing.try_lock().map_or(true, |writing| writing.as_ref().is_some_and(|write| !write.is_finished()))
+    }
+
     /// Notes whether what is served is on disk, and logs when that changes.
     fn note(&self, deployment: &DeploymentId, stored: io::Result<()>) {
         let unstored = stored.err().map(|cause| cause.to_string());

@@ -47,7 +47,7 @@ impl ApiArgs {
         settings.need_kafka("an API of its own", "the API")?;
         let data = settings.data(&session.globals)?;
         refuse_strangers(&data)?;
-        logging::init("info");
+        let _log = logging::init("info");
         serving::block_on(self.serve(&data, &settings))
     }
 

@@ -60,7 +60,7 @@ impl ProxyArgs {
             rustix::process::setsid().into_diagnostic()?;
         }
         refuse_strangers(&self.data)?;
-        logging::init("info");
+        let _log = logging::init("info");
         let trusted = self.trusted()?;
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().into_diagnostic()?;
         Ok(runtime.block_on(self.serve(trusted))?)

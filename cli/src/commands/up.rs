@@ -44,7 +44,7 @@ impl UpArgs {
         let settings = self.server.settings()?;
         let data = settings.data(&session.globals)?;
         refuse_strangers(&data)?;
-        logging::init("warn");
+        let _log = logging::init("warn");
         serving::block_on(self.serve(&data, &settings))
     }
 

@@ -53,7 +53,7 @@ impl Worker {
         settings.need_kafka("a worker of its own", "the workers")?;
         let data = settings.data(&session.globals)?;
         refuse_strangers(&data)?;
-        logging::init("info");
+        let _log = logging::init("info");
         serving::block_on(self.serve(&data, &settings))
     }
 

@@ -87,6 +87,34 @@ async fn routes_that_the_disk_does_not_take_are_served_named_and_written_later()
     assert_eq!(get(held.listening).await.1, "old");
 }
 
+/// A disk that hangs is played by a pipe in the file's place: to open it waits until somebody opens its other end.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn routes_that_a_disk_does_not_take_in_time_are_served_and_the_newest_are_written_once_it_does() {
+    let (stage, old, new) = (Stage::new().await, Echo::new("old").await, Echo::new("new").await);
+    let place = stage.proxy.files().routes.join("production.api.routes");
+    let made = std::process::Command::new("mkfifo").arg(&place).status().unwrap();
+    assert!(made.success());
+    let held = stage.apply(&routes(1, &[old.address], &[], 0)).await;
+    assert_eq!(get(held.listening).await.1, "old");
+    let unstored = || async { stage.control.status().await.listeners[&held.routes.deployment].unstored.clone() };
+    assert_eq!(unstored().await.as_deref(), Some("the disk took longer than 300ms"));
+    stage.apply(&routes(2, &[new.address], &[], 0)).await;
+    assert_eq!(get(held.listening).await.1, "new");
+
+    let opened = tokio::task::spawn_blocking(move || fs::File::options().write(true).open(place).map(drop));
+    opened.await.unwrap().unwrap();
+    within("they are on disk", async {
+        while unstored().await.is_some() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    let Stage { proxy, data, .. } = stage;
+    proxy.stop().await;
+    let _stage = Stage::on(data).await;
+    assert_eq!(get(held.listening).await.1, "new");
+}
+
 #[tokio::test]
 async fn an_address_that_is_taken_at_the_start_is_named_and_taken_later() {
     let (stage, node) = (Stage::new().await, Echo::new("old").await);
