@@ -19,8 +19,8 @@ use schemas::command::{self, Command, Request};
 use schemas::policy::JudgementPolicy;
 use schemas::run::{EnvValue, RunSpec};
 use schemas::{
-    Actor, ActorKind, CommitId, DeploymentId, EnvironmentName, Event, Offset, Probed, ServiceName, StackId, Stream,
-    Weight,
+    Actor, ActorKind, CommandId, CommitId, DeploymentId, EnvironmentName, Event, Offset, Probed, ServiceName, StackId,
+    Stream, Timestamp, Weight,
 };
 use schemas::{run, traffic};
 use serde::Deserialize;
@@ -29,7 +29,7 @@ use workers::measures::Asked;
 
 use super::peer::Caller;
 use super::seat::Room;
-use super::{Api, artifacts, break_glass, holds, respond};
+use super::{Api, artifacts, break_glass, holds, peer, respond};
 use crate::authorize::{Act, authorize};
 use crate::problem::{Code, Problem};
 use crate::telemetry;
@@ -87,6 +87,35 @@ async fn dry_run(api: &Api, actor: &Actor, request: &Request) -> Result<CommandA
     Ok(CommandAnswer { events, notes, not_yet, stack, ..CommandAnswer::default() })
 }
 
+/// Refuses a command that was sent from this machine before a rollback which was carried out without the ledger: it waited while this
+/// process stood still, and whoever sent it has seen that rollback since. Of another machine nobody knows what its clock says.
+fn refuse_overtaken(api: &Api, actor: &Actor, id: CommandId, deployment: &DeploymentId) -> Result<(), Problem> {
+    let view = api.ledger.view();
+    let repeated = view.command(id).is_some();
+    let back = view.state().deployment(deployment).and_then(|of| of.traffic.late_rollback_at());
+    let sent = peer::is_of_this_machine(actor).then(|| made_at(id)).flatten();
+    match (back, sent) {
+        (Some(back), Some(sent)) if sent < back && !repeated => {
+            let words = format!(
+                "{deployment} was rolled back at {back}, after this command was sent: nothing was done; \
+                 look at `ionledger status {}`, and give the command anew if it is still wanted",
+                deployment.service
+            );
+            Err(Problem::new(Code::Fenced, words))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Returns when a command id was made, if it says so (UUID version 7).
+fn made_at(id: CommandId) -> Option<Timestamp> {
+    if id.0.get_version_num() != 7 {
+        return None;
+    }
+    let (seconds, nanoseconds) = id.0.get_timestamp()?.to_unix();
+    Timestamp::new(i64::try_from(seconds).ok()?, i32::try_from(nanoseconds).ok()?).ok()
+}
+
 /// How a command is carried out.
 #[derive(Clone, Copy)]
 pub(super) struct How {
@@ -116,6 +145,7 @@ pub(super) async fn carry_out(
         && !decide::is_rollback(&command)
     {
         break_glass.settle_first(deployment).await;
+        refuse_overtaken(api, &actor, request.id, deployment)?;
     }
     let probed = probed(api, &command).await;
     let seen = probed.clone();

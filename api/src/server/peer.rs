@@ -66,10 +66,18 @@ impl FromRequestParts<Arc<Api>> for Peer {
     }
 }
 
+/// How the proof of somebody on this machine begins.
+const OF_THIS_MACHINE: &str = "unix-peer ";
+
+/// Says whether the kernel named who asks: a process of this machine.
+pub(super) fn is_of_this_machine(actor: &Actor) -> bool {
+    actor.proof.starts_with(OF_THIS_MACHINE)
+}
+
 fn of_user(uid: u32, pid: Option<i32>) -> Actor {
     let name = user_name(uid).unwrap_or_else(|| format!("uid-{uid}"));
     let pid = pid.map(|pid| format!(" pid={pid}")).unwrap_or_default();
-    Actor { kind: ActorKind::Person, name, proof: format!("unix-peer uid={uid}{pid}") }
+    Actor { kind: ActorKind::Person, name, proof: format!("{OF_THIS_MACHINE}uid={uid}{pid}") }
 }
 
 fn of_token(parts: &Parts, api: &Api) -> Result<Actor, Problem> {

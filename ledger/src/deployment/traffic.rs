@@ -131,6 +131,11 @@ impl Traffic {
         self.recorded_late.filter(|late| late.commit == set.commit).map(|late| late.at)
     }
 
+    /// Returns when the rollback took effect whose weights are set, if it was carried out without the ledger.
+    pub fn late_rollback_at(&self) -> Option<Timestamp> {
+        self.recorded_late_at().and(self.set.as_ref()).map(|set| set.at)
+    }
+
     /// Says whether nobody knows what the router serves: the weights that are set were in effect before the ledger heard of them,
     /// and the router's last confirmation is older.
     pub fn is_applied_unknown(&self) -> bool {
