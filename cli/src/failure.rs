@@ -56,6 +56,11 @@ impl Failure {
         Self::ending(Exit::Done as u8, "")
     }
 
+    /// Returns it as one line, without its hint.
+    pub(crate) fn line(&self) -> String {
+        self.cause.iter().fold(self.message.clone(), |message, cause| format!("{message}: {cause}"))
+    }
+
     /// Adds what is shown below the line: the place in a file.
     #[must_use]
     pub(crate) fn showing(mut self, detail: impl Into<String>) -> Self {
@@ -77,7 +82,7 @@ impl Failure {
 
     /// Returns what went wrong and the next step, in one line.
     pub(crate) fn whole(&self) -> String {
-        let message = self.cause.iter().fold(self.message.clone(), |message, cause| format!("{message}: {cause}"));
+        let message = self.line();
         ErrorText { message, hint: self.hint.clone() }.to_string()
     }
 

@@ -142,6 +142,15 @@ impl Files {
             folder,
         }
     }
+
+    /// Checks that its sockets can have their paths.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::PathTooLong`].
+    pub fn check(&self) -> Result<(), Error> {
+        [&self.control, &self.handover].into_iter().try_for_each(|path| check_length(path))
+    }
 }
 
 /// Why a proxy did not start.
@@ -331,12 +340,14 @@ fn prepare(files: &Files) -> Result<File, Error> {
     File::options().create(true).append(true).open(&files.lock).map_err(at(&files.lock))
 }
 
+fn check_length(path: &Path) -> Result<(), Error> {
+    let length = path.as_os_str().len();
+    if length <= SOCKET_PATH_MAX { Ok(()) } else { Err(Error::PathTooLong { path: path.to_owned(), length }) }
+}
+
 /// Opens a socket for the proxy's user alone; one that lies there is a dead proxy's, as the lock is held.
 fn open_socket(path: &Path) -> Result<UnixListener, Error> {
-    let length = path.as_os_str().len();
-    if length > SOCKET_PATH_MAX {
-        return Err(Error::PathTooLong { path: path.to_owned(), length });
-    }
+    check_length(path)?;
     match fs::remove_file(path) {
         Err(cause) if cause.kind() != io::ErrorKind::NotFound => return Err(at(path)(cause)),
         Ok(()) | Err(_) => {}

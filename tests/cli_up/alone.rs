@@ -67,6 +67,58 @@ fn with_up_dead_the_command_takes_the_folder_and_moves_the_users() {
 }
 
 #[test]
+fn with_up_dead_and_a_damaged_log_the_command_moves_the_users_by_what_the_cache_knows() {
+    let (up, address) = serving();
+    let data = up.data();
+    let folder = up.kill();
+    // A question brings the cache up to date: what was committed a moment before the kill may not be in it yet.
+    assert_eq!(say(&data, "status api").code, 0);
+    let log = below(&data.join("log"))
+        .into_iter()
+        .filter(|path| path.is_file())
+        .max_by_key(|path| path.metadata().unwrap().len());
+    let log = log.unwrap();
+    let sound = std::fs::read(&log).unwrap();
+    let mut damaged = sound.clone();
+    let at = sound.iter().position(|byte| *byte == b'\n').unwrap() / 2;
+    damaged[at] ^= 1;
+    std::fs::write(&log, damaged).unwrap();
+    let back = say(&data, "rollback api --reason 3am");
+    assert_eq!(back.code, 0, "{back:?}");
+    assert!(back.stderr.contains("is damaged") && back.stderr.contains("goes on without the ledger"), "{back:?}");
+    assert!(answer(address).contains("1.0.0"), "{}", answer(address));
+    std::fs::write(&log, sound).unwrap();
+    let up = Up::on(folder, &[]);
+    up.until("it is recorded", |deployment| deployment["holds"][0]["cause"] == "rollback");
+    assert!(answer(address).contains("1.0.0"), "{}", answer(address));
+    known_after(up.end());
+}
+
+#[test]
+#[ignore = "needs root: `bash tests/run` runs it"]
+fn with_up_dead_and_a_folder_that_takes_nothing_the_command_moves_the_users_all_the_same() {
+    let (up, address) = serving();
+    let data = up.data();
+    let folder = up.kill();
+    let mount = |arguments: &[&str]| {
+        let done = output(Command::new("mount").args(arguments).arg(&data));
+        assert!(done.status.success(), "{done:?}");
+    };
+    let path = data.to_str().unwrap();
+    mount(&["--bind", path]);
+    mount(&["-o", "remount,bind,ro"]);
+    let back = say(&data, "rollback api --reason 3am");
+    let served = answer(address);
+    assert!(output(Command::new("umount").arg(&data)).status.success());
+    assert_eq!(back.code, 0, "{back:?}");
+    assert!(served.contains("1.0.0"), "{served}");
+    let said = back.stderr.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(said.contains("goes on without the ledger"), "{back:?}");
+    assert!(said.contains("record it with `ionledger traffic api 1.0.0 100 --reason WHY`"), "{back:?}");
+    Up::on(folder, &[]).end();
+}
+
+#[test]
 fn where_nobody_is_served_neither_status_nor_a_rollback_says_anything_else() {
     let (up, _) = serving();
     let folder = up.end();
@@ -103,7 +155,7 @@ fn with_up_hung_the_command_breaks_the_glass_and_up_records_it_later() {
 fn what_was_sent_to_a_hung_up_before_a_rollback_is_not_carried_out_after_it() {
     let (up, address) = serving();
     up.signal(Signal::STOP);
-    let before = say(&up.data(), "traffic api 1.0.0 10 1.1.0 90 --reason queued");
+    let before = say(&up.data(), "traffic api 1.0.0 10 1.1.0 90 --again --reason queued");
     let back = say(&up.data(), "rollback api --reason 3am");
     up.signal(Signal::CONT);
     assert_eq!((before.code, back.code), (1, 0), "{before:?}\n{back:?}");

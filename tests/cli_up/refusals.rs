@@ -124,6 +124,13 @@ fn a_folder_that_is_held_and_one_of_a_newer_format_are_left_alone() {
 }
 
 #[test]
+fn a_folder_whose_path_is_too_long_for_a_socket_is_refused_with_its_length() {
+    let folder = tempfile::tempdir().unwrap();
+    let line = say(&folder.path().join("d".repeat(100)), "up --down").mistake(1);
+    assert!(line.contains(" bytes, and 107 is the most; use a shorter --data"), "{line}");
+}
+
+#[test]
 fn a_port_that_somebody_has_is_no_place_for_the_api() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap();

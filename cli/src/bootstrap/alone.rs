@@ -38,6 +38,8 @@ pub(crate) struct Alone {
     serving: std::thread::JoinHandle<()>,
     /// Why it does.
     pub(crate) why: String,
+    /// What is to be done so that what it leaves open is continued.
+    pub(crate) next: &'static str,
 }
 
 /// What is served.
@@ -69,9 +71,13 @@ impl Alone {
             match ledger.client().answers(left).await {
                 Err(client::Error::NotAllowed { .. }) => return Err(not_allowed(data)),
                 Err(client::Error::NotRunning { .. }) => {
-                    // Who holds it starts, or ends, or hangs before it has a socket.
-                    if let Ok(alone) = Self::begin(data, &settings, What::Ledger).await? {
-                        return Ok(Some(alone));
+                    match Self::begin(data, &settings, What::Ledger).await {
+                        Ok(Ok(alone)) => return Ok(Some(alone)),
+                        // Who holds it starts, or ends, or hangs before it has a socket.
+                        Ok(Err(FolderInUse(_))) => {}
+                        // Its disk takes nothing, or its log cannot be followed: users are sent back all the same.
+                        Err(failure) if may_break => return Self::without(data, &settings, failure).await.map(Some),
+                        Err(failure) => return Err(failure),
                     }
                 }
                 Err(client::Error::Unreachable { .. } | client::Error::Silent { .. } | client::Error::Broken(_)) => {}
@@ -88,6 +94,21 @@ impl Alone {
         match Self::begin(data, &settings, What::Reading).await? {
             Ok(alone) => Ok(Some(alone)),
             Err(FolderInUse(why)) => Err(Failure::error(why)),
+        }
+    }
+
+    /// Serves what can be read of a folder whose ledger cannot be used.
+    ///
+    /// # Errors
+    ///
+    /// `failure`, why it cannot, where too little can be read.
+    async fn without(data: &Path, settings: &ServerSettings, failure: Failure) -> CommandResult<Self> {
+        match Self::begin(data, settings, What::Reading).await {
+            Ok(Ok(alone)) => {
+                let why = format!("{}: this command goes on without the ledger", failure.line());
+                Ok(Self { why, next: "mend the data folder, then start `ionledger up`", ..alone })
+            }
+            Ok(Err(FolderInUse(_))) | Err(_) => Err(failure),
         }
     }
 
@@ -115,16 +136,20 @@ impl Alone {
             Err(held) => return Ok(Err(held)),
         };
         let data = data.display();
-        let why = match what {
-            What::Ledger => format!("nothing runs on {data}: this command does it itself"),
-            What::Reading => {
+        let (why, next) = match what {
+            What::Ledger => (
+                format!("nothing runs on {data}: this command does it itself"),
+                "start `ionledger up`, which continues it",
+            ),
+            What::Reading => (
                 format!(
                     "what holds {data} gave no answer within {} s: this command goes on without it",
                     ANSWER_MAX.as_secs()
-                )
-            }
+                ),
+                "the process that holds the data folder continues it once it goes on; find out why it hangs",
+            ),
         };
-        Ok(Ok(Self { socket, stop, serving, why }))
+        Ok(Ok(Self { socket, stop, serving, why, next }))
     }
 
     /// Returns the way to it.

@@ -153,6 +153,7 @@ fn exit_of(answer: &CommandAnswer, asking: &Asking) -> Exit {
 /// Rolls back with nothing but this process. It starts no node, so it does not wait for a target that must be started.
 async fn by_itself(session: &Session, alone: Alone, asking: &Asking, command: Command) -> CommandResult {
     session.out.say(&alone.why);
+    let next = alone.next;
     let ledger = alone.ledger();
     let answer = tokio::time::timeout(MOMENT_MAX, change(session, &ledger, asking, command)).await;
     alone.end();
@@ -161,9 +162,17 @@ async fn by_itself(session: &Session, alone: Alone, asking: &Asking, command: Co
         let next = "look at `ionledger status`, and try again";
         Failure::error(format!("the rollback took longer than {seconds} s and was given up; {next}"))
     };
-    let exit = exit_of(&answer.map_err(late)??, asking);
+    let answer = answer.map_err(late)??;
+    if let Some(lost) = answer.unrecorded.as_ref().filter(|unrecorded| unrecorded.file.is_none()) {
+        let (service, version) = (lost.deployment.arguments(), lost.name());
+        session.out.say(&format!(
+            "nothing on this machine keeps it: once the ledger answers again, record it with `ionledger traffic {service} {version} 100 \
+             --reason WHY`"
+        ));
+    }
+    let exit = exit_of(&answer, asking);
     if exit == Exit::StillGoing {
-        session.out.say("no process runs that continues it; start `ionledger up`");
+        session.out.say(next);
     }
     Ok(exit)
 }

@@ -51,6 +51,9 @@ pub enum StartError {
         /// What went wrong.
         cause: io::Error,
     },
+    /// Its sockets cannot lie in the data folder.
+    #[error(transparent)]
+    Folder(#[from] proxy::Error),
     /// It was started and did not answer.
     #[error("the proxy did not answer within {START_MAX:?} ({cause}); its log {log} says why")]
     Silent {
@@ -225,6 +228,7 @@ pub async fn ensure_running(
     trusted: &TrustedProxies,
 ) -> Result<(ProxyControl, Status), StartError> {
     let (files, control) = (Files::of(data), ProxyControl::of(data));
+    files.check()?;
     if let Ok(status) = control.status().await {
         return Ok((control, status));
     }
