@@ -4,9 +4,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use ledger::execute::{self, Clock};
-use ledger::log::Log;
 use ledger::log::absent::Absent;
 use ledger::log::segments::{self, DataFolder, Segments, SegmentsOptions};
+use ledger::log::{Log, ReadError};
 use ledger::{Ledger, View};
 use schemas::Offset;
 
@@ -35,6 +35,20 @@ pub enum ReplayOpenError {
     /// It is no ledger that this program can follow.
     #[error(transparent)]
     Ledger(#[from] execute::LedgerOpenError),
+}
+
+impl ReplayOpenError {
+    /// Says whether the log's bytes are damaged.
+    pub fn is_damage(&self) -> bool {
+        let read = match self {
+            Self::Log(segments::SegmentsOpenError::Log(read)) => Some(read),
+            Self::Resume(ResumeError::Read(read)) => Some(read),
+            Self::Fold(FoldError::Read(read)) => Some(read),
+            Self::Ledger(execute::LedgerOpenError::Read(read)) => Some(read),
+            _ => None,
+        };
+        matches!(read, Some(ReadError::Damaged { .. }))
+    }
 }
 
 /// A ledger that runs in this process, with its log and its projection.

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use api::ci::Secrets;
 use api::client::{self, Client};
+use ledger::log::segments;
 use miette::IntoDiagnostic as _;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -97,12 +98,17 @@ impl Alone {
         }
     }
 
-    /// Serves what can be read of a folder whose ledger cannot be used.
+    /// Serves what can be read of a folder whose ledger cannot be used, if its users are served: its disk takes nothing, or its log is
+    /// damaged. A copy, or what a ledger left behind that was moved, is nobody's to roll back.
     ///
     /// # Errors
     ///
     /// `failure`, why it cannot, where too little can be read.
     async fn without(data: &Path, settings: &ServerSettings, failure: Failure) -> CommandResult<Self> {
+        let is_here = matches!((segments::copy_of(data), segments::elsewhere(data)), (Ok(None), Ok(None)));
+        if !is_here || workers::traffic::proxy::process(data).is_none() {
+            return Err(failure);
+        }
         match Self::begin(data, settings, What::Reading).await {
             Ok(Ok(alone)) => {
                 let why = format!("{}: this command goes on without the ledger", failure.line());

@@ -94,27 +94,25 @@ impl Opened {
         Self::of_folder(folder).await.map(Ok)
     }
 
-    /// Opens the ledger in the data folder, which another process holds or which takes nothing, for reading alone. One whose log cannot be
-    /// followed is as the cache knows it.
+    /// Opens the ledger in the data folder, which another process holds or which takes nothing, for reading alone. One whose log is
+    /// damaged is as the cache knows it.
     ///
     /// # Errors
     ///
     /// What cannot be had.
     pub(crate) async fn to_read(data: &Path) -> miette::Result<Self> {
-        let error = match Self::read_log(data).await {
-            Ok(opened) => return Ok(opened),
-            Err(error) => error,
+        let read = match SegmentsReader::open(data, None) {
+            Ok(log) => replay::open_log(Arc::new(log), None, Arc::new(SystemClock)).await,
+            Err(error) => Err(error.into()),
         };
-        let why = error.to_string();
-        let known =
-            replay::open_absent(data, why.clone(), Arc::new(SystemClock)).await.map_err(report)?.ok_or(error)?;
-        Ok(Self { absent: Some(why), ..Self::embedded(data.to_owned(), known) })
-    }
-
-    async fn read_log(data: &Path) -> miette::Result<Self> {
-        let log: Arc<dyn Log> = Arc::new(SegmentsReader::open(data, None).map_err(report)?);
-        let opened = replay::open_log(log, None, Arc::new(SystemClock)).await.map_err(report)?;
-        Ok(Self::embedded(data.to_owned(), opened))
+        let error = match read {
+            Ok(opened) => return Ok(Self::embedded(data.to_owned(), opened)),
+            Err(error) if error.is_damage() => error.to_string(),
+            Err(error) => return Err(report(error)),
+        };
+        let known = replay::open_absent(data, error.clone(), Arc::new(SystemClock)).await.map_err(report)?;
+        let known = known.ok_or_else(|| miette!("{error}"))?;
+        Ok(Self { absent: Some(error), ..Self::embedded(data.to_owned(), known) })
     }
 
     async fn in_folder(data: &Path) -> miette::Result<Self> {
