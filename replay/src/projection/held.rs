@@ -117,7 +117,7 @@ impl HeldRows {
         if (rows.len() as u64, streams.len() as u64, sum) != (meta.rows, meta.streams, meta.sum) {
             return Err(damaged("rows are missing or of another time"));
         }
-        let (kept, commands) = kept_commands::load(store.folder(), &meta).unwrap_or_default();
+        let (kept, commands) = kept_commands::load(store.folder(), meta.ledger, meta.next).unwrap_or_default();
         let (records, commands) = load_records(&store, meta.next, kept, commands)?;
         if meta.tree.size() != meta.next.0 || records.last().is_some_and(|last| last.time != meta.time) {
             return Err(damaged("its parts do not go equally far"));

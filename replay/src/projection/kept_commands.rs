@@ -9,9 +9,8 @@ use std::path::Path;
 use bytes::Bytes;
 use ledger::View;
 use ledger::rule::Commands;
-use schemas::Offset;
+use schemas::{LedgerId, Offset};
 
-use super::held::Meta;
 use super::row::{Fields, Result};
 
 const FILE: &str = "commands";
@@ -19,16 +18,17 @@ const FILE: &str = "commands";
 /// The length of what comes before the commands: a checksum of all the rest, the ledger, the offset before which they stand.
 const HEAD: usize = 4 + 16 + 8;
 
-/// Returns the commands that are kept in `folder` and the offset before which they stand, if they go with `meta`.
-pub(super) fn load(folder: &Path, meta: &Meta) -> Option<(Offset, Commands)> {
+/// Returns the commands that are kept in `folder` and the offset before which they stand, if they are of this ledger and not ahead of
+/// the rows, which go up to `next`.
+pub(super) fn load(folder: &Path, of: Option<LedgerId>, next: Offset) -> Option<(Offset, Commands)> {
     let bytes = Bytes::from(fs::read(folder.join(FILE)).ok()?);
     let head = || -> Result<_> {
         let mut fields = Fields(&bytes);
         Ok((u32::from_be_bytes(fields.bytes()?), fields.bytes::<16>()?, Offset(fields.number()?)))
     };
     let (crc, ledger, until) = head().ok()?;
-    let is_of = meta.ledger.is_some_and(|of| *of.0.as_bytes() == ledger);
-    if !is_of || until > meta.next || crc != crc32c::crc32c(&bytes[4..]) {
+    let is_of = of.is_some_and(|of| *of.0.as_bytes() == ledger);
+    if !is_of || until > next || crc != crc32c::crc32c(&bytes[4..]) {
         return None;
     }
     let commands = Commands::from_sorted(bytes.slice(HEAD..)).ok()?;

@@ -91,7 +91,11 @@ impl Installation {
         let mut command = self.command(&["up"]);
         command.args(arguments).envs(environment).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         self.up = Some(command.spawn().unwrap());
-        eventually("`up` answers", || self.run(&["status"]).code == 0 && self.data().join("api.sock").exists());
+        // A question alone is answered from the folder where no `up` runs yet, beside the socket that one which was killed left there.
+        eventually("`up` answers", || {
+            let said = self.run(&["status", "--json"]);
+            said.code == 0 && !said.stdout.contains("\"unattended\"") && self.data().join("api.sock").exists()
+        });
     }
 
     /// Returns the process id of `up`.
