@@ -7,6 +7,7 @@ use tokio::sync::oneshot;
 
 use crate::Error;
 
+/// A producer of one topic.
 pub struct Bare {
     producer: ThreadedProducer<Acknowledged>,
     topic: String,
@@ -50,7 +51,6 @@ impl Bare {
     }
 
     /// Lets every record have a commit's key and headers.
-    #[allow(dead_code)] // of two benches, one sends them
     pub fn with_headers(self) -> Self {
         Self { with_headers: true, ..self }
     }

@@ -55,7 +55,7 @@ pub async fn declare(client: &Client, deployment: &DeploymentId, nodes: u16) -> 
     send(client, Command::Apply(command::Apply { service, definition })).await.map(drop)
 }
 
-/// Records a release, asks for a stack of it, and returns that.
+/// Records a release and asks for a stack of it. Returns the stack's id.
 pub async fn start_version(
     client: &Client,
     deployment: &DeploymentId,
@@ -121,7 +121,6 @@ impl Process {
     }
 
     /// Returns its process id.
-    #[allow(dead_code)] // not every bench asks
     pub fn pid(&self) -> u32 {
         self.child.id()
     }

@@ -54,11 +54,8 @@ struct Newest {
 /// The folder cannot be read.
 pub(super) fn load(folder: &Path) -> io::Result<(BTreeMap<DeploymentId, Entry>, Vec<Damaged>)> {
     let (mut entries, mut damaged) = (BTreeMap::new(), Vec::new());
-    for file in fs::read_dir(folder)? {
-        let path = file?.path();
-        if path.extension().is_none_or(|ending| ending != ENDING) {
-            continue;
-        }
+    for path in files(folder)? {
+        let path = path?;
         match read(&path) {
             Ok((id, entry)) => {
                 entries.insert(id, entry);
@@ -71,6 +68,16 @@ pub(super) fn load(folder: &Path) -> io::Result<(BTreeMap<DeploymentId, Entry>, 
         }
     }
     Ok((entries, damaged))
+}
+
+/// Returns the files of `folder` that hold routes, damaged or not.
+///
+/// # Errors
+///
+/// The folder cannot be read.
+pub(super) fn files(folder: &Path) -> io::Result<impl Iterator<Item = io::Result<PathBuf>>> {
+    let paths = fs::read_dir(folder)?.map(|file| Ok(file?.path()));
+    Ok(paths.filter(|path| path.as_ref().map_or(true, |path| path.extension().is_some_and(|end| end == ENDING))))
 }
 
 /// Returns what is on disk for `id`, if that is whole; nothing is moved aside.

@@ -143,6 +143,11 @@ impl Files {
         }
     }
 
+    /// Says whether a proxy that started would serve something.
+    pub fn has_routes(&self) -> bool {
+        disk::files(&self.routes).is_ok_and(|mut files| files.next().is_some())
+    }
+
     /// Checks that its sockets can have their paths.
     ///
     /// # Errors

@@ -54,8 +54,8 @@ pub use row::Damaged;
 
 /// How many records are folded and written at once.
 const BATCH: usize = 32_768;
-/// How many records may come behind the kept commands before these are kept anew: at least so many, and one for so many that are
-/// kept already. While it follows the log, and at its end.
+/// After how many new records the kept commands are written again: after the first number, or after the records that were kept
+/// divided by the second, whichever is more. `LATE` while the log is followed, `EARLY` at the end.
 const KEPT_LATE: (u64, u64) = (65_536, 4);
 const KEPT_EARLY: (u64, u64) = (128, 64);
 /// How often a damaged cache is made again before it is left alone until the next start.
@@ -362,7 +362,7 @@ impl Drop for Projection {
             let _ = follower.join();
         }
         if let Some(fold) = lock_of(&self.fold).take() {
-            self.shared.keep_commands(&fold);
+            self.shared.keep_commands(&fold, KEPT_EARLY);
         }
         self.flush();
     }
@@ -408,10 +408,10 @@ impl Shared {
         Ok(fold)
     }
 
-    /// Makes the next start quick. Called once nothing more is folded.
-    fn keep_commands(&self, fold: &Fold) {
-        if let Some(held) = self.held.write().unwrap_or_else(PoisonError::into_inner).as_mut() {
-            held.keep_commands(&fold.view, KEPT_EARLY);
+    /// Makes the next start quick, if enough records came since that was done. Others can read meanwhile.
+    fn keep_commands(&self, fold: &Fold, after: (u64, u64)) {
+        if let Some(held) = self.held.read().unwrap_or_else(PoisonError::into_inner).as_ref() {
+            held.keep_commands(&fold.view, after);
         }
     }
 
@@ -443,7 +443,6 @@ impl Shared {
         let mut held = self.held.write().unwrap_or_else(PoisonError::into_inner);
         let Some(held) = held.as_mut() else { return Ok(()) };
         pending.apply(held, fold)?;
-        held.keep_commands(&fold.view, KEPT_LATE);
         self.next.send_replace(held.meta.next);
         halt.map_or(Ok(()), |halt| Err(halt.into()))
     }
@@ -467,6 +466,7 @@ async fn catch_up(shared: &Shared, log: &dyn Log, fold: &mut Fold) -> Result<(),
             Err(CatchUpError::Damaged(Damaged(why))) => shared.condemn(&why),
             other => other?,
         }
+        shared.keep_commands(fold, KEPT_LATE);
         // Lets other threads run.
         tokio::task::yield_now().await;
     }
@@ -477,7 +477,7 @@ async fn follow(shared: &Shared, log: &dyn Log, mut fold: Fold, mut stop: watch:
     loop {
         let caught = tokio::select! {
             biased;
-            _ = stop.wait_for(|stop| *stop) => return shared.keep_commands(&fold),
+            _ = stop.wait_for(|stop| *stop) => return shared.keep_commands(&fold, KEPT_EARLY),
             caught = catch_up(shared, log, &mut fold) => caught,
         };
         if let Err(error) = caught {
@@ -487,7 +487,7 @@ async fn follow(shared: &Shared, log: &dyn Log, mut fold: Fold, mut stop: watch:
         }
         let next = fold.view.next();
         tokio::select! {
-            _ = stop.wait_for(|stop| *stop) => return shared.keep_commands(&fold),
+            _ = stop.wait_for(|stop| *stop) => return shared.keep_commands(&fold, KEPT_EARLY),
             () = shared.condemned.notified() => {}
             grown = end.wait_for(|end| *end > next) => if grown.is_err() { return },
         }

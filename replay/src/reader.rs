@@ -76,7 +76,7 @@ pub enum Error {
     #[error("the ledger holds no record yet")]
     Empty,
     /// The commit is not in the log, or does not count.
-    #[error("commit {0} is not in this ledger, or does not count; `ionledger history` lists those that count")]
+    #[error("commit {0} is not in this ledger, or does not count; `ionledger history` lists every commit that counts")]
     NoCommit(CommitId),
     /// The record is no commit.
     #[error("the record at offset {0} is not a commit; `ionledger history --voids` says why it does not count")]

@@ -25,24 +25,26 @@ pub enum Listener {
 impl Listener {
     /// Returns what to do next after a question that got no answer.
     pub(super) fn next(&self) -> String {
+        let restart = self.restart();
         match self {
-            Self::Process { .. } => {
-                "find out why the process hangs, or stop it and start it again; until then `ionledger rollback` works without it"
-            }
-            Self::Server { .. } => "find out why the server hangs, or stop it and start it again",
+            Self::Process { .. } => format!("{restart}; until then `ionledger rollback` works without it"),
+            Self::Server { .. } => restart,
         }
-        .to_owned()
     }
 
     /// Returns what to do next after a change that got no answer; `sent` is its id if it was sent.
     pub(super) fn next_after(&self, sent: Option<CommandId>) -> String {
+        let again = sent.map(|id| format!(" with `--command-id {id}`: one id is carried out at most once"));
+        let again = again.unwrap_or_default();
+        format!("{}; then send the command again{again}", self.restart())
+    }
+
+    fn restart(&self) -> String {
         let who = match self {
             Self::Process { .. } => "process",
             Self::Server { .. } => "server",
         };
-        let again = sent.map(|id| format!(" with `--command-id {id}`: one id is carried out at most once"));
-        let again = again.unwrap_or_default();
-        format!("find out why the {who} hangs, or stop it and start it again; then send the command again{again}")
+        format!("find out why the {who} hangs, or stop it and start it again")
     }
 }
 

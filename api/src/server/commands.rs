@@ -87,19 +87,20 @@ async fn dry_run(api: &Api, actor: &Actor, request: &Request) -> Result<CommandA
     Ok(CommandAnswer { events, notes, not_yet, stack, ..CommandAnswer::default() })
 }
 
-/// Refuses a command that was sent from this machine before a rollback which was carried out without the ledger: it waited while this
-/// process stood still, and whoever sent it has seen that rollback since. Of another machine nobody knows what its clock says.
+/// Refuses a command that was sent before a rollback without the ledger took effect: this process stood still meanwhile, and the
+/// command was decided on before that rollback. Only commands from this machine are compared: another machine's clock may differ.
 fn refuse_overtaken(api: &Api, actor: &Actor, id: CommandId, deployment: &DeploymentId) -> Result<(), Problem> {
     let view = api.ledger.view();
-    let repeated = view.command(id).is_some();
+    // One that counted is answered once more.
+    let counted = view.command(id).is_some();
     let back = view.state().deployment(deployment).and_then(|of| of.traffic.late_rollback_at());
     let sent = peer::is_of_this_machine(actor).then(|| made_at(id)).flatten();
     match (back, sent) {
-        (Some(back), Some(sent)) if sent < back && !repeated => {
+        (Some(back), Some(sent)) if sent < back && !counted => {
             let words = format!(
                 "{deployment} was rolled back at {back}, after this command was sent: nothing was done; \
-                 look at `ionledger status {}`, and give the command anew if it is still wanted",
-                deployment.service
+                 look at `ionledger status {}`, and run the command again if you still want it",
+                deployment.arguments()
             );
             Err(Problem::new(Code::Fenced, words))
         }

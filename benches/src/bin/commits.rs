@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use benches::Error;
 use bytes::Bytes;
 use hdrhistogram::Histogram;
 use ledger::log::contract::Commit;
@@ -29,8 +30,6 @@ const RATIO_MIN: f64 = 0.6;
 /// The most appends in one write, and those that may wait: as in `ledger::log::segments`.
 const BATCH: usize = 512;
 const QUEUE: usize = 1_024;
-
-type Error = Box<dyn std::error::Error + Send + Sync>;
 
 #[tokio::main]
 async fn main() -> Result<(), Error> {

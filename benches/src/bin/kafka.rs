@@ -10,14 +10,12 @@
 
 #![allow(clippy::print_stdout)] // its results
 
-#[path = "../bare_producer.rs"]
-mod bare_producer;
-
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bare_producer::Bare;
+use benches::Error;
+use benches::bare_producer::Bare;
 use bytes::Bytes;
 use hdrhistogram::Histogram;
 use ledger::log::contract::Commit;
@@ -52,8 +50,6 @@ const HISTORY: &str = "history";
 
 /// How many appends are under way at once while the history is written.
 const TOGETHER: usize = 2_048;
-
-type Error = Box<dyn std::error::Error + Send + Sync>;
 
 #[tokio::main]
 async fn main() -> Result<(), Error> {

@@ -14,14 +14,13 @@ use std::time::{Duration, Instant};
 
 use api::client::Client;
 use api::question::ProductionQuestion;
+use benches::Error;
 use ledger::log::kafka::{Kafka, KafkaOptions};
 use ledger::log::{Log, Urgency};
 use replay::{HistoryQuery, Moment};
 use schemas::Offset;
 use support::busy::Busy;
 use support::cluster::Cluster;
-
-type Error = Box<dyn std::error::Error + Send + Sync>;
 
 /// How many records the bounds are for.
 const RECORDS: usize = 200_000;

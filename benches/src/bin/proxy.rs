@@ -12,6 +12,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use benches::{Error, processor_time};
 use bytes::Bytes;
 use hdrhistogram::Histogram;
 use http::Response;
@@ -26,11 +27,7 @@ use uuid::Uuid;
 use workers::traffic::{Node, ProxyControl, Routes, StackNodes, Timeouts};
 
 const WARM_UP: Duration = Duration::from_secs(1);
-/// The unit of processor time in `/proc/PID/stat` on Linux.
-const TICK: Duration = Duration::from_millis(10);
 const BODY: &str = "a small answer, as of an API: {\"id\": 4711, \"name\": \"ionledger\", \"ok\": true}\n";
-
-type Error = Box<dyn std::error::Error + Send + Sync>;
 
 #[tokio::main]
 async fn main() -> Result<(), Error> {
@@ -149,14 +146,6 @@ impl Helper {
             Ok((helper, line.trim_end().to_owned()))
         }
     }
-
-    /// Returns the processor time that it has spent.
-    fn processor_time(&self) -> Result<Duration, Error> {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.0.id()))?;
-        let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
-        let ticks = fields[11].parse::<u64>()? + fields[12].parse::<u64>()?;
-        Ok(TICK * ticks as u32)
-    }
 }
 
 struct Contestant {
@@ -173,10 +162,10 @@ impl Contestant {
             Helper::role(&["users", &self.address.to_string(), &connections.to_string(), &seconds.to_string()])
         };
         let (_users, _) = ask(WARM_UP.as_secs())?;
-        let before = self.process.processor_time()?;
+        let before = processor_time(self.process.0.id())?;
         let (_users, line) = ask(seconds)?;
         let seen: Seen = serde_json::from_str(&line)?;
-        let spent = self.process.processor_time()? - before;
+        let spent = processor_time(self.process.0.id())? - before;
         let (rate, cost) = (seen.requests as f64 / seen.seconds, spent.as_secs_f64() * 1e6 / seen.requests as f64);
         eprintln!("{:>9}: {rate:>7.0} requests/s, {cost:>5.1} us of processor time each", self.name);
         self.runs.push((rate, cost, seen));

@@ -10,6 +10,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use benches::{Error, processor_time};
 use futures::future::join_all;
 use ledger::log::segments::{DataFolder, Segments, SegmentsOptions, SegmentsReader};
 use ledger::log::{Log, Urgency};
@@ -21,8 +22,6 @@ use support::busy::Busy;
 /// The one that `ionledger` has.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
-type Error = Box<dyn std::error::Error + Send + Sync>;
 
 /// The most that an event may take: 3 s for a million.
 const EVENT_AT_MOST: Duration = Duration::from_micros(3);
@@ -83,10 +82,10 @@ async fn write_history(data: &Path, events: usize, services: usize) -> Result<St
 async fn full_folds(data: &Path, rounds: usize, root: &str) -> Result<Duration, Error> {
     let mut took = Vec::new();
     for _ in 0..rounds {
-        let (started, busy_before) = (Instant::now(), processor_time()?);
+        let (started, busy_before) = (Instant::now(), processor_time(std::process::id())?);
         let verified = Reader::open(data).await?.without_cache().verify().await?;
         took.push(started.elapsed());
-        let busy = processor_time()? - busy_before;
+        let busy = processor_time(std::process::id())? - busy_before;
         assert!(verified.ok && verified.root.to_string() == root, "the log verifies to the root it was written with");
         println!(
             "verify {} events: {:.2?} ({:.2?} of processor time)",
@@ -140,14 +139,6 @@ async fn through_the_projection(data: &Path, rounds: usize) -> Result<(), Error>
         );
     }
     Ok(())
-}
-
-/// Returns the processor time this process has used.
-fn processor_time() -> Result<Duration, Error> {
-    let stat = std::fs::read_to_string("/proc/self/stat")?;
-    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
-    let ticks: u64 = fields[11].parse::<u64>()? + fields[12].parse::<u64>()?;
-    Ok(Duration::from_millis(ticks * 10))
 }
 
 fn size_of(folder: &Path) -> std::io::Result<u64> {

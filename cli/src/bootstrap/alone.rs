@@ -39,7 +39,7 @@ pub(crate) struct Alone {
     serving: std::thread::JoinHandle<()>,
     /// Why it does.
     pub(crate) why: String,
-    /// What is to be done so that what it leaves open is continued.
+    /// The next step, if the rollback waits for its target.
     pub(crate) next: &'static str,
 }
 
@@ -98,8 +98,8 @@ impl Alone {
         }
     }
 
-    /// Serves what can be read of a folder whose ledger cannot be used, if its users are served: its disk takes nothing, or its log is
-    /// damaged. A copy, or what a ledger left behind that was moved, is nobody's to roll back.
+    /// Serves what can be read of a folder whose ledger cannot be used, because its disk takes no writes or its log is damaged. The
+    /// folder must have a proxy that runs. A copy of a ledger is not served, nor the folder of a ledger that was moved.
     ///
     /// # Errors
     ///

@@ -29,6 +29,9 @@ Examples:
   ionledger doctor --json")]
 pub(crate) struct Doctor;
 
+/// What helps where this user may not look.
+const AS_OWNER: &str = "run `ionledger doctor` as the owner of the data folder";
+
 /// How bad a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]

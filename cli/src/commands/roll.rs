@@ -72,7 +72,7 @@ impl Roll {
             let ledger = session.ledger()?;
             let answer = change(session, &ledger, &self.asking, command).await?;
             if !answer.events.is_empty() {
-                warn_of_a_poor_sight(session, &ledger, &question).await;
+                warn_if_it_sees_little(session, &ledger, &question).await;
             }
             if self.asking.dry_run {
                 return Ok(Exit::Done);
@@ -86,7 +86,7 @@ impl Roll {
 }
 
 /// Says so if the rollout that begins will see little. The rollout does not depend on it: what cannot be forecast is not.
-async fn warn_of_a_poor_sight(session: &Session, ledger: &LedgerClient, question: &ForecastQuestion) {
+async fn warn_if_it_sees_little(session: &Session, ledger: &LedgerClient, question: &ForecastQuestion) {
     let Ok(forecast) = ledger.client().ask(question).await else { return };
     if forecast.sees_too_little() {
         let (sentence, service) = (&forecast.sentence, &question.deployment.service);

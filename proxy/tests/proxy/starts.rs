@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
 use http::StatusCode;
+use proxy::routes::HeldRoutes;
 use proxy::{Config, Error, Proxy, TakeOver};
 use tokio::net::TcpListener;
 
@@ -62,6 +63,25 @@ async fn damaged_routes_are_set_aside_and_the_others_are_served() {
     assert_eq!(stage.control.status().await.listeners.len(), 1);
 }
 
+/// Returns why what is served is not on disk, if so.
+async fn unstored(stage: &Stage, held: &HeldRoutes) -> Option<String> {
+    stage.control.status().await.listeners[&held.routes.deployment].unstored.clone()
+}
+
+/// Waits until the routes are on disk, and asserts that a proxy that starts there has `node` serve users.
+async fn assert_written_and_served(stage: Stage, held: &HeldRoutes, node: &str) {
+    within("they are on disk", async {
+        while unstored(&stage, held).await.is_some() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    let Stage { proxy, data, .. } = stage;
+    proxy.stop().await;
+    let _stage = Stage::on(data).await;
+    assert_eq!(get(held.listening).await.1, node);
+}
+
 /// A disk that takes no file is played by a folder in the file's place.
 #[tokio::test]
 async fn routes_that_the_disk_does_not_take_are_served_named_and_written_later() {
@@ -70,21 +90,11 @@ async fn routes_that_the_disk_does_not_take_are_served_named_and_written_later()
     fs::create_dir(&place).unwrap();
     let held = stage.apply(&routes(1, &[node.address], &[], 0)).await;
     assert_eq!(get(held.listening).await.1, "old");
-    let unstored = || async { stage.control.status().await.listeners[&held.routes.deployment].unstored.clone() };
-    assert!(unstored().await.unwrap().contains("directory"));
+    assert!(unstored(&stage, &held).await.unwrap().contains("directory"));
     let heir = Proxy::start(Config { take_over: TakeOver::Always, ..Config::new(stage.data.path()) }).await;
     assert!(matches!(heir, Err(Error::NotHanded { .. })), "it would serve older routes");
     fs::remove_dir(&place).unwrap();
-    within("they are on disk", async {
-        while unstored().await.is_some() {
-            tokio::task::yield_now().await;
-        }
-    })
-    .await;
-    let Stage { proxy, data, .. } = stage;
-    proxy.stop().await;
-    let _stage = Stage::on(data).await;
-    assert_eq!(get(held.listening).await.1, "old");
+    assert_written_and_served(stage, &held, "old").await;
 }
 
 /// A disk that hangs is played by a pipe in the file's place: to open it waits until somebody opens its other end.
@@ -96,23 +106,13 @@ async fn routes_that_a_disk_does_not_take_in_time_are_served_and_the_newest_are_
     assert!(made.success());
     let held = stage.apply(&routes(1, &[old.address], &[], 0)).await;
     assert_eq!(get(held.listening).await.1, "old");
-    let unstored = || async { stage.control.status().await.listeners[&held.routes.deployment].unstored.clone() };
-    assert_eq!(unstored().await.as_deref(), Some("the disk took longer than 300ms"));
+    assert_eq!(unstored(&stage, &held).await.as_deref(), Some("the disk took longer than 300ms"));
     stage.apply(&routes(2, &[new.address], &[], 0)).await;
     assert_eq!(get(held.listening).await.1, "new");
 
     let opened = tokio::task::spawn_blocking(move || fs::File::options().write(true).open(place).map(drop));
     opened.await.unwrap().unwrap();
-    within("they are on disk", async {
-        while unstored().await.is_some() {
-            tokio::task::yield_now().await;
-        }
-    })
-    .await;
-    let Stage { proxy, data, .. } = stage;
-    proxy.stop().await;
-    let _stage = Stage::on(data).await;
-    assert_eq!(get(held.listening).await.1, "new");
+    assert_written_and_served(stage, &held, "new").await;
 }
 
 #[tokio::test]

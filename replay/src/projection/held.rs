@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use ledger::rule::{Commands, Done, Head, Ruler};
 use ledger::tree::Frontier;
@@ -80,7 +81,7 @@ pub(super) struct HeldRows {
     /// Every rollback that was in effect before it was recorded.
     pub(super) outages: Vec<Outage>,
     /// The offset before which the kept commands go.
-    kept: Offset,
+    kept: AtomicU64,
 }
 
 /// The fold that goes with what is held.
@@ -103,7 +104,7 @@ impl HeldRows {
             let meta = Meta { format: format(), ..Meta::default() };
             let (rows, streams) = (BTreeMap::new(), BTreeMap::new());
             let (records, makers, outages) = (vec![], vec![], vec![]);
-            let held = Self { store, meta, rows, streams, records, makers, outages, kept: Offset(0) };
+            let held = Self { store, meta, rows, streams, records, makers, outages, kept: AtomicU64::new(0) };
             return Ok((held, Fold::default()));
         };
         let meta: Meta = serde_json::from_slice(&bytes).map_err(|error| damaged(error.to_string()))?;
@@ -129,17 +130,18 @@ impl HeldRows {
         let (state, shares) = together(&rows.iter().collect::<Vec<_>>(), |_, open| Ok(Cow::Borrowed(&open.json)))?;
         let view = View::resume(ruler, state, meta.read_only.clone(), meta.voids);
         let last = meta.last;
+        let kept = AtomicU64::new(kept.0);
         Ok((Self { store, meta, rows, streams, records, makers, outages, kept }, Fold { view, shares, last }))
     }
 
     /// Keeps the commands of `view` in their file, if enough records came behind those that are kept.
-    pub(super) fn keep_commands(&mut self, view: &View, (least, part): (u64, u64)) {
-        let behind = view.next().0.saturating_sub(self.kept.0);
-        if behind < least || behind < self.kept.0 / part {
+    pub(super) fn keep_commands(&self, view: &View, (least, part): (u64, u64)) {
+        let (next, kept) = (view.next().0, self.kept.load(Ordering::Relaxed));
+        if next.saturating_sub(kept) < least.max(kept / part) {
             return;
         }
         match kept_commands::write(self.store.folder(), view) {
-            Ok(()) => self.kept = view.next(),
+            Ok(()) => self.kept.store(next, Ordering::Relaxed),
             Err(error) => tracing::warn!(%error, "the commands cannot be kept; the next start takes longer"),
         }
     }

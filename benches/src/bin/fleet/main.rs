@@ -14,6 +14,7 @@ use std::io::Write as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use benches::Error;
 use jiff::Timestamp;
 use ledger::execute::{Refusal, SystemClock};
 use ledger::log::memory::MemoryLog;
@@ -24,8 +25,6 @@ use schemas::{CommandId, Role, Weight};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 use workers::runtime::{apply_now, run};
-
-type Error = Box<dyn std::error::Error + Send + Sync>;
 
 /// The sizes that are measured where none is named.
 const SIZES: [usize; 3] = [10, 300, 10_000];

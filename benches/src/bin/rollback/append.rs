@@ -8,8 +8,8 @@ use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 
-use crate::Error;
-use crate::bare_producer::Bare;
+use benches::Error;
+use benches::bare_producer::Bare;
 use support::cluster::Cluster;
 
 const TOPIC: &str = "bare";

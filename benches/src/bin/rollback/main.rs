@@ -9,22 +9,18 @@
 #![allow(clippy::print_stdout)] // its results
 
 mod append;
-#[path = "../../bare_producer.rs"]
-mod bare_producer;
 mod up;
-#[path = "../../up_process.rs"]
-mod up_process;
-mod users;
 
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use append::Append;
+use benches::users::{Seen, Users};
+use benches::{Error, exit_code, verdict};
 use hdrhistogram::Histogram;
 use support::cluster::Cluster;
 use up::{NEW, OLD, Up};
-use users::Users;
 
 /// How many rollbacks are measured; the bound is on the 99th percentile of 500 or more.
 const ROLLBACKS: u64 = 600;
@@ -44,18 +40,9 @@ const BESIDE_KAFKA: Duration = Duration::from_millis(50);
 /// The length of what is appended bare, in bytes: about a rollback's commit.
 const COMMIT_BYTES: usize = 1_200;
 
-type Error = Box<dyn std::error::Error + Send + Sync>;
-
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
-    match run().await {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(error) => {
-            eprintln!("error: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    exit_code(run().await)
 }
 
 async fn run() -> Result<bool, Error> {
@@ -132,7 +119,7 @@ fn micros(time: Duration) -> u64 {
 }
 
 /// Prints the results and says whether they are within the bound.
-fn report(bare: &Append, measured: &Measured, seen: &users::Seen) -> Result<bool, Error> {
+fn report(bare: &Append, measured: &Measured, seen: &Seen) -> Result<bool, Error> {
     println!("| {} times each | p50, ms | p99, ms | longest, ms |", measured.rollbacks.len());
     println!("| --- | --- | --- | --- |");
     row("rollback, from command to applied", &measured.rollbacks);
@@ -166,8 +153,4 @@ fn row(what: &str, times: &Histogram<u64>) {
     let ms = |micros: u64| micros as f64 / 1e3;
     let (p50, p99, max) = (times.value_at_quantile(0.5), times.value_at_quantile(0.99), times.max());
     println!("| {what} | {:.2} | {:.2} | {:.2} |", ms(p50), ms(p99), ms(max));
-}
-
-fn verdict(within: bool) -> &'static str {
-    if within { "within" } else { "MISSED" }
 }

@@ -16,8 +16,8 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use workers::traffic::ProxyControl;
 
-use crate::Error;
-use crate::up_process::{
+use benches::Error;
+use benches::up_process::{
     PATIENCE, Process, applied, declare, ionledger, send, stacks_are_ready, start_version, store_service,
 };
 

@@ -1,29 +1,23 @@
-//! The real `ionledger up` with 300 services of a node each: what it costs while nobody asks for anything, and, while 50 of them
-//! roll under load, how long a rollback takes and what users wait beside a call of a node itself.
+//! The real `ionledger up` with 300 services of a node each. First it is idle: what processor time does it take? Then 50 of the
+//! services roll under load: how long does a rollback take, and how long do users wait, beside calls of the nodes themselves?
 //!
 //! `cargo run --release -p benches --bin services [-- SERVICES ROLLING]`, with `ionledger` built in the same profile. Ends with 1
 //! if a bound is missed or a request is lost.
 
 #![allow(clippy::print_stdout)] // its results
 
-#[path = "../../up_process.rs"]
-mod up_process;
-#[path = "../rollback/users.rs"]
-mod users;
-
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use api::client::Client;
+use benches::up_process::{Process, applied, declare, ionledger, send, stacks_are_ready, start_version, store_service};
+use benches::users::{Seen, Users};
+use benches::{Error, exit_code, processor_time, verdict};
 use hdrhistogram::Histogram;
 use schemas::command::{self, Command, PlanAsked, StackWeight};
 use schemas::{DeploymentId, Weight};
-use up_process::{Process, applied, declare, ionledger, send, stacks_are_ready, start_version, store_service};
-use users::{Seen, Users};
 use workers::traffic::ProxyControl;
-
-type Error = Box<dyn std::error::Error + Send + Sync>;
 
 /// How many services there are, and how many of them roll.
 const SERVICES: (usize, usize) = (300, 50);
@@ -35,10 +29,10 @@ const ROUNDS: usize = 4;
 const THROUGH_THE_PROXY: u32 = 600;
 const TO_NODES: u32 = 200;
 
-/// For how long the processor time is counted while nobody asks for anything.
+/// How long the processor time of the idle processes is counted.
 const IDLE: Duration = Duration::from_secs(30);
 
-/// The most of a core that `up` may take then.
+/// The most of a core that `up` and the proxy may take together while they are idle.
 const IDLE_MAX: f64 = 0.08;
 
 /// The most that a rollback may take, at the 99th percentile.
@@ -52,14 +46,7 @@ const NEW: &str = "1.1.0";
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
-    match run().await {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(error) => {
-            eprintln!("error: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    exit_code(run().await)
 }
 
 async fn run() -> Result<bool, Error> {
@@ -111,7 +98,7 @@ async fn traffic(client: &Client, deployment: &DeploymentId, version: &str) -> R
     )
 }
 
-/// Counts what the processes take while nobody asks for anything, and says whether that is within the bound.
+/// Measures the processor time of the idle processes, and says whether it is within the bound.
 async fn idle(services: usize, pids: [(&str, u32); 2]) -> Result<bool, Error> {
     tokio::time::sleep(Duration::from_secs(5)).await; // what was begun ends
     let before = pids.map(|(_, pid)| processor_time(pid));
@@ -174,16 +161,4 @@ async fn under_load(
 fn row(what: &str, times: &Histogram<u64>) {
     let ms = |quantile| times.value_at_quantile(quantile) as f64 / 1e3;
     println!("| {what} | {} | {:.2} | {:.2} |", times.len(), ms(0.5), ms(0.99));
-}
-
-fn verdict(within: bool) -> &'static str {
-    if within { "within" } else { "MISSED" }
-}
-
-/// Returns the processor time that a process has used.
-fn processor_time(pid: u32) -> Result<Duration, Error> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
-    let ticks: u64 = fields[11].parse::<u64>()? + fields[12].parse::<u64>()?;
-    Ok(Duration::from_millis(ticks * 10))
 }

@@ -4,8 +4,8 @@ use std::path::Path;
 
 use workers::break_glass::Folder;
 
-use super::Finding;
 use super::folder::mode;
+use super::{AS_OWNER, Finding};
 
 const THING: &str = "break-glass";
 
@@ -17,7 +17,7 @@ pub(super) fn findings(data: &Path) -> Vec<Finding> {
         Err(error) => findings.push(Finding::fail(
             THING,
             error.to_string(),
-            "run `ionledger doctor` as the owner of the data folder, and check the disk",
+            format!("{AS_OWNER}, and check the disk"),
         )),
         Ok(waiting) => findings.extend(waiting.into_iter().map(|found| {
             let file = found.file.display();
@@ -39,11 +39,7 @@ pub(super) fn findings(data: &Path) -> Vec<Finding> {
         })),
     }
     match folder.aside() {
-        Err(error) => findings.push(Finding::fail(
-            THING,
-            error.to_string(),
-            "run `ionledger doctor` as the owner of the data folder, and check the disk",
-        )),
+        Err(error) => findings.push(Finding::fail(THING, error.to_string(), format!("{AS_OWNER}, and check the disk"))),
         Ok(aside) => findings.extend(aside.into_iter().map(|aside| {
             let what = format!("set aside and not recorded: {}: {}", aside.file.display(), aside.why);
             Finding::warn(THING, what, "find out who wrote it; then remove it")

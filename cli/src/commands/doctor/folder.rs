@@ -12,7 +12,7 @@ use schemas::{ErrorText, Offset};
 use workers::nodes::process;
 use workers::{identity, rights};
 
-use super::Finding;
+use super::{AS_OWNER, Finding};
 use crate::not_allowed::{is_closed, not_allowed};
 use crate::render::words::{count, grouped, length};
 
@@ -77,19 +77,14 @@ fn elsewhere_cache(data: &Path, elsewhere: &Elsewhere) -> Finding {
 
 /// A folder that this user may not look into: what is in it is not guessed.
 fn stranger(data: &Path) -> Finding {
-    let (what, next) =
-        ErrorText::of(not_allowed(data).whole()).hint_or("run `ionledger doctor` as the owner of the data folder");
+    let (what, next) = ErrorText::of(not_allowed(data).whole()).hint_or(AS_OWNER);
     Finding::fail("data folder", what, next)
 }
 
 fn access(data: &Path) -> Finding {
     const THING: &str = "data folder";
     match fs::metadata(data) {
-        Err(error) => Finding::fail(
-            THING,
-            format!("{}: {error}", data.display()),
-            "run `ionledger doctor` as the owner of the data folder",
-        ),
+        Err(error) => Finding::fail(THING, format!("{}: {error}", data.display()), AS_OWNER),
         Ok(found) if found.mode() & 0o002 != 0 => Finding::fail(
             THING,
             format!("everybody may write to {}: anyone on this machine can act as a person", data.display()),
@@ -108,11 +103,7 @@ fn access(data: &Path) -> Finding {
 fn rights(data: &Path) -> Finding {
     const THING: &str = "rights";
     match rights::open_in(data) {
-        Err(error) => Finding::warn(
-            THING,
-            format!("the file permissions cannot be read: {error}"),
-            "run `ionledger doctor` as the owner of the data folder",
-        ),
+        Err(error) => Finding::warn(THING, format!("the file permissions cannot be read: {error}"), AS_OWNER),
         Ok(open) => match open.first() {
             None => Finding::ok(THING, "secrets, log, cache and locks are closed to others"),
             Some(first) => {

@@ -42,7 +42,7 @@ pub(super) async fn findings(data: &Path, client: &Client) -> Vec<Finding> {
             Finding::ok("proxy", format!("process {}, {listeners}", status.pid))
         }
         (Err(error), Some(pid)) => silent_proxy(pid, &cause(error), runs),
-        (Err(_), None) if declared.is_empty() && !has_routes(data) => {
+        (Err(_), None) if declared.is_empty() && !proxy::Files::of(data).has_routes() => {
             Finding::ok("proxy", "does not run, and has nothing to serve")
         }
         (Err(error), None) => {
@@ -85,12 +85,6 @@ fn silent_proxy(pid: u32, cause: &str, up_runs: bool) -> Finding {
     Finding::fail("proxy", format!("its process {pid} lives and does not answer: {cause}"), next)
 }
 
-/// Says whether a proxy that started would serve something.
-fn has_routes(data: &Path) -> bool {
-    let files = std::fs::read_dir(proxy::Files::of(data).routes).into_iter().flatten().flatten();
-    files.map(|file| file.path()).any(|path| path.extension().is_some_and(|ending| ending == "routes"))
-}
-
 /// What to do about a proxy that does not run.
 fn next_of_absent(up_runs: bool, up_hangs: bool, log: &Path) -> String {
     let log = log.display();
@@ -102,8 +96,8 @@ fn next_of_absent(up_runs: bool, up_hangs: bool, log: &Path) -> String {
         }
         true => format!("`ionledger up` tries to start it every few seconds; {log} says what keeps it from that"),
         false => format!(
-            "start `ionledger up`, which starts it, and look at {log}; where `up` cannot start, `ionledger proxy` alone serves the \
-             routes that it served last"
+            "start `ionledger up`, which starts it, and look at {log}; if `up` cannot start, `ionledger proxy` serves users by \
+             the routes that are on disk"
         ),
     }
 }

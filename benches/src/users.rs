@@ -27,11 +27,15 @@ const LOST_AFTER: Duration = Duration::from_secs(10);
 
 /// What users saw.
 pub struct Seen {
+    /// How many requests were sent.
     pub sent: u64,
+    /// How many of them have no answer, or another one than 200.
     pub lost: u64,
+    /// What became of the first of those.
     pub first_loss: Option<String>,
     /// From when each request was due to the end of its answer, in microseconds.
     pub latencies: Histogram<u64>,
+    /// For how long they were sent.
     pub time: Duration,
 }
 
