@@ -180,7 +180,7 @@ impl From<Refusal> for Problem {
             Refusal::ClockAhead { .. } => Code::ClockAhead,
             Refusal::Indeterminate { .. } | Refusal::NotTaken(AppendError::Ambiguous(_)) => Code::Indeterminate,
             Refusal::NotTaken(AppendError::Full(_)) => Code::DiskFull,
-            Refusal::NotTaken(AppendError::Refused(_)) => Code::LogUnavailable,
+            Refusal::NotTaken(AppendError::Refused(_)) | Refusal::Cold(_) => Code::LogUnavailable,
             Refusal::NotTaken(AppendError::Stopped(_)) | Refusal::Halted(_) => Code::Halted,
         };
         let command = match &refusal {

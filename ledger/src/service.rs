@@ -48,6 +48,11 @@ impl Service {
         renewed || self.is_older(&stack.version, &other.version)
     }
 
+    /// Says whether the policy lets a rollback go past a target that does not pass its check.
+    pub fn goes_past(&self) -> bool {
+        self.definition.as_ref().is_none_or(|definition| definition.policy.rollout.rollback_past_target)
+    }
+
     /// Returns the release that was recorded last.
     pub fn newest(&self) -> Option<&Version> {
         self.releases.iter().max_by_key(|(_, release)| release.place).map(|(version, _)| version)

@@ -116,6 +116,10 @@ fn refusals() -> Vec<Example> {
         ClockAhead { .. } => Refusal::ClockAhead { ahead_s: 4_000 };
         Indeterminate { .. } => Refusal::Indeterminate { id: command(), why: "no answer came within 10 s".to_owned() };
         NotTaken(_) => Refusal::NotTaken(AppendError::Full("/var/lib/ionledger has no room for 900 more bytes".to_owned()));
+        Cold(_) => Refusal::Cold(
+            "no node of the rollback target 1.2.3 passes its check (connection refused), and without the ledger nothing starts it again; \
+             users stay on 1.2.4; `ionledger rollback api --unready` sends all traffic there now".to_owned(),
+        );
         Halted(_) => Refusal::Halted("the log ends at offset 12, and 20 records were read before".to_owned());
     }
 }

@@ -80,6 +80,8 @@ pub struct Deployment {
     pub drifted_home: bool,
     /// The stack that a rollback waits for.
     pub awaited: Option<StackId>,
+    /// The stacks that a rollback went past, and that had not all traffic since.
+    pub gone_past: BTreeSet<StackId>,
     pub fence: Fence,
     pub rollout: Option<Rollout>,
     /// The stack whose rollout was asked for with it and has not begun.
@@ -327,6 +329,7 @@ impl Deployment {
                 self.set = Some(set.weights.clone());
                 self.waiting.take_if(|stack| set.weights.of(*stack) > Weight::ZERO);
                 self.purpose = Some(set.purpose.clone());
+                self.gone_past.retain(|stack| set.weights.of(*stack) < Weight::FULL);
                 self.sets.push((self.version, self.set.clone()));
                 (self.retired, self.drifted_home, self.awaited) = (false, false, None);
             }
@@ -336,7 +339,10 @@ impl Deployment {
             }
             traffic::Event::DriftSeen(drift) => self.drifted_home = drift.towards_target,
             traffic::Event::Rejected(_) => {}
-            traffic::Event::RolledBack(back) => (self.fence, self.awaited) = (back.fence, Some(back.to)),
+            traffic::Event::RolledBack(back) => {
+                (self.fence, self.awaited) = (back.fence, Some(back.to));
+                self.gone_past.extend(back.passed_over.iter().copied());
+            }
             traffic::Event::GlassBroken(_) => self.drifted_home = false,
             traffic::Event::Retired(retired) => {
                 self.fence = retired.fence;

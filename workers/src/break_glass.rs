@@ -119,11 +119,12 @@ impl BreakGlass {
         let asked = Asked::request(&request, actor.clone(), cause, probed.clone());
         let (ledger, patience) = (self.ledger.clone(), self.patience.verdict);
         self.race(&asked, async move {
-            let until = tokio::time::Instant::now() + patience;
+            // What is known by then is said, before the wait for it ends.
+            let last = tokio::time::Instant::now() + patience.saturating_sub(AGAIN_AFTER * 2);
             loop {
                 match ledger.execute_seeing(request.clone(), actor.clone(), cause, probed.clone()).await {
                     // Nothing was written, and it may be sent again.
-                    Err(Refusal::NotTaken(AppendError::Refused(_))) if tokio::time::Instant::now() < until => {
+                    Err(Refusal::NotTaken(AppendError::Refused(_))) if tokio::time::Instant::now() < last => {
                         tokio::time::sleep(AGAIN_AFTER).await;
                     }
                     answer => return answer,
@@ -196,7 +197,7 @@ impl BreakGlass {
             Ok(EmergencyDecision::Back(intent)) if before.as_ref().is_some_and(|before| before.to == intent.to) => {
                 match self.once_more(&before.unwrap_or(*intent)).await {
                     Some(broken) => return Rolled::Broken(Box::new(broken)),
-                    None => COLD.to_owned(),
+                    None => GONE.to_owned(),
                 }
             }
             Ok(EmergencyDecision::Back(intent)) if asked.is_unready() => {
@@ -215,11 +216,15 @@ impl BreakGlass {
                 };
                 return Rolled::Settled(last.filter(|last| !is_silent(last)).unwrap_or(Ok(answer)));
             }
-            Ok(EmergencyDecision::Cold(_)) => COLD.to_owned(),
+            Ok(EmergencyDecision::Cold(cold)) => cold,
             Err(refusal) => return Rolled::Settled(Err(refusal)),
         };
-        let (cold, next) = ("without the ledger nothing can be done", "send it again once the ledger answers");
-        Rolled::Settled(Err(silent(asked, format!("{why}; {cold}: {obstacle}; {next}"))))
+        // Nothing waits to be written, so there is nothing to wait for.
+        if verdict.is_none() && is_not_written(&why) {
+            return Rolled::Settled(Err(Refusal::Cold(obstacle)));
+        }
+        let next = "send it again once the ledger answers";
+        Rolled::Settled(Err(silent(asked, format!("{why}; {obstacle}; {next}"))))
     }
 
     /// Tries to record what waits of the deployment: where the log answers again, this rollback is decided after it as any other.
@@ -400,9 +405,8 @@ impl BreakGlass {
     }
 }
 
-/// Why there is nothing to turn to.
-const COLD: &str =
-    "the rollback target must be started first, because its stack is gone or no node of it passes its check";
+/// Why there is nothing to turn to, where what the last rollback went to is gone.
+const GONE: &str = "no node of the rollback target is there any more; it must be started first";
 
 /// How long to wait before what was not taken is sent again, and for a verdict that is being read.
 const AGAIN_AFTER: Duration = Duration::from_millis(50);
@@ -439,6 +443,11 @@ pub fn left_in(data: &Path) -> Vec<Unrecorded> {
     let mut all: Vec<Unrecorded> = intents.collect();
     all.sort_by_key(|one| one.at);
     all
+}
+
+/// Says whether nothing was written, nor will be.
+fn is_not_written(refusal: &Refusal) -> bool {
+    matches!(refusal, Refusal::NotTaken(AppendError::Refused(_)))
 }
 
 /// Says whether a refusal is no verdict: the log said nothing, or cannot be followed.

@@ -1,5 +1,5 @@
-//! Rejected stacks: those that were rolled back from, left by hand for an older release, or whose rollout was aborted. No
-//! rollback goes to them; traffic goes to one again only if somebody says so, unless it was only aborted.
+//! Rejected stacks: those that were rolled back from, left by hand for an older release, gone past by a rollback, or whose rollout
+//! was aborted. No rollback goes to them; traffic goes to one again only if somebody says so, unless it was only gone past or aborted.
 //!
 //! What is said of a stack is said of its version, too: the release is the same, and is no better for being deployed again.
 //! Where another stack of the version was in good standing then, it is said of that one stack alone; and it counts against no
@@ -44,6 +44,9 @@ pub enum RejectionCause {
     RolledBack,
     /// Somebody gave its traffic to an older release.
     Left,
+    /// A rollback went past it to an older one, because it did not pass. It may be tried again without a warning, as it is
+    /// looked at before it gets traffic.
+    PassedOver,
     /// Its rollout was aborted. People abort because a plan was wrong, so it may be tried again without a warning.
     Aborted,
 }
@@ -51,7 +54,7 @@ pub enum RejectionCause {
 impl Rejected {
     /// Says whether somebody must say so before it gets traffic again.
     pub fn needs_again(&self) -> bool {
-        self.how != RejectionCause::Aborted
+        !matches!(self.how, RejectionCause::PassedOver | RejectionCause::Aborted)
     }
 
     /// Says what is held against it, after its name: `is rejected since a rollback at .. (..)`.
@@ -61,6 +64,9 @@ impl Rejected {
         match self.how {
             RejectionCause::RolledBack => format!("is rejected since a rollback at {at}{why}"),
             RejectionCause::Left => format!("is rejected since a move to an older release at {at}{why}"),
+            RejectionCause::PassedOver => {
+                format!("is rejected since a rollback at {at} went past it because it did not pass")
+            }
             RejectionCause::Aborted => format!("is rejected since an abort of its rollout at {at}{why}"),
         }
     }
@@ -95,17 +101,18 @@ pub(super) fn own(deployment: &Deployment, stack: StackId) -> Option<&Rejected> 
     deployment.traffic.rejected.iter().find(|rejected| rejected.stack == stack)
 }
 
-/// Holds something against a stack. That its rollout was aborted takes nothing back that weighs more.
+/// Holds something against a stack. What needs no `--again` takes nothing back that does.
 pub(super) fn mark(deployment: &mut Deployment, stack: StackId, how: RejectionCause, reason: &str, at: Timestamp) {
     let Some(StackName { version, number }) = deployment.name_of(stack) else { return };
-    if how == RejectionCause::Aborted && own(deployment, stack).is_some_and(Rejected::needs_again) {
-        return;
-    }
     let alone = in_good_standing(deployment, &version).any(|other| other != stack);
     let stacks = &deployment.stacks;
     let rejected = &mut deployment.traffic.rejected;
+    let new = Rejected { stack, version, number, alone, how, reason: reason.to_owned(), at };
+    if !new.needs_again() && rejected.iter().any(|known| known.stack == stack && known.needs_again()) {
+        return;
+    }
     rejected.retain(|known| known.stack != stack);
-    rejected.push(Rejected { stack, version, number, alone, how, reason: reason.to_owned(), at });
+    rejected.push(new);
     let gone = |known: &Rejected| !stacks.contains_key(&known.stack);
     if rejected.iter().filter(|known| gone(known)).count() > GONE_MAX
         && let Some(oldest) = rejected.iter().position(gone)

@@ -197,7 +197,7 @@ pub(super) fn decide(case: &Case<'_>, unready: bool) -> Result<Decision, Rejecti
     let deployment = case.deployment;
     let target = match unready {
         true => target_by(deployment, &Probed::default(), false),
-        false => target_by(deployment, case.probed, case.goes_past()),
+        false => target_by(deployment, case.probed, case.service.goes_past()),
     };
     let overrules = unready && matches!(target, Some(Target::Warm { .. }));
     if let Some(decision) = done_already(case, target.as_ref(), overrules) {
@@ -311,6 +311,8 @@ fn further_back(case: &Case<'_>, target: Option<&Target>) -> String {
     let ready = |stack: &StackId| case.deployment.stacks.get(stack).is_some_and(|found| found.phase == Phase::Ready);
     let stack = target.and_then(Target::stack).filter(ready);
     let stack = stack.filter(|stack| !fails(case.deployment, case.probed, *stack));
+    let now = case.deployment.traffic.set.as_ref().and_then(|set| set.weights.sole());
+    let stack = stack.filter(|stack| now.is_some_and(|now| case.is_older(*stack, now)));
     let name = stack.and_then(|stack| case.deployment.name_of(stack));
     let further =
         name.map(|name| format!("; `ionledger traffic {} {name} 100{}` goes further back", id.service, id.env_flag()));
@@ -337,11 +339,26 @@ pub fn unready(deployment: &Deployment, id: &DeploymentId) -> Option<String> {
     warm.then(|| format!("ionledger rollback {} --unready", id.arguments()))
 }
 
-impl Case<'_> {
-    /// Whether the policy lets a rollback go past a target that does not pass its check.
-    fn goes_past(&self) -> bool {
-        self.service.definition.as_ref().is_none_or(|definition| definition.policy.rollout.rollback_past_target)
-    }
+/// Says why a rollback cannot move users without the ledger, by what the newest probes say: its target must be started first.
+/// Names the command that moves them all the same, where there is one.
+pub fn why_cold(deployment: &Deployment, id: &DeploymentId, probed: &Probed, past: bool) -> String {
+    let target = match target_by(deployment, probed, past) {
+        Some(Target::Failing { stack, why }) => {
+            let (name, why) = (deployment.told_name(stack), stranded::why(deployment, stack, &why));
+            format!("no node of the rollback target {name} passes its check ({why})")
+        }
+        Some(Target::Gone { version, .. }) => format!("the stack of the rollback target {version} is gone"),
+        Some(Target::Warm { stack, .. }) => {
+            format!("the rollback target {} must be started first", deployment.told_name(stack))
+        }
+        None => "there is no version to go back to".to_owned(),
+    };
+    let users = served::named(deployment);
+    let unready = unready(deployment, id).map(|next| format!("; `{next}` sends all traffic there now"));
+    format!(
+        "{target}, and without the ledger nothing starts it again; users stay on {users}{}",
+        unready.unwrap_or_default()
+    )
 }
 
 /// Decides that a canary goes back because it is worse or unhealthy; the verdict, if there is one, is in the same
@@ -374,7 +391,7 @@ pub(super) fn decide_send_back(
         (Err(_), None) => None,
         (Ok(_), _) => counted,
     };
-    let (to, passed_over) = match target_by(deployment, case.probed, case.goes_past()) {
+    let (to, passed_over) = match target_by(deployment, case.probed, case.service.goes_past()) {
         Some(Target::Warm { stack, passed_over }) => (stack, passed_over),
         Some(Target::Failing { stack, why }) => {
             return Ok(with_judgement(start_again(case, stack, &why, reason)?, counted));

@@ -215,6 +215,9 @@ fn roll_back(deployment: &mut Deployment, back: &traffic::RolledBack, at: &At) {
     for stack in &back.from {
         rejected::mark(deployment, *stack, RejectionCause::RolledBack, &back.reason, at.time);
     }
+    for stack in &back.passed_over {
+        rejected::mark(deployment, *stack, RejectionCause::PassedOver, text::UNSAID, at.time);
+    }
     if let Some(waiting) = deployment.waiting.as_ref().filter(|waiting| waiting.until_rollback) {
         let stack = waiting.stack;
         waiting::drop_request(deployment, stack, "a rollback came in between", at.time);

@@ -99,6 +99,9 @@ pub enum Refusal {
     /// The log did not take it.
     #[error(transparent)]
     NotTaken(AppendError),
+    /// A rollback moved nobody and left nothing behind: the ledger takes no commit, and without it the target cannot be started.
+    #[error("nothing was changed: {0}")]
+    Cold(String),
     /// This reader has halted.
     #[error("the ledger cannot be followed any more: {0}")]
     Halted(String),
@@ -124,6 +127,7 @@ impl Refusal {
             | Self::TooLarge { .. }
             | Self::ClockAhead { .. }
             | Self::NotTaken(_)
+            | Self::Cold(_)
             | Self::Halted(_) => schemas::ErrorText::of(self).hint,
         }
     }

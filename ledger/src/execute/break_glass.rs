@@ -20,8 +20,8 @@ pub enum EmergencyDecision {
     Back(Box<Intent>),
     /// It is already so, or was carried out before.
     Nothing(Told),
-    /// Its target is gone and cannot be deployed again without the ledger: the notes for the one who asked.
-    Cold(Vec<String>),
+    /// Its target must be started first, which the ledger alone can have done: why, and what can be done at once.
+    Cold(String),
 }
 
 impl Asked {
@@ -105,8 +105,8 @@ impl Ledger {
 ///
 /// [`Refusal`] as [`Ledger::execute`], as far as the view knows.
 pub fn decide_emergency(view: &View, asked: &Asked, now: Now) -> Result<EmergencyDecision, Refusal> {
-    let (draft, told) = match prepare(view, asked, now, true)? {
-        Prepared::Commit(draft, told) => (draft, told),
+    let draft = match prepare(view, asked, now, true)? {
+        Prepared::Commit(draft, _) => draft,
         Prepared::Nothing(told) => return Ok(EmergencyDecision::Nothing(told)),
         Prepared::Before(done) => {
             let note = format!("it was carried out before, offset {} of the ledger", done.offset);
@@ -115,7 +115,20 @@ pub fn decide_emergency(view: &View, asked: &Asked, now: Now) -> Result<Emergenc
     };
     let (state, id) = (view.state(), asked.deployment());
     let found = state.ledger.zip(id).and_then(|(ledger, id)| intent_of(&draft, ledger, id, state.deployment(id)?));
-    Ok(found.map_or(EmergencyDecision::Cold(told.notes), |intent| EmergencyDecision::Back(Box::new(intent))))
+    Ok(match found {
+        Some(intent) => EmergencyDecision::Back(Box::new(intent)),
+        None => EmergencyDecision::Cold(why_cold(view, asked)),
+    })
+}
+
+/// Says why a rollback that moves nobody at once does not, and which command moves users without the ledger.
+fn why_cold(view: &View, asked: &Asked) -> String {
+    let state = view.state();
+    let of = |id: &schemas::DeploymentId| {
+        let goes_past = state.services.get(&id.service).is_none_or(|service| service.goes_past());
+        Some(rollback::why_cold(state.deployment(id)?, id, &asked.probed(), goes_past))
+    };
+    asked.deployment().and_then(of).unwrap_or_else(|| "its deployment is unknown".to_owned())
 }
 
 /// Returns what a rollback's commit says, if it moves weights at once.

@@ -165,7 +165,9 @@ impl Checks {
         let live = of.is_some_and(|of| of.rollout.as_ref().is_some_and(|rollout| rollout.live));
         let fence = of.map_or(Fence(0), |of| of.fence);
         let further = self.left_the_dead.contains(&commit);
+        let gone_past = !live && of.is_some_and(|of| of.gone_past.contains(&back.to));
         self.must(7, !again || live || further, || format!("#{offset}: {id} was rolled back and is again"));
+        self.must(16, !gone_past, || format!("#{offset}: {id} goes back to {}, which a rollback went past", back.to));
         self.must(7, back.fence > fence, || format!("#{offset}: a rollback does not raise the fence"));
     }
 

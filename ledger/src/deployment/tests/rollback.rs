@@ -25,6 +25,11 @@ fn three_served() -> World {
     world
 }
 
+/// Rolls back, to `to`.
+fn goes_back_to(world: &mut World, to: &str) {
+    assert_eq!(rolled_back(&world.ask(rollback())).to, world.stack(to));
+}
+
 /// A rollback leaves `from` alone, and all traffic goes to `to`.
 fn goes_back(mut world: World, from: &str, to: &str) {
     let back = rolled_back(&world.ask(rollback()));
@@ -178,6 +183,38 @@ fn a_rollback_of_a_rollback_never_goes_forward_again() {
     world.ask(again(roll(V1, V2)));
     world.ask(abort());
     assert!(matches!(world.decide(&rollback()), Err(Rejection::AllRejected { .. })));
+}
+
+/// What a rollback went past did not pass, and is a newer release than the one that users are on since.
+#[test]
+fn what_a_rollback_went_past_is_no_target_until_it_holds_all_traffic_again() {
+    let mut world = three_served();
+    world.fall_ill(V2);
+    goes_back_to(&mut world, V1);
+    world.ask(again(traffic(&[(V3, 100)], false)));
+    world.ask(traffic(&[(V1, 100)], false));
+    assert_eq!(target(world.deployment()), None);
+    let refused = world.decide(&rollback()).unwrap_err().to_string();
+    let said = format!("{V2} is rejected since a rollback at ");
+    assert!(refused.contains(&said) && refused.contains("`ionledger traffic api 1.1.0 100` overrules"), "{refused}");
+
+    world.launch(V2);
+    let recovered = outcome::StackRecovered { stack: world.stack(V2) };
+    world.report(DeploymentOutcome::StackRecovered(recovered));
+    assert_eq!(target(world.deployment()), None);
+    world.ask(traffic(&[(V2, 100)], false));
+    world.ask(again(traffic(&[(V3, 100)], false)));
+    goes_back_to(&mut world, V2);
+}
+
+#[test]
+fn a_second_rollback_sends_nobody_to_a_newer_version_as_if_it_went_further_back() {
+    let mut world = three_served();
+    world.ask(traffic(&[(V1, 100)], false));
+    world.ask(again(traffic(&[(V3, 100)], false)));
+    goes_back_to(&mut world, V1);
+    let second = world.ask(rollback());
+    assert_eq!(second.notes, ["production/api is rolled back already"]);
 }
 
 mod of_a_target_that_is_gone {
