@@ -179,7 +179,7 @@ impl BreakGlass {
         {
             return Rolled::Settled(Err(Refusal::OtherContent { id: command.id }));
         }
-        self.settle_before(asked).await;
+        let recorded_before = self.settle_before(asked).await;
         if let Some(broken) = self.again(asked).await {
             return Rolled::Broken(Box::new(broken));
         }
@@ -187,7 +187,12 @@ impl BreakGlass {
         let mut verdict = tokio::spawn(verdict);
         let (why, verdict) = match tokio::time::timeout(self.patience.verdict, &mut verdict).await {
             Ok(Ok(Err(refusal))) if is_silence(&refusal) => (refusal, None),
-            Ok(Ok(answer)) => return Rolled::Settled(answer),
+            Ok(Ok(answer)) => {
+                return Rolled::Settled(answer.map(|mut done| {
+                    done.notes.splice(0..0, recorded_before);
+                    done
+                }));
+            }
             Ok(Err(panic)) => (Refusal::Halted(panic.to_string()), None),
             Err(_) => (silent(asked, format!("none came within {:?}", self.patience.verdict)), Some(verdict)),
         };
@@ -228,10 +233,14 @@ impl BreakGlass {
     }
 
     /// Tries to record what waits of the deployment: where the log answers again, this rollback is decided after it as any other.
-    async fn settle_before(&self, asked: &Asked) {
-        let Some(deployment) = asked.deployment().filter(|id| self.newest(id).is_some()) else { return };
+    /// Returns what to say if that was recorded.
+    async fn settle_before(&self, asked: &Asked) -> Option<String> {
+        let deployment = asked.deployment()?;
+        let (waited, _) = self.newest(deployment)?;
         // It waits on for the next attempt.
         let _ = tokio::time::timeout(self.patience.verdict, self.settle_first(deployment)).await;
+        let is_recorded = self.ledger.view().command(waited.command.id).is_some();
+        is_recorded.then(|| format!("the rollback to {} that waited for the ledger was recorded first", waited.version))
     }
 
     /// Returns the youngest rollback of a deployment that the ledger does not have, and whether its weights are known to be moved.

@@ -115,6 +115,22 @@ async fn a_second_one_changes_nothing_and_makes_no_second_intent() {
 }
 
 #[tokio::test]
+async fn what_waited_and_is_recorded_by_a_further_rollback_is_said() {
+    let world = World::serving().await;
+    world.log.stop();
+    world.broken(rollback()).await;
+    world.log.come_back();
+    let done = match world.break_glass.execute(rollback(), person("ana"), None, Probed::default()).await {
+        Rolled::Settled(Ok(done)) => done,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(done.events, []);
+    let note = "the rollback to 1.0.0 that waited for the ledger was recorded first";
+    assert_eq!(done.notes.first().map(String::as_str), Some(note));
+    assert_eq!(world.history("traffic.rolled_back").len(), 1);
+}
+
+#[tokio::test]
 async fn nobody_is_sent_to_nodes_that_are_gone() {
     let world = World::serving().await;
     world.log.fall_silent();

@@ -60,8 +60,12 @@ pub(super) async fn findings(data: &Path, client: &Client) -> Vec<Finding> {
     findings
 }
 
-/// Weights that the router has not confirmed for a while, though it answers.
+/// Weights that the router has not confirmed for a while, though it answers, and those that somebody else moved to the rollback
+/// target, which are left there.
 fn unapplied(of: &DeploymentStatus, now: Timestamp, log: &Path) -> Option<Finding> {
+    if of.drift.as_ref().is_some_and(|drift| drift.towards_target) {
+        return Some(left_alone(of));
+    }
     let waits = should_be_applied(of, now) && !of.applied_unknown && of.users_get.is_none();
     let differs = of.versions.iter().any(|version| version.weight_set != version.weight_applied);
     let in_words = |weight| shares(of, weight).unwrap_or_else(|| "nothing".to_owned());
@@ -74,6 +78,19 @@ fn unapplied(of: &DeploymentStatus, now: Timestamp, log: &Path) -> Option<Findin
             format!("see {} for the cause; ionledger tries again every second", log.display()),
         )
     })
+}
+
+/// Users who are on the rollback target, and nobody here sent them there.
+fn left_alone(of: &DeploymentStatus) -> Finding {
+    let id = &of.deployment;
+    let set = shares(of, |version| version.weight_set).unwrap_or_else(|| "nothing".to_owned());
+    let what =
+        format!("{id}: {set} is set, and somebody else moved all users to the rollback target; they are left there");
+    let seen = of.drift.as_ref().and_then(|drift| drift.seen.keys().next());
+    let target = of.versions.iter().find(|version| Some(&version.stack) == seen);
+    let target = target.map_or_else(|| "VERSION".to_owned(), |version| version.name().to_string());
+    let next = format!("record it with `ionledger traffic {} {target} 100{}`", id.service, id.env_flag());
+    Finding::fail("traffic", what, next)
 }
 
 /// A proxy whose process lives and answers nothing.
@@ -315,6 +332,18 @@ mod tests {
         let next = |runs: bool| way_back(&status.services[0].deployments[0], runs).remove(0).next;
         assert_eq!(next(true).as_deref(), Some("fix what keeps 1.2.2 from starting"));
         assert_eq!(next(false).as_deref(), Some("start `ionledger up`, which starts 1.2.2"));
+    }
+
+    #[test]
+    fn users_whom_somebody_else_moved_to_the_target_are_said_to_be_left_there() {
+        let mut status = examples::status(|_| {});
+        let of = &mut status.services[0].deployments[0];
+        let (seen, at) = (BTreeMap::from([(of.versions[0].stack, Weight::FULL)]), Timestamp::UNIX_EPOCH);
+        let version = of.versions[0].name();
+        of.drift = Some(replay::answer::DriftStatus { seen, towards_target: true, at });
+        let Finding { what, next, .. } = unapplied(of, Timestamp::now(), Path::new("proxy.log")).unwrap();
+        assert!(what.ends_with("somebody else moved all users to the rollback target; they are left there"), "{what}");
+        assert_eq!(next, Some(format!("record it with `ionledger traffic api {version} 100`")));
     }
 
     #[test]
