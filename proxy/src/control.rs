@@ -7,6 +7,7 @@
 //! | `GET /routes/ENVIRONMENT/SERVICE` | 200 `Entry`; 404 |
 //! | `DELETE /routes/ENVIRONMENT/SERVICE?generation=N` | 200; 409 `Problem` |
 //! | `GET /measures/ENVIRONMENT/SERVICE` | 200 `Measures`; 404 |
+//! | `POST /read` with `[Wanted]` | 200 `[Read]`, in the same order |
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -27,7 +28,7 @@ use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 use super::registry::{ChangeError, Registry};
-use crate::routes::{Problem, Refusal, Routes, Status};
+use crate::routes::{Problem, Read, Refusal, Routes, Status, Wanted};
 
 /// The most that a request's body may have, in bytes: a stack of 5,000 nodes fits.
 const BODY_MAX: usize = 1 << 20;
@@ -86,6 +87,9 @@ impl Control {
         if head.uri.path() == "/status" && head.method == Method::GET {
             return json(StatusCode::OK, &self.status());
         }
+        if head.uri.path() == "/read" && head.method == Method::POST {
+            return self.read(body).await;
+        }
         let path = head.uri.path().trim_start_matches('/').split_once('/');
         let Some((what @ ("routes" | "measures"), id)) = path else {
             return problem(StatusCode::NOT_FOUND, "there is nothing here", None);
@@ -113,11 +117,26 @@ impl Control {
         }
     }
 
+    /// Answers for many deployments in one call: a caller that asks for each of a fleet pays for a connection each.
+    async fn read(&self, body: Incoming) -> Answer {
+        let body = match whole(body).await {
+            Ok(body) => body,
+            Err(answer) => return answer,
+        };
+        let held = |Wanted { deployment, measures }: Wanted| Read {
+            entry: self.registry.entry(&deployment),
+            measures: measures.then(|| self.registry.measures(&deployment)).flatten(),
+        };
+        match serde_json::from_slice::<Vec<Wanted>>(&body) {
+            Err(error) => problem(StatusCode::UNPROCESSABLE_ENTITY, error, None),
+            Ok(wanted) => json(StatusCode::OK, &wanted.into_iter().map(held).collect::<Vec<_>>()),
+        }
+    }
+
     async fn put(&self, id: &DeploymentId, body: Incoming) -> Answer {
-        let body = match timeout(BODY_TIME_MAX, Limited::new(body, BODY_MAX).collect()).await {
-            Ok(Ok(body)) => body.to_bytes(),
-            Ok(Err(error)) => return problem(StatusCode::PAYLOAD_TOO_LARGE, error, None),
-            Err(late) => return problem(StatusCode::REQUEST_TIMEOUT, late, None),
+        let body = match whole(body).await {
+            Ok(body) => body,
+            Err(answer) => return answer,
         };
         match serde_json::from_slice::<Routes>(&body) {
             Err(error) => problem(StatusCode::UNPROCESSABLE_ENTITY, error, None),
@@ -141,6 +160,15 @@ impl Control {
             Ok(()) => json(StatusCode::OK, &serde_json::json!({})),
             Err(error) => refused(&error),
         }
+    }
+}
+
+/// Returns a request's body, or the answer to one that is too long or too slow.
+async fn whole(body: Incoming) -> Result<Bytes, Answer> {
+    match timeout(BODY_TIME_MAX, Limited::new(body, BODY_MAX).collect()).await {
+        Ok(Ok(body)) => Ok(body.to_bytes()),
+        Ok(Err(error)) => Err(problem(StatusCode::PAYLOAD_TOO_LARGE, error, None)),
+        Err(late) => Err(problem(StatusCode::REQUEST_TIMEOUT, late, None)),
     }
 }
 

@@ -7,6 +7,8 @@ use schemas::{DeploymentId, EffectId, StackId, StackName, StreamVersion, Weights
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::measures::Measures;
+
 /// What a router is asked to do with one deployment's requests.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -105,6 +107,24 @@ pub struct Status {
     pub trusted_proxies: String,
     /// Each deployment with routes, and whether it takes requests.
     pub listeners: BTreeMap<DeploymentId, Listening>,
+}
+
+/// One of several deployments that a caller reads at once.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Wanted {
+    /// Which.
+    pub deployment: DeploymentId,
+    /// Whether its counters are wanted, too.
+    pub measures: bool,
+}
+
+/// What is held for one of several deployments.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Read {
+    /// What is remembered of it; none if it is unknown.
+    pub entry: Option<Entry>,
+    /// Its counters, if they were wanted and it is served.
+    pub measures: Option<Measures>,
 }
 
 /// Whether a deployment's users can connect.

@@ -8,13 +8,14 @@ pub mod proxy;
 
 use std::fmt;
 
+use futures::future::join_all;
 use schemas::{DeploymentId, StreamVersion};
 
 pub use self::proxy::{ProxyControl, ProxyProcess, StartError, ensure_running};
 pub use ::proxy::{measures, routes};
 pub use measures::{Counts, Histogram, Measures, NodeMeasures, StackMeasures};
 pub use monitored::{MonitoredRouter, Silence};
-pub use routes::{Entry, HeldRoutes, Node, Routes, StackNodes, Status, Timeouts};
+pub use routes::{Entry, HeldRoutes, Node, Routes, StackNodes, Status, Timeouts, Wanted};
 
 /// A router. Every call ends within a second or fails, so that a late one cannot undo what came after it.
 #[async_trait::async_trait]
@@ -47,10 +48,29 @@ pub trait Router: Send + Sync {
     /// [`ApplyError::Unreachable`].
     async fn measures(&self, deployment: &DeploymentId) -> Result<Option<Measures>, ApplyError>;
 
+    /// Reads back what it holds for several deployments, and their counters where those are wanted, and gives each to `seen` as
+    /// soon as it is there. A router that can answer for many in one call does so; by itself each is asked for alone.
+    async fn read_all(&self, wanted: Vec<Wanted>, seen: &Seen<'_>) {
+        read_each(self, wanted, seen).await;
+    }
+
     /// Returns since when it has not answered, if that is some seconds by now. Only [`MonitoredRouter`] knows.
     fn silence(&self) -> Option<Silence> {
         None
     }
+}
+
+/// Takes what a router holds for a deployment, and its counters if they could be read.
+pub type Seen<'s> = dyn Fn(DeploymentId, Result<Option<Entry>, ApplyError>, Option<Measures>) + Send + Sync + 's;
+
+/// Reads deployments by a call for each, at once, so that a slow one delays no other.
+async fn read_each(router: &(impl Router + ?Sized), wanted: Vec<Wanted>, seen: &Seen<'_>) {
+    let one = |Wanted { deployment, measures }| async move {
+        let entry = router.entry(&deployment).await;
+        let counted = if measures { router.measures(&deployment).await.ok().flatten() } else { None };
+        seen(deployment, entry, counted);
+    };
+    join_all(wanted.into_iter().map(one)).await;
 }
 
 /// Why a router did not do what it was asked.

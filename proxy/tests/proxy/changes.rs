@@ -1,8 +1,9 @@
 //! Changes: which routes replace which, on the wire and on disk.
 
 use http::StatusCode;
-use proxy::routes::Entry;
-use schemas::StreamVersion;
+use proxy::measures::Measures;
+use proxy::routes::{Entry, Read, Wanted};
+use schemas::{DeploymentId, StreamVersion};
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 
@@ -38,6 +39,22 @@ async fn a_retired_deployment_frees_its_address_and_is_not_revived_by_a_late_cal
     assert_eq!(stage.control.routes(id).await, None);
     assert_eq!(stage.control.entry(id).await, Some(Entry::Retired { generation: StreamVersion(4) }));
     assert_eq!(stage.control.measures(id).await, None);
+}
+
+#[tokio::test]
+async fn several_deployments_are_read_in_one_call_in_the_order_asked_for() {
+    let (stage, node) = (Stage::new().await, Echo::new("old").await);
+    let held = stage.apply(&routes(3, &[node.address], &[], 0)).await;
+    get(held.listening).await;
+    let (api, none) = (held.routes.deployment.clone(), "production/none".parse::<DeploymentId>().unwrap());
+    let wanted = [(&none, true), (&api, true), (&api, false)];
+    let wanted = wanted.map(|(id, measures)| Wanted { deployment: id.clone(), measures });
+    let [unknown, counted, bare] = stage.control.read(&wanted).await.try_into().expect("one for each");
+    assert_eq!(unknown, Read { entry: None, measures: None });
+    assert_eq!(counted.entry, stage.control.entry(&api).await);
+    let stacks = |measures: Option<Measures>| measures.map(|measures| measures.stacks);
+    assert_eq!(stacks(counted.measures), stacks(stage.control.measures(&api).await));
+    assert_eq!(bare, Read { entry: counted.entry, measures: None });
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use hyper::body::Bytes;
 use hyper_util::rt::TokioIo;
 use proxy::Files;
 use proxy::measures::Measures;
-use proxy::routes::{Entry, HeldRoutes, Problem, Routes, Status};
+use proxy::routes::{Entry, HeldRoutes, Problem, Read, Routes, Status, Wanted};
 use schemas::{DeploymentId, StreamVersion};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -54,6 +54,12 @@ impl Control {
 
     pub(crate) async fn measures(&self, id: &DeploymentId) -> Option<Measures> {
         self.get(&path("measures", id)).await
+    }
+
+    pub(crate) async fn read(&self, wanted: &[Wanted]) -> Vec<Read> {
+        let (status, body) = self.call(Method::POST, "/read", Some(&wanted)).await;
+        assert_eq!(status, StatusCode::OK);
+        serde_json::from_slice(&body).unwrap()
     }
 
     pub(crate) async fn status(&self) -> Status {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use ledger::execute::Clock;
 use schemas::{DeploymentId, StreamVersion, Timestamp};
 
-use super::{ApplyError, Entry, HeldRoutes, Measures, Router, Routes};
+use super::{ApplyError, Entry, HeldRoutes, Measures, Router, Routes, Seen, Wanted};
 
 /// For how long no read may be answered before the router is said to be silent.
 pub const SILENT_MIN: Duration = Duration::from_secs(5);
@@ -155,6 +155,10 @@ impl Router for MonitoredRouter {
 
     async fn measures(&self, deployment: &DeploymentId) -> Result<Option<Measures>, ApplyError> {
         self.note(self.router.measures(deployment).await)
+    }
+
+    async fn read_all(&self, wanted: Vec<Wanted>, seen: &Seen<'_>) {
+        self.router.read_all(wanted, &|id, entry, measures| seen(id, self.note(entry), measures)).await;
     }
 
     fn silence(&self) -> Option<Silence> {

@@ -21,8 +21,8 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 pub use process::{ProxyProcess, process};
 
-use super::routes::{Entry, HeldRoutes, Problem, Routes, Status};
-use super::{ApplyError, Measures, Router, RouterTrouble};
+use super::routes::{Entry, HeldRoutes, Problem, Read, Routes, Status, Wanted};
+use super::{ApplyError, Measures, Router, RouterTrouble, Seen, read_each};
 use crate::http_client::{self, Limits, RequestError, is_absent};
 
 /// How long a call may take. Source: design, "Workers".
@@ -30,6 +30,9 @@ pub const CALL_MAX: Duration = Duration::from_secs(1);
 
 /// The longest answer that is read, in bytes.
 const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// How many deployments are read in one call.
+const READ_MAX: usize = 500;
 
 /// How long a proxy may take to start.
 pub const START_MAX: Duration = Duration::from_secs(10);
@@ -120,6 +123,12 @@ impl ProxyControl {
         self.look(&path("measures", deployment)).await
     }
 
+    /// Returns what the proxy holds for several deployments, in the order asked for.
+    async fn read(&self, wanted: &[Wanted]) -> Result<Vec<Read>, ApplyError> {
+        let (status, body) = self.call(Method::POST, "/read", Some(&wanted)).await?;
+        self.expect(status, &body)
+    }
+
     /// Ends serving `deployment`; `generation` must be above that of the routes held.
     ///
     /// # Errors
@@ -206,6 +215,21 @@ impl Router for ProxyControl {
     async fn measures(&self, deployment: &DeploymentId) -> Result<Option<Measures>, ApplyError> {
         ProxyControl::measures(self, deployment).await
     }
+
+    async fn read_all(&self, wanted: Vec<Wanted>, seen: &Seen<'_>) {
+        for wanted in wanted.chunks(READ_MAX) {
+            match self.read(wanted).await {
+                Ok(read) if read.len() == wanted.len() => {
+                    for (of, Read { entry, measures }) in wanted.iter().zip(read) {
+                        seen(of.deployment.clone(), Ok(entry), measures);
+                    }
+                }
+                // A proxy from before it could be asked for several is asked for each.
+                Ok(_) | Err(ApplyError::Refused(_)) => read_each(self, wanted.to_vec(), seen).await,
+                Err(error) => wanted.iter().for_each(|of| seen(of.deployment.clone(), Err(error.clone()), None)),
+            }
+        }
+    }
 }
 
 fn not_running() -> ApplyError {
@@ -274,7 +298,64 @@ fn path(what: &str, deployment: &DeploymentId) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Mutex;
+
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::UnixListener;
+
     use super::*;
+
+    /// Reads three deployments of a proxy that answers to `POST /read` as given and to all else that it knows nothing, and
+    /// returns what was asked and what came of it.
+    async fn read_three(answer: (u16, &'static str)) -> (Vec<String>, Vec<String>) {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("control.sock");
+        let listener = UnixListener::bind(&socket).unwrap();
+        let asked = std::sync::Arc::new(Mutex::new(Vec::new()));
+        let heard = std::sync::Arc::clone(&asked);
+        let answers = tokio::spawn(async move {
+            loop {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let mut head = vec![0; 4096];
+                let length = stream.read(&mut head).await.unwrap();
+                let line = String::from_utf8_lossy(&head[..length]).lines().next().unwrap().to_owned();
+                let (status, body) = if line.starts_with("POST") { answer } else { (404, r#"{"error":"nothing"}"#) };
+                heard.lock().unwrap().push(line.trim_end_matches(" HTTP/1.1").to_owned());
+                let length = body.len();
+                let answer = format!("HTTP/1.1 {status} x\r\ncontent-length: {length}\r\n\r\n{body}");
+                stream.write_all(answer.as_bytes()).await.unwrap();
+            }
+        });
+        let wanted = ["a", "b", "c"]
+            .map(|name| Wanted { deployment: format!("production/{name}").parse().unwrap(), measures: false });
+        let seen = Mutex::new(Vec::new());
+        let note = |id: DeploymentId, entry: Result<Option<Entry>, ApplyError>, _| {
+            seen.lock().unwrap().push(format!("{id} {}", entry.is_ok_and(|entry| entry.is_none())));
+        };
+        ProxyControl::new(&socket).read_all(wanted.to_vec(), &note).await;
+        answers.abort();
+        let mut asked = asked.lock().unwrap().clone();
+        asked.sort();
+        (asked, seen.into_inner().unwrap())
+    }
+
+    #[tokio::test]
+    async fn many_deployments_are_read_in_one_call() {
+        let nothing =
+            r#"[{"entry":null,"measures":null},{"entry":null,"measures":null},{"entry":null,"measures":null}]"#;
+        let (asked, seen) = read_three((200, nothing)).await;
+        assert_eq!(asked, ["POST /read"]);
+        assert_eq!(seen, ["production/a true", "production/b true", "production/c true"]);
+    }
+
+    #[tokio::test]
+    async fn a_proxy_from_before_that_call_is_asked_for_each() {
+        let (asked, mut seen) = read_three((404, r#"{"error":"there is nothing here"}"#)).await;
+        let each = ["a", "b", "c"].map(|name| format!("GET /routes/production/{name}"));
+        assert_eq!(asked, [each.as_slice(), &["POST /read".to_owned()]].concat());
+        seen.sort();
+        assert_eq!(seen, ["production/a true", "production/b true", "production/c true"]);
+    }
 
     #[tokio::test]
     async fn without_a_proxy_calls_say_that_none_runs_and_nobody_is_served() {
