@@ -191,7 +191,7 @@ pub enum Rejection {
         version: Box<StackName>,
         /// What was recorded later.
         newer: Box<StackName>,
-        /// What that one does: `serves`, `is being rolled out`, `waits to be`.
+        /// What that one does: `serves`, `is being rolled out`, `waits to be rolled out`.
         does: &'static str,
         /// The commands by which a person may go back all the same.
         next: Box<str>,

@@ -36,7 +36,8 @@ pub(super) fn stranded(deployment: &DeploymentStatus) -> impl Iterator<Item = St
 /// What users get that nobody meant them to, as far as somebody follows the ledger who would know, and what moves them.
 pub(super) fn users_get(deployment: &DeploymentStatus) -> Option<String> {
     let UsersGetStatus { why, next } = deployment.users_get.as_ref().filter(|_| deployment.seen.is_none())?;
-    let next = next.as_ref().map(|next| format!("; `{next}` keeps them there")).unwrap_or_default();
+    let next =
+        next.as_ref().map(|next| format!("; `{next}` sends them all to a version that passes")).unwrap_or_default();
     Some(format!("{why}{next}"))
 }
 

@@ -128,7 +128,7 @@ fn json(value: &impl Serialize) -> CommandResult<String> {
 fn event_line(entry: &HistoryEntry, event: Option<&Happened>) -> String {
     line(&[
         entry.offset.to_string(),
-        entry.time.to_string(),
+        entry.counts_from().to_string(),
         column(entry.commit),
         column(entry.actor.as_ref()),
         column(entry.actor.as_ref().map(|actor| &actor.proof)),

@@ -320,9 +320,14 @@ fn further_back(case: &Case<'_>, target: Option<&Target>) -> String {
 }
 
 /// Says that users are on a stack that does not pass, where a rollback that changed nothing could not help: it was rolled back
-/// before, and no earlier version passes.
+/// before, and no earlier version passes. Where no node of that can be called and the router has yet to serve it, users are
+/// elsewhere.
 pub fn unhelped(deployment: &Deployment, id: &DeploymentId, probed: &Probed) -> Option<String> {
     let set = deployment.traffic.set.as_ref().filter(|set| set.purpose == Purpose::Rollback)?;
+    let is_served = |stack| deployment.traffic.is_applied() || deployment.can_be_called(stack);
+    if !set.weights.iter().all(|(stack, _)| is_served(stack)) {
+        return None;
+    }
     let (stack, _) = set.weights.iter().find(|(stack, _)| fails(deployment, probed, *stack))?;
     let said = probed.failure(stack).unwrap_or("no node of it can be called");
     let (name, why) = (deployment.told_name(stack), stranded::why(deployment, stack, said));

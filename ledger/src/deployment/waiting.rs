@@ -154,7 +154,7 @@ pub(super) fn evolve(deployment: &mut Deployment, event: &rollout::Event, at: &A
 pub(super) fn request(case: &Case<'_>, stack: StackId, name: &StackName, plan: Plan) -> Result<Vec<Event>, Rejection> {
     let deployment = case.deployment;
     let before = deployment.waiting.as_ref().and_then(|before| Some((before.stack, deployment.name_of(before.stack)?)));
-    let waits = before.as_ref().map(|(_, before)| (before.clone(), "waits to be"));
+    let waits = before.as_ref().map(|(_, before)| (before.clone(), "waits to be rolled out"));
     let waits = waits.filter(|(before, _)| case.service.is_older_stack(name, before));
     if let Some((newer, does)) = newer_than(deployment, case.service, name).or(waits) {
         let next = by_hand(case, stack, name).into();

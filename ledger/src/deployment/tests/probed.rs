@@ -118,6 +118,21 @@ fn a_second_rollback_goes_further_back_once_what_the_first_went_to_is_dead() {
     assert_eq!((rolled_back(&decision).to, decision.not_yet), (world.stack(V1), None));
 }
 
+/// The router keeps what it serves while no node of what is set can be called.
+#[test]
+fn users_are_not_said_to_be_on_a_version_that_the_router_never_served() {
+    let mut world = World::serving_one_warm_one();
+    world.serve(&[(V2, 100)]);
+    world.lose_node(V1);
+    world.ask(rollback_unready());
+    let traffic = &world.deployment().traffic;
+    assert_eq!(traffic.set.as_ref().and_then(|set| set.weights.sole()), Some(world.stack(V1)));
+    assert!(!traffic.is_applied());
+    let mut probed = Probed::default();
+    probed.fails(world.stack(V1), "connection refused".to_owned());
+    assert_eq!(rolling_back::unhelped(world.deployment(), &"production/api".parse().unwrap(), &probed), None);
+}
+
 #[test]
 fn where_a_second_rollback_would_help_nobody_it_says_so_and_is_not_done() {
     let mut world = three_served();

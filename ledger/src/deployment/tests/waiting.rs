@@ -56,7 +56,9 @@ fn one_that_was_recorded_earlier_than_what_waits_is_refused() {
     let mut world = rolling();
     world.ask(new_then_roll(LATEST));
     let refused = world.decide(&new_then_roll(V3)).unwrap_err();
-    assert!(matches!(&refused, Rejection::Older { newer, does: "waits to be", .. } if **newer == stack_name(LATEST)));
+    assert!(
+        matches!(&refused, Rejection::Older { newer, does: "waits to be rolled out", .. } if **newer == stack_name(LATEST))
+    );
 }
 
 #[test]
