@@ -70,6 +70,7 @@ pub struct Checks {
     told: BTreeSet<Offset>,
     launched: BTreeMap<EffectId, Launch>,
     unowned_since: BTreeMap<EffectId, Ms>,
+    ticked_at: Ms,
     /// Streams with events that this program does not know.
     alien: BTreeSet<String>,
     /// The highest generation each router entry ever held.
@@ -307,6 +308,11 @@ impl Checks {
         let running = cloud.nodes.iter().filter(|(_, node)| node.runs(now)).map(|(effect, _)| *effect);
         let unowned: Vec<EffectId> = running.filter(|effect| self.model.owner(*effect).is_none()).collect();
         self.unowned_since.retain(|effect, _| unowned.contains(effect));
+        // A router that cannot be read may send users there, so such time does not count.
+        if now < cloud.router.deaf_until {
+            self.unowned_since.values_mut().for_each(|since| *since += now - self.ticked_at);
+        }
+        self.ticked_at = now;
         for effect in unowned {
             let since = *self.unowned_since.entry(effect).or_insert(now);
             // Users come first: as long as a router sends them there, it is left alone.
