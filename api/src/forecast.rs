@@ -302,7 +302,7 @@ impl ForecastAnswer {
         self.end_seconds.is_some_and(|end| end > self.plan.all_ms() as f64 / 1_000.0 + 1.0)
     }
 
-    /// Says whether the rollout is not judged, or on few requests: whoever begins it is warned.
+    /// Says whether the rollout would be judged on too few requests, or not at all. Whoever begins it is warned then.
     pub fn sees_too_little(&self) -> bool {
         self.forecast.seconds <= 0.0 || errors(self).is_some_and(sees_little)
     }

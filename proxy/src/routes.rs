@@ -121,7 +121,7 @@ pub struct Wanted {
 /// What is held for one of several deployments.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Read {
-    /// What is remembered of it; none if it is unknown.
+    /// The routes that are held for it, or its removal; none if the proxy never heard of it.
     pub entry: Option<Entry>,
     /// Its counters, if they were wanted and it is served.
     pub measures: Option<Measures>,

@@ -48,8 +48,8 @@ pub trait Router: Send + Sync {
     /// [`ApplyError::Unreachable`].
     async fn measures(&self, deployment: &DeploymentId) -> Result<Option<Measures>, ApplyError>;
 
-    /// Reads back what it holds for several deployments, and their counters where those are wanted, and gives each to `seen` as
-    /// soon as it is there. A router that can answer for many in one call does so; by itself each is asked for alone.
+    /// Reads back what it holds for several deployments, and their counters where those are wanted. Each answer goes to `seen` as
+    /// soon as it is there. This default makes a call for each; a router that can answer for many in one call has its own.
     async fn read_all(&self, wanted: Vec<Wanted>, seen: &Seen<'_>) {
         read_each(self, wanted, seen).await;
     }

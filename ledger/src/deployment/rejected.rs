@@ -1,5 +1,6 @@
-//! Rejected stacks: those that were rolled back from, left by hand for an older release, gone past by a rollback, or whose rollout
-//! was aborted. No rollback goes to them; traffic goes to one again only if somebody says so, unless it was only gone past or aborted.
+//! Rejected stacks. A stack is rejected if users were rolled back from it, if somebody left it for an older release, if a rollback
+//! went past it because it did not pass, or if its rollout was aborted. No rollback goes to it. In the first two cases traffic to it
+//! needs `--again`.
 //!
 //! What is said of a stack is said of its version, too: the release is the same, and is no better for being deployed again.
 //! Where another stack of the version was in good standing then, it is said of that one stack alone; and it counts against no

@@ -99,7 +99,7 @@ pub enum Refusal {
     /// The log did not take it.
     #[error(transparent)]
     NotTaken(AppendError),
-    /// A rollback moved nobody and left nothing behind: the ledger takes no commit, and without it the target cannot be started.
+    /// A rollback changed nothing: its target must be started first, and the ledger, which would do that, takes no commit now.
     #[error("nothing was changed: {0}")]
     Cold(String),
     /// This reader has halted.

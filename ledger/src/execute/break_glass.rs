@@ -121,7 +121,7 @@ pub fn decide_emergency(view: &View, asked: &Asked, now: Now) -> Result<Emergenc
     })
 }
 
-/// Says why a rollback that moves nobody at once does not, and which command moves users without the ledger.
+/// Says why a rollback cannot move users without the ledger, and which command can.
 fn why_cold(view: &View, asked: &Asked) -> String {
     let state = view.state();
     let of = |id: &schemas::DeploymentId| {

@@ -1,5 +1,5 @@
-//! The poller: carries a worker's polls out, each in a task of its own, so that a slow one delays nobody. The router is asked once
-//! for all that are due together.
+//! The poller carries out a worker's polls. Each runs in a task of its own, so that a slow one delays no other. Those of the router
+//! that are due together are one call.
 
 use std::panic::AssertUnwindSafe;
 use std::time::Duration;

@@ -305,8 +305,8 @@ mod tests {
 
     use super::*;
 
-    /// Reads three deployments of a proxy that answers to `POST /read` as given and to all else that it knows nothing, and
-    /// returns what was asked and what came of it.
+    /// Reads three deployments from a proxy that gives `answer` to `POST /read`, and 404 to every other call. Returns the calls
+    /// that it got, and what was read.
     async fn read_three(answer: (u16, &'static str)) -> (Vec<String>, Vec<String>) {
         let folder = tempfile::tempdir().unwrap();
         let socket = folder.path().join("control.sock");

@@ -60,8 +60,8 @@ pub(super) async fn findings(data: &Path, client: &Client) -> Vec<Finding> {
     findings
 }
 
-/// Weights that the router has not confirmed for a while, though it answers, and those that somebody else moved to the rollback
-/// target, which are left there.
+/// Finds weights that a router which answers has not confirmed for a while, and users whom somebody else moved to the rollback
+/// target.
 fn unapplied(of: &DeploymentStatus, now: Timestamp, log: &Path) -> Option<Finding> {
     if of.drift.as_ref().is_some_and(|drift| drift.towards_target) {
         return Some(left_alone(of));
@@ -80,7 +80,7 @@ fn unapplied(of: &DeploymentStatus, now: Timestamp, log: &Path) -> Option<Findin
     })
 }
 
-/// Users who are on the rollback target, and nobody here sent them there.
+/// Names users whom somebody else moved to the rollback target, and the command that records this.
 fn left_alone(of: &DeploymentStatus) -> Finding {
     let id = &of.deployment;
     let set = shares(of, |version| version.weight_set).unwrap_or_else(|| "nothing".to_owned());
