@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
+use futures::future::join_all;
 use http::{Method, Request, StatusCode};
 use http_body_util::Full;
 use hyper::body::Bytes;
@@ -217,18 +218,20 @@ impl Router for ProxyControl {
     }
 
     async fn read_all(&self, wanted: Vec<Wanted>, seen: &Seen<'_>) {
-        for wanted in wanted.chunks(READ_MAX) {
-            match self.read(wanted).await {
+        let read = |wanted: Vec<Wanted>| async move {
+            match self.read(&wanted).await {
                 Ok(read) if read.len() == wanted.len() => {
                     for (of, Read { entry, measures }) in wanted.iter().zip(read) {
                         seen(of.deployment.clone(), Ok(entry), measures);
                     }
                 }
                 // A proxy from before it could be asked for several is asked for each.
-                Ok(_) | Err(ApplyError::Refused(_)) => read_each(self, wanted.to_vec(), seen).await,
-                Err(error) => wanted.iter().for_each(|of| seen(of.deployment.clone(), Err(error.clone()), None)),
+                Ok(_) | Err(ApplyError::Refused(_)) => read_each(self, wanted, seen).await,
+                Err(error) => wanted.into_iter().for_each(|of| seen(of.deployment, Err(error.clone()), None)),
             }
-        }
+        };
+        // At once: if it hangs, that is known of all within the time of one call.
+        join_all(wanted.chunks(READ_MAX).map(|wanted| read(wanted.to_vec()))).await;
     }
 }
 
