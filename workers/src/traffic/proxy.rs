@@ -360,6 +360,21 @@ mod tests {
         assert_eq!(seen, ["production/a true", "production/b true", "production/c true"]);
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn of_a_proxy_that_hangs_a_large_fleet_is_read_within_the_time_of_one_call() {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("control.sock");
+        let _answers_nobody = UnixListener::bind(&socket).unwrap();
+        let one = |n: usize| Wanted { deployment: format!("production/s{n}").parse().unwrap(), measures: false };
+        let failed = Mutex::new(0);
+        let note =
+            |_, entry: Result<Option<Entry>, ApplyError>, _| *failed.lock().unwrap() += usize::from(entry.is_err());
+        let began = Instant::now();
+        ProxyControl::new(&socket).read_all((0..READ_MAX * 3).map(one).collect(), &note).await;
+        assert!(began.elapsed() < CALL_MAX * 2, "{:?}", began.elapsed());
+        assert_eq!(failed.into_inner().unwrap(), READ_MAX * 3);
+    }
+
     #[tokio::test]
     async fn without_a_proxy_calls_say_that_none_runs_and_nobody_is_served() {
         let folder = tempfile::tempdir().unwrap();
