@@ -17,12 +17,6 @@ pub(crate) struct Changes<'c> {
 }
 
 impl<'c> Changes<'c> {
-    /// Follows the ledger from its end on.
-    pub(crate) async fn of(client: &'c Client) -> CommandResult<Self> {
-        let events = Some(events(client).await?);
-        Ok(Self { client, events })
-    }
-
     /// Follows the ledger from its end on, as soon as its server answers.
     pub(crate) async fn once_it_answers(client: &'c Client) -> Self {
         let events = events(client).await.ok();

@@ -295,7 +295,7 @@ async fn until_ended(
     look: impl Fn(&DeploymentStatus) -> WaitState,
     say: impl Fn(&str),
 ) -> CommandResult<Option<(Exit, String)>> {
-    let mut changes = Changes::of(ledger.client()).await?;
+    let mut changes = Changes::once_it_answers(ledger.client()).await;
     let mut silent_since = None;
     loop {
         let status = match ledger.deployment(deployment).await {
@@ -345,6 +345,19 @@ mod tests {
 
     use super::*;
     use crate::render::examples;
+
+    /// The process stopped to answer between the command and the first question of its wait.
+    #[tokio::test(start_paused = true)]
+    async fn a_first_question_that_is_not_answered_ends_no_wait_before_its_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let ledger = LedgerClient::to(api::client::Client::of_data(folder.path()));
+        let (deployment, begun) = ("production/api".parse().unwrap(), Instant::now());
+        let deadline = Some(begun + Duration::from_secs(5));
+        let look = |_: &DeploymentStatus| unreachable!("nobody answers");
+        let failure = until_ended(&ledger, &deployment, deadline, look, |_| {}).await.unwrap_err().line();
+        assert!(begun.elapsed() >= Duration::from_secs(5), "{:?}: {failure}", begun.elapsed());
+        assert!(failure.contains("the command was carried out: it goes on"), "{failure}");
+    }
 
     /// The example: 1.2.3 serves, 1.2.4 is its canary, rolled out since 2026-11-22T13:20:00Z or so.
     fn look(version: &str, change: impl FnOnce(&mut Value)) -> WaitState {
