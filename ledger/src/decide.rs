@@ -153,7 +153,8 @@ fn unknown_deployment(state: &State, id: &DeploymentId, command: &Command) -> Re
     Rejection::Unknown { what: format!("deployment {id}"), next }
 }
 
-/// Decides to record a rollback that was carried out while the log gave no verdict.
+/// Decides to record a rollback that was asked for while the log gave no verdict; `generation` is what the router holds, and
+/// `moved` whether it served it before now, if that is known.
 ///
 /// # Errors
 ///
@@ -162,6 +163,7 @@ pub fn decide_break_glass(
     state: &State,
     intent: &Intent,
     generation: StreamVersion,
+    moved: Option<bool>,
     now: Now,
 ) -> Result<Decision, Rejection> {
     let id = &intent.deployment;
@@ -173,10 +175,10 @@ pub fn decide_break_glass(
     })?;
     let judgements = state.judgements.get(id).map(AsRef::as_ref);
     let by = By { kind: intent.actor.kind, reason: intent.reason.as_deref() };
-    // It is recorded as it was carried out, whatever probes say by now.
+    // It is recorded as it was asked for, whatever probes say by now.
     let probed = &Probed::default();
     let case = Case { id, deployment, service, judgements, by, probed, now };
-    deployment::decide_break_glass(&case, &state.lease(Role::TrafficShifter), intent, generation)
+    deployment::decide_break_glass(&case, &state.lease(Role::TrafficShifter), intent, generation, moved)
 }
 
 /// Checks that whoever gives traffic to a rejected version says why.

@@ -235,8 +235,9 @@ pub(crate) fn decide_break_glass(
     lease: &Lease,
     intent: &Intent,
     generation: StreamVersion,
+    moved: Option<bool>,
 ) -> Result<Decision, Rejection> {
-    let decision = break_glass::decide(case, lease, intent, generation)?;
+    let decision = break_glass::decide(case, lease, intent, generation, moved)?;
     let decision = match case.by.kind {
         ActorKind::Worker => hold::after_going_back(case, decision),
         _ => waiting::ended_by_rollback(case, hold::after_rollback(case, decision)),

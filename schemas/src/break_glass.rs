@@ -53,6 +53,9 @@ pub struct Intent {
     /// that one went to, and is recorded after it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub after: Option<CommandId>,
+    /// When the router confirmed that it serves it; none until it did. What was written before it did has none either.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub moved_at: Option<Timestamp>,
 }
 
 /// A rollback that was asked for and that the ledger does not have yet, as `status`, `history` and answers show it.

@@ -100,11 +100,12 @@ pub struct Rejected {
     pub reason: String,
 }
 
-/// A break-glass rollback was carried out while the ledger gave no verdict, and is recorded now. When it took effect is its
-/// commit's `effective_at`. What it changed in the ledger follows in the same commit; nothing if it was overtaken.
+/// A break-glass rollback was asked for while the ledger gave no verdict, and is recorded now. When it took effect is its
+/// commit's `effective_at`; without one it counts from the commit. What it changed in the ledger follows in the same commit;
+/// nothing if it was overtaken.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct GlassBroken {
-    /// The stack that got all traffic.
+    /// The stack that gets all traffic.
     pub to: StackId,
     /// The generation under which the router was told; later ones are above it.
     pub generation: StreamVersion,
@@ -113,6 +114,12 @@ pub struct GlassBroken {
     /// Why it changes nothing in the ledger: what was decided since stands.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub overtaken: Option<String>,
+    /// When it was asked for; not kept before version 2.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asked_at: Option<Timestamp>,
+    /// Whether the router served it before it was recorded; none if that is not known, and before version 2.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub moved: Option<bool>,
 }
 
 /// A deployment was retired: no traffic is served any more and every stack will be collected.
@@ -134,6 +141,6 @@ events! {
     DriftSeen = "traffic.drift_seen",
     RolledBack = "traffic.rolled_back",
     Rejected = "traffic.rejected",
-    GlassBroken = "traffic.glass_broken",
+    GlassBroken = "traffic.glass_broken" [unchanged],
     Retired = "traffic.retired" [unchanged],
 }

@@ -53,9 +53,16 @@ impl World {
         if known.values().any(|kept| waits(&kept.intent)) || known.contains_key(&id) {
             return;
         }
-        let about = about(actor.clone(), None);
         let reference = CommandRef { id, hash: command.hash() };
         let what = What::Command { command, fence: None, probed: Probed::default() };
+        let about = About {
+            actor: actor.clone(),
+            cause: None,
+            correlation: None,
+            reason: None,
+            traceparent: None,
+            effective_at: None,
+        };
         let mut asked = Asked { command: Some(reference), what, about };
         self.probe_for(&mut asked, &view);
         let Ok(time) = clock.decides(self.now, &view, true) else { return };
@@ -83,7 +90,7 @@ impl World {
         self.trace
             .add(self.now, format_args!("{name} rolls {deployment} back without the ledger, to {}", intent.version));
         self.tally.break_glass += 1;
-        self.checks.break_glass_begun(&intent, &actor);
+        self.checks.break_glass_begun(&intent, &actor, self.now);
         let written = self.calm || !self.dice.chance(100);
         self.hosts[host].intents.insert(id, Pending { intent: (*intent).clone(), written });
         // Whoever asked is told so, and does not ask again.
@@ -142,10 +149,8 @@ impl World {
             step = next(&intent, Progress { written: true, moved: false, appending, expired }, &facts);
         }
         match step {
-            Step::Record { generation } => {
-                let about = about(intent.actor.clone(), Some(intent.at));
-                let what = What::BreakGlass { intent: Box::new(intent.clone()), generation };
-                let asked = Asked { command: Some(intent.command), what, about };
+            Step::Record { generation, moved } => {
+                let asked = Asked::late(&intent, generation, moved);
                 let settling = Settling::new(process, Owner::Reconciler(host, id), asked, true, true);
                 if let Begun::Ended(answer) = self.begin(settling, &view) {
                     self.break_glass_recorded(host, id, &answer);
@@ -194,6 +199,16 @@ impl World {
         }
     }
 
+    /// The router took routes: whoever sent them for a rollback without the ledger notes that.
+    pub fn note_moved(&mut self, routes: &Routes) {
+        let kept = self.hosts.iter_mut().flat_map(|host| host.intents.values_mut());
+        for kept in kept
+            .filter(|kept| kept.intent.deployment == routes.deployment && kept.intent.generation == routes.generation)
+        {
+            kept.intent.moved_at = Some(kept.intent.at);
+        }
+    }
+
     fn put_away(&mut self, host: usize, id: CommandId) {
         self.hosts[host].intents.remove(&id);
     }
@@ -202,8 +217,4 @@ impl World {
         let hears = self.now >= self.cloud.router.deaf_until;
         hears.then(|| self.cloud.router.entries.get(&intent.deployment).cloned()).flatten()
     }
-}
-
-fn about(actor: schemas::Actor, effective_at: Option<schemas::Timestamp>) -> About {
-    About { actor, cause: None, correlation: None, reason: None, traceparent: None, effective_at }
 }

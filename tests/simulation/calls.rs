@@ -104,6 +104,7 @@ impl World {
         let applied = self.cloud.router.apply(&self.rules, routes);
         if applied.is_ok() {
             self.checks.routed(routes, &self.cloud, self.now);
+            self.note_moved(routes);
         }
         applied.map_err(|refusal| match refusal {
             Refusal::Superseded { held, .. } => ApplyError::Superseded { held },

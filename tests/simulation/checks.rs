@@ -83,6 +83,8 @@ pub struct Checks {
     by_hand: BTreeMap<DeploymentId, Weights>,
     /// Rollbacks without the ledger: by whom each truly was.
     intents: BTreeMap<(CommandId, Hash), (Vec<Intent>, Actor)>,
+    /// When the first server began to carry out a rollback without the ledger.
+    begun: BTreeMap<CommandId, Ms>,
     /// Those that the router serves and the ledger does not have yet.
     unsettled: BTreeMap<DeploymentId, Intent>,
     /// When the router first took each generation.
@@ -159,7 +161,8 @@ impl Checks {
     }
 
     /// A server carries a rollback out without the ledger, for `actor`.
-    pub fn break_glass_begun(&mut self, intent: &Intent, actor: &Actor) {
+    pub fn break_glass_begun(&mut self, intent: &Intent, actor: &Actor, now: Ms) {
+        self.begun.entry(intent.command.id).or_insert(now);
         // Sent again, the same command may be carried out so at another server too.
         let known = self.intents.entry((intent.command.id, intent.command.hash));
         known.or_insert_with(|| (vec![], actor.clone())).0.push(intent.clone());

@@ -73,6 +73,13 @@ impl Checks {
         ends.into_iter().flatten().map(|at| time_at(*at).max(outage.from)).collect()
     }
 
+    /// Says whether the router gave all traffic to a stack at some time since `begun`.
+    pub(super) fn served_since(&self, id: &DeploymentId, stack: StackId, begun: Ms, now: Ms) -> bool {
+        let served = self.served.get(id).map(Vec::as_slice).unwrap_or_default();
+        let changes = served.iter().map(|(at, _)| *at).filter(|at| (begun..=now).contains(at));
+        std::iter::once(begun).chain(changes).any(|at| self.served_at(id, at) == Some(stack))
+    }
+
     /// The stack that the router gave all traffic to, if one had it.
     fn served_at(&self, id: &DeploymentId, at: Ms) -> Option<StackId> {
         let served = self.served.get(id)?;

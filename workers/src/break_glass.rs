@@ -27,7 +27,7 @@ use ledger::log::AppendError;
 use schemas::break_glass::{Intent, Unrecorded};
 use schemas::command::Request;
 use schemas::outcome::Outcome;
-use schemas::{Actor, CommandId, CommitId, DeploymentId, Probed, Role};
+use schemas::{Actor, CommandId, CommitId, DeploymentId, Probed, Role, Timestamp};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
@@ -370,9 +370,16 @@ impl BreakGlass {
             }
             Err(error) => tracing::error!(deployment = %intent.deployment, %error, "the weights could not be moved"),
         }
-        if let Some(pending) = self.lock().get_mut(&intent.command.id) {
+        let confirmed = self.lock().get_mut(&intent.command.id).and_then(|pending| {
             pending.moved = moved.is_ok();
             pending.trouble = moved.as_ref().err().cloned();
+            pending.confirm()
+        });
+        // A disk that did not take the intent is not waited for a second time.
+        if let Some(confirmed) = confirmed
+            && let Err(error) = self.write(&confirmed).await
+        {
+            tracing::warn!(deployment = %intent.deployment, %error, "when users were moved could not be noted");
         }
         moved.map(drop)
     }
@@ -421,6 +428,15 @@ const GONE: &str = "no node of the rollback target is there any more; it must be
 const AGAIN_AFTER: Duration = Duration::from_millis(50);
 
 impl Pending {
+    /// Notes when the router confirmed it, if that is new, and returns its intent if that is to be written down again.
+    fn confirm(&mut self) -> Option<Intent> {
+        if !self.moved || self.intent.moved_at.is_some() {
+            return None;
+        }
+        self.intent.moved_at = Some(Timestamp::now().max(self.intent.at));
+        self.file.is_ok().then(|| self.intent.clone())
+    }
+
     fn unrecorded(&self) -> Unrecorded {
         let unwritten = self.file.as_ref().err().map(|why| format!("it is not written down: {why}"));
         let told = unrecorded(&self.intent, self.file.as_ref().ok().cloned(), self.trouble.clone().or(unwritten));
@@ -440,7 +456,7 @@ fn unrecorded(intent: &Intent, file: Option<PathBuf>, trouble: Option<String>) -
         at: intent.at,
         file: file.map(|file| file.display().to_string()),
         trouble,
-        moved: None,
+        moved: intent.moved_at.map(|_| true),
         overtaken: None,
     }
 }

@@ -69,7 +69,10 @@ fn rows(entry: &HistoryEntry, now: &Zoned) -> Vec<Vec<Cell>> {
     if let Some(reason) = reason.filter(|reason| entry.void.is_some() || !once::is_told(&said, reason)) {
         told.push(Cell::styled(format!("because: {reason}"), faint()));
     }
-    told.extend(late_words(entry.effective_at, entry.recorded_at, now).map(|words| Cell::styled(words, faint())));
+    told.extend(
+        late_words(entry.effective_at, entry.recorded_at, entry.asked_at, now)
+            .map(|words| Cell::styled(words, faint())),
+    );
     let mut who = vec![Cell::styled(column(entry.actor.as_ref().map(short)), strong())];
     who.extend(behind.map(|behind| Cell::styled(format!("for {} (at {})", behind.actor, behind.offset), faint())));
     let first = [Cell::styled(entry.offset.to_string(), faint()), Cell::new(moment_and_day(entry.counts_from(), now))];
@@ -174,6 +177,15 @@ offset  time (+01:00)        who         what
 31      2026-11-22 14:20:00  person:bob  ✖ does not count (stale): traffic was set to 1.2.4 100 %
                                          because: hotfix
                                          without the ledger, recorded at 2026-11-22 14:30:00 +01:00
+there is more; see --limit and --since
+");
+        let entry = &mut whole.entries[0];
+        (entry.asked_at, entry.effective_at, entry.recorded_at) = (entry.effective_at, None, None);
+        assert_snapshot!(bare(&eyes(&whole, &now())), @r"
+offset  time (+01:00)        who         what
+31      2026-11-22 14:30:00  person:bob  ✖ does not count (stale): traffic was set to 1.2.4 100 %
+                                         because: hotfix
+                                         without the ledger, asked for at 2026-11-22 14:20:00 +01:00
 there is more; see --limit and --since
 ");
     }

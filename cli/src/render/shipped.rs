@@ -106,7 +106,8 @@ fn artifact_words(release: &ReleaseOrigin) -> String {
 /// Who, how they proved it and when: `person:ana (unix-peer uid=1000) at ..., offset 31`.
 fn origin_words(origin: &Origin, now: &Zoned) -> String {
     let when = moment_in_full(origin.counts_from(), now);
-    let also = late_words(origin.effective_at, origin.recorded_at, now).map(|words| format!(" ({words})"));
+    let also =
+        late_words(origin.effective_at, origin.recorded_at, origin.asked_at, now).map(|words| format!(" ({words})"));
     format!("{} at {when}{}, offset {}", actor_proved(&origin.actor), also.unwrap_or_default(), origin.offset)
 }
 

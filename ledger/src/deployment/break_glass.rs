@@ -9,8 +9,9 @@ use super::{Case, Deployment, Phase, generation, rollback};
 use crate::decision::{Decision, Rejection};
 use crate::lease::Lease;
 
-/// Decides to record what `intent` says was done, when the router holds it under `generation` and `lease` is the traffic shifter's: as the rollback that it
-/// was, or, if newer work stands by now, as what happened and no more.
+/// Decides to record what `intent` says was asked for, when the router holds `generation`, `moved` says whether it served it
+/// before now, and `lease` is the traffic shifter's: as the rollback that it was, or, if newer work stands by now, as what
+/// happened and no more.
 ///
 /// # Errors
 ///
@@ -20,10 +21,18 @@ pub(super) fn decide(
     lease: &Lease,
     intent: &Intent,
     generation: StreamVersion,
+    moved: Option<bool>,
 ) -> Result<Decision, Rejection> {
     let deployment = case.deployment;
     let overtaken = overtaken(deployment, lease, intent);
-    let broken = |overtaken| GlassBroken { to: intent.to, generation, recorded_at: case.now.time, overtaken };
+    let broken = |overtaken| GlassBroken {
+        to: intent.to,
+        generation,
+        recorded_at: case.now.time,
+        overtaken,
+        asked_at: Some(intent.at),
+        moved,
+    };
     if let Some(why) = overtaken {
         let mut decision = Decision::on(case.stream(), vec![broken(Some(why.clone())).into()]);
         decision.notes.push(format!("the rollback to {} was recorded and changes nothing: {why}", intent.version));
@@ -50,7 +59,13 @@ pub fn overtaken(deployment: &Deployment, lease: &Lease, intent: &Intent) -> Opt
     let traffic = &deployment.traffic;
     let live = deployment.rollout.as_ref().filter(|rollout| rollout.is_live());
     let since = |at: Option<Timestamp>| at.is_some_and(|at| at > intent.at);
-    let set_since = traffic.set.as_ref().filter(|set| !matches!(set.purpose, Purpose::Step { .. })).map(|set| set.at);
+    // With the fence that this one expects, a rollback that was recorded since is the one that it came after.
+    let expected = |set: &&Set| match set.purpose {
+        Purpose::Step { .. } => true,
+        Purpose::Rollback => intent.after.is_some(),
+        Purpose::Asked | Purpose::Promotion { .. } | Purpose::Abort { .. } => false,
+    };
+    let set_since = traffic.set.as_ref().filter(|set| !expected(set)).map(|set| set.at);
     let (kind, name) = (intent.actor.kind, intent.actor.name.split_once('/').map(|(_, holder)| holder));
     let deposed = kind == ActorKind::Worker && lease.holder.as_deref() != name && !since(lease.since);
     // One that waited for its target, which whoever decided this one did not see come true.

@@ -179,7 +179,7 @@ pub(super) fn evolve(deployment: &mut Deployment, event: &traffic::Event, at: &A
         }
         traffic::Event::GlassBroken(broken) => {
             deployment.heard_of(broken.generation);
-            if broken.overtaken.is_none() {
+            if broken.overtaken.is_none() && at.time < broken.recorded_at {
                 deployment.traffic.recorded_late = Some(RecordedLate { commit: at.commit, at: broken.recorded_at });
             }
             // It explains what was seen. What is set now is carried out again, above it, so that no call of it comes late.

@@ -34,6 +34,22 @@ impl Asked {
         Self { command: Some(reference), what: What::Command { command, fence, probed }, about }
     }
 
+    /// Returns that a rollback is to be recorded that was asked for while the log gave no verdict. `generation`: what the router
+    /// holds. `moved`: whether the router served it before now, if that is known; then it took effect when the router confirmed
+    /// it or, where nobody noted that, when it was asked for. What is not known to have been served counts from now on.
+    pub fn late(intent: &Intent, generation: StreamVersion, moved: Option<bool>) -> Self {
+        let about = About {
+            actor: intent.actor.clone(),
+            cause: intent.cause,
+            correlation: intent.cause,
+            reason: intent.reason.clone(),
+            traceparent: None,
+            effective_at: (moved == Some(true)).then(|| intent.moved_at.unwrap_or(intent.at)),
+        };
+        let what = What::BreakGlass { intent: Box::new(intent.clone()), generation, moved };
+        Self { command: Some(intent.command), what, about }
+    }
+
     /// Says whether it goes to the rollback's target whatever its check says.
     pub fn is_unready(&self) -> bool {
         matches!(self.what, What::Command { command: Command::Rollback(command::Rollback { unready: true, .. }), .. })
@@ -78,23 +94,19 @@ impl Ledger {
         rollback::told_passed_over(deployment, &intent.passed_over, &asked.probed())
     }
 
-    /// Records a rollback that was carried out while the log gave no verdict. `generation` is what the router holds.
+    /// Records a rollback that was asked for while the log gave no verdict; `generation` and `moved` as [`Asked::late`].
     /// Repeating it is harmless: the command id counts once.
     ///
     /// # Errors
     ///
     /// [`Refusal`] as [`Ledger::execute`].
-    pub async fn reconcile(&self, intent: &Intent, generation: StreamVersion) -> Result<Executed, Refusal> {
-        let about = About {
-            actor: intent.actor.clone(),
-            cause: intent.cause,
-            correlation: intent.cause,
-            reason: intent.reason.clone(),
-            traceparent: None,
-            effective_at: Some(intent.at),
-        };
-        let what = What::BreakGlass { intent: Box::new(intent.clone()), generation };
-        self.settle(&Asked { command: Some(intent.command), what, about }, true, true).await
+    pub async fn reconcile(
+        &self,
+        intent: &Intent,
+        generation: StreamVersion,
+        moved: Option<bool>,
+    ) -> Result<Executed, Refusal> {
+        self.settle(&Asked::late(intent, generation, moved), true, true).await
     }
 }
 
@@ -175,6 +187,7 @@ fn intent_of(
         fence: deployment.traffic.fence,
         generation: deployment.generation(),
         after: None,
+        moved_at: None,
     })
 }
 

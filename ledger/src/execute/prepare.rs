@@ -54,6 +54,8 @@ pub enum What {
         intent: Box<Intent>,
         /// The generation that the router holds.
         generation: StreamVersion,
+        /// Whether the router served it before now, if that is known.
+        moved: Option<bool>,
     },
 }
 
@@ -102,7 +104,9 @@ pub fn prepare(view: &View, asked: &Asked, now: Now, rollback: bool) -> Result<P
             decide::decide(view.state(), command, by, *fence, probed, now)?
         }
         What::Outcome { outcome, role, holder } => decide_as(view, outcome, *role, holder, now)?,
-        What::BreakGlass { intent, generation } => decide::decide_break_glass(view.state(), intent, *generation, now)?,
+        What::BreakGlass { intent, generation, moved } => {
+            decide::decide_break_glass(view.state(), intent, *generation, *moved, now)?
+        }
     };
     if decision.events.is_empty() {
         return Ok(Prepared::Nothing(decision.told()));
@@ -113,9 +117,9 @@ pub fn prepare(view: &View, asked: &Asked, now: Now, rollback: bool) -> Result<P
         check_understood(view, extends.iter().chain(&requires))?;
     }
     let command = asked.command.unwrap_or_else(|| derived(view, &asked.what, &extends));
-    // What was done without the ledger was decided then; so what served at a moment is answered right for that time too.
+    // What was done without the ledger took effect then; so what served at a moment is answered right for that time too.
     let time = match &asked.what {
-        What::BreakGlass { intent, .. } => intent.at.min(now.time),
+        What::BreakGlass { .. } => about.effective_at.unwrap_or(now.time),
         What::Command { .. } | What::Outcome { .. } => now.time,
     };
     let events = std::mem::take(&mut decision.events);

@@ -3,6 +3,7 @@
 use ledger::rule::{Ruling, Void};
 use ledger::view::{Commit, Folded};
 use schemas::break_glass::Unrecorded;
+use schemas::traffic::{self, GlassBroken};
 use schemas::{Actor, ActorKind, CommandId, CommitId, EnvironmentName, Event, Offset, ServiceName, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -41,6 +42,10 @@ pub struct HistoryEntry {
     /// When it was recorded, if it is a rollback that was carried out without the ledger: it counts from `effective_at`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recorded_at: Option<Timestamp>,
+    /// When it was asked for, if it is a rollback that the ledger heard of later and that nobody noted to have moved users before:
+    /// it counts from `time`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asked_at: Option<Timestamp>,
     /// The commit; none if the record is malformed.
     pub commit: Option<CommitId>,
     /// The command it carries out.
@@ -80,6 +85,9 @@ pub struct Made {
     /// When it was recorded, if it is a rollback that was carried out without the ledger.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recorded_at: Option<Timestamp>,
+    /// When it was asked for, if it is one that is not known to have moved users before it was recorded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asked_at: Option<Timestamp>,
     /// The command it carries out.
     pub command: CommandId,
     /// Who, and how they proved it.
@@ -103,6 +111,7 @@ impl Made {
             written_at: commit.written_at,
             effective_at: commit.about.effective_at,
             recorded_at: recorded_at(commit),
+            asked_at: asked_at(commit),
             command: commit.command,
             actor: commit.about.actor.clone(),
             reason: commit.about.reason.clone(),
@@ -154,6 +163,10 @@ pub struct Origin {
     /// When it was recorded, if it is a rollback that was carried out without the ledger: it counts from `effective_at`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recorded_at: Option<Timestamp>,
+    /// When it was asked for, if it is a rollback that the ledger heard of later and that nobody noted to have moved users before:
+    /// it counts from `time`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asked_at: Option<Timestamp>,
     /// The command it carries out.
     pub command: CommandId,
     /// Who, and how they proved it.
@@ -167,8 +180,8 @@ pub struct Origin {
 impl Origin {
     /// Returns who made a commit.
     pub fn of(made: Made, on_behalf_of: Option<OnBehalfOf>) -> Self {
-        let Made { commit, offset, time, effective_at, recorded_at, command, actor, reason, .. } = made;
-        Self { commit, offset, time, effective_at, recorded_at, command, actor, on_behalf_of, reason }
+        let Made { commit, offset, time, effective_at, recorded_at, asked_at, command, actor, reason, .. } = made;
+        Self { commit, offset, time, effective_at, recorded_at, asked_at, command, actor, on_behalf_of, reason }
     }
 
     /// Returns since when it counts: by the ledger's time, or from when a rollback without the ledger took effect.
@@ -188,10 +201,19 @@ fn counts_from(time: Timestamp, effective_at: Option<Timestamp>, recorded_at: Op
     effective_at.filter(|_| recorded_at.is_some()).unwrap_or(time)
 }
 
-/// Returns when a rollback was recorded that was carried out without the ledger.
+/// Returns when a rollback was recorded that was carried out without the ledger, and took effect before.
 fn recorded_at(commit: &Commit) -> Option<Timestamp> {
+    commit.about.effective_at.and_then(|_| glass_broken(commit)).map(|broken| broken.recorded_at)
+}
+
+/// Returns when a rollback was asked for that the ledger heard of later, and that is not known to have taken effect before.
+fn asked_at(commit: &Commit) -> Option<Timestamp> {
+    glass_broken(commit).filter(|_| commit.about.effective_at.is_none()).and_then(|broken| broken.asked_at)
+}
+
+fn glass_broken(commit: &Commit) -> Option<&GlassBroken> {
     commit.events.iter().find_map(|read| match &read.event {
-        Ok((_, Event::Traffic(schemas::traffic::Event::GlassBroken(broken)))) => Some(broken.recorded_at),
+        Ok((_, Event::Traffic(traffic::Event::GlassBroken(broken)))) => Some(broken),
         _ => None,
     })
 }
@@ -290,6 +312,7 @@ pub fn entry(folded: &Folded, names: &Names, on_behalf_of: Option<OnBehalfOf>) -
         written_at: commit.map(|commit| commit.written_at),
         effective_at: commit.and_then(|commit| commit.about.effective_at),
         recorded_at: commit.and_then(recorded_at),
+        asked_at: commit.and_then(asked_at),
         commit: commit.map(|commit| commit.id),
         command: commit.map(|commit| commit.command),
         actor: commit.map(|commit| commit.about.actor.clone()),
@@ -316,6 +339,7 @@ pub(crate) fn entry_without_events(
         written_at: made.map(|made| made.written_at),
         effective_at: made.and_then(|made| made.effective_at),
         recorded_at: made.and_then(|made| made.recorded_at),
+        asked_at: made.and_then(|made| made.asked_at),
         commit: made.map(|made| made.commit),
         command: made.map(|made| made.command),
         actor: made.map(|made| made.actor.clone()),

@@ -268,7 +268,15 @@ fn of_traffic(event: &traffic::Event, names: &Names) -> String {
             let to = names.stack(broken.to);
             let overtaken = broken.overtaken.as_ref().map(|why| format!("; it changes nothing: {why}"));
             let overtaken = overtaken.unwrap_or_default();
-            format!("all traffic was sent back to {to} while the ledger gave no verdict (break-glass){overtaken}")
+            let (what, moved) = match broken.moved {
+                Some(true) => ("all traffic was sent back to", ""),
+                Some(false) => ("all traffic was asked back to", "; users had not been moved when this was recorded"),
+                None => (
+                    "all traffic was asked back to",
+                    "; it was not noted whether users were moved before this was recorded",
+                ),
+            };
+            format!("{what} {to} while the ledger gave no verdict (break-glass){moved}{overtaken}")
         }
         traffic::Event::Retired(retired) => format!("the deployment was retired{}", because(&retired.reason)),
     }

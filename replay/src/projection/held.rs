@@ -30,7 +30,7 @@ use crate::shares::Shares;
 /// The form of what is kept. It is another one whenever the fold or its rows may be: a cache of another form is made
 /// again.
 pub(super) fn format() -> String {
-    format!("11/{}", env!("CARGO_PKG_VERSION"))
+    format!("12/{}", env!("CARGO_PKG_VERSION"))
 }
 
 /// The names of the rows of [`Shares`] begin so.

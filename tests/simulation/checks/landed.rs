@@ -21,7 +21,7 @@ impl Checks {
         self.commits += 1;
         self.counted.insert(commit.command, (commit.id, offset));
         self.check_author(offset, &commit);
-        self.check_intent(offset, &commit);
+        self.check_intent(offset, &commit, now);
         self.hear_of_outage(folded, now);
         self.check_streams(offset, &commit);
         self.model.extend(&commit);
@@ -61,12 +61,32 @@ impl Checks {
     }
 
     /// 12: what was done without the ledger is recorded by who did it, at the time at which it took effect.
-    fn check_intent(&mut self, offset: Offset, commit: &Counted) {
+    fn check_intent(&mut self, offset: Offset, commit: &Counted, now: Ms) {
         let Some((intents, actor)) = self.intents.get(&(commit.command, commit.content)).cloned() else { return };
         let (by, at) = (&commit.about.actor, commit.about.effective_at);
         self.must(12, *by == actor, || format!("#{offset} without the ledger was done by {actor}, not by {by}"));
         let true_ = at.is_none_or(|at| intents.iter().any(|intent| intent.at == at));
         self.must(12, true_, || format!("#{offset} took effect at another time than {at:?}"));
+        let broken = commit.events.iter().find_map(|(stream, event)| match event {
+            Ok(Event::Traffic(traffic::Event::GlassBroken(broken))) => Some((stream, broken)),
+            _ => None,
+        });
+        let Some((id, broken)) =
+            broken.and_then(|(stream, broken)| Some((reference_model::deployment_of(stream)?, broken)))
+        else {
+            return;
+        };
+        let begun = self.begun.get(&commit.command).copied().unwrap_or_default();
+        let moved = self.served_since(&id, broken.to, begun, now);
+        self.must(19, broken.moved != Some(true) || moved, || {
+            format!(
+                "#{offset}: the router is said to have served {} alone without the ledger, and never did",
+                broken.to
+            )
+        });
+        self.must(19, at.is_none() || broken.moved == Some(true), || {
+            format!("#{offset} is said to be in effect since {at:?}, and it is not known that users were moved")
+        });
     }
 
     fn hear_word(&mut self, stream: &str, event: &Event, time: Timestamp) {

@@ -143,10 +143,7 @@ impl Busy {
 
     /// Makes the record of a rollback without the ledger, as the ledger does when it is back.
     pub fn record_late(&mut self, intent: &Intent) -> Option<Bytes> {
-        let about = About { effective_at: Some(intent.at), ..about(intent.actor.clone(), intent.cause) };
-        let about = About { reason: intent.reason.clone(), ..about };
-        let what = What::BreakGlass { intent: Box::new(intent.clone()), generation: intent.generation };
-        self.prepare(&Asked { command: Some(intent.command), what, about }, true)
+        self.prepare(&Asked::late(intent, intent.generation, Some(true)), true)
     }
 
     /// Makes the record of a command that a person sends, who says that it took effect at a time of their own.

@@ -26,5 +26,6 @@ pub(super) fn intent() -> Intent {
         fence: Fence(1),
         generation: StreamVersion((1 << 32) | 7),
         after: None,
+        moved_at: None,
     }
 }

@@ -57,10 +57,12 @@ pub enum Step {
     Look,
     /// Send all traffic to its target.
     Move,
-    /// Have the ledger record it, under this generation.
+    /// Have the ledger record it.
     Record {
-        /// The generation.
+        /// The generation that the router holds.
         generation: StreamVersion,
+        /// Whether the router served it before now, if that is known.
+        moved: Option<bool>,
     },
     /// Put its file away: the ledger has it.
     PutAway,
@@ -92,6 +94,21 @@ impl Outside {
         let ours = generation::emergency_count(intent.generation);
         self.entry.as_ref().is_some_and(|entry| generation::emergency_count(entry.generation()) >= ours)
     }
+
+    /// Says whether the router served this rollback, if that is known: whoever moved users noted it, or may have been killed
+    /// before they could. Where the router holds what came after it, it may have or not.
+    fn served(&self, intent: &Intent) -> Option<bool> {
+        if intent.moved_at.is_some() {
+            return Some(true);
+        }
+        let entry = self.entry.as_ref()?;
+        let is_on_target = entry.held().and_then(|held| held.routes.weights.sole()) == Some(intent.to);
+        match (self.holds(intent), is_on_target) {
+            (false, _) => Some(false),
+            (true, true) => Some(true),
+            (true, false) => None,
+        }
+    }
 }
 
 /// Returns what is to be done next about `intent`.
@@ -114,7 +131,8 @@ pub fn next(intent: &Intent, progress: Progress, facts: &Facts) -> Step {
     match &outside.log {
         Ok(()) => {
             let held = outside.entry.as_ref().map(Entry::generation);
-            Step::Record { generation: held.map_or(intent.generation, |held| held.max(intent.generation)) }
+            let generation = held.map_or(intent.generation, |held| held.max(intent.generation));
+            Step::Record { generation, moved: outside.served(intent) }
         }
         Err(why) if unmoved && progress.expired => Step::Wait(format!(
             "{why}, and it is not known that users were moved within {} minutes; whether they are is decided once it does",

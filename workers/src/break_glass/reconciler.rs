@@ -91,8 +91,8 @@ impl BreakGlass {
                     let _ = self.carry_out_again(&intent, Attempt::Late).await;
                     progress.moved = true;
                 }
-                Step::Record { generation } => {
-                    let answer = self.ledger.reconcile(&intent, generation).await;
+                Step::Record { generation, moved } => {
+                    let answer = self.ledger.reconcile(&intent, generation, moved).await;
                     if let Ok(Executed { commit, offset, notes, .. }) = &answer {
                         tracing::warn!(deployment = %intent.deployment, ?commit, ?offset, ?notes, "a rollback without the ledger was recorded");
                     }
@@ -161,6 +161,7 @@ impl BreakGlass {
             if !pending.contains_key(&id) && !found.file.exists() {
                 continue;
             }
+            let moved_at = intent.moved_at;
             let known = pending.entry(id).or_insert_with(|| Pending {
                 intent,
                 file: Ok(found.file.clone()),
@@ -170,6 +171,8 @@ impl BreakGlass {
             });
             // The disk was slow, and wrote it all the same.
             known.file = Ok(found.file);
+            // Another process noted that it moved users.
+            known.intent.moved_at = known.intent.moved_at.or(moved_at);
         }
         self.lock().retain(|id, pending| match &pending.file {
             Ok(file) if file.exists() => true,

@@ -1,12 +1,11 @@
 //! A process killed between any two steps: whoever comes next repeats what is left, and history has it once.
 
 use std::fs;
-use std::sync::Arc;
 
 use schemas::Weights;
-use workers::break_glass::{BreakGlass, Folder, Patience};
+use workers::break_glass::{Folder, Patience};
 
-use crate::world::{V1, V2, World, patience, rollback};
+use crate::world::{V1, V2, World, rollback, settled_by};
 
 /// How far the one that was killed had come.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -46,17 +45,6 @@ async fn killed(at: Killed) -> World {
         }
     }
     world
-}
-
-async fn settled_by(break_glass: &Arc<BreakGlass>) {
-    for _ in 0..200 {
-        break_glass.settle_all().await;
-        if break_glass.unrecorded().is_empty() {
-            return;
-        }
-        tokio::time::sleep(patience().again).await;
-    }
-    panic!("{:?}", break_glass.unrecorded());
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 mod kills;
 mod late;
+mod moved;
 mod outage;
 mod shifter;
 mod world;

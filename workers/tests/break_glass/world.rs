@@ -459,3 +459,15 @@ pub fn effective_at(commit: &Value) -> Timestamp {
     let said = commit["about"]["effective_at"].as_str().or(commit["time"].as_str());
     said.expect("a time").parse().unwrap()
 }
+
+/// Lets another process settle what waits.
+pub async fn settled_by(break_glass: &Arc<BreakGlass>) {
+    for _ in 0..200 {
+        break_glass.settle_all().await;
+        if break_glass.unrecorded().is_empty() {
+            return;
+        }
+        tokio::time::sleep(patience().again).await;
+    }
+    panic!("{:?}", break_glass.unrecorded());
+}

@@ -33,6 +33,7 @@ fn intent(world: &World, to: &str) -> Intent {
         fence: deployment.traffic.fence,
         generation: generation::of(deployment.emergency_count + 1, deployment.version),
         after: None,
+        moved_at: None,
     }
 }
 
@@ -45,9 +46,22 @@ fn rolling() -> World {
     world
 }
 
+/// Records it a minute later, in effect since it was asked for.
 fn record(world: &mut World, intent: &Intent) -> Decision {
     world.pass_ms(60_000);
-    let decision = decide::decide_break_glass(&world.state, intent, intent.generation, world.now()).unwrap();
+    let decision =
+        decide::decide_break_glass(&world.state, intent, intent.generation, Some(true), world.now()).unwrap();
+    let now = std::mem::replace(&mut world.time, intent.at);
+    world.commit(decision.clone());
+    world.time = now;
+    decision
+}
+
+/// Records it a minute later, when users had not been moved.
+fn record_unmoved(world: &mut World, intent: &Intent) -> Decision {
+    world.pass_ms(60_000);
+    let decision =
+        decide::decide_break_glass(&world.state, intent, intent.generation, Some(false), world.now()).unwrap();
     world.commit(decision.clone());
     decision
 }
@@ -74,6 +88,28 @@ fn it_is_recorded_as_the_rollback_that_it_was() {
     let again =
         decide::decide(&world.state, &rollback(), By::PERSON, None, &schemas::Probed::default(), world.now()).unwrap();
     assert_eq!(again.events, [], "a second one changes nothing");
+}
+
+#[test]
+fn a_further_one_stands_behind_the_first_however_late_that_counts_from() {
+    let mut world = given(Named::Completed);
+    let first = intent(&world, V1);
+    world.pass_ms(1_000);
+    let after = CommandRef { id: CommandId(uuid::Uuid::from_u128(78)), hash: rollback().hash() };
+    let second = Intent {
+        command: after,
+        at: world.time,
+        fence: first.fence.next(),
+        after: Some(first.command.id),
+        ..first.clone()
+    };
+    record_unmoved(&mut world, &first);
+    assert_eq!(world.deployment().traffic.recorded_late_at(), None);
+    assert!(world.deployment().traffic.set.as_ref().unwrap().at > second.at, "it moved nobody before");
+    let second = Intent { to: world.stack(V2), version: stack_name(V2), ..second };
+    let decision = record(&mut world, &second);
+    assert_eq!(kinds(&decision)[..2], ["traffic.glass_broken", "traffic.rolled_back"], "{decision:?}");
+    assert_eq!(world.weights(), [(V2.to_owned(), 100)].into());
 }
 
 #[test]
