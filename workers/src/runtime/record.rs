@@ -164,10 +164,11 @@ impl Recorder {
     async fn record_one(&self, outcome: Outcome, cause: Option<CommitId>) -> Result<Executed, Refusal> {
         let outcome = self.seeing(outcome).await;
         let (role, holder) = (self.role, self.holder.clone());
-        // A rollout that begins by itself would stand against a rollback that the ledger has yet to hear of.
+        // A rollout that begins by itself would stand against a rollback that the ledger has yet to hear of, and what that did to the
+        // router would be told as drift.
         if let Outcome::Deployment(outcome::DeploymentReport {
             deployment,
-            outcome: DeploymentOutcome::StartRequestedRollout(_),
+            outcome: DeploymentOutcome::StartRequestedRollout(_) | DeploymentOutcome::DriftSeen(_),
         }) = &outcome
             && let Some(break_glass) = &self.break_glass
         {

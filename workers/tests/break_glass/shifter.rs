@@ -1,21 +1,29 @@
 //! The traffic shifter beside a break-glass rollback: it leaves the rollback alone, on whatever view, and goes on after it without a
 //! flap.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use ledger::State;
 use ledger::deployment::generation;
 use ledger::deployment::rollout::Phase;
 use schemas::command::{self, Command, PlanAsked};
 use schemas::outcome::{self, DeploymentOutcome, Outcome};
-use schemas::{Role, RolloutId, StackId, Timestamp, Weight, Weights};
+use schemas::{EffectId, Role, RolloutId, StackId, Timestamp, Weight, Weights};
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
+use workers::checks::http::HttpChecks;
 use workers::effect::{Effect, Reaction};
 use workers::facts::Facts;
+use workers::nodes::{Fault, Instance, Launch, Nodes, Observed, Stopped};
+use workers::probing::Probing;
 use workers::reactor::react;
+use workers::runtime::{self, Adapters};
 use workers::traffic::{Router as _, Routes};
 
-use crate::world::{HOLDER, V1, V2, V3, World, deployment, rollback};
+use crate::world::{DEADLINE, HOLDER, V1, V2, V3, World, deployment, rollback};
 
 /// What the shifter makes of `state` and of what the router serves.
 fn reaction(world: &World, state: &State) -> Reaction {
@@ -90,6 +98,60 @@ async fn without_a_rollout_it_is_left_alone_and_explained_afterwards_without_a_f
     assert!(world.ledger.view().state().deployment(&deployment()).unwrap().traffic.is_applied());
     // And the normal path is above it.
     world.serve(V2).await;
+}
+
+/// Where no nodes are.
+struct NoNodes;
+
+#[async_trait]
+impl Nodes for NoNodes {
+    async fn launch(&self, _: &Launch) -> Result<Instance, Fault> {
+        unreachable!("a traffic shifter launches nothing")
+    }
+
+    async fn look(&self) -> Result<BTreeMap<EffectId, Observed>, Fault> {
+        Ok(BTreeMap::new())
+    }
+
+    async fn stop(&self, _: EffectId, _: Duration) -> Result<Stopped, Fault> {
+        unreachable!("a traffic shifter stops nothing")
+    }
+
+    async fn cleanup(&self, _: EffectId) -> Result<(), Fault> {
+        Ok(())
+    }
+
+    async fn free_ports(&self, _: u16) -> Result<Vec<u16>, Fault> {
+        Ok(vec![])
+    }
+}
+
+/// A process that stood still goes on: its traffic shifter sees what another process did to the router.
+#[tokio::test]
+async fn a_shifter_that_has_the_intent_in_its_folder_records_the_rollback_and_no_drift() {
+    let world = World::serving().await;
+    world.log.stop();
+    world.broken(rollback()).await;
+    world.log.come_back();
+    let adapters = Adapters {
+        nodes: Arc::new(NoNodes),
+        checks: Probing::new(Arc::new(HttpChecks)),
+        router: Arc::clone(&world.router) as _,
+        break_glass: Some(world.another()),
+    };
+    let (stop, ledger) = (CancellationToken::new(), world.ledger.clone());
+    let shifter = runtime::run(Role::TrafficShifter, HOLDER.to_owned(), ledger, adapters, stop.clone());
+    let shifter = tokio::spawn(shifter);
+    let until = tokio::time::Instant::now() + DEADLINE;
+    let of = |world: &World| state(world).deployment(&deployment()).unwrap().traffic.clone();
+    while of(&world).set.unwrap().weights != Weights::all_on(world.stack(V1)) || !of(&world).is_applied() {
+        assert!(tokio::time::Instant::now() < until, "{:?}", world.history("traffic.drift_seen"));
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    stop.cancel();
+    shifter.await.unwrap().unwrap();
+    assert_eq!(world.history("traffic.drift_seen"), [], "the rollback explains what the router serves");
+    assert_eq!(world.history("traffic.rolled_back").len(), 1);
 }
 
 #[tokio::test]
