@@ -61,6 +61,9 @@ fn with_up_dead_the_command_takes_the_folder_and_moves_the_users() {
     assert_eq!(back.code, 0, "{back:?}");
     assert!(back.stderr.contains("nothing runs on") && back.stderr.contains("does it itself"), "{back:?}");
     assert!(answer(address).contains("1.0.0"), "{}", answer(address));
+    // What the router confirmed to the command is recorded: nobody else was there.
+    let shipped = say(&data, "who-shipped api");
+    assert!(shipped.stdout.starts_with("production/api\t1.0.0\t100\t100\t"), "{shipped:?}");
     let again = say(&data, "rollback api");
     assert!(again.code == 0 && again.stderr.contains("rolled back already"), "{again:?}");
     known_after(folder);

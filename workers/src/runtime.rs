@@ -361,6 +361,36 @@ pub async fn apply_now(ledger: &Ledger, router: &dyn Router, id: &DeploymentId) 
     }
 }
 
+/// Records what the router confirmed to [`apply_now`], in the traffic shifter's stead: `instance` takes the role for as long as that
+/// takes. Only for whoever holds a ledger that no other process can act on.
+///
+/// # Errors
+///
+/// [`Refusal`] as [`Ledger::record`]; the next traffic shifter reads it back and records it.
+pub async fn record_applied(
+    ledger: &Ledger,
+    instance: &str,
+    id: &DeploymentId,
+    held: &HeldRoutes,
+) -> Result<(), Refusal> {
+    let (role, holder) = (Role::TrafficShifter, instance.to_owned());
+    let from = ledger.view().state().lease(role).holder;
+    let reason = "a rollback confirms its weights, and no other process acts".to_owned();
+    let take = Outcome::TakeLease(outcome::TakeLease { role, holder: holder.clone(), from, reason });
+    ledger.record(take, role, instance, None).await?;
+    let applied = outcome::WeightsApplied {
+        generation: held.routes.generation,
+        weights: held.routes.weights.clone(),
+        listening: Some(held.listening),
+    };
+    let applied = Outcome::Deployment(outcome::DeploymentReport { deployment: id.clone(), outcome: applied.into() });
+    let cause = cause_of(ledger.view().state(), &applied);
+    let recorded = ledger.record(applied, role, instance, cause).await.map(drop);
+    let release = Outcome::ReleaseLease(outcome::ReleaseLease { role, holder });
+    ledger.record(release, role, instance, None).await?;
+    recorded
+}
+
 /// Says which stack keeps the weights of `deployment` from being applied, and what its users get meanwhile.
 async fn no_node(router: &dyn Router, id: &DeploymentId, deployment: &Deployment) -> ApplyNowError {
     let set = deployment.traffic.set.iter().flat_map(|set| set.weights.iter());

@@ -29,7 +29,12 @@ pub struct Outside {
     pub recent: Arc<Recent>,
     /// Whether this process launches nodes, too.
     pub launches: bool,
+    /// How this process is called as a worker, if no other process can act on the ledger: then it records what the router confirms.
+    pub only_instance: Option<String>,
 }
+
+/// How long an answer waits until what the router confirmed is recorded.
+const RECORD_MAX: Duration = Duration::from_millis(500);
 
 /// How often it is seen to that there is a look to measure the last minute from.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
@@ -61,15 +66,24 @@ impl Outside {
     }
 
     /// Sends the weights that are set for `deployment` to its router at once, waiting for no lease: a rollback that was
-    /// committed here is applied from here. Returns when the router has confirmed them.
+    /// committed here is applied from here. Returns when the router has confirmed them; the traffic shifter records that, or this
+    /// process if there can be no other.
     ///
     /// # Errors
     ///
     /// Why it did not, in a few words; the traffic shifter goes on trying.
     pub(super) async fn apply_now(&self, ledger: &Ledger, deployment: &DeploymentId) -> Result<(), String> {
         let Some(router) = &self.router else { return Err(format!("no router of {deployment} is known here")) };
-        let applied = runtime::apply_now(ledger, &**router, deployment).await;
-        applied.map(drop).map_err(|error| error.to_string())
+        let held = runtime::apply_now(ledger, &**router, deployment).await.map_err(|error| error.to_string())?;
+        if let Some(instance) = &self.only_instance {
+            let recording = runtime::record_applied(ledger, instance, deployment, &held);
+            match tokio::time::timeout(RECORD_MAX, recording).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::warn!(%deployment, %error, "what the router confirmed was not recorded"),
+                Err(_) => tracing::warn!(%deployment, "what the router confirmed was not recorded in time"),
+            }
+        }
+        Ok(())
     }
 
     /// Returns what the newest probes say of the stacks that a rollback of `deployment` is about; nothing where nobody can ask.

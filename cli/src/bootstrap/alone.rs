@@ -212,7 +212,8 @@ async fn open(
     let adapters = adapters(&opened, &artifacts)?;
     let socket = std::env::temp_dir().join(format!("ionledger-{}", uuid::Uuid::now_v7()));
     std::fs::DirBuilder::new().mode(0o700).create(&socket).into_diagnostic()?;
-    let way = Way::Aside(&socket);
+    // A ledger in the folder is this process's own; one in Kafka has workers elsewhere, too.
+    let way = Way::Aside { folder: &socket, is_only: what == What::Ledger && opened.heartbeats.is_none() };
     let api = ApiServer::open(&opened, &adapters, artifacts, Secrets::default(), settings, way, false).await?;
     Ok(Ok((socket, opened, api)))
 }

@@ -21,8 +21,13 @@ pub(crate) enum Way<'f> {
     Socket(Option<SocketAddr>),
     /// On listeners that stay open when this server ends.
     Listeners(&'f Listeners),
-    /// By the socket of another folder alone.
-    Aside(&'f Path),
+    /// By the socket of another folder alone, for one command.
+    Aside {
+        /// The other folder.
+        folder: &'f Path,
+        /// Whether no other process can act on the ledger meanwhile.
+        is_only: bool,
+    },
 }
 
 /// An API server that answers.
@@ -55,6 +60,7 @@ impl ApiServer {
             probing: Some(Arc::clone(&adapters.checks)),
             recent: Arc::default(),
             launches,
+            only_instance: matches!(way, Way::Aside { is_only: true, .. }).then(|| opened.instance.clone()),
         };
         tokio::spawn(outside.clone().look_on(opened.ledger.clone(), closing.clone()));
         api.outside = outside;
@@ -65,7 +71,7 @@ impl ApiServer {
         api.limits.unnamed_bytes_max = settings.unnamed_artifacts_bytes_max.unwrap_or(api.limits.unnamed_bytes_max);
         api.socket_group = settings.socket_group;
         api.closing = closing.clone();
-        if let Way::Aside(folder) = way {
+        if let Way::Aside { folder, .. } = way {
             folder.clone_into(&mut api.data);
         }
         // The first answer names what was done without the ledger.
@@ -75,7 +81,7 @@ impl ApiServer {
         let api = Arc::new(api);
         let server = match way {
             Way::Socket(tcp) => Server::listen(api, tcp).await,
-            Way::Aside(_) => Server::listen(api, None).await,
+            Way::Aside { .. } => Server::listen(api, None).await,
             Way::Listeners(listeners) => Server::behind(api, listeners),
         };
         let server = server.map_err(report)?;
