@@ -15,6 +15,7 @@ use hmac::{Hmac, KeyInit as _, Mac as _};
 use schemas::{CommandId, Hash, LedgerId, Timestamp};
 use sha2::Sha256;
 use uuid::Uuid;
+use workers::text_file;
 
 /// The header that carries a signature of the body, as GitHub, Gitea and Forgejo name it.
 pub const SIGNATURE: &str = "x-hub-signature-256";
@@ -37,6 +38,9 @@ const SECRET_PREFIX: &str = "whsec_";
 
 /// How short a secret may be, in bytes.
 const SECRET_BYTES_MIN: usize = 16;
+
+/// How long a secret's file may be, in KiB.
+const SECRET_KIB_MAX: u64 = 64;
 
 /// How many secrets are accepted at once: the one in use, and the one that replaces it.
 const SECRETS_MAX: usize = 2;
@@ -137,7 +141,8 @@ impl Secrets {
     ///
     /// [`Error`].
     pub fn and_file(self, path: &Path) -> Result<Self, Error> {
-        let secret = std::fs::read(path).map_err(|cause| Error::File { path: path.to_owned(), cause })?;
+        let secret =
+            text_file::read(path, SECRET_KIB_MAX).map_err(|cause| Error::File { path: path.to_owned(), cause })?;
         self.and(&secret)
     }
 

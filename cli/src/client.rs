@@ -10,6 +10,7 @@ use replay::answer::{DeploymentStatus, HistoryAnswer, StatusAnswer, Verified};
 use replay::{HistoryQuery, Reader};
 use schemas::{DeploymentId, EnvironmentName, ServiceName};
 use workers::nodes::process::logs::{Line, Logs, Wanted};
+use workers::text_file;
 
 use crate::args::Globals;
 use crate::failure::{CommandResult, Failure};
@@ -43,7 +44,7 @@ impl LedgerClient {
         let Some(file) = &globals.token_file else {
             return Err(Failure::usage("--server needs a token; name its file with --token-file FILE"));
         };
-        let token = std::fs::read_to_string(file)
+        let token = text_file::read_text(file)
             .map_err(|error| Failure::error(format!("token file {}: {error}; name another", file.display())))?;
         Ok(Self { client: Client::of_address(&address, token.trim()).on_halted(halted::heard), data: None })
     }

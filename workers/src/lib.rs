@@ -35,6 +35,7 @@ pub mod runtime;
 pub mod telemetry;
 
 pub mod durable;
+pub mod text_file;
 mod proc_stat;
 pub mod identity;
 pub mod rights;

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use schemas::command::{self, Command};
+use workers::text_file;
 
 use super::change::change;
 use crate::args::Asking;
@@ -43,7 +44,7 @@ pub(crate) struct Apply {
 impl Apply {
     pub(crate) fn run(self, session: &Session) -> CommandResult {
         let name = self.file.display().to_string();
-        let text = std::fs::read_to_string(&self.file)
+        let text = text_file::read_text(&self.file)
             .map_err(|error| Failure::error(format!("cannot read {name}: {error}; name the service's file")))?;
         let (service, definition) = api::definition::parse(&name, &text).map_err(|error| Failure::file(&error))?;
         let command = Command::Apply(command::Apply { service, definition: Box::new(definition) });

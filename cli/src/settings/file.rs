@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use api::document::{Document, Error, Item, Section};
 use ledger::log::kafka::reserved;
 use proxy::TrustedProxies;
+use workers::text_file;
 
 use super::kafka::{KEYS, Kafka, SECRETS, is_path};
 use super::{address, below, group};
@@ -32,7 +33,7 @@ impl File {
     /// Reads a settings file. What it names is named from its own folder.
     pub(super) fn read(path: &Path) -> CommandResult<Self> {
         let name = path.display().to_string();
-        let text = std::fs::read_to_string(path)
+        let text = text_file::read_text(path)
             .map_err(|error| Failure::usage(format!("cannot read {name}: {error}; name the settings file")))?;
         let path = std::path::absolute(path).map_err(|error| Failure::usage(format!("{name}: {error}")))?;
         Self::parse(&name, &text, path.parent().unwrap_or(&path)).map_err(|error| Failure::file(&error))

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use api::document::nearest;
 use ledger::log::kafka::{Identity, KafkaOptions, Sasl, Secret, Security, Tls};
+use workers::text_file;
 
 use super::called;
 
@@ -177,7 +178,7 @@ impl Kafka {
             return Ok(Some(Secret::new(secret)));
         }
         let Some(path) = self.get(file) else { return Ok(None) };
-        let read = std::fs::read_to_string(path);
+        let read = text_file::read_text(Path::new(path));
         let text = read.map_err(|error| format!("{}: cannot read {path}: {error}; name a file", called(file)))?;
         match text.trim_end_matches(['\r', '\n']) {
             "" => Err(format!("{}: {path} is empty; write the secret into it", called(file))),

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::error::Error as _;
+use std::path::Path;
 use std::time::Duration;
 
 use reqwest::header::AUTHORIZATION;
@@ -14,6 +15,7 @@ use serde::Deserialize;
 
 use super::super::Failure;
 use super::series::{Grid, Series};
+use crate::text_file;
 
 /// How long connecting may take.
 const CONNECT_MAX: Duration = Duration::from_secs(2);
@@ -158,7 +160,7 @@ impl Client {
             None => return Ok(None),
             Some(EnvValue::FromEnv(name)) => std::env::var(name).map_err(|error| format!("its token, {name}: {error}")),
             Some(EnvValue::FromFile(path)) => {
-                std::fs::read_to_string(path).map_err(|error| format!("its token, {path}: {error}"))
+                text_file::read_text(Path::new(path)).map_err(|error| format!("its token, {path}: {error}"))
             }
             Some(EnvValue::Value(_)) => Err("its token is in the policy itself".to_owned()),
         };

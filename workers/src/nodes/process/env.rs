@@ -7,21 +7,21 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::io::{self, Read as _};
+use std::io;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::Path;
 
 use schemas::run::EnvValue;
 
 use crate::nodes::Launch;
-use crate::rights;
+use crate::{rights, text_file};
 
 /// The variable that names a node's effect, by which its descendants are known.
 pub(super) const NODE: &str = "IONLEDGER_NODE";
 
 const INHERITED: [&str; 4] = ["PATH", "LANG", "LC_ALL", "TZ"];
 const PATH_IF_UNSET: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-const SECRET_BYTES_MAX: u64 = 64 * 1024;
+const SECRET_KIB_MAX: u64 = 64;
 
 /// Why a node's environment cannot be made. It names the reference, never the value.
 #[derive(Debug, thiserror::Error)]
@@ -124,11 +124,7 @@ fn resolve(name: &str, value: &EnvValue) -> Result<OsString, Unresolved> {
 
 /// Returns the file's content without the line end that editors leave behind.
 fn read_secret(path: &str) -> io::Result<OsString> {
-    let mut bytes = Vec::new();
-    std::fs::File::open(path)?.take(SECRET_BYTES_MAX + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > SECRET_BYTES_MAX {
-        return Err(io::Error::new(io::ErrorKind::FileTooLarge, "longer than 64 KiB"));
-    }
+    let mut bytes = text_file::read(Path::new(path), SECRET_KIB_MAX)?;
     if bytes.ends_with(b"\n") {
         bytes.pop();
         if bytes.ends_with(b"\r") {
