@@ -54,12 +54,15 @@ pub(crate) fn where_stranded(stranded: &StrandedStatus) -> String {
 }
 
 /// Where a rollback would go, and what is known of it.
-pub(super) fn target(target: &RollbackTarget) -> String {
+pub(super) fn target(target: &RollbackTarget, is_followed: bool) -> String {
     let version = target.name().map_or("an unknown version".to_owned(), |name| name.to_string());
     match (target.warm, &target.failing, target.stack) {
         (true, None, _) => format!("{version}, warm"),
         (true, Some(why), _) => format!("{version}: does not pass ({why}), and neither does what users are on"),
-        (false, Some(why), _) => format!("{version}: does not pass ({why}); `rollback` starts it again first"),
+        (false, Some(why), _) => {
+            let by = if is_followed { "`rollback`" } else { "`up` must run: `rollback`" };
+            format!("{version}: does not pass ({why}); {by} starts it again first")
+        }
         (false, None, Some(_)) => format!("{version}, not ready"),
         (false, None, None) => format!("{version}, gone, would be deployed again"),
     }
@@ -126,5 +129,11 @@ stranded    50 % of users are on 1.2.3, which does not pass (exited with code 1)
         let all = "rollback to  1.0: does not pass (exited with code 1), and neither does what users are on";
         assert_eq!(target(true, stack, dead), all);
         assert_eq!(target(false, None, None), "rollback to  1.0, gone, would be deployed again");
+        let failing: replay::answer::RollbackTarget =
+            serde_json::from_value(json!({"version": "1.0", "stack": null, "warm": false,
+            "failing": "exited with code 1", "passed_over": []}))
+            .unwrap();
+        let unfollowed = "1.0: does not pass (exited with code 1); `up` must run: `rollback` starts it again first";
+        assert_eq!(super::target(&failing, false), unfollowed);
     }
 }

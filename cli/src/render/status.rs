@@ -241,7 +241,7 @@ fn seen_headline(
 /// What there is to know besides the versions, by its short name.
 fn facts(deployment: &DeploymentStatus, now: &Zoned) -> Vec<(&'static str, String)> {
     let mut facts = Vec::new();
-    if let Some(listen) = deployment.listen {
+    if let Some(listen) = deployment.listen.filter(|_| deployment.retired_at.is_none()) {
         facts.push(("users at", format!("http://{listen}")));
     }
     facts.extend(back::rolling_back(deployment).map(|told| ("rolls back", told)));
@@ -265,7 +265,7 @@ fn facts(deployment: &DeploymentStatus, now: &Zoned) -> Vec<(&'static str, Strin
     }
     match &deployment.rollback_target {
         Some(target) if deployment.retired_at.is_none() && deployment.rolling_back_to.is_none() => {
-            facts.push(("rollback to", back::target(target)));
+            facts.push(("rollback to", back::target(target, deployment.seen.is_none())));
         }
         _ => {}
     }

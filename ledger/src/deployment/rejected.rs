@@ -68,7 +68,7 @@ impl Rejected {
             RejectionCause::PassedOver => {
                 format!("is rejected since a rollback at {at} went past it because it did not pass")
             }
-            RejectionCause::Aborted => format!("is rejected since an abort of its rollout at {at}{why}"),
+            RejectionCause::Aborted => format!("is no target since its rollout was aborted at {at}{why}"),
         }
     }
 }

@@ -214,7 +214,9 @@ pub(super) fn decide(case: &Case<'_>, unready: bool) -> Result<Decision, Rejecti
             })
         }
         Some(Target::Warm { stack, passed_over }) => {
-            Ok(Decision::on(case.stream(), all_back(deployment, stack, passed_over, reason)))
+            let mut decision = Decision::on(case.stream(), all_back(deployment, stack, passed_over, reason));
+            decision.notes.extend(told_failing(case, stack));
+            Ok(decision)
         }
         Some(Target::Failing { stack, why }) => start_again(case, stack, &why, reason),
         Some(Target::Gone { version, passed_over }) => {
@@ -224,6 +226,18 @@ pub(super) fn decide(case: &Case<'_>, unready: bool) -> Result<Decision, Rejecti
         }
     };
     decision.map(|decision| told_of_stranded(case, decision))
+}
+
+/// Says that the stack which users are sent to does not pass, and why they are: it was asked for so, or what they were on does not
+/// pass either.
+fn told_failing(case: &Case<'_>, to: StackId) -> Option<String> {
+    let (deployment, probed) = (case.deployment, case.probed);
+    let said = probed.failure(to)?;
+    let (name, why) = (deployment.told_name(to), stranded::why(deployment, to, said));
+    let mut on = deployment.traffic.set.iter().flat_map(|set| set.weights.iter()).map(|(stack, _)| stack);
+    let neither =
+        if on.all(|stack| fails(deployment, probed, stack)) { "; neither does what users were on" } else { "" };
+    Some(format!("{name} gets all traffic and does not pass its check ({why}){neither}"))
 }
 
 /// Says that a rollback deploys its target again, and what would have spared that: a longer time that it is kept warm for, unless

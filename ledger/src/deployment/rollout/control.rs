@@ -29,8 +29,14 @@ fn check_baseline_passes(case: &Case<'_>, rollout: &Rollout) -> Result<(), Rejec
 /// [`Rejection::NoRollout`].
 pub(in crate::deployment) fn decide_pause(case: &Case<'_>) -> Result<Decision, Rejection> {
     let rollout = case.live_rollout(START_ONE)?;
-    if !rollout.is_running() {
-        return Ok(Decision::default());
+    if let Phase::Paused { since, reason } = &rollout.phase {
+        let at = since.strftime("%Y-%m-%dT%H:%M:%SZ");
+        let lost = case
+            .by
+            .reason
+            .map_or("", |_| "; the reason that you give is not kept: resume it first, then pause it with that");
+        let why = text::given(reason).map(|reason| format!(" ({reason})")).unwrap_or_default();
+        return Ok(Decision::nothing(format!("{} is paused already, since {at}{why}{lost}", case.id)));
     }
     let paused = rollout::Paused { rollout: rollout.id, reason: case.by.because(text::UNSAID) };
     Ok(Decision::on(case.stream(), vec![paused.into()]))

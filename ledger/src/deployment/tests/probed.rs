@@ -118,6 +118,21 @@ fn a_second_rollback_goes_further_back_once_what_the_first_went_to_is_dead() {
     assert_eq!((rolled_back(&decision).to, decision.not_yet), (world.stack(V1), None));
 }
 
+#[test]
+fn users_who_go_to_a_version_that_does_not_pass_are_told_of() {
+    let world = given(Named::Completed);
+    let decision = world.decide_seeing(&rollback(), &world.probed(&[], &[V1, V2])).unwrap();
+    let told = "1.0.0 gets all traffic and does not pass its check (connection refused)";
+    assert_eq!(
+        (rolled_back(&decision).to, &*decision.notes),
+        (world.stack(V1), &[format!("{told}; neither does what users were on")][..])
+    );
+    let overruled = world.decide_seeing(&rollback_unready(), &world.probed(&[V2], &[V1])).unwrap();
+    assert_eq!((rolled_back(&overruled).to, &*overruled.notes), (world.stack(V1), &[told.to_owned()][..]));
+    let passes = world.decide_seeing(&rollback(), &world.probed(&[V1], &[V2])).unwrap();
+    assert_eq!(passes.notes, Vec::<String>::new());
+}
+
 /// The router keeps what it serves while no node of what is set can be called.
 #[test]
 fn users_are_not_said_to_be_on_a_version_that_the_router_never_served() {

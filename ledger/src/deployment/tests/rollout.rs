@@ -336,6 +336,12 @@ fn the_reason_that_somebody_gives_is_kept_with_what_it_is_the_reason_of() {
     let mut paused = given(Named::AtStep);
     paused.ask_because(WHY, &pause());
     assert!(matches!(phase(&paused), Phase::Paused { reason, .. } if reason == WHY), "{:?}", phase(&paused));
+    let again = paused.ask_because("another", &pause());
+    assert!(
+        again.notes[0].contains(&format!("paused already, since 2026-11-01T12:00:00Z ({WHY}); the reason")),
+        "{again:?}"
+    );
+    assert!(matches!(phase(&paused), Phase::Paused { reason, .. } if reason == WHY), "{:?}", phase(&paused));
     assert_eq!(ended(promote()).0, WHY);
     assert_eq!(ended(traffic(&[(V1, 100)], false)).0, format!("traffic was set to all on the baseline: {WHY}"));
     let (superseded, _) = ended(traffic(&[(V1, 50), (V2, 50)], true));
