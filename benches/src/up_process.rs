@@ -1,8 +1,8 @@
 //! The real `ionledger up` as a process, and services on it; shared by the benches that run it.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::os::unix::fs::PermissionsExt as _;
+use std::fs::{self, DirBuilder, File};
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command as Program, Stdio};
 use std::time::{Duration, Instant};
@@ -99,6 +99,7 @@ pub fn store_service(exe: &Path, folder: &Path, data: &Path) -> Result<Artifact,
     let script = folder.join("service");
     fs::write(&script, format!("#!/bin/sh\nexec '{}' demo-service\n", exe.display()))?;
     fs::set_permissions(&script, fs::Permissions::from_mode(0o755))?;
+    DirBuilder::new().recursive(true).mode(0o700).create(data)?;
     Ok(Artifacts::open(data)?.store(&script)?)
 }
 

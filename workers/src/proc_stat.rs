@@ -1,7 +1,10 @@
 //! What the kernel says of a process in `/proc/PID/stat` (proc(5)).
 
-use std::fs;
-use std::io;
+use std::fs::File;
+use std::io::{self, Read as _};
+
+/// Longer than any such line: some fifty numbers and a short name. The kernel gives all of it at one read.
+const LINE_BYTES_MAX: usize = 2_048;
 
 /// What of it matters here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,10 +36,11 @@ impl Stat {
 
 /// Returns what `/proc` says of a process, or nothing if there is none.
 pub(crate) fn stat(pid: i32) -> io::Result<Option<Stat>> {
-    match fs::read_to_string(format!("/proc/{pid}/stat")) {
-        Ok(text) => {
+    let mut line = [0; LINE_BYTES_MAX];
+    match File::open(format!("/proc/{pid}/stat")).and_then(|mut file| file.read(&mut line)) {
+        Ok(length) => {
             let damaged = || io::Error::new(io::ErrorKind::InvalidData, format!("/proc/{pid}/stat is not understood"));
-            Stat::parse(&text).map(Some).ok_or_else(damaged)
+            Stat::parse(&String::from_utf8_lossy(&line[..length])).map(Some).ok_or_else(damaged)
         }
         // A process that ends while its file is read answers ESRCH.
         Err(fault) if fault.kind() == io::ErrorKind::NotFound => Ok(None),

@@ -14,6 +14,7 @@ mod life;
 mod log;
 pub mod logs;
 mod ports;
+mod running;
 mod stop;
 mod users;
 
@@ -24,7 +25,7 @@ use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use schemas::EffectId;
 use schemas::run::RunSpec;
@@ -36,6 +37,7 @@ pub use self::exec::{ALREADY_RUNNING, node_exec};
 use self::folder::{Ended, Folder, Mark, Record};
 use self::life::Life;
 use self::ports::Ports;
+use self::running::RunningNodes;
 use self::users::Users;
 use super::{Exit, Fault, Instance, Launch, Nodes, Observed, Stopped};
 use crate::artifacts::{self, Artifacts};
@@ -64,6 +66,8 @@ struct Inner {
     ports: Ports,
     /// Who nodes run as; without it as whom ionledger runs.
     users: Option<Users>,
+    /// The nodes that ran at the last look.
+    running: RunningNodes,
     /// The nodes that are children of this process: each tells when its end has been written down.
     children: Mutex<BTreeMap<EffectId, watch::Receiver<bool>>>,
 }
@@ -98,7 +102,8 @@ impl ProcessNodes {
     fn with(data: &Path, launcher: PathBuf, artifacts: Arc<Artifacts>, users: Option<Users>) -> io::Result<Self> {
         let nodes = std::path::absolute(data.join("nodes"))?;
         folder::make_searchable(&nodes)?;
-        let inner = Inner { nodes, launcher, artifacts, ports: Ports::new(), users, children: Mutex::default() };
+        let (ports, running, children) = (Ports::new(), RunningNodes::default(), Mutex::default());
+        let inner = Inner { nodes, launcher, artifacts, ports, users, running, children };
         Ok(Self { inner: Arc::new(inner) })
     }
 }
@@ -148,11 +153,15 @@ impl Nodes for ProcessNodes {
 
     async fn look(&self) -> Result<BTreeMap<EffectId, Observed>, Fault> {
         let inner = self.inner.clone();
-        let folders = blocking(move || inner.folders().map_err(faulty("look at the nodes' folders"))).await?;
-        let mut all = BTreeMap::new();
-        for (effect, folder) in folders {
-            if let Some(seen) = self.see(effect, folder).await? {
-                all.insert(effect, seen);
+        let mut all = blocking(move || inner.look().map_err(faulty("look at the nodes' folders"))).await?;
+        let ended = all.iter().filter(|(_, seen)| matches!(seen, Observed::Exited(_))).map(|(effect, _)| *effect);
+        for effect in ended.collect::<Vec<_>>() {
+            // Its lock is free a moment before its end is written down.
+            self.witness(effect).await;
+            let inner = self.inner.clone();
+            match blocking(move || Ok(inner.see(effect))).await? {
+                Some(seen) => drop(all.insert(effect, seen)),
+                None => drop(all.remove(&effect)),
             }
         }
         Ok(all)
@@ -291,16 +300,6 @@ impl ProcessNodes {
         blocking(move || life::inspect(&folder).map_err(faulty("look at the node"))).await
     }
 
-    async fn see(&self, effect: EffectId, folder: Folder) -> Result<Option<Observed>, Fault> {
-        let seen = look_into(folder.clone()).await?;
-        if !matches!(seen, Some(Observed::Exited(_))) {
-            return Ok(seen);
-        }
-        // Its lock is free a moment before its end is written down.
-        self.witness(effect).await;
-        look_into(folder).await
-    }
-
     /// Lets the child go its way while its end is waited for, and written down.
     fn watch_child(
         &self,
@@ -354,6 +353,36 @@ impl Inner {
             }
         }
         Ok(found)
+    }
+
+    /// Looks at every node.
+    fn look(&self) -> io::Result<BTreeMap<EffectId, Observed>> {
+        let folders = self.folders()?.into_iter();
+        Ok(folders.filter_map(|(effect, _)| Some((effect, self.see(effect)?))).collect())
+    }
+
+    /// Looks at a node; none if it is not there, or not any more.
+    fn see(&self, effect: EffectId) -> Option<Observed> {
+        let unknown = |cause| Some(Observed::Unknown { reason: format!("cannot look at it: {cause}") });
+        self.try_see(effect).unwrap_or_else(unknown)
+    }
+
+    fn try_see(&self, effect: EffectId) -> io::Result<Option<Observed>> {
+        let folder = self.folder(effect);
+        let life = match self.running.still(effect)? {
+            Some(record) => Life::Running(record),
+            None => life::inspect(&folder)?,
+        };
+        Ok(match life {
+            Life::Absent => None,
+            Life::Starting => Some(Observed::Starting),
+            Life::Running(record) => {
+                self.running.tend(&folder, &record);
+                Some(Observed::Running(record.into()))
+            }
+            Life::Dead(_) if folder.has(Mark::Cleaned)? => None,
+            Life::Dead(record) => Some(Observed::Exited(exit(&folder, &record)?)),
+        })
     }
 
     fn before(&self, launch: &Launch) -> Result<Before, Fault> {
@@ -455,33 +484,6 @@ impl Inner {
             children.remove(&effect);
         }
     }
-}
-
-async fn look_into(folder: Folder) -> Result<Option<Observed>, Fault> {
-    blocking(move || {
-        Ok(see(&folder)
-            .unwrap_or_else(|cause| Some(Observed::Unknown { reason: format!("cannot look at it: {cause}") })))
-    })
-    .await
-}
-
-fn see(folder: &Folder) -> io::Result<Option<Observed>> {
-    Ok(match life::inspect(folder)? {
-        Life::Absent => None,
-        Life::Starting => Some(Observed::Starting),
-        Life::Running(record) => {
-            if let Err(cause) = log::turn_over(folder) {
-                tracing::warn!(effect = %record.effect, %cause, "a node's long log cannot be set aside");
-            }
-            // Only `logs --since` begins a little early then, as on a full disk.
-            if let Err(cause) = log::note(folder, SystemTime::now()) {
-                tracing::debug!(effect = %record.effect, %cause, "the log's time is not marked");
-            }
-            Some(Observed::Running(record.into()))
-        }
-        Life::Dead(_) if folder.has(Mark::Cleaned)? => None,
-        Life::Dead(record) => Some(Observed::Exited(exit(folder, &record)?)),
-    })
 }
 
 fn exit(folder: &Folder, record: &Record) -> io::Result<Exit> {

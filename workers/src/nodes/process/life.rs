@@ -12,6 +12,7 @@ use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
+use std::sync::OnceLock;
 
 use rustix::process::{Flock, FlockType, Pid, PidfdFlags, fcntl_getlk, pidfd_open};
 use schemas::EffectId;
@@ -78,13 +79,23 @@ pub(super) fn holder(lock: &Path) -> io::Result<Holder> {
 }
 
 fn is_alive(record: &Record) -> io::Result<bool> {
+    Ok(record.boot_id == boot_id()? && is_same_process(record)?)
+}
+
+/// Says whether the process of a record that was made in this boot lives.
+pub(super) fn is_same_process(record: &Record) -> io::Result<bool> {
     let same = |stat: Stat| stat.start_ticks == record.start_ticks && !stat.is_dead();
-    Ok(record.boot_id == boot_id()? && stat(record.pid)?.is_some_and(same))
+    Ok(stat(record.pid)?.is_some_and(same))
 }
 
 /// Returns this boot's id, which no other boot of any machine has.
 pub(super) fn boot_id() -> io::Result<String> {
-    Ok(fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned())
+    static ID: OnceLock<String> = OnceLock::new();
+    if let Some(id) = ID.get() {
+        return Ok(id.clone());
+    }
+    let id = fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned();
+    Ok(ID.get_or_init(|| id).clone())
 }
 
 /// Returns the processes that are proven to be the node's: its own, while the lock or its record proves it, with that

@@ -32,6 +32,23 @@ pub(super) fn open(folder: &Folder) -> io::Result<File> {
     OpenOptions::new().append(true).create(true).mode(0o600).open(folder.log())
 }
 
+/// Sets a log aside that is too long, and marks how long it is now, unless that is `marked` as before. Returns how long it was
+/// when all of it had its marks.
+pub(super) fn tend(folder: &Folder, now: SystemTime, marked: u64) -> io::Result<u64> {
+    let bytes = match fs::metadata(folder.log()) {
+        Ok(log) => log.len(),
+        Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(marked),
+        Err(cause) => return Err(cause),
+    };
+    if bytes > TURN_OVER_BYTES {
+        if let Err(cause) = turn_over(folder) {
+            tracing::warn!(folder = %folder.path.display(), %cause, "a node's long log cannot be set aside");
+        }
+        return Ok(0);
+    }
+    Ok(if bytes == marked || note(folder, now, bytes)? { bytes } else { marked })
+}
+
 /// Sets a long log aside, so that a node's logs never fill the disk. The node appends and so goes on at the new end; a line
 /// that it writes in the very moment between copy and cut may be lost.
 pub(super) fn turn_over(folder: &Folder) -> io::Result<()> {
@@ -57,13 +74,9 @@ pub(super) struct Mark {
     pub(super) bytes: u64,
 }
 
-/// Marks how long the log is now, if it has grown since the last mark and that is at least a second old.
-pub(super) fn note(folder: &Folder, now: SystemTime) -> io::Result<()> {
-    let bytes = match fs::metadata(folder.log()) {
-        Ok(log) => log.len(),
-        Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(cause) => return Err(cause),
-    };
+/// Marks that the log has so many bytes now, if it has grown since the last mark and that is at least a second old. Says whether
+/// there is nothing left to mark.
+fn note(folder: &Folder, now: SystemTime, bytes: u64) -> io::Result<bool> {
     let since = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let at_ms = i64::try_from(since.as_millis()).unwrap_or(i64::MAX);
     let mut file = OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(folder.times())?;
@@ -72,11 +85,17 @@ pub(super) fn note(folder: &Folder, now: SystemTime) -> io::Result<()> {
     let mut end = String::new();
     (&mut file).take(MARK_BYTES_MAX).read_to_string(&mut end)?;
     let last = end.lines().last().and_then(Mark::read);
-    if last.is_some_and(|last| bytes <= last.bytes || at_ms < last.at_ms + MARK_EVERY_MS) || bytes == 0 {
-        return Ok(());
+    if last.is_some_and(|last| bytes <= last.bytes) || bytes == 0 {
+        return Ok(true);
+    }
+    if last.is_some_and(|last| at_ms < last.at_ms + MARK_EVERY_MS) {
+        return Ok(false);
     }
     file.write_all(format!("{at_ms} {bytes}\n").as_bytes())?;
-    if length > TIMES_BYTES_MAX { thin(folder) } else { Ok(()) }
+    if length > TIMES_BYTES_MAX {
+        thin(folder)?;
+    }
+    Ok(true)
 }
 
 /// Leaves every second mark out, the older time's first, so that marks stay few however long a log is written.

@@ -1,6 +1,6 @@
 //! Reading nodes' logs: of those that run, and of those that have ended and are still kept. Secrets are masked.
 //!
-//! A node writes its log itself, so its lines bear no time. `log::note` marks how long the log was at which time, in the
+//! A node writes its log itself, so its lines bear no time. `log::tend` marks how long the log was at which time, in the
 //! node's file `times`, about once a second while it grows; `since` begins at the last mark before it.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -457,9 +457,9 @@ mod tests {
         let at = |seconds: u64| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
         for (seconds, text) in [(100, "early\n"), (200, "middle\n"), (300, "late\n")] {
             write(&folder, text);
-            log::note(&folder, at(seconds)).unwrap();
+            log::tend(&folder, at(seconds), 0).unwrap();
         }
-        log::note(&folder, at(400)).unwrap(); // nothing new
+        log::tend(&folder, at(400), 0).unwrap(); // nothing new
         let since = |seconds: i64| {
             let mut logs = place.logs(|wanted| wanted.since = Some(Timestamp::from_second(seconds).unwrap()));
             all(&mut logs)
@@ -476,7 +476,7 @@ mod tests {
         let folder = place.node(1, "1.0.0", &[]);
         for second in 0..6_000_u64 {
             write(&folder, "x\n");
-            log::note(&folder, SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000 + second)).unwrap();
+            log::tend(&folder, SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000 + second), 0).unwrap();
         }
         let marks = log::marks(&folder.times());
         assert!(marks.len() < 4_000 && marks.is_sorted_by_key(|mark| mark.at_ms), "{}", marks.len());

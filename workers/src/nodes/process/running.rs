@@ -1,0 +1,47 @@
+//! The nodes that were seen to run, so that another look at them costs little: a node is started once, and its process is known by
+//! its pid and start for as long as it lives.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::Mutex;
+use std::time::SystemTime;
+
+use schemas::EffectId;
+
+use super::folder::{Folder, Record};
+use super::{life, log};
+
+/// The nodes that ran at the last look.
+#[derive(Debug, Default)]
+pub(super) struct RunningNodes(Mutex<HashMap<EffectId, Seen>>);
+
+#[derive(Clone, Debug)]
+struct Seen {
+    record: Record,
+    /// How long its log was when all of it had its marks.
+    marked_bytes: u64,
+}
+
+impl RunningNodes {
+    /// Returns the record of a node that ran at the last look, if its process still lives.
+    pub(super) fn still(&self, effect: EffectId) -> io::Result<Option<Record>> {
+        let Some(record) = self.0.lock().unwrap().get(&effect).map(|seen| seen.record.clone()) else { return Ok(None) };
+        if life::is_same_process(&record)? {
+            return Ok(Some(record));
+        }
+        self.0.lock().unwrap().remove(&effect);
+        Ok(None)
+    }
+
+    /// Keeps the log of a node in order that runs, and remembers it.
+    pub(super) fn tend(&self, folder: &Folder, record: &Record) {
+        let effect = record.effect;
+        let known = self.0.lock().unwrap().get(&effect).map_or(0, |seen| seen.marked_bytes);
+        let marked_bytes = log::tend(folder, SystemTime::now(), known).unwrap_or_else(|cause| {
+            // Only `logs --since` begins a little early then, as on a full disk.
+            tracing::debug!(%effect, %cause, "the log's time is not marked");
+            known
+        });
+        self.0.lock().unwrap().insert(effect, Seen { record: record.clone(), marked_bytes });
+    }
+}
