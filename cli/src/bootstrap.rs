@@ -131,6 +131,15 @@ impl LocalServer {
 ///
 /// The folder cannot be used.
 pub(crate) fn adapters(opened: &Opened, artifacts: &Arc<Artifacts>) -> miette::Result<Adapters> {
+    adapters_with(opened, artifacts, Patience::default())
+}
+
+/// Returns the adapters as [`adapters`], for rollbacks that wait for the ledger as long as `patience` says.
+///
+/// # Errors
+///
+/// The folder cannot be used.
+fn adapters_with(opened: &Opened, artifacts: &Arc<Artifacts>, patience: Patience) -> miette::Result<Adapters> {
     let data = &opened.data;
     // The very program that runs, even after its file was replaced by a newer one.
     let launcher = PathBuf::from("/proc/self/exe");
@@ -141,7 +150,7 @@ pub(crate) fn adapters(opened: &Opened, artifacts: &Arc<Artifacts>) -> miette::R
     let nodes = nodes.into_diagnostic()?;
     let router: Arc<dyn Router> =
         Arc::new(MonitoredRouter::new(Arc::new(ProxyControl::of(data)), Arc::new(SystemClock)));
-    let break_glass = BreakGlass::new(data, opened.ledger.clone(), Arc::clone(&router), Patience::default());
+    let break_glass = BreakGlass::new(data, opened.ledger.clone(), Arc::clone(&router), patience);
     Ok(Adapters {
         nodes: Arc::new(nodes),
         checks: Probing::new(Arc::new(HttpChecks)),

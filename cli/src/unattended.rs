@@ -94,7 +94,7 @@ impl Proxy {
 pub(crate) const DOES_NOT_RUN: &str = "it does not run";
 
 /// Writes into a version which of its nodes run. What passes its check is not known, and is left as it was.
-fn look_at_nodes(data: &Path, version: &mut VersionStatus) {
+pub(crate) fn look_at_nodes(data: &Path, version: &mut VersionStatus) {
     for node in &mut version.nodes {
         node.runs = process::runs(data, node.effect).ok();
         if node.runs == Some(false) {

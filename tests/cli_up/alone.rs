@@ -69,6 +69,61 @@ fn with_up_dead_the_command_takes_the_folder_and_moves_the_users() {
     known_after(folder);
 }
 
+/// Kills the node of a version.
+fn kill_node(data: &Path, version: &str) {
+    let status: serde_json::Value = serde_json::from_str(&run(data, &["status", "api", "--json"]).stdout).unwrap();
+    let versions = status["services"][0]["deployments"][0]["versions"].as_array().unwrap();
+    let of = versions.iter().find(|of| of["version"] == version).unwrap();
+    let record = data.join("nodes").join(of["nodes"][0]["effect"].as_str().unwrap()).join("node.json");
+    let record: serde_json::Value = serde_json::from_slice(&std::fs::read(record).unwrap()).unwrap();
+    let pid = rustix::process::Pid::from_raw(i32::try_from(record["pid"].as_i64().unwrap()).unwrap()).unwrap();
+    rustix::process::kill_process(pid, Signal::KILL).unwrap();
+}
+
+#[test]
+fn with_up_dead_or_hung_unready_moves_nobody_to_a_version_of_which_no_node_can_be_called() {
+    for is_hung in [false, true] {
+        let (up, address) = serving();
+        let data = up.data();
+        let rest = match is_hung {
+            true => {
+                up.signal(Signal::STOP);
+                Err(up)
+            }
+            false => Ok(up.kill()),
+        };
+        kill_node(&data, "1.0.0");
+        let back = say(&data, "rollback api --unready --reason 3am");
+        let users = answer(address);
+        let again = say(&data, "rollback api --reason 3am");
+        let users_again = answer(address);
+        let up = rest.map_or_else(
+            |up| {
+                up.signal(Signal::CONT);
+                up
+            },
+            |folder| Up::on(folder, &[]),
+        );
+        let told = format!("{}{}", back.stdout, back.stderr);
+        assert_eq!(back.code, 8, "hung: {is_hung}; {back:?}");
+        assert!(told.contains("nobody listens on"), "hung: {is_hung}; {told}");
+        assert!(users.contains("1.1.0") && users_again.contains("1.1.0"), "hung: {is_hung}; {users}; {users_again}");
+        assert_ne!(again.code, 0, "hung: {is_hung}; {again:?}");
+        up.until("users are on a node of 1.0.0 that was started again", |_| answer(address).contains("1.0.0"));
+        up.end();
+    }
+}
+
+#[test]
+fn with_up_dead_doctor_names_users_of_a_dead_version() {
+    let (up, _) = serving();
+    let data = up.data();
+    let _folder = up.kill();
+    kill_node(&data, "1.1.0");
+    let doctor = say(&data, "doctor");
+    assert!(doctor.code == 1 && doctor.stdout.contains("1.1.0 serves with 0 of 1 node ready"), "{doctor:?}");
+}
+
 #[test]
 fn with_up_dead_and_a_damaged_log_the_command_moves_the_users_by_what_the_cache_knows() {
     let (up, address) = serving();

@@ -38,6 +38,7 @@ use writes::{End, Writes};
 pub use folder::{Aside, Folder, Found};
 pub use next::{Facts, Outside, Progress, Step, after_record, is_expired, next};
 use reroute::Attempt;
+pub(crate) use reroute::nobody_listens;
 pub use reroute::{generation_above, is_done, routes_back};
 
 /// How long each part of a rollback may take.
@@ -205,12 +206,10 @@ impl BreakGlass {
                     None => GONE.to_owned(),
                 }
             }
-            Ok(EmergencyDecision::Back(intent)) if asked.is_unready() => {
-                return self.go_on(asked, *intent, before, verdict, &why).await;
-            }
             Ok(EmergencyDecision::Back(intent)) => match reroute::look_for_nodes(&self.ledger, &intent).await {
-                Ok(()) => return self.go_on(asked, *intent, before, verdict, &why).await,
-                Err(gone) => gone,
+                Err(gone) if !asked.is_unready() => gone,
+                // Whatever its check says, users stay where they are until a node of it can be called.
+                nodes => return self.go_on(asked, *intent, before, verdict, &why, nodes).await,
             },
             // The verdict is being read just now.
             Ok(EmergencyDecision::Nothing(told)) => {
@@ -294,8 +293,9 @@ impl BreakGlass {
         self.ledger.view().state().deployment(id).map_or(0, |of| of.emergency_count)
     }
 
-    /// Writes the intent down, behind the one `before` it that the ledger does not have either, moves the weights, and says what
-    /// became of both.
+    /// Writes the intent down, behind the one `before` it that the ledger does not have either, moves the weights if `nodes` of the
+    /// target can be called, and says what became of both.
+    #[allow(clippy::too_many_arguments)]
     async fn go_on(
         &self,
         asked: &Asked,
@@ -303,6 +303,7 @@ impl BreakGlass {
         before: Option<Intent>,
         mut verdict: Option<Verdict>,
         why: &Refusal,
+        nodes: Result<(), String>,
     ) -> Rolled {
         let emergency_count = self.emergency_count(&intent.deployment);
         let entry = reroute::entry(&*self.router, &intent.deployment).await;
@@ -347,7 +348,7 @@ impl BreakGlass {
         }
         let pending = Pending { intent: intent.clone(), file, moved: false, verdict, trouble: None };
         self.lock().insert(id, pending);
-        let moved = self.carry_out(&intent, Ok(()), Attempt::Now).await;
+        let moved = self.carry_out(&intent, nodes, Attempt::Now).await;
         self.woken.notify_one();
         let unmoved = moved.err();
         let told = self.told(id, unmoved.clone(), notes.clone());

@@ -19,11 +19,11 @@ use ledger::deployment::{Deployment, generation, stranded};
 use ledger::execute::Refusal;
 use ledger::{Ledger, State};
 use schemas::outcome::{self, Outcome};
-use schemas::{DeploymentId, Offset, Role, StackName, Timestamp};
+use schemas::{DeploymentId, Offset, Role, StackId, StackName, Timestamp};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::break_glass::BreakGlass;
+use crate::break_glass::{BreakGlass, nobody_listens};
 use crate::effect::{Done, Effect, EffectKey};
 use crate::facts::Facts;
 use crate::nodes::Nodes;
@@ -346,7 +346,15 @@ pub async fn apply_now(ledger: &Ledger, router: &dyn Router, id: &DeploymentId) 
         let deployment = state.deployment(id).ok_or_else(|| ApplyNowError::Nothing(id.clone()))?;
         (routing::routes(state, id, deployment), deployment.clone())
     };
-    let Some(routes) = routes else { return Err(no_node(router, id, &deployment).await) };
+    let set = || deployment.traffic.set.iter().flat_map(|set| set.weights.iter()).map(|(stack, _)| stack);
+    let Some(routes) = routes else {
+        let stack = set().find(|stack| !deployment.can_be_called(*stack));
+        return Err(no_node(router, id, &deployment, stack, None).await);
+    };
+    // The ledger may not know yet that its nodes are gone: where no `up` runs, nobody looks.
+    if let Some(nobody) = nobody_listens(&routes).await {
+        return Err(no_node(router, id, &deployment, set().next(), Some(nobody)).await);
+    }
     match router.apply(&routes).await {
         // Something younger is held: the weights of this rollback, or of what came after it.
         Err(ApplyError::Superseded { held: generation }) => match router.entry(id).await? {
@@ -391,11 +399,16 @@ pub async fn record_applied(
     recorded
 }
 
-/// Says which stack keeps the weights of `deployment` from being applied, and what its users get meanwhile.
-async fn no_node(router: &dyn Router, id: &DeploymentId, deployment: &Deployment) -> ApplyNowError {
-    let set = deployment.traffic.set.iter().flat_map(|set| set.weights.iter());
-    let mut stacks = set.filter(|(stack, _)| !deployment.can_be_called(*stack));
-    let Some(stack) = stacks.find_map(|(stack, _)| deployment.stacks.get(&stack)) else {
+/// Says that `stack` keeps the weights of `deployment` from being applied, why if that was seen just now, and what its users get
+/// meanwhile.
+async fn no_node(
+    router: &dyn Router,
+    id: &DeploymentId,
+    deployment: &Deployment,
+    stack: Option<StackId>,
+    why: Option<String>,
+) -> ApplyNowError {
+    let Some(stack) = stack.and_then(|stack| deployment.stacks.get(&stack)) else {
         return ApplyNowError::Nothing(id.clone());
     };
     let held = match router.entry(id).await {
@@ -416,7 +429,7 @@ async fn no_node(router: &dyn Router, id: &DeploymentId, deployment: &Deployment
     let passing = passing.max_by_key(|(_, weight)| *weight).map(|(stack, _)| stack);
     let next = passing.and_then(|passing| stranded::way_out(deployment, id, passing));
     let next = next.map(|next| format!("; `{next}` sends all of them to a version that passes")).unwrap_or_default();
-    ApplyNowError::NoNode { version: stack.name(), why: stack.trouble(), users, next }
+    ApplyNowError::NoNode { version: stack.name(), why: why.unwrap_or_else(|| stack.trouble()), users, next }
 }
 
 #[cfg(test)]

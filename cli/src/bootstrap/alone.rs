@@ -14,10 +14,11 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use workers::artifacts::Artifacts;
+use workers::break_glass::Patience;
 use workers::identity::{self, Identity};
 
 use super::open::FolderInUse;
-use super::{ApiServer, Opened, Way, adapters, report};
+use super::{ApiServer, Opened, Way, adapters_with, report};
 use crate::client::LedgerClient;
 use crate::failure::{CommandResult, Failure};
 use crate::not_allowed::not_allowed;
@@ -28,6 +29,9 @@ const ANSWER_MAX: Duration = Duration::from_secs(2);
 
 /// How long the folder is taken at most; `up` waits for it meanwhile.
 pub(crate) const MOMENT_MAX: Duration = Duration::from_secs(10);
+
+/// How long a ledger that is only read is asked to record the rollback, which it cannot.
+const READER_MAX: Duration = Duration::from_millis(200);
 
 /// How often the process that holds the folder is asked whether it answers by now.
 const ASK_EVERY: Duration = Duration::from_millis(100);
@@ -209,7 +213,9 @@ async fn open(
         What::Reading => Opened::to_read(data).await?,
     };
     let artifacts = Arc::new(Artifacts::open(&opened.data).map_err(report)?);
-    let adapters = adapters(&opened, &artifacts)?;
+    // Who only reads the ledger waits for no verdict of it: whoever holds it was waited for before.
+    let verdict = if what == What::Reading { READER_MAX } else { Patience::default().verdict };
+    let adapters = adapters_with(&opened, &artifacts, Patience { verdict, ..Patience::default() })?;
     let socket = std::env::temp_dir().join(format!("ionledger-{}", uuid::Uuid::now_v7()));
     std::fs::DirBuilder::new().mode(0o700).create(&socket).into_diagnostic()?;
     // A ledger in the folder is this process's own; one in Kafka has workers elsewhere, too.

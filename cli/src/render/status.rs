@@ -234,8 +234,28 @@ fn seen_headline(
         }
         (_, Some(why)) => (BAD, format!("users cannot connect: {why}{stands}")),
         ([], None) => (BAD, format!("serves nobody{stands}")),
-        (_, None) => (WARN, format!("the proxy serves {}{stands}", shares.join(", "))),
+        (_, None) => match without_nodes(deployment, seen) {
+            Some(dead) => (
+                BAD,
+                format!(
+                    "users get failures: the proxy serves {}, and no node of {dead} runs{stands}",
+                    shares.join(", ")
+                ),
+            ),
+            None => (WARN, format!("the proxy serves {}{stands}", shares.join(", "))),
+        },
     }
+}
+
+/// Names the versions that users were seen to be on and of which no node runs.
+fn without_nodes(deployment: &DeploymentStatus, seen: &SeenStatus) -> Option<String> {
+    let has_users =
+        |version: &&VersionStatus| seen.weights.get(&version.stack).is_some_and(|weight| *weight > Weight::ZERO);
+    let dead = |version: &&VersionStatus| {
+        !version.nodes.is_empty() && version.nodes.iter().all(|node| node.runs == Some(false))
+    };
+    let dead = deployment.versions.iter().filter(has_users).filter(dead).map(|version| version.name().to_string());
+    Some(dead.collect::<Vec<_>>().join(" and ")).filter(|dead| !dead.is_empty())
 }
 
 /// What there is to know besides the versions, by its short name.

@@ -115,7 +115,8 @@ pub(super) fn failure(deployment: &Deployment, probed: &Probed, to: StackId) -> 
 
 /// Returns the stacks that a rollback asks before it is decided: those that users are on and those that it may go to.
 pub fn to_probe(deployment: &Deployment) -> BTreeSet<StackId> {
-    let serving = deployment.traffic.set.iter().flat_map(|set| set.weights.iter()).map(|(stack, _)| stack);
+    let set = deployment.traffic.set.iter().map(|set| &set.weights);
+    let serving = set.chain(served::on(deployment)).flat_map(|weights| weights.iter()).map(|(stack, _)| stack);
     let targets = candidates(deployment).into_iter();
     let targets =
         targets.filter_map(|Candidate { stack, version }| warm(deployment, stack, &version).map(|(id, _)| id));
@@ -293,7 +294,11 @@ fn done_already(case: &Case<'_>, target: Option<&Target>, overrules: bool) -> Op
             Some(told_of_stranded(case, Decision::nothing_for(to, note)))
         }
         (None, Some(to)) if is_settled(deployment, case.probed, target) && !helps(to) => {
-            let mut decision = Decision::nothing_for(to, further_back(case, target));
+            let note = match unserved(deployment) {
+                Some(unserved) => format!("{id} is rolled back already: {unserved}"),
+                None => further_back(case, target),
+            };
+            let mut decision = Decision::nothing_for(to, note);
             decision.not_yet = unhelped(deployment, id, case.probed);
             Some(decision)
         }
@@ -305,8 +310,11 @@ fn done_already(case: &Case<'_>, target: Option<&Target>, overrules: bool) -> Op
 /// on a stack that has a passing node, or would get no better one.
 pub fn is_settled(deployment: &Deployment, probed: &Probed, target: Option<&Target>) -> bool {
     let set = deployment.traffic.set.as_ref().filter(|set| set.purpose == Purpose::Rollback);
-    let Some(set) = set.filter(|_| live(deployment).is_none()) else { return false };
-    let users_fail = set.weights.iter().all(|(stack, _)| fails(deployment, probed, stack));
+    if set.is_none() || live(deployment).is_some() {
+        return false;
+    }
+    let users_fail =
+        served::on(deployment).is_some_and(|on| on.iter().all(|(stack, _)| fails(deployment, probed, stack)));
     let helps = match target {
         Some(Target::Warm { stack, .. }) => !fails(deployment, probed, *stack),
         Some(Target::Gone { .. }) => true,
@@ -333,14 +341,21 @@ fn further_back(case: &Case<'_>, target: Option<&Target>) -> String {
     format!("{id} is rolled back already{}", further.unwrap_or_default())
 }
 
+/// Says what a rollback waits for whose weights are set and of which no node can be called, and where users are.
+fn unserved(deployment: &Deployment) -> Option<String> {
+    let set = deployment.traffic.set.as_ref().filter(|set| set.purpose == Purpose::Rollback)?;
+    let to = set.weights.sole().filter(|_| served::on(deployment) != Some(&set.weights))?;
+    let (name, users) = (deployment.told_name(to), served::named(deployment));
+    Some(format!("{name} gets all traffic once a node of it can be called; users stay on {users}"))
+}
+
 /// Says that users are on a stack that does not pass, where a rollback that changed nothing could not help: it was rolled back
-/// before, and no earlier version passes. Where no node of that can be called and the router has yet to serve it, users are
-/// elsewhere.
+/// before, and no earlier version passes. Where no node of that can be called and the router has yet to serve it, says where users
+/// are instead.
 pub fn unhelped(deployment: &Deployment, id: &DeploymentId, probed: &Probed) -> Option<String> {
     let set = deployment.traffic.set.as_ref().filter(|set| set.purpose == Purpose::Rollback)?;
-    let is_served = |stack| deployment.traffic.is_applied() || deployment.can_be_called(stack);
-    if !set.weights.iter().all(|(stack, _)| is_served(stack)) {
-        return None;
+    if let Some(unserved) = unserved(deployment) {
+        return Some(unserved);
     }
     let (stack, _) = set.weights.iter().find(|(stack, _)| fails(deployment, probed, *stack))?;
     let said = probed.failure(stack).unwrap_or("no node of it can be called");

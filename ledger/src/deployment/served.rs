@@ -23,6 +23,16 @@ pub fn named(deployment: &Deployment) -> String {
     weights.map_or_else(|| "nothing".to_owned(), |weights| shares(deployment, weights))
 }
 
+/// Returns what users are on: what is set or, where the router has yet to serve that and can call no node of it, what it confirmed
+/// last.
+pub(super) fn on(deployment: &Deployment) -> Option<&Weights> {
+    let traffic = &deployment.traffic;
+    let set = &traffic.set.as_ref()?.weights;
+    let is_served = traffic.is_applied() || set.iter().all(|(stack, _)| deployment.can_be_called(stack));
+    let kept = traffic.applied.as_ref().map(|applied| &applied.weights).filter(|_| !is_served);
+    Some(kept.unwrap_or(set))
+}
+
 fn shares(deployment: &Deployment, weights: &Weights) -> String {
     if let Some(only) = weights.sole() {
         return deployment.told_name(only);

@@ -56,13 +56,18 @@ pub fn routes_back(state: &State, intent: &Intent) -> Option<Routes> {
 /// one is known at all is for whoever moves the weights to say.
 pub(super) async fn look_for_nodes(ledger: &Ledger, intent: &Intent) -> Result<(), String> {
     let Some(routes) = routes_back(ledger.view().state(), intent) else { return Ok(()) };
+    match nobody_listens(&routes).await {
+        Some(nobody) => Err(format!("no node of {} is there any more: {nobody}", intent.version)),
+        None => Ok(()),
+    }
+}
+
+/// Says at which addresses nobody listens, if every node that routes lead to refuses the connection.
+pub(crate) async fn nobody_listens(routes: &Routes) -> Option<String> {
     let nodes: Vec<_> = routes.backends.values().flat_map(|of| &of.nodes).collect();
     let refusals = join_all(nodes.iter().map(|node| refuses(node.address))).await;
-    if !refusals.into_iter().all(|refuses| refuses) {
-        return Ok(());
-    }
     let nodes: Vec<String> = nodes.iter().map(|node| node.address.to_string()).collect();
-    Err(format!("no node of {} is there any more: nobody listens on {}", intent.version, nodes.join(", ")))
+    refusals.into_iter().all(|refuses| refuses).then(|| format!("nobody listens on {}", nodes.join(", ")))
 }
 
 async fn refuses(address: SocketAddr) -> bool {

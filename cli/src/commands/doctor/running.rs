@@ -19,6 +19,7 @@ use super::folder::mode;
 use crate::render::back::where_stranded;
 use crate::render::shares::{shares, should_be_applied};
 use crate::render::words::count;
+use crate::unattended;
 
 /// Looks at what runs on a data folder.
 pub(super) async fn findings(data: &Path, client: &Client) -> Vec<Finding> {
@@ -34,7 +35,12 @@ pub(super) async fn findings(data: &Path, client: &Client) -> Vec<Finding> {
     let proxy = ProxyControl::of(data).status().await;
     let proxy_answers = proxy.is_ok();
     let silent = if proxy.is_ok() { None } else { workers::traffic::proxy::process(data).map(|process| process.pid) };
-    let status = status(data).await;
+    let mut status = status(data).await;
+    if !runs || hangs {
+        // What the ledger knows of the nodes is as old as whoever last followed it.
+        let versions = status.iter_mut().flat_map(|of| &mut of.versions);
+        versions.for_each(|version| unattended::look_at_nodes(data, version));
+    }
     let declared = declared(&status);
     findings.push(match (&proxy, silent) {
         (Ok(status), _) => {

@@ -234,6 +234,20 @@ production/api|1.2.4|canary|5|2|ready|1|2|2026-11-22T13:20:00Z|01900000-0000-700
 }
 
 #[test]
+fn users_who_were_seen_to_be_on_a_version_without_a_node_get_failures() {
+    let dead = status(|deployment| {
+        deployment["rollout"] = json!(null);
+        deployment["seen"] =
+            json!({"weights": {deployment["versions"][0]["stack"].as_str().unwrap(): 10_000}, "trouble": null});
+        let nodes = deployment["versions"][0]["nodes"].as_array_mut().unwrap();
+        nodes.iter_mut().for_each(|node| node["runs"] = json!(false));
+    });
+    let dead = bare(&eyes(&dead, &now()));
+    let name = dead.lines().next().unwrap();
+    assert!(name.contains("✖ users get failures: the proxy serves ") && name.ends_with(" runs"), "{dead}");
+}
+
+#[test]
 fn a_rollout_that_was_rolled_back_without_the_ledger_comes_back_and_has_no_next_step() {
     let mut stands = status(|deployment| deployment["seen"] = json!({"weights": {}, "trouble": null}));
     let old = bare(&eyes(&stands, &now()));

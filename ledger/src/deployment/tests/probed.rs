@@ -145,7 +145,24 @@ fn users_are_not_said_to_be_on_a_version_that_the_router_never_served() {
     assert!(!traffic.is_applied());
     let mut probed = Probed::default();
     probed.fails(world.stack(V1), "connection refused".to_owned());
-    assert_eq!(rolling_back::unhelped(world.deployment(), &"production/api".parse().unwrap(), &probed), None);
+    let told = "1.0.0 gets all traffic once a node of it can be called; users stay on 1.1.0";
+    let unhelped = rolling_back::unhelped(world.deployment(), &"production/api".parse().unwrap(), &probed);
+    assert_eq!(unhelped.as_deref(), Some(told));
+}
+
+#[test]
+fn a_rollback_behind_one_that_the_router_cannot_serve_yet_moves_nobody_from_what_passes() {
+    let mut world = three_served();
+    world.applied();
+    world.lose_node(V2);
+    world.ask(rollback_unready());
+    assert!(!world.deployment().traffic.is_applied());
+    let again = world.decide_seeing(&rollback(), &world.probed(&[V3, V1], &[V2])).unwrap();
+    let told = "1.1.0 gets all traffic once a node of it can be called; users stay on 1.2.0";
+    assert_eq!((again.events, again.not_yet.as_deref()), (vec![], Some(told)));
+    assert_eq!(again.notes, [format!("production/api is rolled back already: {told}")]);
+    let dead = world.decide_seeing(&rollback(), &world.probed(&[V1], &[V2, V3])).unwrap();
+    assert_eq!(rolled_back(&dead).to, world.stack(V1), "what users are on is dead, too");
 }
 
 #[test]
