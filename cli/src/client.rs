@@ -7,7 +7,7 @@ use api::question::{FolderAnswerer, Question, StatusQuestion, VerifyQuestion, op
 use api::{Code, Problem};
 use ledger::log::segments::{self, Elsewhere, SegmentsOpenError};
 use replay::answer::{DeploymentStatus, HistoryAnswer, StatusAnswer, Verified};
-use replay::{HistoryQuery, Reader};
+use replay::{HistoryQuery, Moment, Reader};
 use schemas::{DeploymentId, EnvironmentName, ServiceName};
 use workers::nodes::process::logs::{Line, Logs, Wanted};
 use workers::text_file;
@@ -74,7 +74,17 @@ impl LedgerClient {
 
     /// Returns how a deployment stands now, if there is one.
     pub(crate) async fn deployment(&self, deployment: &DeploymentId) -> CommandResult<Option<DeploymentStatus>> {
-        let question = StatusQuestion::now(Some(&deployment.service), Some(&deployment.environment));
+        self.deployment_at(deployment, Moment::Now).await
+    }
+
+    /// Returns how a deployment stood at `moment`, as [`Self::deployment`].
+    pub(crate) async fn deployment_at(
+        &self,
+        deployment: &DeploymentId,
+        moment: Moment,
+    ) -> CommandResult<Option<DeploymentStatus>> {
+        let DeploymentId { service, environment } = deployment.clone();
+        let question = StatusQuestion { service: Some(service), environment: Some(environment), moment };
         let status = self.client.ask(&question).await?;
         let mut deployments = status.services.into_iter().flat_map(|service| service.deployments);
         Ok(deployments.find(|found| found.deployment == *deployment))

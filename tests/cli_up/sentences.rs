@@ -124,6 +124,21 @@ fn the_same_command_under_the_same_id_is_carried_out_once() {
 }
 
 #[test]
+fn a_rollback_that_is_repeated_under_its_id_says_what_it_said_first() {
+    let up = Up::new();
+    up.serving("1.0.0", "");
+    up.ready("1.1.0", &[]);
+    up.done("traffic api 1.1.0 100");
+    up.applied();
+    let rollback = format!("rollback api --reason 3am --command-id {}", uuid::Uuid::now_v7());
+    let [first, again] = [up.done(&rollback), up.done(&rollback)];
+    let undo = "`ionledger traffic api 1.1.0 100 --again --reason WHY` overrules that";
+    assert!(first.stderr.contains(undo), "{first:?}");
+    assert!(again.stderr.contains(undo), "{again:?}");
+    assert!(!again.stderr.contains("takes the place"), "no hold was there before: {again:?}");
+}
+
+#[test]
 fn a_dry_run_shows_the_events_and_appends_none() {
     let up = Up::new();
     up.serving("1.2.2", "");

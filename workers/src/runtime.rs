@@ -346,15 +346,10 @@ pub async fn apply_now(ledger: &Ledger, router: &dyn Router, id: &DeploymentId) 
         let deployment = state.deployment(id).ok_or_else(|| ApplyNowError::Nothing(id.clone()))?;
         (routing::routes(state, id, deployment), deployment.clone())
     };
-    let set = || deployment.traffic.set.iter().flat_map(|set| set.weights.iter()).map(|(stack, _)| stack);
     let Some(routes) = routes else {
-        let stack = set().find(|stack| !deployment.can_be_called(*stack));
+        let stack = set(&deployment).find(|stack| !deployment.can_be_called(*stack));
         return Err(no_node(router, id, &deployment, stack, None).await);
     };
-    // The ledger may not know yet that its nodes are gone: where no `up` runs, nobody looks.
-    if let Some(nobody) = nobody_listens(&routes).await {
-        return Err(no_node(router, id, &deployment, set().next(), Some(nobody)).await);
-    }
     match router.apply(&routes).await {
         // Something younger is held: the weights of this rollback, or of what came after it.
         Err(ApplyError::Superseded { held: generation }) => match router.entry(id).await? {
@@ -367,6 +362,32 @@ pub async fn apply_now(ledger: &Ledger, router: &dyn Router, id: &DeploymentId) 
         },
         other => Ok(other?),
     }
+}
+
+/// Applies a deployment's weights as [`apply_now`], where nobody else looks at nodes: what the ledger knows of them may be old, and
+/// users stay where they are while all of them refuse the connection.
+///
+/// # Errors
+///
+/// As [`apply_now`].
+pub async fn apply_now_looking(
+    ledger: &Ledger,
+    router: &dyn Router,
+    id: &DeploymentId,
+) -> Result<HeldRoutes, ApplyNowError> {
+    let found = ledger.view().state().deployment(id).cloned();
+    let routes = found.as_ref().and_then(|deployment| routing::routes(ledger.view().state(), id, deployment));
+    if let (Some(deployment), Some(routes)) = (&found, routes)
+        && let Some(nobody) = nobody_listens(&routes).await
+    {
+        return Err(no_node(router, id, deployment, set(deployment).next(), Some(nobody)).await);
+    }
+    apply_now(ledger, router, id).await
+}
+
+/// The stacks whose weights are set.
+fn set(deployment: &Deployment) -> impl Iterator<Item = StackId> {
+    deployment.traffic.set.iter().flat_map(|set| set.weights.iter()).map(|(stack, _)| stack)
 }
 
 /// Records what the router confirmed to [`apply_now`], in the traffic shifter's stead: `instance` takes the role for as long as that

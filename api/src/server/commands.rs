@@ -10,6 +10,7 @@ use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::response::Response;
 use http::HeaderMap;
+use ledger::deployment::hold::Holds;
 use ledger::deployment::rollback;
 use ledger::service::Service;
 use ledger::{Deployment, decide, execute};
@@ -74,13 +75,14 @@ async fn dry_run(api: &Api, actor: &Actor, request: &Request) -> Result<CommandA
     authorize(actor, Act::Command(&request.command))?;
     check_references(api, actor, &request.command)?;
     let mut notes = check_outside(api, &request.command, true).await?;
-    let before = service_of(api, &request.command);
+    let before = Before::of(api.ledger.view().state(), &request.command);
     let decision = api.ledger.dry_run(request, actor, &probed(api, &request.command).await)?;
     let asked = asked_for(decision.events.iter().map(|(_, event)| event));
-    let names = Names { service: before, asked, ..names(api, &request.command) };
+    let held = before.holds();
+    let names = Names { service: before.service, asked, ..names(api, &request.command) };
     let events = Happened::all(&decision.events, &names);
     notes.extend(decision.notes);
-    notes.extend(holds::beside(api, &holds::of(api, &request.command), &decision.events).await);
+    notes.extend(holds::beside(api, &held, &decision.events).await);
     notes.extend(lacks(api, &request.command).await);
     notes.extend(source_trouble(api, &request.command).await);
     let (not_yet, stack) = (decision.not_yet, decision.stack);
@@ -139,8 +141,7 @@ pub(super) async fn carry_out(
     let repeated = api.ledger.view().command(request.id).is_some();
     let warnings = if repeated { vec![] } else { check_outside(api, &request.command, false).await? };
     let (id, command, who, began) = (request.id, request.command.clone(), actor.to_string(), Instant::now());
-    let (before, held) = (service_of(api, &command), holds::of(api, &command));
-    let deployment = names(api, &command).after;
+    let before = Before::of(api.ledger.view().state(), &command);
     // What was sent before a rollback without the ledger is decided after it.
     if let (Some(break_glass), Some(deployment)) = (&api.break_glass, command.deployment())
         && !decide::is_rollback(&command)
@@ -166,8 +167,11 @@ pub(super) async fn carry_out(
     let applied = confirm(api, &command, &done, how.wait).await;
     // What changed nothing says only what is wrong.
     let applied = applied.filter(|(confirmed, _)| !confirmed || done.commit.is_some());
-    let before = if done.repeated { service_before(api, &command, done.offset).await } else { before };
-    let mut answer = CommandAnswer::of(&done, &Names { service: before, before: deployment, ..names(api, &command) });
+    // The first answer is given again.
+    let before = if done.repeated { Before::at(api, &command, done.offset).await } else { before };
+    let held = before.holds();
+    let before = Names { service: before.service, before: before.deployment, ..names(api, &command) };
+    let mut answer = CommandAnswer::of(&done, &before);
     answer.notes.extend(warnings);
     answer.notes.extend(holds::beside(api, &held, &done.events).await);
     answer.notes.extend(lacks(api, &command).await);
@@ -184,19 +188,34 @@ pub(super) async fn carry_out(
     Ok(answer)
 }
 
-/// The service of a command that is about one, as it stands now.
-fn service_of(api: &Api, command: &Command) -> Option<Arc<Service>> {
-    match command {
-        Command::Apply(command::Apply { service, .. }) => api.ledger.view().state().services.get(service).cloned(),
-        _ => None,
-    }
+/// What a command is about, as it stood before that.
+#[derive(Default)]
+struct Before {
+    service: Option<Arc<Service>>,
+    deployment: Option<Arc<Deployment>>,
 }
 
-/// The service of a command that was carried out before, as it stood then: its first answer is given again.
-async fn service_before(api: &Api, command: &Command, offset: Option<Offset>) -> Option<Arc<Service>> {
-    let Command::Apply(command::Apply { service, .. }) = command else { return None };
-    let before = Moment::Offset(Offset(offset?.0.checked_sub(1)?));
-    api.reader.state_at(before).await.ok()?.state.services.get(service).cloned()
+impl Before {
+    fn of(state: &ledger::State, command: &Command) -> Self {
+        let service = match command {
+            Command::Apply(command::Apply { service, .. }) => state.services.get(service).cloned(),
+            _ => None,
+        };
+        Self { service, deployment: command.deployment().and_then(|id| state.deployments.get(id).cloned()) }
+    }
+
+    fn holds(&self) -> Holds {
+        self.deployment.as_ref().map(|deployment| deployment.holds.clone()).unwrap_or_default()
+    }
+
+    /// Of a command that was carried out before, whose commit is at `offset`; nothing is known of one whose log cannot be read.
+    async fn at(api: &Api, command: &Command, offset: Option<Offset>) -> Self {
+        let Some(before) = offset.and_then(|offset| offset.0.checked_sub(1)) else { return Self::default() };
+        match api.reader.state_at(Moment::Offset(Offset(before))).await {
+            Ok(found) => Self::of(&found.state, command),
+            Err(_) => Self::default(),
+        }
+    }
 }
 
 /// What the newest probes say of the stacks that `command` is about, where it asks.

@@ -3,18 +3,10 @@
 use std::collections::HashMap;
 
 use ledger::deployment::hold::{self, Holds};
-use schemas::command::Command;
 use schemas::hold::{Event as Hold, HoldSet};
 use schemas::{CommitId, Event, Stream};
 
 use super::Api;
-
-/// Returns the holds of the deployment that `command` is about, as they are now.
-pub(super) fn of(api: &Api, command: &Command) -> Holds {
-    let view = api.ledger.view();
-    let deployment = command.deployment().and_then(|id| view.state().deployment(id));
-    deployment.map(|deployment| deployment.holds.clone()).unwrap_or_default()
-}
 
 /// Says of each hold that is set in `events` what it means for those that were there `before`.
 pub(super) async fn beside(api: &Api, before: &Holds, events: &[(Stream, Event)]) -> Vec<String> {

@@ -74,7 +74,11 @@ impl Outside {
     /// Why it did not, in a few words; the traffic shifter goes on trying.
     pub(super) async fn apply_now(&self, ledger: &Ledger, deployment: &DeploymentId) -> Result<(), String> {
         let Some(router) = &self.router else { return Err(format!("no router of {deployment} is known here")) };
-        let held = runtime::apply_now(ledger, &**router, deployment).await.map_err(|error| error.to_string())?;
+        let applied = match self.only_instance {
+            Some(_) => runtime::apply_now_looking(ledger, &**router, deployment).await,
+            None => runtime::apply_now(ledger, &**router, deployment).await,
+        };
+        let held = applied.map_err(|error| error.to_string())?;
         if let Some(instance) = &self.only_instance {
             let recording = runtime::record_applied(ledger, instance, deployment, &held);
             match tokio::time::timeout(RECORD_MAX, recording).await {

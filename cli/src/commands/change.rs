@@ -5,9 +5,10 @@ use std::time::Duration;
 use api::client::SendOptions;
 use api::question::DeclarationQuestion;
 use api::wire::CommandAnswer;
+use futures::FutureExt as _;
 use replay::Moment;
 use schemas::command::{self, Command, Request};
-use schemas::{CommandId, Timestamp};
+use schemas::{CommandId, Offset, Timestamp};
 
 use super::after::{After, Before, after};
 use crate::args::Asking;
@@ -55,8 +56,14 @@ pub(crate) async fn change_then(
     command: Command,
 ) -> CommandResult<(CommandAnswer, Next)> {
     // Only for the hint at the end: what cannot be read here is told by the command's own answer.
-    let before = tokio::time::timeout(BEFORE_MAX, before(ledger, &command)).await.unwrap_or_default();
+    let before =
+        |moment| tokio::time::timeout(BEFORE_MAX, before(ledger, &command, moment)).map(Result::unwrap_or_default);
+    let mut stood = before(Moment::Now).await;
     let answer = send(session, ledger, asking, &command).await?;
+    if let Some(last) = answer.offset.filter(|_| answer.repeated).and_then(|offset| offset.0.checked_sub(1)) {
+        // The first answer is given again, and so is its undo.
+        stood = before(Moment::Offset(Offset(last))).await;
+    }
     session.show(&written::Written { schema_version: 1, answer: &answer, dry_run: asking.dry_run })?;
     if answer.unrecorded.is_some() {
         session.out.say(&written::loudly(&answer.notes));
@@ -73,23 +80,24 @@ pub(crate) async fn change_then(
     if asking.dry_run || answer.events.is_empty() {
         return Ok((answer, Next(vec![])));
     }
-    let After { undo, next } = after(&command, &before, &answer.events);
+    let After { undo, next } = after(&command, &stood, &answer.events);
     Next(vec![undo]).say(session);
     Ok((answer, Next(next.into_iter().collect())))
 }
 
-async fn before(ledger: &LedgerClient, command: &Command) -> Before {
+/// Returns how things stood at `moment`.
+async fn before(ledger: &LedgerClient, command: &Command, moment: Moment) -> Before {
     let mut before = Before::default();
     match command {
         Command::Apply(command::Apply { service, .. }) => {
-            let question = DeclarationQuestion { service: service.clone(), moment: Moment::Now };
+            let question = DeclarationQuestion { service: service.clone(), moment };
             let declared = ledger.ask(&question).await.ok();
             before.read_at = declared.is_some().then(Timestamp::now);
             before.declared_at = declared.filter(|found| found.definition.is_some()).and_then(|found| found.at.offset);
         }
         other => {
             if let Some(deployment) = other.deployment() {
-                let read = ledger.deployment(deployment).await;
+                let read = ledger.deployment_at(deployment, moment).await;
                 before.read_at = read.is_ok().then(Timestamp::now);
                 before.deployment = read.ok().flatten();
             }
