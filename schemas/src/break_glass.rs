@@ -29,7 +29,7 @@ pub struct Intent {
     pub reason: Option<String>,
     /// Why, as `traffic.rolled_back` says it.
     pub why: String,
-    /// When it was decided, and took effect a moment later.
+    /// When it was decided; `moved_at` says when it took effect.
     pub at: Timestamp,
     /// The stack that gets all traffic.
     pub to: StackId,
@@ -53,7 +53,7 @@ pub struct Intent {
     /// that one went to, and is recorded after it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub after: Option<CommandId>,
-    /// When the router confirmed that it serves it; none until it did. What was written before it did has none either.
+    /// When the router confirmed it; none if it has not, or if nobody noted it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub moved_at: Option<Timestamp>,
 }

@@ -260,7 +260,7 @@ impl BreakGlass {
         if reroute::look_for_nodes(&self.ledger, &intent).await.is_err() {
             return None;
         }
-        let moved = moved || self.is_moved(&intent).await;
+        let moved = self.is_moved(&intent).await.unwrap_or(moved);
         let (moved, note) = match moved {
             true => (Ok(()), "it was carried out before and is not yet in the ledger; nothing was done again"),
             false => (
@@ -278,14 +278,14 @@ impl BreakGlass {
         self.told(intent.command.id, unmoved, vec![note])
     }
 
-    /// Asks the router whether it holds a rollback of which only the intent is known here, and remembers it if so.
-    async fn is_moved(&self, intent: &Intent) -> bool {
-        let Some(entry) = reroute::entry(&*self.router, &intent.deployment).await else { return false };
+    /// Asks the router whether it holds a rollback, and remembers it if so; none if it cannot be read.
+    async fn is_moved(&self, intent: &Intent) -> Option<bool> {
+        let entry = reroute::entry(&*self.router, &intent.deployment).await?;
         let is_done = reroute::is_done(intent, &entry, self.emergency_count(&intent.deployment));
         if is_done && let Some(pending) = self.lock().get_mut(&intent.command.id) {
             pending.moved = true;
         }
-        is_done
+        Some(is_done)
     }
 
     /// Returns how many rollbacks without the ledger the ledger knows of a deployment.
@@ -372,7 +372,7 @@ impl BreakGlass {
             Err(error) => tracing::error!(deployment = %intent.deployment, %error, "the weights could not be moved"),
         }
         let confirmed = self.lock().get_mut(&intent.command.id).and_then(|pending| {
-            pending.moved = moved.is_ok();
+            pending.moved |= moved.is_ok();
             pending.trouble = moved.as_ref().err().cloned();
             pending.confirm()
         });

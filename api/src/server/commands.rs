@@ -167,7 +167,7 @@ pub(super) async fn carry_out(
     let applied = confirm(api, &command, &done, how.wait).await;
     // What changed nothing says only what is wrong.
     let applied = applied.filter(|(confirmed, _)| !confirmed || done.commit.is_some());
-    // The first answer is given again.
+    // The first answer is given again, by how it stood before that.
     let before = if done.repeated { Before::at(api, &command, done.offset).await } else { before };
     let held = before.holds();
     let before = Names { service: before.service, before: before.deployment, ..names(api, &command) };

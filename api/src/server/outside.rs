@@ -29,7 +29,7 @@ pub struct Outside {
     pub recent: Arc<Recent>,
     /// Whether this process launches nodes, too.
     pub launches: bool,
-    /// How this process is called as a worker, if no other process can act on the ledger: then it records what the router confirms.
+    /// This process's name as a worker, if no other process can act on the ledger. It then records what the router confirms.
     pub only_instance: Option<String>,
 }
 
@@ -80,10 +80,13 @@ impl Outside {
         };
         let held = applied.map_err(|error| error.to_string())?;
         if let Some(instance) = &self.only_instance {
-            let recording = runtime::record_applied(ledger, instance, deployment, &held);
+            let (ledger, instance, id) = (ledger.clone(), instance.clone(), deployment.clone());
+            // It goes on when it is not waited for any more, so that the role is given back.
+            let recording = tokio::spawn(async move { runtime::record_applied(&ledger, &instance, &id, &held).await });
             match tokio::time::timeout(RECORD_MAX, recording).await {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => tracing::warn!(%deployment, %error, "what the router confirmed was not recorded"),
+                Ok(Ok(Ok(()))) => {}
+                Ok(Ok(Err(error))) => tracing::warn!(%deployment, %error, "what the router confirmed was not recorded"),
+                Ok(Err(panic)) => tracing::error!(%deployment, %panic, "what the router confirmed was not recorded"),
                 Err(_) => tracing::warn!(%deployment, "what the router confirmed was not recorded in time"),
             }
         }

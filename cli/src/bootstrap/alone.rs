@@ -213,7 +213,7 @@ async fn open(
         What::Reading => Opened::to_read(data).await?,
     };
     let artifacts = Arc::new(Artifacts::open(&opened.data).map_err(report)?);
-    // Who only reads the ledger waits for no verdict of it: whoever holds it was waited for before.
+    // A ledger that is only read gives no verdict.
     let verdict = if what == What::Reading { READER_MAX } else { Patience::default().verdict };
     let adapters = adapters_with(&opened, &artifacts, Patience { verdict, ..Patience::default() })?;
     let socket = std::env::temp_dir().join(format!("ionledger-{}", uuid::Uuid::now_v7()));

@@ -60,8 +60,11 @@ pub(super) fn target(target: &RollbackTarget, is_followed: bool) -> String {
         (true, None, _) => format!("{version}, warm"),
         (true, Some(why), _) => format!("{version}: does not pass ({why}), and neither does what users are on"),
         (false, Some(why), _) => {
-            let by = if is_followed { "`rollback`" } else { "`up` must run: `rollback`" };
-            format!("{version}: does not pass ({why}); {by} starts it again first")
+            let next = match is_followed {
+                true => "`rollback` starts it again first",
+                false => "start `ionledger up`; `rollback` then starts it again first",
+            };
+            format!("{version}: does not pass ({why}); {next}")
         }
         (false, None, Some(_)) => format!("{version}, not ready"),
         (false, None, None) => format!("{version}, gone, would be deployed again"),
@@ -133,7 +136,8 @@ stranded    50 % of users are on 1.2.3, which does not pass (exited with code 1)
             serde_json::from_value(json!({"version": "1.0", "stack": null, "warm": false,
             "failing": "exited with code 1", "passed_over": []}))
             .unwrap();
-        let unfollowed = "1.0: does not pass (exited with code 1); `up` must run: `rollback` starts it again first";
+        let unfollowed =
+            "1.0: does not pass (exited with code 1); start `ionledger up`; `rollback` then starts it again first";
         assert_eq!(super::target(&failing, false), unfollowed);
     }
 }

@@ -59,12 +59,12 @@ pub fn overtaken(deployment: &Deployment, lease: &Lease, intent: &Intent) -> Opt
     let traffic = &deployment.traffic;
     let live = deployment.rollout.as_ref().filter(|rollout| rollout.is_live());
     let since = |at: Option<Timestamp>| at.is_some_and(|at| at > intent.at);
-    // With the fence that this one expects, a rollback that was recorded since is the one that it came after.
-    let expected = |set: &&Set| match set.purpose {
-        Purpose::Step { .. } => true,
-        Purpose::Rollback => intent.after.is_some(),
-        Purpose::Asked | Purpose::Promotion { .. } | Purpose::Abort { .. } => false,
+    // A rollback without the ledger that was recorded since may be the one that this came after; its fence is the one expected.
+    let is_before = |set: &Set| {
+        let of_late_record = traffic.recorded_late.as_ref().is_some_and(|late| late.commit == set.commit);
+        intent.after.is_some() && set.purpose == Purpose::Rollback && of_late_record
     };
+    let expected = |set: &&Set| matches!(set.purpose, Purpose::Step { .. }) || is_before(set);
     let set_since = traffic.set.as_ref().filter(|set| !expected(set)).map(|set| set.at);
     let (kind, name) = (intent.actor.kind, intent.actor.name.split_once('/').map(|(_, holder)| holder));
     let deposed = kind == ActorKind::Worker && lease.holder.as_deref() != name && !since(lease.since);

@@ -109,7 +109,7 @@ pub fn told_passed_over(deployment: &Deployment, passed_over: &[StackId], probed
 /// Returns why users must not be moved to `to`: none of its nodes passes, and one of a stack they would be moved from does.
 pub(super) fn failure(deployment: &Deployment, probed: &Probed, to: StackId) -> Option<String> {
     let why = probed.failure(to)?;
-    let mut from = deployment.traffic.set.iter().flat_map(|set| set.weights.iter()).map(|(stack, _)| stack);
+    let mut from = served::on(deployment).into_iter().flat_map(|on| on.iter()).map(|(stack, _)| stack);
     from.any(|stack| stack != to && probed.has_passed(stack)).then(|| why.to_owned())
 }
 
@@ -235,10 +235,12 @@ fn told_failing(case: &Case<'_>, to: StackId) -> Option<String> {
     let (deployment, probed) = (case.deployment, case.probed);
     let said = probed.failure(to)?;
     let (name, why) = (deployment.told_name(to), stranded::why(deployment, to, said));
-    let mut on = deployment.traffic.set.iter().flat_map(|set| set.weights.iter()).map(|(stack, _)| stack);
-    let neither =
-        if on.all(|stack| fails(deployment, probed, stack)) { "; neither does what users were on" } else { "" };
-    Some(format!("{name} gets all traffic and does not pass its check ({why}){neither}"))
+    let mut on = served::on(deployment).into_iter().flat_map(|on| on.iter()).map(|(stack, _)| stack);
+    let neither = match on.all(|stack| fails(deployment, probed, stack)) {
+        true => "; what users were on does not pass either",
+        false => "",
+    };
+    Some(format!("{name} gets all traffic although it does not pass its check ({why}){neither}"))
 }
 
 /// Says that a rollback deploys its target again, and what would have spared that: a longer time that it is kept warm for, unless

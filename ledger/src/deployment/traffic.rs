@@ -128,7 +128,7 @@ impl Traffic {
     /// Returns when the ledger heard of the weights that are set, if they were in effect before.
     pub fn recorded_late_at(&self) -> Option<Timestamp> {
         let set = self.set.as_ref()?;
-        self.recorded_late.filter(|late| late.commit == set.commit).map(|late| late.at)
+        self.recorded_late.filter(|late| late.commit == set.commit && set.at < late.at).map(|late| late.at)
     }
 
     /// Returns when the rollback took effect whose weights are set, if it was carried out without the ledger.
@@ -179,7 +179,7 @@ pub(super) fn evolve(deployment: &mut Deployment, event: &traffic::Event, at: &A
         }
         traffic::Event::GlassBroken(broken) => {
             deployment.heard_of(broken.generation);
-            if broken.overtaken.is_none() && at.time < broken.recorded_at {
+            if broken.overtaken.is_none() {
                 deployment.traffic.recorded_late = Some(RecordedLate { commit: at.commit, at: broken.recorded_at });
             }
             // It explains what was seen. What is set now is carried out again, above it, so that no call of it comes late.

@@ -42,8 +42,8 @@ pub struct HistoryEntry {
     /// When it was recorded, if it is a rollback that was carried out without the ledger: it counts from `effective_at`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recorded_at: Option<Timestamp>,
-    /// When it was asked for, if it is a rollback that the ledger heard of later and that nobody noted to have moved users before:
-    /// it counts from `time`.
+    /// When a rollback without the ledger was asked for that is not known to have moved users before it was recorded. It counts from
+    /// `time`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub asked_at: Option<Timestamp>,
     /// The commit; none if the record is malformed.
@@ -163,8 +163,8 @@ pub struct Origin {
     /// When it was recorded, if it is a rollback that was carried out without the ledger: it counts from `effective_at`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recorded_at: Option<Timestamp>,
-    /// When it was asked for, if it is a rollback that the ledger heard of later and that nobody noted to have moved users before:
-    /// it counts from `time`.
+    /// When a rollback without the ledger was asked for that is not known to have moved users before it was recorded. It counts from
+    /// `time`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub asked_at: Option<Timestamp>,
     /// The command it carries out.

@@ -268,15 +268,18 @@ fn of_traffic(event: &traffic::Event, names: &Names) -> String {
             let to = names.stack(broken.to);
             let overtaken = broken.overtaken.as_ref().map(|why| format!("; it changes nothing: {why}"));
             let overtaken = overtaken.unwrap_or_default();
-            let (what, moved) = match broken.moved {
-                Some(true) => ("all traffic was sent back to", ""),
-                Some(false) => ("all traffic was asked back to", "; users had not been moved when this was recorded"),
-                None => (
-                    "all traffic was asked back to",
-                    "; it was not noted whether users were moved before this was recorded",
+            let silent = "while the ledger gave no verdict (break-glass)";
+            let told = match (broken.moved, broken.asked_at) {
+                // Older programs recorded no more.
+                (Some(true), _) | (None, None) => format!("all traffic was sent back to {to} {silent}"),
+                (Some(false), _) => {
+                    format!("a rollback to {to} was asked for {silent}; users had not been moved when it was recorded")
+                }
+                (None, Some(_)) => format!(
+                    "a rollback to {to} was asked for {silent}; it was not noted whether users were moved before it was recorded"
                 ),
             };
-            format!("{what} {to} while the ledger gave no verdict (break-glass){moved}{overtaken}")
+            format!("{told}{overtaken}")
         }
         traffic::Event::Retired(retired) => format!("the deployment was retired{}", because(&retired.reason)),
     }

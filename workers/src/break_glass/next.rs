@@ -95,8 +95,8 @@ impl Outside {
         self.entry.as_ref().is_some_and(|entry| generation::emergency_count(entry.generation()) >= ours)
     }
 
-    /// Says whether the router served this rollback, if that is known: whoever moved users noted it, or may have been killed
-    /// before they could. Where the router holds what came after it, it may have or not.
+    /// Says whether the router served this rollback, if that is known: whoever moved users noted it, or was killed before they
+    /// could. If the router holds something later, it is not known.
     fn served(&self, intent: &Intent) -> Option<bool> {
         if intent.moved_at.is_some() {
             return Some(true);

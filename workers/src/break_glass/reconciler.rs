@@ -83,7 +83,7 @@ impl BreakGlass {
         loop {
             match step {
                 Step::Write => {
-                    self.write_again(id, &intent).await;
+                    self.write_again(id).await;
                     progress.written = true;
                 }
                 Step::Look => facts = self.look(id, &intent, log).await,
@@ -133,7 +133,7 @@ impl BreakGlass {
             Ok(Err(error)) => return tracing::error!(%error, "what was done without the ledger cannot be read"),
             Err(panic) => return tracing::error!(%panic, "what was done without the ledger cannot be read"),
         };
-        let ledger = self.ledger.id();
+        let (ledger, mut unnoted) = (self.ledger.id(), Vec::new());
         for found in found {
             let intent = match &found.intent {
                 Ok(intent) => match foreign(intent, ledger) {
@@ -165,14 +165,23 @@ impl BreakGlass {
             let known = pending.entry(id).or_insert_with(|| Pending {
                 intent,
                 file: Ok(found.file.clone()),
-                moved: false,
+                moved: moved_at.is_some(),
                 verdict: None,
                 trouble: None,
             });
             // The disk was slow, and wrote it all the same.
             known.file = Ok(found.file);
             // Another process noted that it moved users.
+            known.moved |= moved_at.is_some();
             known.intent.moved_at = known.intent.moved_at.or(moved_at);
+            if moved_at.is_none() && known.intent.moved_at.is_some() {
+                unnoted.push(known.intent.clone());
+            }
+        }
+        for intent in unnoted {
+            if let Err(error) = self.write(&intent).await {
+                tracing::debug!(deployment = %intent.deployment, %error, "when users were moved could not be noted");
+            }
         }
         self.lock().retain(|id, pending| match &pending.file {
             Ok(file) if file.exists() => true,
@@ -189,8 +198,9 @@ impl BreakGlass {
         });
     }
 
-    async fn write_again(&self, id: CommandId, intent: &Intent) {
-        let file = self.write(intent).await;
+    async fn write_again(&self, id: CommandId) {
+        let Some(intent) = self.lock().get(&id).map(|pending| pending.intent.clone()) else { return };
+        let file = self.write(&intent).await;
         if let Some(pending) = self.lock().get_mut(&id) {
             pending.file = file;
         }

@@ -164,8 +164,8 @@ impl Recorder {
     async fn record_one(&self, outcome: Outcome, cause: Option<CommitId>) -> Result<Executed, Refusal> {
         let outcome = self.seeing(outcome).await;
         let (role, holder) = (self.role, self.holder.clone());
-        // A rollout that begins by itself would stand against a rollback that the ledger has yet to hear of, and what that did to the
-        // router would be told as drift.
+        // A rollout that begins by itself would stand against a rollback that the ledger has yet to hear of, and what that
+        // rollback did to the router would be recorded as drift.
         if let Outcome::Deployment(outcome::DeploymentReport {
             deployment,
             outcome: DeploymentOutcome::StartRequestedRollout(_) | DeploymentOutcome::DriftSeen(_),

@@ -34,6 +34,7 @@ pub(in crate::deployment) fn decide_pause(case: &Case<'_>) -> Result<Decision, R
         let lost = case
             .by
             .reason
+            .filter(|given| given != reason)
             .map_or("", |_| "; the reason that you give is not kept: resume it first, then pause it with that");
         let why = text::given(reason).map(|reason| format!(" ({reason})")).unwrap_or_default();
         return Ok(Decision::nothing(format!("{} is paused already, since {at}{why}{lost}", case.id)));

@@ -113,6 +113,29 @@ fn a_further_one_stands_behind_the_first_however_late_that_counts_from() {
 }
 
 #[test]
+fn a_further_one_changes_nothing_where_the_ledger_was_rolled_back_before_the_first_was_recorded() {
+    let mut world = given(Named::Completed);
+    let first = intent(&world, V1);
+    world.pass_ms(1_000);
+    let id = CommandRef { id: CommandId(uuid::Uuid::from_u128(78)), hash: rollback().hash() };
+    let second = Intent {
+        command: id,
+        at: world.time,
+        to: world.stack(V2),
+        version: stack_name(V2),
+        fence: first.fence.next(),
+        after: Some(first.command.id),
+        ..first.clone()
+    };
+    world.pass_ms(1_000);
+    world.ask(rollback());
+    for intent in [&first, &second] {
+        assert_eq!(kinds(&record_unmoved(&mut world, intent)), ["traffic.glass_broken"]);
+    }
+    assert_eq!(world.weights(), [(V1.to_owned(), 100)].into());
+}
+
+#[test]
 fn what_a_rollout_did_by_itself_meanwhile_does_not_stand_against_it() {
     let mut world = rolling();
     let intent = intent(&world, V1);

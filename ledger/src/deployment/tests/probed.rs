@@ -122,10 +122,10 @@ fn a_second_rollback_goes_further_back_once_what_the_first_went_to_is_dead() {
 fn users_who_go_to_a_version_that_does_not_pass_are_told_of() {
     let world = given(Named::Completed);
     let decision = world.decide_seeing(&rollback(), &world.probed(&[], &[V1, V2])).unwrap();
-    let told = "1.0.0 gets all traffic and does not pass its check (connection refused)";
+    let told = "1.0.0 gets all traffic although it does not pass its check (connection refused)";
     assert_eq!(
         (rolled_back(&decision).to, &*decision.notes),
-        (world.stack(V1), &[format!("{told}; neither does what users were on")][..])
+        (world.stack(V1), &[format!("{told}; what users were on does not pass either")][..])
     );
     let overruled = world.decide_seeing(&rollback_unready(), &world.probed(&[V2], &[V1])).unwrap();
     assert_eq!((rolled_back(&overruled).to, &*overruled.notes), (world.stack(V1), &[told.to_owned()][..]));
@@ -163,6 +163,9 @@ fn a_rollback_behind_one_that_the_router_cannot_serve_yet_moves_nobody_from_what
     assert_eq!(again.notes, [format!("production/api is rolled back already: {told}")]);
     let dead = world.decide_seeing(&rollback(), &world.probed(&[V1], &[V2, V3])).unwrap();
     assert_eq!(rolled_back(&dead).to, world.stack(V1), "what users are on is dead, too");
+    let further = world.decide_seeing(&rollback_unready(), &world.probed(&[V3], &[V2, V1])).unwrap();
+    let notes = further.notes.join("");
+    assert!(!notes.contains("either"), "users are on 1.2.0, which passes: {notes}");
 }
 
 #[test]

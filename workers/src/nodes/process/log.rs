@@ -32,8 +32,8 @@ pub(super) fn open(folder: &Folder) -> io::Result<File> {
     OpenOptions::new().append(true).create(true).mode(0o600).open(folder.log())
 }
 
-/// Sets a log aside that is too long, and marks how long it is now, unless that is `marked` as before. Returns how long it was
-/// when all of it had its marks.
+/// Sets the log aside if it is too long; otherwise marks how long it is, unless that is `marked`. Returns the length up to which
+/// all of it is marked.
 pub(super) fn tend(folder: &Folder, now: SystemTime, marked: u64) -> io::Result<u64> {
     let bytes = match fs::metadata(folder.log()) {
         Ok(log) => log.len(),

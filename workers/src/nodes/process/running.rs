@@ -1,5 +1,5 @@
-//! The nodes that were seen to run, so that another look at them costs little: a node is started once, and its process is known by
-//! its pid and start for as long as it lives.
+//! The nodes that were seen to run, so that another look at them costs little: such a node is known by its pid and start alone, and
+//! looked at in full once its process is gone.
 
 use std::collections::HashMap;
 use std::io;
