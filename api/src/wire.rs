@@ -16,6 +16,9 @@ pub const COMMAND_BYTES_MAX: usize = 256 * 1024;
 /// The header of every answer of a process that follows the ledger no further, with the reason: what it tells ends there.
 pub const HALTED: http::HeaderName = http::HeaderName::from_static("ionledger-halted");
 
+/// The header of a request that says when it was sent, in RFC 3339: a server that stood still may read it much later.
+pub const SENT_AT: http::HeaderName = http::HeaderName::from_static("ionledger-sent-at");
+
 /// What became of a command.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct CommandAnswer {

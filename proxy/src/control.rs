@@ -8,6 +8,8 @@
 //! | `DELETE /routes/ENVIRONMENT/SERVICE?generation=N` | 200; 409 `Problem` |
 //! | `GET /measures/ENVIRONMENT/SERVICE` | 200 `Measures`; 404 |
 //! | `POST /read` with `[Wanted]` | 200 `[Read]`, in the same order |
+//!
+//! A call with the header `ionledger-not-after` (milliseconds since boot) does nothing after that time: 408.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -28,7 +30,7 @@ use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 use super::registry::{ChangeError, Registry};
-use crate::routes::{Problem, Read, Refusal, Routes, Status, Wanted};
+use crate::routes::{self, Problem, Read, Refusal, Routes, Status, Wanted};
 
 /// The most that a request's body may have, in bytes: a stack of 5,000 nodes fits.
 const BODY_MAX: usize = 1 << 20;
@@ -84,6 +86,10 @@ impl Control {
             return problem(StatusCode::SERVICE_UNAVAILABLE, "the proxy is ending", None);
         }
         let (head, body) = request.into_parts();
+        // This process may have stood still with the call before it: what was true when it was sent need not be true any more.
+        if head.headers.get(routes::NOT_AFTER).is_some_and(|not_after| is_past(not_after.as_bytes())) {
+            return problem(StatusCode::REQUEST_TIMEOUT, "the caller has given up by now; nothing was done", None);
+        }
         if head.uri.path() == "/status" && head.method == Method::GET {
             return json(StatusCode::OK, &self.status());
         }
@@ -161,6 +167,11 @@ impl Control {
             Err(error) => refused(&error),
         }
     }
+}
+
+fn is_past(not_after: &[u8]) -> bool {
+    let not_after = std::str::from_utf8(not_after).ok().and_then(|text| text.parse::<u128>().ok());
+    not_after.is_some_and(|not_after| routes::since_boot().as_millis() > not_after)
 }
 
 /// Returns a request's body, or the answer to one that is too long or too slow.

@@ -2,12 +2,23 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use schemas::{DeploymentId, EffectId, StackId, StackName, StreamVersion, Weights};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::measures::Measures;
+
+/// The header that says until when a call is to be carried out, in milliseconds since boot.
+pub const NOT_AFTER: &str = "ionledger-not-after";
+
+/// Returns how long ago this machine was started, but for the time in which it slept: the same in every process, and no clock that
+/// somebody sets.
+pub fn since_boot() -> Duration {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    Duration::new(u64::try_from(now.tv_sec).unwrap_or(0), u32::try_from(now.tv_nsec).unwrap_or(0))
+}
 
 /// What a router is asked to do with one deployment's requests.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -227,6 +227,46 @@ fn what_was_sent_to_a_hung_up_before_a_rollback_is_not_carried_out_after_it() {
 }
 
 #[test]
+fn what_was_sent_under_an_id_of_ones_own_is_not_carried_out_after_it_either() {
+    let (up, address) = serving();
+    up.signal(Signal::STOP);
+    let id = "7a1d9a52-9f43-4b0c-a2b0-0d6f9e1c5b11";
+    let before = say(&up.data(), &format!("traffic api 1.0.0 10 1.1.0 90 --again --reason queued --command-id {id}"));
+    let back = say(&up.data(), "rollback api --reason 3am");
+    up.signal(Signal::CONT);
+    assert_eq!((before.code, back.code), (1, 0), "{before:?}\n{back:?}");
+    up.until("it is recorded", |deployment| deployment["holds"][0]["cause"] == "rollback");
+    for _ in 0..40 {
+        assert!(answer(address).contains("1.0.0"), "{}", say(&up.data(), "history api").stdout);
+    }
+    known_after(up.end());
+}
+
+#[test]
+fn a_rollback_that_a_hung_proxy_did_not_take_in_time_moves_nobody_when_it_goes_on() {
+    let (up, address) = serving();
+    let data = up.data();
+    let proxy = workers::traffic::proxy::process(&data).unwrap().pid;
+    let proxy = rustix::process::Pid::from_raw(i32::try_from(proxy).unwrap()).unwrap();
+    up.signal(Signal::STOP);
+    rustix::process::kill_process(proxy, Signal::STOP).unwrap();
+    let back = say(&data, "rollback api --reason 3am");
+    std::thread::sleep(Duration::from_secs(1));
+    rustix::process::kill_process(proxy, Signal::CONT).unwrap();
+    let users = answer(address);
+    up.signal(Signal::CONT);
+    assert_eq!(back.code, 8, "{back:?}");
+    assert!(users.contains("1.1.0"), "the call was given up: {users}");
+    up.until("users are where they were sent", |deployment| {
+        deployment["weights_applied"] == true && answer(address).contains("1.0.0")
+    });
+    let history = up.json("history api --limit 0");
+    let late = history["entries"].as_array().unwrap().iter().find(|entry| entry["asked_at"].is_string());
+    assert!(late.is_some_and(|late| late["effective_at"].is_null()), "{history:#}");
+    known_after(up.end());
+}
+
+#[test]
 fn with_up_hung_what_is_read_comes_from_the_folder_and_names_the_process() {
     let (up, _) = serving();
     let data = up.data();

@@ -11,6 +11,7 @@ use http::{Method, Request, Response};
 use http_body_util::Full;
 use hyper::body::Body;
 use ledger::log::segments;
+use schemas::Timestamp;
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
@@ -121,7 +122,8 @@ impl Target {
         body: Bytes,
         within: Duration,
     ) -> Result<Response<AnswerBody>, Fault> {
-        let request = self.request(method, path).header(CONTENT_TYPE, "application/json").body(Full::new(body));
+        let request = self.request(method, path).header(CONTENT_TYPE, "application/json");
+        let request = request.header(wire::SENT_AT, Timestamp::now().to_string()).body(Full::new(body));
         self.exchange(request, within).await
     }
 

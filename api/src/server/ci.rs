@@ -212,7 +212,7 @@ async fn take(api: &Api, report: Report, delivery: &Delivery, actor: Actor, peer
         source,
         fixes,
     });
-    let how = How { wait: api.limits.applied_wait, no_break_glass: false };
+    let how = How { wait: api.limits.applied_wait, no_break_glass: false, sent_at: None };
     let release = carry_out(api, actor.clone(), request(release_id, command), None, how).await?;
     let told_before = matches!(delivery, Delivery::Body(_))
         && release.commit.is_none()

@@ -34,7 +34,7 @@ use super::{Api, artifacts, break_glass, holds, peer, respond};
 use crate::authorize::{Act, authorize};
 use crate::problem::{Code, Problem};
 use crate::telemetry;
-use crate::wire::{COMMAND_BYTES_MAX, CommandAnswer, Happened};
+use crate::wire::{self, COMMAND_BYTES_MAX, CommandAnswer, Happened};
 
 /// The longest time an answer may wait for the router.
 const WAIT_MAX: Duration = Duration::from_secs(60);
@@ -65,7 +65,8 @@ pub(super) async fn post(
         dry_run(&api, &actor, &request).await?
     } else {
         let wait = options.wait_ms.map_or(api.limits.applied_wait, Duration::from_millis).min(WAIT_MAX);
-        carry_out(&api, actor, request, None, How { wait, no_break_glass: options.no_break_glass }).await?
+        let sent_at = headers.get(wire::SENT_AT).and_then(|at| at.to_str().ok()?.parse().ok());
+        carry_out(&api, actor, request, None, How { wait, no_break_glass: options.no_break_glass, sent_at }).await?
     };
     Ok(respond::json(&answer))
 }
@@ -91,12 +92,19 @@ async fn dry_run(api: &Api, actor: &Actor, request: &Request) -> Result<CommandA
 
 /// Refuses a command that was sent before a rollback without the ledger took effect: this process stood still meanwhile, and the
 /// command was decided on before that rollback. Only commands from this machine are compared: another machine's clock may differ.
-fn refuse_overtaken(api: &Api, actor: &Actor, id: CommandId, deployment: &DeploymentId) -> Result<(), Problem> {
+fn refuse_overtaken(
+    api: &Api,
+    actor: &Actor,
+    id: CommandId,
+    sent_at: Option<Timestamp>,
+    deployment: &DeploymentId,
+) -> Result<(), Problem> {
     let view = api.ledger.view();
     // One that counted is answered once more.
     let counted = view.command(id).is_some();
     let back = view.state().deployment(deployment).and_then(|of| of.traffic.late_rollback_at());
-    let sent = peer::is_of_this_machine(actor).then(|| made_at(id)).flatten();
+    // One that is sent again was decided on when it was sent first.
+    let sent = made_at(id).into_iter().chain(sent_at).min().filter(|_| peer::is_of_this_machine(actor));
     match (back, sent) {
         (Some(back), Some(sent)) if sent < back && !counted => {
             let words = format!(
@@ -126,6 +134,8 @@ pub(super) struct How {
     pub(super) wait: Duration,
     /// Whether a rollback waits for the ledger, however long that takes.
     pub(super) no_break_glass: bool,
+    /// When it was sent, if its sender says so.
+    pub(super) sent_at: Option<Timestamp>,
 }
 
 /// Carries `request` out. Every write there is comes through here.
@@ -147,7 +157,7 @@ pub(super) async fn carry_out(
         && !decide::is_rollback(&command)
     {
         break_glass.settle_first(deployment).await;
-        refuse_overtaken(api, &actor, request.id, deployment)?;
+        refuse_overtaken(api, &actor, request.id, how.sent_at, deployment)?;
     }
     let probed = probed(api, &command).await;
     let seen = probed.clone();

@@ -73,6 +73,8 @@ pub struct RecordedLate {
     pub commit: CommitId,
     /// When it was recorded.
     pub at: Timestamp,
+    /// When it was asked for; older programs did not record that.
+    pub asked_at: Option<Timestamp>,
 }
 
 /// Weights that the router confirmed.
@@ -131,9 +133,11 @@ impl Traffic {
         self.recorded_late.filter(|late| late.commit == set.commit && set.at < late.at).map(|late| late.at)
     }
 
-    /// Returns when the rollback took effect whose weights are set, if it was carried out without the ledger.
+    /// Returns when the rollback was asked for whose weights are set, if it was asked for without the ledger.
     pub fn late_rollback_at(&self) -> Option<Timestamp> {
-        self.recorded_late_at().and(self.set.as_ref()).map(|set| set.at)
+        let set = self.set.as_ref()?;
+        let late = self.recorded_late.as_ref().filter(|late| late.commit == set.commit)?;
+        Some(late.asked_at.unwrap_or(set.at))
     }
 
     /// Says whether nobody knows what the router serves: the weights that are set were in effect before the ledger heard of them,
@@ -180,7 +184,8 @@ pub(super) fn evolve(deployment: &mut Deployment, event: &traffic::Event, at: &A
         traffic::Event::GlassBroken(broken) => {
             deployment.heard_of(broken.generation);
             if broken.overtaken.is_none() {
-                deployment.traffic.recorded_late = Some(RecordedLate { commit: at.commit, at: broken.recorded_at });
+                deployment.traffic.recorded_late =
+                    Some(RecordedLate { commit: at.commit, at: broken.recorded_at, asked_at: broken.asked_at });
             }
             // It explains what was seen. What is set now is carried out again, above it, so that no call of it comes late.
             deployment.traffic.drift = None;

@@ -12,6 +12,7 @@ use futures::future::join_all;
 use http::{Method, Request, StatusCode};
 use http_body_util::Full;
 use hyper::body::Bytes;
+use proxy::routes::{NOT_AFTER, since_boot};
 use proxy::{Files, TrustedProxies};
 use schemas::{DeploymentId, StreamVersion};
 use serde::Serialize;
@@ -176,8 +177,10 @@ impl ProxyControl {
         body: Option<&impl Serialize>,
     ) -> Result<(StatusCode, Bytes), ApplyError> {
         let body = body.map_or(Ok(Vec::new()), serde_json::to_vec).map_err(|error| self.unreachable(error))?;
-        let request =
-            Request::builder().method(method).uri(path).header("host", "proxy").body(Full::new(Bytes::from(body)));
+        // A proxy that stands still carries out nothing that nobody waits for any more.
+        let not_after = (since_boot() + CALL_MAX).as_millis().to_string();
+        let request = Request::builder().method(method).uri(path).header("host", "proxy").header(NOT_AFTER, not_after);
+        let request = request.body(Full::new(Bytes::from(body)));
         let request = request.map_err(|error| self.unreachable(error))?;
         let exchange = async {
             let answer = http_client::exchange(UnixStream::connect(&self.socket), request, Limits::NONE).await?;
