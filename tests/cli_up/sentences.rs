@@ -136,6 +136,10 @@ fn a_rollback_that_is_repeated_under_its_id_says_what_it_said_first() {
     assert!(first.stderr.contains(undo), "{first:?}");
     assert!(again.stderr.contains(undo), "{again:?}");
     assert!(!again.stderr.contains("takes the place"), "no hold was there before: {again:?}");
+    up.done("traffic api 1.1.0 100 --again --reason fixed");
+    let after = up.done(&rollback);
+    assert!(after.stderr.contains("other weights have been set since"), "{after:?}");
+    assert!(!after.stderr.contains("not applied"), "it was: {after:?}");
 }
 
 #[test]

@@ -446,7 +446,9 @@ async fn no_node(
         true => "nobody is served".to_owned(),
         false => format!("users still get {}", served.join(", ")),
     };
-    let passing = held.iter().flat_map(|held| held.weights.iter()).filter(|(stack, _)| deployment.passes(*stack));
+    // Where the ledger's knowledge was found to be old, it is not known what else passes.
+    let known = held.iter().filter(|_| why.is_none());
+    let passing = known.flat_map(|held| held.weights.iter()).filter(|(stack, _)| deployment.passes(*stack));
     let passing = passing.max_by_key(|(_, weight)| *weight).map(|(stack, _)| stack);
     let next = passing.and_then(|passing| stranded::way_out(deployment, id, passing));
     let next = next.map(|next| format!("; `{next}` sends all of them to a version that passes")).unwrap_or_default();

@@ -176,7 +176,7 @@ pub(super) async fn carry_out(
     let done = done?;
     let applied = confirm(api, &command, &done, how.wait).await;
     // What changed nothing says only what is wrong.
-    let applied = applied.filter(|(confirmed, _)| !confirmed || done.commit.is_some());
+    let applied = applied.filter(|(confirmed, _)| *confirmed != Some(true) || done.commit.is_some());
     // The first answer is given again, by how it stood before that.
     let before = if done.repeated { Before::at(api, &command, done.offset).await } else { before };
     let held = before.holds();
@@ -187,7 +187,7 @@ pub(super) async fn carry_out(
     answer.notes.extend(lacks(api, &command).await);
     answer.notes.extend(source_trouble(api, &command).await);
     if let Some((confirmed, note)) = applied {
-        answer.applied = Some(confirmed);
+        answer.applied = confirmed;
         answer.notes.extend(note);
     }
     answer.not_yet = not_yet(api, &command, &done.events, &seen);
@@ -409,13 +409,14 @@ fn listener_on(api: &Api, address: SocketAddr) -> Option<DeploymentId> {
     })
 }
 
-/// Waits until the router has confirmed the weights that a command set, and says whether it has and what to know.
+/// Waits until the router has confirmed the weights that a command set, and says whether it has and what to know. It is not known of
+/// a command that was carried out before and whose weights are no longer set.
 async fn confirm(
     api: &Api,
     command: &Command,
     done: &execute::Executed,
     wait: Duration,
-) -> Option<(bool, Option<String>)> {
+) -> Option<(Option<bool>, Option<String>)> {
     let deployment = command.deployment()?;
     let sets = |event: &Event| matches!(event, Event::Traffic(traffic::Event::WeightsSet(_)));
     let commit = match done.events.iter().any(|(_, event)| sets(event)) {
@@ -428,7 +429,7 @@ async fn confirm(
     if decide::is_rollback(command) && matches!(standing(api, deployment, commit), Standing::Waiting) {
         // A rollback waits for no takeover: whoever commits it also applies it.
         match tokio::time::timeout_at(deadline, api.outside.apply_now(&api.ledger, deployment)).await {
-            Ok(Ok(())) => return Some((true, None)),
+            Ok(Ok(())) => return Some((Some(true), None)),
             Ok(Err(why)) => trouble = Some(format!("the weights are set, and not applied yet: {why}")),
             Err(_) => trouble = Some("the router has not confirmed the weights yet".to_owned()),
         }
@@ -436,13 +437,16 @@ async fn confirm(
     loop {
         folded.borrow_and_update();
         match standing(api, deployment, commit) {
-            Standing::Applied => return Some((true, None)),
-            Standing::Overtaken => return Some((false, Some("other weights have been set since".to_owned()))),
+            Standing::Applied => return Some((Some(true), None)),
+            Standing::Overtaken => {
+                let confirmed = if done.repeated { None } else { Some(false) };
+                return Some((confirmed, Some("other weights have been set since".to_owned())));
+            }
             Standing::Waiting => {}
         }
         if !matches!(tokio::time::timeout_at(deadline, folded.changed()).await, Ok(Ok(()))) {
             let note = trouble.unwrap_or_else(|| "the router has not confirmed the weights yet".to_owned());
-            return Some((false, Some(format!("{note}; watch `ionledger status -w`"))));
+            return Some((Some(false), Some(format!("{note}; watch `ionledger status -w`"))));
         }
     }
 }

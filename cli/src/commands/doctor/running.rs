@@ -61,14 +61,14 @@ pub(super) async fn findings(data: &Path, client: &Client) -> Vec<Finding> {
     findings.extend(failed(&status));
     if proxy_answers {
         let log = proxy::Files::of(data).log;
-        findings.extend(status.iter().filter_map(|of| unapplied(of, Timestamp::now(), &log)));
+        findings.extend(status.iter().filter_map(|of| unapplied(of, Timestamp::now(), &log, runs)));
     }
     findings
 }
 
 /// Finds weights that a router which answers has not confirmed for a while, and users whom somebody else moved to the rollback
 /// target.
-fn unapplied(of: &DeploymentStatus, now: Timestamp, log: &Path) -> Option<Finding> {
+fn unapplied(of: &DeploymentStatus, now: Timestamp, log: &Path, runs: bool) -> Option<Finding> {
     if of.drift.as_ref().is_some_and(|drift| drift.towards_target) {
         return Some(left_alone(of));
     }
@@ -78,11 +78,11 @@ fn unapplied(of: &DeploymentStatus, now: Timestamp, log: &Path) -> Option<Findin
     let [set, served] = [in_words(|version| version.weight_set), in_words(|version| version.weight_applied)];
     (waits && differs).then(|| {
         let what = format!("{}: {set} is set, and the router serves {served}", of.deployment);
-        Finding::fail(
-            "traffic",
-            what,
-            format!("see {} for the cause; ionledger tries again every second", log.display()),
-        )
+        let next = match runs {
+            true => format!("see {} for the cause; ionledger tries again every second", log.display()),
+            false => "start `ionledger up`, which tells the router".to_owned(),
+        };
+        Finding::fail("traffic", what, next)
     })
 }
 
@@ -347,7 +347,7 @@ mod tests {
         let (seen, at) = (BTreeMap::from([(of.versions[0].stack, Weight::FULL)]), Timestamp::UNIX_EPOCH);
         let version = of.versions[0].name();
         of.drift = Some(replay::answer::DriftStatus { seen, towards_target: true, at });
-        let Finding { what, next, .. } = unapplied(of, Timestamp::now(), Path::new("proxy.log")).unwrap();
+        let Finding { what, next, .. } = unapplied(of, Timestamp::now(), Path::new("proxy.log"), true).unwrap();
         assert!(what.ends_with("somebody else moved all users to the rollback target; they are left there"), "{what}");
         assert_eq!(next, Some(format!("record it with `ionledger traffic api {version} 100`")));
     }
