@@ -109,7 +109,9 @@ pub fn told_passed_over(deployment: &Deployment, passed_over: &[StackId], probed
 /// Returns why users must not be moved to `to`: none of its nodes passes, and one of a stack they would be moved from does.
 pub(super) fn failure(deployment: &Deployment, probed: &Probed, to: StackId) -> Option<String> {
     let why = probed.failure(to)?;
-    let mut from = served::on(deployment).into_iter().flat_map(|on| on.iter()).map(|(stack, _)| stack);
+    // Both what is set and what the router serves as long as it cannot serve that.
+    let set = deployment.traffic.set.iter().map(|set| &set.weights);
+    let mut from = set.chain(served::on(deployment)).flat_map(|weights| weights.iter()).map(|(stack, _)| stack);
     from.any(|stack| stack != to && probed.has_passed(stack)).then(|| why.to_owned())
 }
 
