@@ -441,7 +441,7 @@ impl Pending {
     fn unrecorded(&self) -> Unrecorded {
         let unwritten = self.file.as_ref().err().map(|why| format!("it is not written down: {why}"));
         let told = unrecorded(&self.intent, self.file.as_ref().ok().cloned(), self.trouble.clone().or(unwritten));
-        Unrecorded { moved: Some(self.moved), ..told }
+        Unrecorded { moved: Some(self.moved || self.intent.moved_at.is_some()), ..told }
     }
 }
 

@@ -127,7 +127,8 @@ pub fn next(intent: &Intent, progress: Progress, facts: &Facts) -> Step {
     }
     let Some(outside) = &facts.outside else { return Step::Look };
     // Its weights did not move, or a process was killed before they did.
-    let unmoved = !progress.moved && !outside.holds(intent) && !facts.overtaken;
+    let is_noted = intent.moved_at.is_some() && outside.entry.is_none();
+    let unmoved = !progress.moved && !is_noted && !outside.holds(intent) && !facts.overtaken;
     match &outside.log {
         Ok(()) => {
             let held = outside.entry.as_ref().map(Entry::generation);

@@ -165,14 +165,13 @@ impl BreakGlass {
             let known = pending.entry(id).or_insert_with(|| Pending {
                 intent,
                 file: Ok(found.file.clone()),
-                moved: moved_at.is_some(),
+                moved: false,
                 verdict: None,
                 trouble: None,
             });
             // The disk was slow, and wrote it all the same.
             known.file = Ok(found.file);
             // Another process noted that it moved users.
-            known.moved |= moved_at.is_some();
             known.intent.moved_at = known.intent.moved_at.or(moved_at);
             if moved_at.is_none() && known.intent.moved_at.is_some() {
                 unnoted.push(known.intent.clone());
