@@ -104,6 +104,7 @@ async fn what_is_malformed_is_a_json_error_and_changes_nothing() {
         (raw::post("/v1/commands", "", &long), 413, "too_large"),
         (raw::post("/v1/commands?dry_run=maybe", "", ROLLBACK.as_bytes()), 400, "malformed"),
         (raw::post("/v1/commands?dryrun=true", "", ROLLBACK.as_bytes()), 400, "malformed"),
+        (raw::post("/v1/commands", "ionledger-sent-at: yesterday\r\n", ROLLBACK.as_bytes()), 400, "malformed"),
         (raw::post("/v1/commands", "", ROLLBACK.replace("api\"", "a/b\"").as_bytes()), 400, "malformed"),
         (raw::post("/v1/commands", "", ROLLBACK.replace("api\"", "api\",\"x\":1").as_bytes()), 400, "malformed"),
         (raw::get("/v1/events?from=-1", ""), 400, "malformed"),

@@ -9,7 +9,7 @@ use axum::body::Body;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::response::Response;
-use http::HeaderMap;
+use http::{HeaderMap, HeaderValue};
 use ledger::deployment::hold::Holds;
 use ledger::deployment::rollback;
 use ledger::service::Service;
@@ -65,10 +65,20 @@ pub(super) async fn post(
         dry_run(&api, &actor, &request).await?
     } else {
         let wait = options.wait_ms.map_or(api.limits.applied_wait, Duration::from_millis).min(WAIT_MAX);
-        let sent_at = headers.get(wire::SENT_AT).and_then(|at| at.to_str().ok()?.parse().ok());
+        let sent_at = headers.get(wire::SENT_AT).map(sent_at).transpose()?;
         carry_out(&api, actor, request, None, How { wait, no_break_glass: options.no_break_glass, sent_at }).await?
     };
     Ok(respond::json(&answer))
+}
+
+/// Reads when a request was sent.
+fn sent_at(header: &HeaderValue) -> Result<Timestamp, Problem> {
+    header.to_str().ok().and_then(|at| at.parse().ok()).ok_or_else(|| {
+        let (name, said) = (wire::SENT_AT, String::from_utf8_lossy(header.as_bytes()).into_owned());
+        Problem::malformed(format!(
+            "the header {name} holds `{said}`, which is no time in RFC 3339; write it as 2026-11-01T12:00:00Z, or leave the header out"
+        ))
+    })
 }
 
 /// Says what `request` would do.
