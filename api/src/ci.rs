@@ -39,9 +39,6 @@ const SECRET_PREFIX: &str = "whsec_";
 /// How short a secret may be, in bytes.
 const SECRET_BYTES_MIN: usize = 16;
 
-/// How long a secret's file may be, in KiB.
-const SECRET_KIB_MAX: u64 = 64;
-
 /// How many secrets are accepted at once: the one in use, and the one that replaces it.
 const SECRETS_MAX: usize = 2;
 
@@ -141,8 +138,8 @@ impl Secrets {
     ///
     /// [`Error`].
     pub fn and_file(self, path: &Path) -> Result<Self, Error> {
-        let secret =
-            text_file::read(path, SECRET_KIB_MAX).map_err(|cause| Error::File { path: path.to_owned(), cause })?;
+        let secret = text_file::read(path, text_file::SECRET_KIB_MAX)
+            .map_err(|cause| Error::File { path: path.to_owned(), cause })?;
         self.and(&secret)
     }
 

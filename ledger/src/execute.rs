@@ -455,18 +455,11 @@ pub fn genesis(time: Timestamp) -> Bytes {
         extends: vec![WireHead { stream: Stream::Ledger, version: schemas::StreamVersion(0), hash: Hash::ZERO }],
         requires: vec![],
         events: vec![(Stream::Ledger, event)],
-        about: About {
-            actor: Actor {
-                kind: ActorKind::System,
-                name: "ionledger".to_owned(),
-                proof: "makes the ledger".to_owned(),
-            },
-            cause: None,
-            correlation: None,
-            reason: None,
-            traceparent: None,
-            effective_at: None,
-        },
+        about: About::by(Actor {
+            kind: ActorKind::System,
+            name: "ionledger".to_owned(),
+            proof: "makes the ledger".to_owned(),
+        }),
     };
     draft.to_bytes().into()
 }

@@ -255,16 +255,9 @@ fn records_break_glass<'a>(mut events: impl Iterator<Item = &'a (Stream, Event)>
 }
 
 fn unreadable_about() -> About {
-    About {
-        actor: Actor {
-            kind: schemas::ActorKind::System,
-            name: "unknown".to_owned(),
-            proof: "what the commit says of itself cannot be read by this program".to_owned(),
-        },
-        cause: None,
-        correlation: None,
-        reason: None,
-        traceparent: None,
-        effective_at: None,
-    }
+    About::by(Actor {
+        kind: schemas::ActorKind::System,
+        name: "unknown".to_owned(),
+        proof: "what the commit says of itself cannot be read by this program".to_owned(),
+    })
 }

@@ -22,7 +22,7 @@ pub use declaration::{Declaration, declaration};
 pub use explain::Explanation;
 pub(crate) use explain::story;
 pub(crate) use history::entry_without_events;
-pub use history::{Happened, HistoryAnswer, HistoryEntry, Made, OnBehalfOf, Origin, cause, entry};
+pub use history::{Happened, HistoryAnswer, HistoryEntry, Made, OnBehalfOf, Origin, OtherTime, cause, entry};
 pub use production::{LeaseAt, Production, ReleaseAt, ServiceAt, production};
 pub use shipped::{ReleaseOrigin, Shipped, WhoShipped, commits_needed, who_shipped};
 pub use status::{

@@ -148,6 +148,13 @@ pub struct About {
     pub effective_at: Option<Timestamp>,
 }
 
+impl About {
+    /// Returns what is said of a commit of which nothing but its maker is to be said.
+    pub fn by(actor: Actor) -> Self {
+        Self { actor, cause: None, correlation: None, reason: None, traceparent: None, effective_at: None }
+    }
+}
+
 /// Everything that makes up a commit before it is bytes.
 #[derive(Clone, Debug)]
 pub struct Draft {

@@ -153,6 +153,11 @@ impl Weights {
         self.0.iter().map(|(stack, weight)| (*stack, *weight))
     }
 
+    /// Returns the stacks with traffic, ordered by stack id.
+    pub fn stacks(&self) -> impl Iterator<Item = StackId> + '_ {
+        self.0.keys().copied()
+    }
+
     /// Returns the stack that holds all traffic, if one does.
     pub fn sole(&self) -> Option<StackId> {
         if self.0.len() == 1 { self.0.keys().next().copied() } else { None }

@@ -15,11 +15,7 @@ use support::process::output;
 
 /// A ledger of which 1.1.0 serves, after 1.0.0, and where its users connect.
 fn serving() -> (Up, SocketAddr) {
-    let up = Up::new();
-    let address = up.serving("1.0.0", "");
-    up.ready("1.1.0", &[]);
-    up.done("traffic api 1.1.0 100");
-    up.applied();
+    let (up, address) = Up::shipped();
     assert!(answer(address).contains("1.1.0"), "{}", answer(address));
     (up, address)
 }
@@ -211,35 +207,22 @@ fn with_up_hung_the_command_breaks_the_glass_and_up_records_it_later() {
 
 #[test]
 fn what_was_sent_to_a_hung_up_before_a_rollback_is_not_carried_out_after_it() {
-    let (up, address) = serving();
-    up.signal(Signal::STOP);
-    let before = say(&up.data(), "traffic api 1.0.0 10 1.1.0 90 --again --reason queued");
-    let back = say(&up.data(), "rollback api --reason 3am");
-    up.signal(Signal::CONT);
-    assert_eq!((before.code, back.code), (1, 0), "{before:?}\n{back:?}");
-    up.until("it is recorded", |deployment| deployment["holds"][0]["cause"] == "rollback");
-    let told = say(&up.data(), "history api");
-    assert!(!told.stdout.contains("nothing follows from it"), "{told:?}");
-    for _ in 0..40 {
-        assert!(answer(address).contains("1.0.0"), "{}", say(&up.data(), "history api").stdout);
+    // An id of our making says when it was made; for one of one's own the client says when it was sent.
+    for id in ["", " --command-id 7a1d9a52-9f43-4b0c-a2b0-0d6f9e1c5b11"] {
+        let (up, address) = serving();
+        up.signal(Signal::STOP);
+        let before = say(&up.data(), &format!("traffic api 1.0.0 10 1.1.0 90 --again --reason queued{id}"));
+        let back = say(&up.data(), "rollback api --reason 3am");
+        up.signal(Signal::CONT);
+        assert_eq!((before.code, back.code), (1, 0), "{before:?}\n{back:?}");
+        up.until("it is recorded", |deployment| deployment["holds"][0]["cause"] == "rollback");
+        let told = say(&up.data(), "history api");
+        assert!(!told.stdout.contains("nothing follows from it"), "{told:?}");
+        for _ in 0..40 {
+            assert!(answer(address).contains("1.0.0"), "{}", say(&up.data(), "history api").stdout);
+        }
+        known_after(up.end());
     }
-    known_after(up.end());
-}
-
-#[test]
-fn what_was_sent_under_an_id_of_ones_own_is_not_carried_out_after_it_either() {
-    let (up, address) = serving();
-    up.signal(Signal::STOP);
-    let id = "7a1d9a52-9f43-4b0c-a2b0-0d6f9e1c5b11";
-    let before = say(&up.data(), &format!("traffic api 1.0.0 10 1.1.0 90 --again --reason queued --command-id {id}"));
-    let back = say(&up.data(), "rollback api --reason 3am");
-    up.signal(Signal::CONT);
-    assert_eq!((before.code, back.code), (1, 0), "{before:?}\n{back:?}");
-    up.until("it is recorded", |deployment| deployment["holds"][0]["cause"] == "rollback");
-    for _ in 0..40 {
-        assert!(answer(address).contains("1.0.0"), "{}", say(&up.data(), "history api").stdout);
-    }
-    known_after(up.end());
 }
 
 #[test]

@@ -95,10 +95,7 @@ fn a_hold_with_an_end_needs_a_reason_and_ends_by_itself() {
 
 #[test]
 fn a_second_hold_says_which_one_it_replaces_and_its_undo_touches_no_other() {
-    let up = Up::new();
-    up.serving("1.0.0", "");
-    up.ready("1.1.0", &[]);
-    up.done("traffic api 1.1.0 100");
+    let (up, _) = Up::shipped();
     up.done("rollback api --reason slow");
     let first = up.done("hold api --reason move");
     let words = |run: &Run| run.stderr.split_whitespace().collect::<Vec<_>>().join(" ");

@@ -115,6 +115,16 @@ impl Up {
         address
     }
 
+    /// A ledger of which 1.1.0 serves, after 1.0.0, and where its users connect.
+    pub fn shipped() -> (Self, SocketAddr) {
+        let up = Self::new();
+        let address = up.serving("1.0.0", "");
+        up.ready("1.1.0", &[]);
+        up.done("traffic api 1.1.0 100");
+        up.applied();
+        (up, address)
+    }
+
     /// Has a stack of `version` ready.
     pub fn ready(&self, version: &str, arguments: &[&str]) {
         self.release(version, arguments);

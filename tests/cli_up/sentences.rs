@@ -125,11 +125,7 @@ fn the_same_command_under_the_same_id_is_carried_out_once() {
 
 #[test]
 fn a_rollback_that_is_repeated_under_its_id_says_what_it_said_first() {
-    let up = Up::new();
-    up.serving("1.0.0", "");
-    up.ready("1.1.0", &[]);
-    up.done("traffic api 1.1.0 100");
-    up.applied();
+    let (up, _) = Up::shipped();
     let rollback = format!("rollback api --reason 3am --command-id {}", uuid::Uuid::now_v7());
     let [first, again] = [up.done(&rollback), up.done(&rollback)];
     let undo = "`ionledger traffic api 1.1.0 100 --again --reason WHY` overrules that";

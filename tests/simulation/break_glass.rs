@@ -55,15 +55,7 @@ impl World {
         }
         let reference = CommandRef { id, hash: command.hash() };
         let what = What::Command { command, fence: None, probed: Probed::default() };
-        let about = About {
-            actor: actor.clone(),
-            cause: None,
-            correlation: None,
-            reason: None,
-            traceparent: None,
-            effective_at: None,
-        };
-        let mut asked = Asked { command: Some(reference), what, about };
+        let mut asked = Asked { command: Some(reference), what, about: About::by(actor.clone()) };
         self.probe_for(&mut asked, &view);
         let Ok(time) = clock.decides(self.now, &view, true) else { return };
         let now = Now { time, commit: CommitId(self.dice.uuid(self.now)) };

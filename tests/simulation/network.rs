@@ -129,14 +129,7 @@ impl World {
         let (id, ledger) = (CommitId(self.dice.uuid(0)), LedgerId(self.dice.uuid(0)));
         let event: Event = genesis::Created { ledger }.into();
         let actor = Actor { kind: ActorKind::System, name: "ionledger".to_owned(), proof: "makes it".to_owned() };
-        let about = schemas::envelope::About {
-            actor: actor.clone(),
-            cause: None,
-            correlation: None,
-            reason: None,
-            traceparent: None,
-            effective_at: None,
-        };
+        let about = schemas::envelope::About::by(actor.clone());
         let draft = schemas::envelope::Draft {
             id,
             command: CommandRef { id: CommandId(ledger.0), hash: Hash::of(event.data().get().as_bytes()) },

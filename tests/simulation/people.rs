@@ -172,7 +172,7 @@ impl World {
         self.checks.asked(id, &command, fence.unwrap_or_default());
         let needs_reason = command.asks_again() || matches!(command, Command::Hold(_));
         let reason = needs_reason.then(|| "it was mended".to_owned());
-        let about = About { actor, cause: None, correlation: None, reason, traceparent: None, effective_at: None };
+        let about = About { reason, ..About::by(actor) };
         let reference = CommandRef { id, hash: command.hash() };
         let rollback = is_rollback(&command);
         let asked = Asked {
@@ -394,7 +394,7 @@ impl World {
 
     fn roll(&mut self, id: &DeploymentId, of: &Deployment, ready: &[StackName]) -> Option<Command> {
         let set = of.traffic.set.as_ref()?;
-        let serving: Vec<StackId> = set.weights.iter().map(|(stack, _)| stack).collect();
+        let serving: Vec<StackId> = set.weights.stacks().collect();
         let from = of.name_of(*self.dice.pick(&serving)?)?;
         let others: Vec<&StackName> = ready.iter().filter(|name| **name != from).collect();
         let to = (*self.dice.pick(&others)?).clone();

@@ -63,7 +63,7 @@ impl World {
     /// The same of a rollback without the ledger.
     pub fn check_target(&mut self, id: &str, of: &Deployment, to: StackId, told: &Probed) {
         let here = |stack: StackId| of.stacks.get(&stack).is_some_and(|found| self.passes(found));
-        let users = of.traffic.set.iter().flat_map(|set| set.weights.iter()).map(|(stack, _)| stack);
+        let users = of.traffic.stacks_set();
         let pass = users.into_iter().find(|stack| *stack != to && told.has_passed(*stack) && here(*stack));
         let fails = told.failure(to).is_some() && !here(to);
         if let Some(from) = pass.filter(|_| fails) {

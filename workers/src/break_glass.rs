@@ -295,7 +295,6 @@ impl BreakGlass {
 
     /// Writes the intent down, behind the one `before` it that the ledger does not have either, moves the weights if `nodes` of the
     /// target can be called, and says what became of both.
-    #[allow(clippy::too_many_arguments)]
     async fn go_on(
         &self,
         asked: &Asked,

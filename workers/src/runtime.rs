@@ -340,28 +340,7 @@ pub enum ApplyNowError {
 ///
 /// [`ApplyNowError`]; the rollback stands all the same.
 pub async fn apply_now(ledger: &Ledger, router: &dyn Router, id: &DeploymentId) -> Result<HeldRoutes, ApplyNowError> {
-    let (routes, deployment) = {
-        let view = ledger.view();
-        let state = view.state();
-        let deployment = state.deployment(id).ok_or_else(|| ApplyNowError::Nothing(id.clone()))?;
-        (routing::routes(state, id, deployment), deployment.clone())
-    };
-    let Some(routes) = routes else {
-        let stack = set(&deployment).find(|stack| !deployment.can_be_called(*stack));
-        return Err(no_node(router, id, &deployment, stack, None).await);
-    };
-    match router.apply(&routes).await {
-        // Something younger is held: the weights of this rollback, or of what came after it.
-        Err(ApplyError::Superseded { held: generation }) => match router.entry(id).await? {
-            Some(Entry::Routed(held)) if held.routes.weights == routes.weights => Ok(held),
-            _ if generation::emergency_count(generation) > generation::emergency_count(routes.generation) => {
-                Err(ApplyNowError::Unrecorded(id.clone()))
-            }
-            Some(Entry::Routed(held)) => Ok(held),
-            _ => Err(ApplyNowError::Nothing(id.clone())),
-        },
-        other => Ok(other?),
-    }
+    apply(ledger, router, id, false).await
 }
 
 /// Applies a deployment's weights as [`apply_now`], where nobody else looks at nodes: what the ledger knows of them may be old, and
@@ -375,19 +354,41 @@ pub async fn apply_now_looking(
     router: &dyn Router,
     id: &DeploymentId,
 ) -> Result<HeldRoutes, ApplyNowError> {
-    let found = ledger.view().state().deployment(id).cloned();
-    let routes = found.as_ref().and_then(|deployment| routing::routes(ledger.view().state(), id, deployment));
-    if let (Some(deployment), Some(routes)) = (&found, routes)
-        && let Some(nobody) = nobody_listens(&routes).await
-    {
-        return Err(no_node(router, id, deployment, set(deployment).next(), Some(nobody)).await);
-    }
-    apply_now(ledger, router, id).await
+    apply(ledger, router, id, true).await
 }
 
-/// The stacks whose weights are set.
-fn set(deployment: &Deployment) -> impl Iterator<Item = StackId> {
-    deployment.traffic.set.iter().flat_map(|set| set.weights.iter()).map(|(stack, _)| stack)
+/// Applies a deployment's weights; `looks` says whether to look first that a node listens.
+async fn apply(
+    ledger: &Ledger,
+    router: &dyn Router,
+    id: &DeploymentId,
+    looks: bool,
+) -> Result<HeldRoutes, ApplyNowError> {
+    let (routes, deployment) = {
+        let view = ledger.view();
+        let state = view.state();
+        let deployment = state.deployment(id).ok_or_else(|| ApplyNowError::Nothing(id.clone()))?;
+        (routing::routes(state, id, deployment), deployment.clone())
+    };
+    let Some(routes) = routes else {
+        let stack = deployment.traffic.stacks_set().find(|stack| !deployment.can_be_called(*stack));
+        return Err(no_node(router, id, &deployment, stack, None).await);
+    };
+    if looks && let Some(nobody) = nobody_listens(&routes).await {
+        return Err(no_node(router, id, &deployment, deployment.traffic.stacks_set().next(), Some(nobody)).await);
+    }
+    match router.apply(&routes).await {
+        // Something younger is held: the weights of this rollback, or of what came after it.
+        Err(ApplyError::Superseded { held: generation }) => match router.entry(id).await? {
+            Some(Entry::Routed(held)) if held.routes.weights == routes.weights => Ok(held),
+            _ if generation::emergency_count(generation) > generation::emergency_count(routes.generation) => {
+                Err(ApplyNowError::Unrecorded(id.clone()))
+            }
+            Some(Entry::Routed(held)) => Ok(held),
+            _ => Err(ApplyNowError::Nothing(id.clone())),
+        },
+        other => Ok(other?),
+    }
 }
 
 /// Records what the router confirmed to [`apply_now`], in the traffic shifter's stead: `instance` takes the role for as long as that

@@ -7,6 +7,9 @@ use std::path::Path;
 /// How large such a file may be, in KiB. What is declared in one must fit into a commit, which is smaller.
 const KIB_MAX: u64 = 1_024;
 
+/// How large the file of a secret may be, in KiB.
+pub const SECRET_KIB_MAX: u64 = 64;
+
 /// Reads the file at `path`, of at most `kib_max` KiB.
 ///
 /// # Errors

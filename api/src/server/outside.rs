@@ -74,21 +74,20 @@ impl Outside {
     /// Why it did not, in a few words; the traffic shifter goes on trying.
     pub(super) async fn apply_now(&self, ledger: &Ledger, deployment: &DeploymentId) -> Result<(), String> {
         let Some(router) = &self.router else { return Err(format!("no router of {deployment} is known here")) };
-        let applied = match self.only_instance {
-            Some(_) => runtime::apply_now_looking(ledger, &**router, deployment).await,
-            None => runtime::apply_now(ledger, &**router, deployment).await,
+        let Some(instance) = self.only_instance.clone() else {
+            let applied = runtime::apply_now(ledger, &**router, deployment).await;
+            return applied.map(drop).map_err(|error| error.to_string());
         };
-        let held = applied.map_err(|error| error.to_string())?;
-        if let Some(instance) = &self.only_instance {
-            let (ledger, instance, id) = (ledger.clone(), instance.clone(), deployment.clone());
-            // It goes on when it is not waited for any more, so that the role is given back.
-            let recording = tokio::spawn(async move { runtime::record_applied(&ledger, &instance, &id, &held).await });
-            match tokio::time::timeout(RECORD_MAX, recording).await {
-                Ok(Ok(Ok(()))) => {}
-                Ok(Ok(Err(error))) => tracing::warn!(%deployment, %error, "what the router confirmed was not recorded"),
-                Ok(Err(panic)) => tracing::error!(%deployment, %panic, "what the router confirmed was not recorded"),
-                Err(_) => tracing::warn!(%deployment, "what the router confirmed was not recorded in time"),
-            }
+        let held = runtime::apply_now_looking(ledger, &**router, deployment).await;
+        let held = held.map_err(|error| error.to_string())?;
+        let (ledger, id) = (ledger.clone(), deployment.clone());
+        // It goes on when it is not waited for any more, so that the role is given back.
+        let recording = tokio::spawn(async move { runtime::record_applied(&ledger, &instance, &id, &held).await });
+        match tokio::time::timeout(RECORD_MAX, recording).await {
+            Ok(Ok(Ok(()))) => {}
+            Ok(Ok(Err(error))) => tracing::warn!(%deployment, %error, "what the router confirmed was not recorded"),
+            Ok(Err(panic)) => tracing::error!(%deployment, %panic, "what the router confirmed was not recorded"),
+            Err(_) => tracing::warn!(%deployment, "what the router confirmed was not recorded in time"),
         }
         Ok(())
     }

@@ -30,14 +30,17 @@ const EVENT_AT_MOST: Duration = Duration::from_micros(3);
 /// How many commits are under way at once while the history is written.
 const TOGETHER: usize = 512;
 
+const USAGE: &str = "usage: replay [EVENTS SERVICES ROUNDS [FOLDER]]";
+
 #[tokio::main]
 async fn main() -> Result<(), Error> {
-    let numbers: Vec<usize> = std::env::args().skip(1).take(3).map(|word| word.parse()).collect::<Result<_, _>>()?;
+    let numbers = std::env::args().skip(1).take(3).map(|word| word.parse::<usize>()).collect::<Result<Vec<_>, _>>();
+    let numbers = numbers.map_err(|_| USAGE)?;
     let [events, services, rounds] = match numbers[..] {
         [] => [1_000_000, 300, 5],
         [events] => [events, 300, 5],
         [events, services, rounds] => [events, services, rounds],
-        _ => return Err("usage: replay [EVENTS SERVICES ROUNDS [FOLDER]]".into()),
+        _ => return Err(USAGE.into()),
     };
     let made = tempfile::tempdir()?;
     let data = std::env::args().nth(4).map_or_else(|| made.path().to_owned(), PathBuf::from);

@@ -353,7 +353,7 @@ mod tests {
         let ledger = LedgerClient::to(api::client::Client::of_data(folder.path()));
         let (deployment, begun) = ("production/api".parse().unwrap(), Instant::now());
         let deadline = Some(begun + Duration::from_secs(5));
-        let look = |_: &DeploymentStatus| unreachable!("nobody answers");
+        let look = |_: &DeploymentStatus| unreachable!("no status is ever read");
         let failure = until_ended(&ledger, &deployment, deadline, look, |_| {}).await.unwrap_err().line();
         assert!(begun.elapsed() >= Duration::from_secs(5), "{:?}: {failure}", begun.elapsed());
         assert!(failure.contains("the command was carried out: it goes on"), "{failure}");

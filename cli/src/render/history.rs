@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::Render;
 use super::table::{self, Cell, paint};
-use super::words::{BAD, WARN, column, faint, late_words, line, moment_and_day, plain, strong, style_of};
+use super::words::{BAD, WARN, column, faint, line, moment_and_day, other_time, plain, strong, style_of};
 use super::{once, unrecorded};
 use crate::failure::{CommandResult, Failure};
 
@@ -69,10 +69,7 @@ fn rows(entry: &HistoryEntry, now: &Zoned) -> Vec<Vec<Cell>> {
     if let Some(reason) = reason.filter(|reason| entry.void.is_some() || !once::is_told(&said, reason)) {
         told.push(Cell::styled(format!("because: {reason}"), faint()));
     }
-    told.extend(
-        late_words(entry.effective_at, entry.recorded_at, entry.asked_at, now)
-            .map(|words| Cell::styled(words, faint())),
-    );
+    told.extend(entry.other_time().map(|other| Cell::styled(other_time(other, now), faint())));
     let mut who = vec![Cell::styled(column(entry.actor.as_ref().map(short)), strong())];
     who.extend(behind.map(|behind| Cell::styled(format!("for {} (at {})", behind.actor, behind.offset), faint())));
     let first = [Cell::styled(entry.offset.to_string(), faint()), Cell::new(moment_and_day(entry.counts_from(), now))];

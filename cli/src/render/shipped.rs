@@ -5,7 +5,7 @@ use replay::answer::{At, Origin, ReleaseOrigin, Shipped, WhoShipped};
 
 use super::table::{self, Cell, paint};
 use super::words::{
-    BUSY, GOOD, actor_proved, column, faint, late_words, line, moment_in_full, percent, strong, style_of,
+    BUSY, GOOD, actor_proved, column, faint, line, moment_in_full, other_time, percent, strong, style_of,
 };
 use super::{Render, unrecorded};
 
@@ -106,8 +106,7 @@ fn artifact_words(release: &ReleaseOrigin) -> String {
 /// Who, how they proved it and when: `person:ana (unix-peer uid=1000) at ..., offset 31`.
 fn origin_words(origin: &Origin, now: &Zoned) -> String {
     let when = moment_in_full(origin.counts_from(), now);
-    let also =
-        late_words(origin.effective_at, origin.recorded_at, origin.asked_at, now).map(|words| format!(" ({words})"));
+    let also = origin.other_time().map(|other| format!(" ({})", other_time(other, now)));
     format!("{} at {when}{}, offset {}", actor_proved(&origin.actor), also.unwrap_or_default(), origin.offset)
 }
 

@@ -234,16 +234,13 @@ fn seen_headline(
         }
         (_, Some(why)) => (BAD, format!("users cannot connect: {why}{stands}")),
         ([], None) => (BAD, format!("serves nobody{stands}")),
-        (_, None) => match without_nodes(deployment, seen) {
-            Some(dead) => (
-                BAD,
-                format!(
-                    "users get failures: the proxy serves {}, and no node of {dead} runs{stands}",
-                    shares.join(", ")
-                ),
-            ),
-            None => (WARN, format!("the proxy serves {}{stands}", shares.join(", "))),
-        },
+        (_, None) => {
+            let serves = format!("the proxy serves {}", shares.join(", "));
+            match without_nodes(deployment, seen) {
+                Some(dead) => (BAD, format!("users get failures: {serves}, and no node of {dead} runs{stands}")),
+                None => (WARN, format!("{serves}{stands}")),
+            }
+        }
     }
 }
 

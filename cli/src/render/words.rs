@@ -2,6 +2,7 @@
 
 use jiff::{SignedDuration, Timestamp, Zoned};
 use owo_colors::Style;
+use replay::answer::OtherTime;
 use schemas::{Actor, Weight};
 
 pub(crate) use schemas::text::{count, grouped};
@@ -122,18 +123,14 @@ pub(crate) fn moment_in_full(then: Timestamp, now: &Zoned) -> String {
     then.to_zoned(now.time_zone().clone()).strftime("%Y-%m-%d %H:%M:%S %:z").to_string()
 }
 
-/// Returns when a rollback without the ledger was recorded, or when it was asked for if it counts from its record; of an ordinary
-/// commit when it is said to have taken effect: that is only what its writer says.
-pub(crate) fn late_words(
-    effective_at: Option<Timestamp>,
-    recorded_at: Option<Timestamp>,
-    asked_at: Option<Timestamp>,
-    now: &Zoned,
-) -> Option<String> {
+/// Returns the time that a commit has besides the one from which it counts, and what it is.
+pub(crate) fn other_time(other: OtherTime, now: &Zoned) -> String {
     let full = |at| moment_in_full(at, now);
-    let recorded = recorded_at.map(|at| format!("without the ledger, recorded at {}", full(at)));
-    let asked = || asked_at.map(|at| format!("without the ledger, asked for at {}", full(at)));
-    recorded.or_else(asked).or_else(|| effective_at.map(|at| format!("said to be in effect since {}", full(at))))
+    match other {
+        OtherTime::Recorded(at) => format!("without the ledger, recorded at {}", full(at)),
+        OtherTime::Asked(at) => format!("without the ledger, asked for at {}", full(at)),
+        OtherTime::Said(at) => format!("said to be in effect since {}", full(at)),
+    }
 }
 
 /// Returns an actor and how they proved who they are: `person:ana (unix-peer uid=1000)`.

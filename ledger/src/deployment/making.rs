@@ -113,7 +113,7 @@ pub(super) fn decide_renew(
 /// Returns the version that users are on.
 fn serving_version<'a>(case: &Case<'a>) -> Result<&'a Version, Rejection> {
     let deployment = case.deployment;
-    let serving = deployment.traffic.set.iter().flat_map(|set| set.weights.iter()).map(|(stack, _)| stack);
+    let serving = deployment.traffic.stacks_set();
     let mut versions: Vec<&Version> = serving.filter_map(|stack| deployment.version_of(stack)).collect();
     versions.sort();
     versions.dedup();

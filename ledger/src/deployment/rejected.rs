@@ -166,7 +166,7 @@ impl Case<'_> {
         let traffic = &self.deployment.traffic;
         let last = || traffic.holders.last().map(|holder| holder.stack);
         let serving: Vec<StackId> = match &traffic.set {
-            Some(set) => set.weights.iter().map(|(stack, _)| stack).collect(),
+            Some(set) => set.weights.stacks().collect(),
             None => last().into_iter().collect(),
         };
         let known = |stack: StackId| own(self.deployment, stack).is_some_and(Rejected::needs_again);

@@ -109,16 +109,13 @@ pub fn told_passed_over(deployment: &Deployment, passed_over: &[StackId], probed
 /// Returns why users must not be moved to `to`: none of its nodes passes, and one of a stack they would be moved from does.
 pub(super) fn failure(deployment: &Deployment, probed: &Probed, to: StackId) -> Option<String> {
     let why = probed.failure(to)?;
-    // Both what is set and what the router serves as long as it cannot serve that.
-    let set = deployment.traffic.set.iter().map(|set| &set.weights);
-    let mut from = set.chain(served::on(deployment)).flat_map(|weights| weights.iter()).map(|(stack, _)| stack);
+    let mut from = served::stacks_set_or_on(deployment);
     from.any(|stack| stack != to && probed.has_passed(stack)).then(|| why.to_owned())
 }
 
 /// Returns the stacks that a rollback asks before it is decided: those that users are on and those that it may go to.
 pub fn to_probe(deployment: &Deployment) -> BTreeSet<StackId> {
-    let set = deployment.traffic.set.iter().map(|set| &set.weights);
-    let serving = set.chain(served::on(deployment)).flat_map(|weights| weights.iter()).map(|(stack, _)| stack);
+    let serving = served::stacks_set_or_on(deployment);
     let targets = candidates(deployment).into_iter();
     let targets =
         targets.filter_map(|Candidate { stack, version }| warm(deployment, stack, &version).map(|(id, _)| id));
@@ -144,7 +141,7 @@ pub(super) fn live(deployment: &Deployment) -> Option<&Rollout> {
 /// another of them may be gone back to; and the canary.
 fn left(deployment: &Deployment) -> Vec<StackId> {
     let live = live(deployment);
-    let serving = deployment.traffic.set.iter().flat_map(|set| set.weights.iter()).map(|(stack, _)| stack);
+    let serving = deployment.traffic.stacks_set();
     let asked_at = |stack: &StackId| deployment.stacks.get(stack).map(|stack| stack.requested_at);
     let serving: Vec<StackId> = serving.collect();
     let youngest = serving.iter().copied().max_by_key(|stack| (asked_at(stack), *stack));
@@ -237,8 +234,7 @@ fn told_failing(case: &Case<'_>, to: StackId) -> Option<String> {
     let (deployment, probed) = (case.deployment, case.probed);
     let said = probed.failure(to)?;
     let (name, why) = (deployment.told_name(to), stranded::why(deployment, to, said));
-    let mut on = served::on(deployment).into_iter().flat_map(|on| on.iter()).map(|(stack, _)| stack);
-    let neither = match on.all(|stack| fails(deployment, probed, stack)) {
+    let neither = match users_fail(deployment, probed) {
         true => "; what users were on does not pass either",
         false => "",
     };
@@ -317,14 +313,17 @@ pub fn is_settled(deployment: &Deployment, probed: &Probed, target: Option<&Targ
     if set.is_none() || live(deployment).is_some() {
         return false;
     }
-    let users_fail =
-        served::on(deployment).is_some_and(|on| on.iter().all(|(stack, _)| fails(deployment, probed, stack)));
     let helps = match target {
         Some(Target::Warm { stack, .. }) => !fails(deployment, probed, *stack),
         Some(Target::Gone { .. }) => true,
         Some(Target::Failing { .. }) | None => false,
     };
-    !(users_fail && helps)
+    !(users_fail(deployment, probed) && helps)
+}
+
+/// Says whether every stack that users are on fails.
+fn users_fail(deployment: &Deployment, probed: &Probed) -> bool {
+    served::on(deployment).is_some_and(|on| on.stacks().all(|stack| fails(deployment, probed, stack)))
 }
 
 /// Says whether no node of a stack passes its check, or, where it cannot be asked, none can be called.
@@ -456,7 +455,7 @@ fn rolled_back(
     reason: &str,
 ) -> traffic::RolledBack {
     let stays = |stack: StackId| stack == to || again(stack);
-    let serving = deployment.traffic.set.iter().flat_map(|set| set.weights.iter().map(|(stack, _)| stack));
+    let serving = deployment.traffic.stacks_set();
     let mut from: Vec<StackId> = serving.filter(|stack| !stays(*stack)).collect();
     if let Some(canary) = live(deployment).map(|rollout| rollout.canary)
         && !from.contains(&canary)

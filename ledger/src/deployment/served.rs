@@ -23,14 +23,19 @@ pub fn named(deployment: &Deployment) -> String {
     weights.map_or_else(|| "nothing".to_owned(), |weights| shares(deployment, weights))
 }
 
-/// Returns what users are on: what is set or, where the router has yet to serve that and can call no node of it, what it confirmed
-/// last.
+/// Returns what users are on. That is what is set, unless the router has not served it yet and can call none of its nodes: then it
+/// is what the router confirmed last.
 pub(super) fn on(deployment: &Deployment) -> Option<&Weights> {
     let traffic = &deployment.traffic;
     let set = &traffic.set.as_ref()?.weights;
-    let is_served = traffic.is_applied() || set.iter().all(|(stack, _)| deployment.can_be_called(stack));
+    let is_served = traffic.is_applied() || set.stacks().all(|stack| deployment.can_be_called(stack));
     let kept = traffic.applied.as_ref().map(|applied| &applied.weights).filter(|_| !is_served);
     Some(kept.unwrap_or(set))
+}
+
+/// Returns the stacks that are set and those that users are on.
+pub(super) fn stacks_set_or_on(deployment: &Deployment) -> impl Iterator<Item = StackId> + '_ {
+    deployment.traffic.stacks_set().chain(on(deployment).into_iter().flat_map(Weights::stacks))
 }
 
 fn shares(deployment: &Deployment, weights: &Weights) -> String {
@@ -61,7 +66,7 @@ impl Deployment {
 pub fn trouble(deployment: &Deployment, id: &DeploymentId) -> Option<ServingTrouble> {
     let traffic = &deployment.traffic;
     let set = traffic.set.as_ref()?;
-    let uncallable = set.weights.iter().map(|(stack, _)| stack).find(|stack| !deployment.can_be_called(*stack));
+    let uncallable = set.weights.stacks().find(|stack| !deployment.can_be_called(*stack));
     let served = traffic.applied.as_ref().map(|applied| &applied.weights);
     if let (Some(wanted), false) = (uncallable, served == Some(&set.weights)) {
         let (name, why) = (deployment.told_name(wanted), why(deployment, wanted));

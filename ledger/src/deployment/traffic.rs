@@ -122,6 +122,11 @@ impl Traffic {
         self.set.as_ref().map_or(Weight::ZERO, |set| set.weights.of(stack))
     }
 
+    /// Returns the stacks whose weights are set.
+    pub fn stacks_set(&self) -> impl Iterator<Item = StackId> + '_ {
+        self.set.iter().flat_map(|set| set.weights.stacks())
+    }
+
     /// Returns the weight that the router last confirmed for `stack`.
     pub fn applied_weight(&self, stack: StackId) -> Weight {
         self.applied.as_ref().map_or(Weight::ZERO, |applied| applied.weights.of(stack))

@@ -29,7 +29,7 @@ impl Asked {
     /// `probed`: what the newest probes say of its deployment's stacks.
     pub fn request(request: &Request, actor: Actor, cause: Option<CommitId>, probed: Probed) -> Self {
         let Request { id, command, fence, reason, effective_at } = request.clone();
-        let about = About { actor, cause, correlation: cause, reason, traceparent: None, effective_at };
+        let about = About { cause, correlation: cause, reason, effective_at, ..About::by(actor) };
         let reference = CommandRef { id, hash: command.hash() };
         Self { command: Some(reference), what: What::Command { command, fence, probed }, about }
     }
@@ -39,12 +39,11 @@ impl Asked {
     /// it or, where nobody noted that, when it was asked for. What is not known to have been served counts from now on.
     pub fn late(intent: &Intent, generation: StreamVersion, moved: Option<bool>) -> Self {
         let about = About {
-            actor: intent.actor.clone(),
             cause: intent.cause,
             correlation: intent.cause,
             reason: intent.reason.clone(),
-            traceparent: None,
             effective_at: (moved == Some(true)).then(|| intent.moved_at.unwrap_or(intent.at)),
+            ..About::by(intent.actor.clone())
         };
         let what = What::BreakGlass { intent: Box::new(intent.clone()), generation, moved };
         Self { command: Some(intent.command), what, about }

@@ -74,7 +74,7 @@ impl Asked {
     /// Returns what a worker asks.
     pub fn outcome(outcome: Outcome, role: Role, holder: &str, cause: Option<CommitId>) -> Self {
         let actor = Actor { kind: ActorKind::Worker, name: format!("{role}/{holder}"), proof: "lease".to_owned() };
-        let about = About { actor, cause, correlation: cause, reason: None, traceparent: None, effective_at: None };
+        let about = About { cause, correlation: cause, ..About::by(actor) };
         Self { command: None, what: What::Outcome { outcome, role, holder: holder.to_owned() }, about }
     }
 }

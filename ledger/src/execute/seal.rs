@@ -42,8 +42,7 @@ impl Ledger {
             hash: Hash::of(event.data().get().as_bytes()),
         };
         let head = view.head(&Stream::Ledger);
-        let about =
-            About { actor, cause: None, correlation: None, reason: None, traceparent: None, effective_at: None };
+        let about = About::by(actor);
         Some(Draft {
             id: CommitId(Uuid::now_v7()),
             command,

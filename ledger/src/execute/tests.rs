@@ -274,8 +274,7 @@ mod a_conflict {
 
     fn asked(command: Command) -> Asked {
         let command_ref = CommandRef { id: id(u128::MAX), hash: command.hash() };
-        let about =
-            About { actor: ana(), cause: None, correlation: None, reason: None, traceparent: None, effective_at: None };
+        let about = About::by(ana());
         Asked {
             command: Some(command_ref),
             what: What::Command { command, fence: None, probed: Probed::default() },

@@ -188,12 +188,44 @@ impl Origin {
     pub fn counts_from(&self) -> Timestamp {
         counts_from(self.time, self.effective_at, self.recorded_at)
     }
+
+    /// Returns the time that it has besides that, if it has one.
+    pub fn other_time(&self) -> Option<OtherTime> {
+        OtherTime::of(self.effective_at, self.recorded_at, self.asked_at)
+    }
 }
 
 impl HistoryEntry {
     /// Returns since when it counts, as [`Origin::counts_from`].
     pub fn counts_from(&self) -> Timestamp {
         counts_from(self.time, self.effective_at, self.recorded_at)
+    }
+
+    /// Returns the other time that it has, as [`Origin::other_time`].
+    pub fn other_time(&self) -> Option<OtherTime> {
+        OtherTime::of(self.effective_at, self.recorded_at, self.asked_at)
+    }
+}
+
+/// A time of a commit that is told beside the one from which it counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OtherTime {
+    /// A rollback without the ledger that counts from when it took effect was recorded then.
+    Recorded(Timestamp),
+    /// A rollback without the ledger that counts from its record was asked for then.
+    Asked(Timestamp),
+    /// The writer of an ordinary commit says that it took effect then, and nothing follows from that.
+    Said(Timestamp),
+}
+
+impl OtherTime {
+    fn of(
+        effective_at: Option<Timestamp>,
+        recorded_at: Option<Timestamp>,
+        asked_at: Option<Timestamp>,
+    ) -> Option<Self> {
+        let (recorded, asked) = (recorded_at.map(Self::Recorded), asked_at.map(Self::Asked));
+        recorded.or(asked).or(effective_at.map(Self::Said))
     }
 }
 

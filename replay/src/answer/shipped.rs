@@ -146,7 +146,7 @@ pub fn who_shipped(
 fn stacks(state: &State, shared: Option<&Shared>, deployment: &DeploymentId) -> impl Iterator<Item = StackId> {
     let set = shared.into_iter().flat_map(|shared| shared.stacks.keys().copied());
     let applied = state.deployment(deployment).and_then(|deployment| deployment.traffic.applied.as_ref());
-    let applied = applied.into_iter().flat_map(|applied| applied.weights.iter().map(|(stack, _)| stack));
+    let applied = applied.into_iter().flat_map(|applied| applied.weights.stacks());
     let stacks: std::collections::BTreeSet<StackId> = set.chain(applied).collect();
     stacks.into_iter()
 }

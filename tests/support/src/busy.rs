@@ -169,7 +169,7 @@ impl Busy {
             extends: vec![Head { stream: Stream::Ledger, version: StreamVersion(0), hash: Hash::ZERO }],
             requires: vec![],
             events: vec![(Stream::Ledger, event)],
-            about: about(actor(ActorKind::System, "ionledger", "makes the ledger"), None),
+            about: About::by(actor(ActorKind::System, "ionledger", "makes the ledger")),
         };
         draft.to_bytes().into()
     }
@@ -257,7 +257,7 @@ impl Busy {
         let rollback = ledger::decide::is_rollback(&command);
         let reason = self.rng.random_ratio(1, 3).then(|| "it is time".to_owned());
         let id = CommandRef { id: CommandId(self.uuid()), hash: command.hash() };
-        let about = About { reason, ..about(actor, None) };
+        let about = About { reason, ..About::by(actor) };
         (
             Asked { command: Some(id), what: What::Command { command, fence: None, probed: Probed::default() }, about },
             rollback,
@@ -544,10 +544,6 @@ impl Busy {
 
 fn actor(kind: ActorKind, name: &str, proof: &str) -> Actor {
     Actor { kind, name: name.to_owned(), proof: proof.to_owned() }
-}
-
-fn about(actor: Actor, cause: Option<CommitId>) -> About {
-    About { actor, cause, correlation: None, reason: None, traceparent: None, effective_at: None }
 }
 
 /// What kinds of events a state came from, for a test that the production is busy enough.

@@ -2,21 +2,16 @@
 
 use std::fs;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
 
 use schemas::{Probed, Timestamp, Weights};
 use serde_json::Value;
 use workers::break_glass::Rolled;
 
-use crate::world::{DEADLINE, V1, V2, V3, World, effective_at, patience, person, rollback, settled_by};
+use crate::world::{V1, V2, V3, World, effective_at, patience, person, rollback, settled_by};
 
 #[tokio::test]
 async fn one_that_moved_nobody_counts_from_its_record_and_says_when_it_was_asked_for() {
-    let world = World::serving().await;
-    world.log.fall_silent();
-    world.router.deaf.store(true, Ordering::SeqCst);
-    let broken = world.broken(rollback()).await;
-    assert!(broken.unmoved.is_some(), "{broken:?}");
+    let (world, _) = World::unmoved().await;
     // Whoever finds the file does not know what its writer knew.
     let next = world.another();
     world.router.deaf.store(false, Ordering::SeqCst);
@@ -32,19 +27,11 @@ async fn one_that_moved_nobody_counts_from_its_record_and_says_when_it_was_asked
 
 #[tokio::test]
 async fn one_that_moved_users_late_counts_from_then() {
-    let world = World::serving().await;
-    world.log.fall_silent();
-    world.router.deaf.store(true, Ordering::SeqCst);
-    world.broken(rollback()).await;
+    let (world, _) = World::unmoved().await;
     tokio::time::sleep(patience().again).await;
     let heard_at = Timestamp::now();
     world.router.deaf.store(false, Ordering::SeqCst);
-    let until = Instant::now() + DEADLINE;
-    while world.router.weights() != Weights::all_on(world.stack(V1)) {
-        assert!(Instant::now() < until, "{:?}", world.break_glass.unrecorded());
-        world.break_glass.settle_all().await;
-        tokio::time::sleep(patience().again).await;
-    }
+    world.moved_to(V1).await;
     // It is noted in the file, for whoever records it.
     let next = world.another();
     world.log.come_back();

@@ -16,9 +16,7 @@ use workers::break_glass::{Folder, Rolled};
 use workers::runtime;
 use workers::traffic::Entry;
 
-use crate::world::{
-    DEADLINE, HOLDER, V1, V2, V3, World, deployment, effective_at, has, patience, person, request, rollback,
-};
+use crate::world::{HOLDER, V1, V2, V3, World, deployment, effective_at, has, patience, person, request, rollback};
 
 #[tokio::test]
 async fn the_weights_move_at_once_and_history_has_it_once_with_its_true_actor_and_time() {
@@ -170,11 +168,7 @@ async fn without_the_ledger_too_nobody_is_moved_to_a_version_that_does_not_pass_
 
 #[tokio::test]
 async fn a_move_that_failed_is_not_made_up_for_once_the_nodes_are_gone() {
-    let world = World::serving().await;
-    world.log.fall_silent();
-    world.router.deaf.store(true, Ordering::SeqCst);
-    let broken = world.broken(rollback()).await;
-    assert!(broken.unmoved.as_ref().is_some_and(|why| why.contains("it is deaf")), "{:?}", broken.unmoved);
+    let (world, _) = World::unmoved().await;
     world.nodes.lock().unwrap().remove(&world.stack(V1));
     world.router.deaf.store(false, Ordering::SeqCst);
     world.break_glass.settle_all().await;
@@ -185,11 +179,8 @@ async fn a_move_that_failed_is_not_made_up_for_once_the_nodes_are_gone() {
 
 #[tokio::test]
 async fn a_move_that_failed_is_not_made_up_for_past_what_came_later() {
-    let world = World::serving().await;
+    let (world, _) = World::unmoved().await;
     let version = world.router.held().routes.generation;
-    world.log.fall_silent();
-    world.router.deaf.store(true, Ordering::SeqCst);
-    world.broken(rollback()).await;
     // Where the ledger answers, somebody rolled back too, and then retired it.
     let generation = generation::of(1, StreamVersion(version.0 + 2));
     world.router.entries.lock().unwrap().insert(deployment(), Entry::Retired { generation });
@@ -352,18 +343,9 @@ async fn where_nothing_can_be_written_the_weights_move_all_the_same_and_it_is_re
 
 #[tokio::test]
 async fn a_router_that_is_deaf_too_is_told_as_soon_as_it_hears() {
-    let world = World::serving().await;
-    world.log.fall_silent();
-    world.router.deaf.store(true, Ordering::SeqCst);
-    let broken = world.broken(rollback()).await;
-    assert!(broken.unmoved.as_ref().unwrap().contains("deaf"), "{broken:?}");
+    let (world, _) = World::unmoved().await;
     world.router.deaf.store(false, Ordering::SeqCst);
-    let until = Instant::now() + DEADLINE;
-    while world.router.weights() != Weights::all_on(world.stack(V1)) {
-        assert!(Instant::now() < until, "{:?}", world.break_glass.unrecorded());
-        world.break_glass.settle_all().await;
-        tokio::time::sleep(patience().again).await;
-    }
+    world.moved_to(V1).await;
 }
 
 #[tokio::test]

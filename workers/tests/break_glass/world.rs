@@ -26,7 +26,7 @@ use schemas::{
 use serde_json::Value;
 use tokio::sync::watch;
 use uuid::Uuid;
-use workers::break_glass::{BreakGlass, Patience, Rolled};
+use workers::break_glass::{BreakGlass, Broken, Patience, Rolled};
 use workers::runtime;
 use workers::traffic::routes::{self, Admission};
 use workers::traffic::{ApplyError, Entry, HeldRoutes, Measures, Router, RouterTrouble, Routes};
@@ -401,10 +401,30 @@ impl World {
     }
 
     /// Asks for a rollback as ana and expects it to be carried out without the ledger.
-    pub async fn broken(&self, request: Request) -> workers::break_glass::Broken {
+    pub async fn broken(&self, request: Request) -> Broken {
         match self.break_glass.execute(request, person("ana"), None, Probed::default()).await {
             Rolled::Broken(broken) => *broken,
             Rolled::Settled(answer) => panic!("the ledger gave a verdict: {answer:?}"),
+        }
+    }
+
+    /// Asks for a rollback of which neither the log nor the router hears.
+    pub async fn unmoved() -> (Self, Broken) {
+        let world = Self::serving().await;
+        world.log.fall_silent();
+        world.router.deaf.store(true, Ordering::SeqCst);
+        let broken = world.broken(rollback()).await;
+        assert!(broken.unmoved.as_ref().is_some_and(|why| why.contains("it is deaf")), "{:?}", broken.unmoved);
+        (world, broken)
+    }
+
+    /// Tries to settle until the router gives all traffic to a version.
+    pub async fn moved_to(&self, version: &str) {
+        let until = tokio::time::Instant::now() + DEADLINE;
+        while self.router.weights() != Weights::all_on(self.stack(version)) {
+            assert!(tokio::time::Instant::now() < until, "{:?}", self.break_glass.unrecorded());
+            self.break_glass.settle_all().await;
+            tokio::time::sleep(patience().again).await;
         }
     }
 

@@ -78,14 +78,7 @@ fn commit(n: usize, time: Timestamp) -> Bytes {
         extends: vec![head(&of_service), head(&of_deployment)],
         requires: vec![],
         events,
-        about: About {
-            actor: actor(),
-            cause: None,
-            correlation: None,
-            reason: None,
-            traceparent: None,
-            effective_at: None,
-        },
+        about: About::by(actor()),
     };
     draft.to_bytes().into()
 }

@@ -37,7 +37,7 @@ pub(super) async fn findings(data: &Path, client: &Client) -> Vec<Finding> {
     let silent = if proxy.is_ok() { None } else { workers::traffic::proxy::process(data).map(|process| process.pid) };
     let mut status = status(data).await;
     if !runs || hangs {
-        // What the ledger knows of the nodes is as old as whoever last followed it.
+        // The ledger knows the nodes as they were when a process last followed it.
         let versions = status.iter_mut().flat_map(|of| &mut of.versions);
         versions.for_each(|version| unattended::look_at_nodes(data, version));
     }

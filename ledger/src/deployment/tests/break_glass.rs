@@ -48,9 +48,7 @@ fn rolling() -> World {
 
 /// Records it a minute later, in effect since it was asked for.
 fn record(world: &mut World, intent: &Intent) -> Decision {
-    world.pass_ms(60_000);
-    let decision =
-        decide::decide_break_glass(&world.state, intent, intent.generation, Some(true), world.now()).unwrap();
+    let decision = decided_late(world, intent, true);
     let now = std::mem::replace(&mut world.time, intent.at);
     world.commit(decision.clone());
     world.time = now;
@@ -59,11 +57,29 @@ fn record(world: &mut World, intent: &Intent) -> Decision {
 
 /// Records it a minute later, when users had not been moved.
 fn record_unmoved(world: &mut World, intent: &Intent) -> Decision {
-    world.pass_ms(60_000);
-    let decision =
-        decide::decide_break_glass(&world.state, intent, intent.generation, Some(false), world.now()).unwrap();
+    let decision = decided_late(world, intent, false);
     world.commit(decision.clone());
     decision
+}
+
+/// Decides a minute later to record it.
+fn decided_late(world: &mut World, intent: &Intent, moved: bool) -> Decision {
+    world.pass_ms(60_000);
+    decide::decide_break_glass(&world.state, intent, intent.generation, Some(moved), world.now()).unwrap()
+}
+
+/// What is written down of a further rollback, to `to`, that was decided a second after `first`.
+fn behind(world: &mut World, first: &Intent, to: &str) -> Intent {
+    world.pass_ms(1_000);
+    Intent {
+        command: CommandRef { id: CommandId(uuid::Uuid::from_u128(78)), hash: rollback().hash() },
+        at: world.time,
+        to: world.stack(to),
+        version: stack_name(to),
+        fence: first.fence.next(),
+        after: Some(first.command.id),
+        ..first.clone()
+    }
 }
 
 /// The router serves all of it on `to`, as a break-glass rollback left it.
@@ -94,19 +110,10 @@ fn it_is_recorded_as_the_rollback_that_it_was() {
 fn a_further_one_stands_behind_the_first_however_late_that_counts_from() {
     let mut world = given(Named::Completed);
     let first = intent(&world, V1);
-    world.pass_ms(1_000);
-    let after = CommandRef { id: CommandId(uuid::Uuid::from_u128(78)), hash: rollback().hash() };
-    let second = Intent {
-        command: after,
-        at: world.time,
-        fence: first.fence.next(),
-        after: Some(first.command.id),
-        ..first.clone()
-    };
+    let second = behind(&mut world, &first, V2);
     record_unmoved(&mut world, &first);
     assert_eq!(world.deployment().traffic.recorded_late_at(), None);
-    assert!(world.deployment().traffic.set.as_ref().unwrap().at > second.at, "it moved nobody before");
-    let second = Intent { to: world.stack(V2), version: stack_name(V2), ..second };
+    assert!(world.deployment().traffic.set.as_ref().unwrap().at > second.at, "it counts from its record");
     let decision = record(&mut world, &second);
     assert_eq!(kinds(&decision)[..2], ["traffic.glass_broken", "traffic.rolled_back"], "{decision:?}");
     assert_eq!(world.weights(), [(V2.to_owned(), 100)].into());
@@ -116,17 +123,7 @@ fn a_further_one_stands_behind_the_first_however_late_that_counts_from() {
 fn a_further_one_changes_nothing_where_the_ledger_was_rolled_back_before_the_first_was_recorded() {
     let mut world = given(Named::Completed);
     let first = intent(&world, V1);
-    world.pass_ms(1_000);
-    let id = CommandRef { id: CommandId(uuid::Uuid::from_u128(78)), hash: rollback().hash() };
-    let second = Intent {
-        command: id,
-        at: world.time,
-        to: world.stack(V2),
-        version: stack_name(V2),
-        fence: first.fence.next(),
-        after: Some(first.command.id),
-        ..first.clone()
-    };
+    let second = behind(&mut world, &first, V2);
     world.pass_ms(1_000);
     world.ask(rollback());
     for intent in [&first, &second] {

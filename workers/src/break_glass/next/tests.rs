@@ -61,10 +61,13 @@ fn what_is_outside_is_looked_at_before_anything_is_moved_or_recorded() {
 fn once_the_log_is_back_it_is_recorded_under_what_the_router_holds_if_that_is_younger() {
     let ours = intent().generation;
     let younger = StreamVersion(ours.0 + (1 << 32));
-    for (held, generation) in [(None, ours), (Some(StreamVersion(3)), ours), (Some(younger), younger)] {
+    let older = Some(StreamVersion(3));
+    for (held, generation, served) in
+        [(None, ours, None), (older, ours, Some(false)), (Some(younger), younger, Some(true))]
+    {
         for moved in [false, true] {
             let step = next(&intent(), Progress { moved, ..DONE }, &facts(Ok(()), held));
-            assert!(matches!(step, Step::Record { generation: under, .. } if under == generation), "{step:?}");
+            assert_eq!(step, Step::Record { generation, moved: served });
         }
     }
 }

@@ -21,7 +21,6 @@ pub(super) const NODE: &str = "IONLEDGER_NODE";
 
 const INHERITED: [&str; 4] = ["PATH", "LANG", "LC_ALL", "TZ"];
 const PATH_IF_UNSET: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-const SECRET_KIB_MAX: u64 = 64;
 
 /// Why a node's environment cannot be made. It names the reference, never the value.
 #[derive(Debug, thiserror::Error)]
@@ -124,7 +123,7 @@ fn resolve(name: &str, value: &EnvValue) -> Result<OsString, Unresolved> {
 
 /// Returns the file's content without the line end that editors leave behind.
 fn read_secret(path: &str) -> io::Result<OsString> {
-    let mut bytes = text_file::read(Path::new(path), SECRET_KIB_MAX)?;
+    let mut bytes = text_file::read(Path::new(path), text_file::SECRET_KIB_MAX)?;
     if bytes.ends_with(b"\n") {
         bytes.pop();
         if bytes.ends_with(b"\r") {

@@ -28,18 +28,16 @@ const MASK: &str = "***";
 
 /// Opens the log to append to.
 pub(super) fn open(folder: &Folder) -> io::Result<File> {
-    turn_over(folder)?;
+    if length(folder)?.is_some_and(|bytes| bytes > TURN_OVER_BYTES) {
+        turn_over(folder)?;
+    }
     OpenOptions::new().append(true).create(true).mode(0o600).open(folder.log())
 }
 
 /// Sets the log aside if it is too long; otherwise marks how long it is, unless that is `marked`. Returns the length up to which
 /// all of it is marked.
 pub(super) fn tend(folder: &Folder, now: SystemTime, marked: u64) -> io::Result<u64> {
-    let bytes = match fs::metadata(folder.log()) {
-        Ok(log) => log.len(),
-        Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(marked),
-        Err(cause) => return Err(cause),
-    };
+    let Some(bytes) = length(folder)? else { return Ok(marked) };
     if bytes > TURN_OVER_BYTES {
         if let Err(cause) = turn_over(folder) {
             tracing::warn!(folder = %folder.path.display(), %cause, "a node's long log cannot be set aside");
@@ -49,21 +47,24 @@ pub(super) fn tend(folder: &Folder, now: SystemTime, marked: u64) -> io::Result<
     Ok(if bytes == marked || note(folder, now, bytes)? { bytes } else { marked })
 }
 
+/// Returns how long the log is, in bytes; none if there is none yet.
+fn length(folder: &Folder) -> io::Result<Option<u64>> {
+    match fs::metadata(folder.log()) {
+        Ok(log) => Ok(Some(log.len())),
+        Err(cause) if cause.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(cause) => Err(cause),
+    }
+}
+
 /// Sets a long log aside, so that a node's logs never fill the disk. The node appends and so goes on at the new end; a line
 /// that it writes in the very moment between copy and cut may be lost.
-pub(super) fn turn_over(folder: &Folder) -> io::Result<()> {
-    match fs::metadata(folder.log()) {
-        Ok(log) if log.len() > TURN_OVER_BYTES => {
-            fs::copy(folder.log(), folder.former_log())?;
-            match fs::rename(folder.times(), folder.former_times()) {
-                Err(cause) if cause.kind() != io::ErrorKind::NotFound => return Err(cause),
-                _ => {}
-            }
-            OpenOptions::new().write(true).open(folder.log())?.set_len(0)
-        }
-        Err(cause) if cause.kind() != io::ErrorKind::NotFound => Err(cause),
-        _ => Ok(()),
+fn turn_over(folder: &Folder) -> io::Result<()> {
+    fs::copy(folder.log(), folder.former_log())?;
+    match fs::rename(folder.times(), folder.former_times()) {
+        Err(cause) if cause.kind() != io::ErrorKind::NotFound => return Err(cause),
+        _ => {}
     }
+    OpenOptions::new().write(true).open(folder.log())?.set_len(0)
 }
 
 /// How long a log was at a time.

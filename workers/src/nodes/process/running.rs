@@ -18,7 +18,7 @@ pub(super) struct RunningNodes(Mutex<HashMap<EffectId, Seen>>);
 #[derive(Clone, Debug)]
 struct Seen {
     record: Record,
-    /// How long its log was when all of it had its marks.
+    /// The length up to which all of its log is marked, in bytes.
     marked_bytes: u64,
 }
 
@@ -33,7 +33,7 @@ impl RunningNodes {
         Ok(None)
     }
 
-    /// Keeps the log of a node in order that runs, and remembers it.
+    /// Remembers that a node runs, and tends its log.
     pub(super) fn tend(&self, folder: &Folder, record: &Record) {
         let effect = record.effect;
         let known = self.0.lock().unwrap().get(&effect).map_or(0, |seen| seen.marked_bytes);
@@ -42,6 +42,8 @@ impl RunningNodes {
             tracing::debug!(%effect, %cause, "the log's time is not marked");
             known
         });
-        self.0.lock().unwrap().insert(effect, Seen { record: record.clone(), marked_bytes });
+        let mut nodes = self.0.lock().unwrap();
+        nodes.entry(effect).or_insert_with(|| Seen { record: record.clone(), marked_bytes }).marked_bytes =
+            marked_bytes;
     }
 }
